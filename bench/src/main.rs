@@ -1,0 +1,3 @@
+//! Load generators and the floors they are measured against.
+
+fn main() {}

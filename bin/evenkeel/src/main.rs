@@ -1,0 +1,3 @@
+//! The one binary: composition and flags, nothing else.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Pods scaled by measured use: the HorizontalPodAutoscaler loop.

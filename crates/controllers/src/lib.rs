@@ -1,0 +1,1 @@
+//! Workloads, endpoints, identity and lifecycle: the loops that make declared state true.

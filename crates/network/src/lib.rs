@@ -1,0 +1,1 @@
+//! Pod links and addresses, service routing by nftables, DNS.

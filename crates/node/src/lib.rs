@@ -1,0 +1,1 @@
+//! The agent: pod lifecycle, probes, volumes, logs, streaming and status.

@@ -1,0 +1,1 @@
+//! The one door: TLS, authentication, authorization, admission, registry, watch cache, discovery and OpenAPI.

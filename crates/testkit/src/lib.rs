@@ -1,0 +1,1 @@
+//! A cluster in a process: server, store, loops and fakes for tests.
