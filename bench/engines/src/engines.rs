@@ -196,7 +196,11 @@ mod wal {
         }
 
         fn shrink(&mut self) -> Result<()> {
-            self.db.execute_batch("PRAGMA incremental_vacuum; PRAGMA wal_checkpoint(TRUNCATE);")?;
+            // Each step of this pragma frees one page.
+            let mut vacuum = self.db.prepare("PRAGMA incremental_vacuum")?;
+            let mut rows = vacuum.query([])?;
+            while rows.next()?.is_some() {}
+            self.db.execute_batch("PRAGMA wal_checkpoint(TRUNCATE);")?;
             Ok(())
         }
     }

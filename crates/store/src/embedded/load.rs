@@ -7,20 +7,17 @@ use crate::error::StoreError;
 /// Reads the whole log. Returns the state, and the records that a compaction had given up but not
 /// dropped yet when the store was last closed.
 pub(crate) fn load(log: &dyn Log) -> Result<(Index, Vec<RecordId>), StoreError> {
-    let compacted = log.compacted()?;
     let mut index = Index::new();
     let mut expected: Option<RecordId> = None;
-    let mut broken = None;
-    log.scan(0, &mut |record: Record| {
+    let mut gap = None;
+    let compacted = log.load(&mut |record: Record| {
         let id = record.id;
-        // Before the last compaction single records are missing by right, after it none may.
         let first = RecordId {
-            revision: compacted.max(1) + 1,
+            revision: 2,
             sub: 0,
         };
-        if id >= first && id != expected.filter(|e| *e >= first).unwrap_or(first) {
-            broken = Some(id);
-            return false;
+        if id != expected.unwrap_or(first) {
+            gap = Some(id);
         }
         expected = Some(record.successor());
         index.revision = id.revision;
@@ -42,13 +39,18 @@ pub(crate) fn load(log: &dyn Log) -> Result<(Index, Vec<RecordId>), StoreError> 
         );
         true
     })?;
-    if let Some(found) = broken {
-        let missing = expected.map_or(compacted + 1, |e| e.revision);
-        let detail = format!(
-            "revision {missing} is missing or not whole before {}",
+    // Up to the last compaction single records are missing by right, after it none may. The
+    // first record after it has a gap before it that is allowed, and must begin a revision.
+    if let Some(found) = gap.filter(|id| {
+        *id > RecordId {
+            revision: compacted + 1,
+            sub: 0,
+        }
+    }) {
+        return Err(log.corrupt(format!(
+            "a record before revision {} is missing",
             found.revision
-        );
-        return Err(log.corrupt(detail));
+        )));
     }
     if expected.is_some_and(|e| e.sub != 0) || index.revision < compacted {
         return Err(log.corrupt("its last revision is not whole".to_owned()));

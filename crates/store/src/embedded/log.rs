@@ -45,8 +45,9 @@ pub(crate) trait Log: Send + Sync + 'static {
     /// nothing of it is kept.
     fn append(&self, append: &Append) -> Result<(), StoreError>;
 
-    /// The revision of the last compaction.
-    fn compacted(&self) -> Result<Revision, StoreError>;
+    /// Visits all records in order, checks that none is missing or damaged, and returns the
+    /// revision of the last compaction. To be called once, before anything else.
+    fn load(&self, visit: Visit<'_>) -> Result<Revision, StoreError>;
 
     /// Visits all records from the revision `from` on in order.
     fn scan(&self, from: Revision, visit: Visit<'_>) -> Result<(), StoreError>;
@@ -54,9 +55,16 @@ pub(crate) trait Log: Send + Sync + 'static {
     /// One record; `None` when it was dropped.
     fn get(&self, id: RecordId) -> Result<Option<Record>, StoreError>;
 
+    /// Tidies up after appends, in small steps; `idle` says that nobody waits for the writer.
+    /// Returns whether there is more to do when idle.
+    fn maintain(&self, idle: bool) -> Result<bool, StoreError>;
+
     /// The error for finding something in the log that cannot have been written.
     fn corrupt(&self, detail: String) -> StoreError;
 
     /// Bytes on disk.
     fn size_on_disk(&self) -> Result<u64, StoreError>;
+
+    /// Gives the files free; everything after it fails with [`StoreError::Closed`].
+    fn close(&self);
 }

@@ -11,7 +11,9 @@ mod hub;
 mod index;
 mod load;
 mod log;
-mod memory;
+mod record;
+mod sqlite;
+mod wal;
 mod watch;
 mod writer;
 
@@ -71,8 +73,7 @@ impl EmbeddedStore {
     /// [`StoreError::Locked`] if a process has it open, [`StoreError::Corrupt`] if what is on disk
     /// is not what was written, [`StoreError::Io`] and [`StoreError::Full`] from the system.
     pub fn open(path: &Path, options: EmbeddedOptions) -> Result<Self, StoreError> {
-        std::fs::create_dir_all(path).map_err(|e| StoreError::io("create", path, e))?;
-        let log = Box::new(memory::MemoryLog::default());
+        let log = Box::new(sqlite::SqliteLog::open(path)?);
         Self::with_log(path, log, &options)
     }
 

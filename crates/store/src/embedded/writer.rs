@@ -64,6 +64,10 @@ impl Queue {
         self.wake.notify_one();
     }
 
+    fn is_empty(&self) -> bool {
+        self.waiting.lock().requests.is_empty()
+    }
+
     /// The next group: transactions, or one compaction alone. `None` when closed and empty, or an
     /// empty group when there is nothing to do and `idle_work` says that the caller has work.
     fn take(&self, idle_work: bool) -> Option<Vec<Request>> {
@@ -121,6 +125,8 @@ pub(crate) struct Writer {
     /// Records that compaction gave up and that are still in the log, in the order in which they
     /// must go: a deletion after what it deleted, so that a crash in between revives nothing.
     garbage: VecDeque<RecordId>,
+    /// Whether the log has tidying up to do when nobody waits.
+    untidy: bool,
 }
 
 impl Writer {
@@ -129,13 +135,22 @@ impl Writer {
             core,
             queue,
             garbage: garbage.into(),
+            untidy: true,
         }
     }
 
     /// Works until the queue is closed and empty.
     pub(crate) fn run(mut self) {
-        while let Some(group) = self.queue.take(!self.garbage.is_empty()) {
+        while let Some(group) = self.queue.take(self.untidy || !self.garbage.is_empty()) {
             self.work(group);
+            self.untidy = self
+                .core
+                .log
+                .maintain(self.queue.is_empty())
+                .unwrap_or_else(|error| {
+                    tracing::warn!(%error, "cannot tidy up the store");
+                    false
+                });
         }
         while !self.garbage.is_empty() {
             let left = self.garbage.len();
@@ -144,6 +159,7 @@ impl Writer {
                 break;
             }
         }
+        self.core.log.close();
         self.core.hub.lock().close();
     }
 

@@ -1,0 +1,461 @@
+//! The log on SQLite: one table of records, one row about the whole.
+//!
+//! SQLite was chosen by measurement (docs/design/0002-store-engine.md). It runs in WAL mode with
+//! one connection that owns the files, so that a commit is one append and one fsync. Reads of
+//! history share that connection: they are rare, short, and wait at most for one fsync.
+
+use std::fs::File;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::{Mutex, MutexGuard};
+use rusqlite::{Connection, ErrorCode, OptionalExtension};
+
+use super::log::{Append, Log, Record, RecordId, Visit};
+use super::record::{self, Tally};
+use super::wal;
+use crate::error::StoreError;
+use crate::model::Revision;
+
+const DATABASE: &str = "store.db";
+const LOCK: &str = "lock";
+/// Marks the file as ours ("EVKN") for `file` and for us.
+const APPLICATION: i64 = 0x4556_4b4e;
+const FORMAT: i64 = 1;
+const PAGE_BYTES: u64 = 8192;
+/// The write-ahead log is folded into the database beyond this many pages: when there is nothing
+/// else to do, and at the latest at four times as many.
+const CHECKPOINT_PAGES: u64 = 512;
+/// Free pages are given back to the file system when they are this many and a third of the file.
+const FREE_PAGES: i64 = 1024;
+/// How many free pages one step gives back, so that a write that comes meanwhile waits little.
+const VACUUM_PAGES: i64 = 256;
+
+/// A log in one directory, locked against other processes.
+pub(crate) struct SqliteLog {
+    path: PathBuf,
+    open: Mutex<Option<Open>>,
+}
+
+struct Open {
+    db: Connection,
+    tally: Tally,
+    /// The number of the newest record; 0 when there is none.
+    newest: i64,
+    /// About how many pages the write-ahead log has.
+    wal_pages: u64,
+    /// Whether records were dropped since free pages were looked at last.
+    dropped: bool,
+    /// Held for as long as the files are open.
+    _lock: File,
+}
+
+impl SqliteLog {
+    /// Opens the log in `dir`, or creates it.
+    pub(crate) fn open(dir: &Path) -> Result<Self, StoreError> {
+        std::fs::create_dir_all(dir).map_err(|e| StoreError::io("create", dir, e))?;
+        let lock = lock(dir)?;
+        let path = dir.join(DATABASE);
+        let exists = path
+            .try_exists()
+            .map_err(|e| StoreError::io("look for", &path, e))?;
+        if !exists {
+            create(dir, &path)?;
+        }
+        check_wal(&path)?;
+        let db = connect(&path).map_err(|e| failure(&path, "open", e))?;
+        let open = Open {
+            db,
+            tally: Tally::default(),
+            newest: 0,
+            wal_pages: 0,
+            dropped: true,
+            _lock: lock,
+        };
+        let log = Self {
+            path,
+            open: Mutex::new(Some(open)),
+        };
+        log.with("open", check_format)?;
+        Ok(log)
+    }
+
+    fn with<T>(
+        &self,
+        action: &'static str,
+        work: impl FnOnce(&mut Open) -> Result<T, Failure>,
+    ) -> Result<T, StoreError> {
+        let mut open = self.open.lock();
+        let open = open.as_mut().ok_or(StoreError::Closed)?;
+        work(open).map_err(|failed| match failed {
+            Failure::Sqlite(error) => failure(&self.path, action, error),
+            Failure::Damaged(detail) => self.corrupt(detail),
+            Failure::TooManyChanges(size) => {
+                let what = "the number of changes in one transaction";
+                StoreError::TooLarge {
+                    what,
+                    size,
+                    limit: 1 << 24,
+                }
+            }
+        })
+    }
+}
+
+/// What goes wrong below, before it knows its file.
+enum Failure {
+    Sqlite(rusqlite::Error),
+    Damaged(String),
+    TooManyChanges(usize),
+}
+
+impl From<rusqlite::Error> for Failure {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sqlite(error)
+    }
+}
+
+fn lock(dir: &Path) -> Result<File, StoreError> {
+    let path = dir.join(LOCK);
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(|e| StoreError::io("open", &path, e))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => Err(StoreError::Locked { path: dir.into() }),
+        Err(std::fs::TryLockError::Error(e)) => Err(StoreError::io("lock", path, e)),
+    }
+}
+
+/// Creates the database under another name first: a crash in between leaves no half of one.
+fn create(dir: &Path, path: &Path) -> Result<(), StoreError> {
+    // The journal files of a database that is gone must not be played into the new one.
+    for suffix in ["-wal", "-journal", ".new", ".new-journal"] {
+        let stale = with_suffix(path, suffix);
+        match std::fs::remove_file(&stale) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                return Err(StoreError::io("remove", stale, e));
+            }
+            _ => {}
+        }
+    }
+    let new = with_suffix(path, ".new");
+    let made = Connection::open(&new).and_then(|db| {
+        db.execute_batch(&format!(
+            "PRAGMA synchronous = OFF; PRAGMA journal_mode = MEMORY;
+             PRAGMA page_size = {PAGE_BYTES}; PRAGMA auto_vacuum = INCREMENTAL;
+             PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {FORMAT};
+             BEGIN;
+             CREATE TABLE log (number INTEGER PRIMARY KEY, record BLOB NOT NULL);
+             CREATE TABLE state (
+                 one INTEGER PRIMARY KEY CHECK (one = 1),
+                 compacted INTEGER NOT NULL, newest INTEGER NOT NULL,
+                 count INTEGER NOT NULL, sum INTEGER NOT NULL);
+             INSERT INTO state VALUES (1, 0, 0, 0, 0);
+             COMMIT;"
+        ))
+    });
+    made.map_err(|e| failure(&new, "create", e))?;
+    let sync = |path: &Path| File::open(path).and_then(|file| file.sync_all());
+    sync(&new).map_err(|e| StoreError::io("sync", &new, e))?;
+    std::fs::rename(&new, path).map_err(|e| StoreError::io("rename", &new, e))?;
+    sync(dir).map_err(|e| StoreError::io("sync", dir, e))
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+fn check_wal(path: &Path) -> Result<(), StoreError> {
+    let path = with_suffix(path, "-wal");
+    match std::fs::read(&path) {
+        Ok(wal) => match wal::damage(&wal) {
+            Some(detail) => Err(StoreError::Corrupt { path, detail }),
+            None => Ok(()),
+        },
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(e) => Err(StoreError::io("read", path, e)),
+    }
+}
+
+fn connect(path: &Path) -> rusqlite::Result<Connection> {
+    use rusqlite::OpenFlags;
+    // Without the flag to create: a database that vanishes is an error, not an empty store.
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let db = Connection::open_with_flags(path, flags)?;
+    db.execute_batch(
+        "PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL;
+         PRAGMA synchronous = FULL; PRAGMA cache_size = -2048;
+         PRAGMA wal_autocheckpoint = 8192; PRAGMA journal_size_limit = 33554432;
+         PRAGMA cell_size_check = ON; PRAGMA temp_store = MEMORY;",
+    )?;
+    Ok(db)
+}
+
+fn check_format(open: &mut Open) -> Result<(), Failure> {
+    let pragma = |name: &str| {
+        open.db
+            .pragma_query_value(None, name, |row| row.get::<_, i64>(0))
+    };
+    if pragma("application_id")? != APPLICATION {
+        return Err(Failure::Damaged("it is not a store of Evenkeel".to_owned()));
+    }
+    let format = pragma("user_version")?;
+    if format != FORMAT {
+        return Err(Failure::Damaged(format!(
+            "its format is {format}, this version reads {FORMAT}"
+        )));
+    }
+    let mode: String = open
+        .db
+        .pragma_query_value(None, "journal_mode", |row| row.get(0))?;
+    if mode != "wal" {
+        return Err(Failure::Damaged(format!("its journal mode is {mode}")));
+    }
+    Ok(())
+}
+
+/// Gives SQLite's error the meaning that the store's callers know.
+fn failure(path: &Path, action: &'static str, error: rusqlite::Error) -> StoreError {
+    let path = path.to_owned();
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => StoreError::Full { path },
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => StoreError::Corrupt {
+            path,
+            detail: error.to_string(),
+        },
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => StoreError::Locked { path },
+        // A missing table or a value of a wrong type: not what was written.
+        None | Some(ErrorCode::Unknown | ErrorCode::TypeMismatch) => StoreError::Corrupt {
+            path,
+            detail: error.to_string(),
+        },
+        Some(_) => {
+            let source = Arc::new(std::io::Error::other(error));
+            StoreError::Io {
+                action,
+                path,
+                source,
+            }
+        }
+    }
+}
+
+fn scan(
+    open: &Open,
+    from: i64,
+    mut visit: impl FnMut(record::Decoded, i64) -> bool,
+) -> Result<(), Failure> {
+    let mut all = open
+        .db
+        .prepare_cached("SELECT number, record FROM log WHERE number >= ?1 ORDER BY number")?;
+    let mut rows = all.query([from])?;
+    while let Some(row) = rows.next()? {
+        let number: i64 = row.get(0)?;
+        let written = row.get_ref(1)?.as_blob().unwrap_or_default();
+        if !visit(decode(number, written)?, number) {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn decode(number: i64, written: &[u8]) -> Result<record::Decoded, Failure> {
+    record::decode(number, written).ok_or_else(|| {
+        let revision = RecordId::from_number(number).map_or(0, |id| id.revision);
+        Failure::Damaged(format!(
+            "a record of revision {revision} is not as it was written"
+        ))
+    })
+}
+
+fn number(id: RecordId) -> Result<i64, Failure> {
+    id.number()
+        .ok_or(Failure::TooManyChanges(id.sub as usize + 1))
+}
+
+impl Log for SqliteLog {
+    fn load(&self, visit: Visit<'_>) -> Result<Revision, StoreError> {
+        self.with("read", |open| {
+            type State = (i64, i64, i64, i64);
+            let read = |row: &rusqlite::Row<'_>| -> rusqlite::Result<State> {
+                Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+            };
+            let (compacted, counted_at, count, sum) = open
+                .db
+                .query_row("SELECT compacted, newest, count, sum FROM state", [], read)
+                .optional()?
+                .ok_or_else(|| Failure::Damaged("its state is gone".to_owned()))?;
+            let counted = Tally {
+                count: count.cast_unsigned(),
+                sum: sum.cast_unsigned(),
+            };
+            let (mut tally, mut newest, mut carried) = (Tally::default(), 0, None);
+            scan(open, 0, |decoded, number| {
+                carried = decoded.tally.map(|before| (before, tally));
+                tally.add(decoded.checksum);
+                newest = number;
+                visit(decoded.record)
+            })?;
+            let whole = if newest == counted_at {
+                tally == counted
+            } else {
+                carried.is_some_and(|(before, found)| before == found)
+            };
+            if !whole {
+                return Err(Failure::Damaged(format!(
+                    "records are missing ({} found)",
+                    tally.count
+                )));
+            }
+            (open.tally, open.newest) = (tally, newest);
+            Ok(compacted.cast_unsigned())
+        })
+    }
+
+    fn append(&self, append: &Append) -> Result<(), StoreError> {
+        self.with("write", |open| {
+            let (mut tally, mut newest) = (open.tally, open.newest);
+            let txn = open.db.transaction()?;
+            let mut bytes = 0;
+            {
+                let mut drop =
+                    txn.prepare_cached("DELETE FROM log WHERE number = ?1 RETURNING record")?;
+                for id in &append.drop {
+                    let mut rows = drop.query([number(*id)?])?;
+                    while let Some(row) = rows.next()? {
+                        let written = row.get_ref(0)?.as_blob().unwrap_or_default();
+                        tally.take(record::checksum(written).unwrap_or(0));
+                    }
+                }
+                let mut put = txn.prepare_cached("INSERT INTO log VALUES (?1, ?2)")?;
+                for (at, record) in append.put.iter().enumerate() {
+                    let number = number(record.id)?;
+                    let carried = (at + 1 == append.put.len()).then_some(tally);
+                    let (written, checksum) = record::encode(number, record, carried);
+                    put.execute((number, &written))?;
+                    tally.add(checksum);
+                    bytes += written.len() as u64;
+                    newest = number;
+                }
+            }
+            if let Some(compacted) = append.compacted {
+                txn.execute("UPDATE state SET compacted = ?1", [compacted.cast_signed()])?;
+            }
+            if append.put.is_empty() {
+                let (count, sum) = (tally.count.cast_signed(), tally.sum.cast_signed());
+                txn.execute(
+                    "UPDATE state SET newest = ?1, count = ?2, sum = ?3",
+                    (newest, count, sum),
+                )?;
+            }
+            txn.commit()?;
+            (open.tally, open.newest) = (tally, newest);
+            open.wal_pages += 2 + bytes / PAGE_BYTES + append.drop.len() as u64 / 4;
+            open.dropped |= !append.drop.is_empty();
+            Ok(())
+        })
+    }
+
+    fn scan(&self, from: Revision, visit: Visit<'_>) -> Result<(), StoreError> {
+        self.with("read", |open| {
+            let first = number(RecordId {
+                revision: from,
+                sub: 0,
+            })?;
+            scan(open, first, |decoded, _| visit(decoded.record))
+        })
+    }
+
+    fn get(&self, id: RecordId) -> Result<Option<Record>, StoreError> {
+        self.with("read", |open| {
+            let number = number(id)?;
+            let mut one = open
+                .db
+                .prepare_cached("SELECT record FROM log WHERE number = ?1")?;
+            let mut rows = one.query([number])?;
+            let Some(row) = rows.next()? else {
+                return Ok(None);
+            };
+            let written = row.get_ref(0)?.as_blob().unwrap_or_default();
+            Ok(Some(decode(number, written)?.record))
+        })
+    }
+
+    fn maintain(&self, idle: bool) -> Result<bool, StoreError> {
+        self.with("tidy up", |open| {
+            let limit = if idle {
+                CHECKPOINT_PAGES
+            } else {
+                4 * CHECKPOINT_PAGES
+            };
+            if open.wal_pages > limit {
+                open.wal_pages = 0;
+                open.db
+                    .query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?;
+                return Ok(open.dropped);
+            }
+            if !idle || !open.dropped {
+                return Ok(false);
+            }
+            let pragma = |name: &str| {
+                open.db
+                    .pragma_query_value(None, name, |row| row.get::<_, i64>(0))
+            };
+            let (free, all) = (pragma("freelist_count")?, pragma("page_count")?);
+            if free < FREE_PAGES || free * 3 < all {
+                open.dropped = false;
+                return Ok(false);
+            }
+            // Each step of this statement gives one page back.
+            let mut vacuum = open
+                .db
+                .prepare(&format!("PRAGMA incremental_vacuum({VACUUM_PAGES})"))?;
+            let mut rows = vacuum.query([])?;
+            while rows.next()?.is_some() {}
+            open.wal_pages += VACUUM_PAGES.cast_unsigned();
+            Ok(true)
+        })
+    }
+
+    fn corrupt(&self, detail: String) -> StoreError {
+        StoreError::Corrupt {
+            path: self.path.clone(),
+            detail,
+        }
+    }
+
+    fn size_on_disk(&self) -> Result<u64, StoreError> {
+        let mut size = 0;
+        for suffix in ["", "-wal"] {
+            let path = with_suffix(&self.path, suffix);
+            match std::fs::metadata(&path) {
+                Ok(found) => size += found.blocks() * 512,
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+                Err(e) => return Err(StoreError::io("look at", path, e)),
+            }
+        }
+        Ok(size)
+    }
+
+    fn close(&self) {
+        let open: MutexGuard<'_, Option<Open>> = self.open.lock();
+        let Some(Open {
+            db, _lock: lock, ..
+        }) = { open }.take()
+        else {
+            return;
+        };
+        // Closing folds the write-ahead log in. When that fails, the next open does it.
+        if let Err((_, error)) = db.close() {
+            tracing::warn!(%error, path = %self.path.display(), "cannot tidy up at close");
+        }
+        drop(lock);
+    }
+}
