@@ -1,5 +1,7 @@
 //! The conformance suite on the embedded engine.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use std::sync::Arc;
 
 use evenkeel_store::embedded::{EmbeddedOptions, EmbeddedStore};

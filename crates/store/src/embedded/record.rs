@@ -2,7 +2,7 @@
 //!
 //! SQLite does not checksum its pages, so each record carries a checksum of its own that covers
 //! its id as well: a record at a wrong place is as damaged as a changed one. Records that are
-//! missing altogether are found by the [`Tally`], which the last record of each append carries.
+//! missing altogether are found by the [`Tally`], which every append brings up to date.
 
 use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
@@ -10,9 +10,8 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 use super::log::{Record, RecordId};
 
 const LAST: u8 = 1;
-const TALLY: u8 = 2;
-const DELETION: u8 = 4;
-const KNOWN: u8 = LAST | TALLY | DELETION;
+const DELETION: u8 = 2;
+const KNOWN: u8 = LAST | DELETION;
 const SUM_BYTES: usize = 8;
 /// Bits of a record's number that count the changes of one revision.
 const SUB_BITS: u32 = 24;
@@ -29,6 +28,12 @@ impl Tally {
     pub(crate) fn add(&mut self, checksum: u64) {
         self.count = self.count.wrapping_add(1);
         self.sum = self.sum.wrapping_add(checksum);
+    }
+
+    /// The checksum of the row that keeps the tally and the compacted revision.
+    pub(crate) fn seal(self, compacted: u64) -> u64 {
+        let words = [self.count, self.sum, compacted].map(u64::to_le_bytes);
+        xxh3_64_with_seed(words.as_flattened(), 0)
     }
 
     /// Takes a record with this checksum away.
@@ -61,22 +66,14 @@ impl RecordId {
 #[derive(Debug)]
 pub(crate) struct Decoded {
     pub(crate) record: Record,
-    pub(crate) tally: Option<Tally>,
     pub(crate) checksum: u64,
 }
 
-/// Writes `record` down; `tally` is what the log holds beside it.
-pub(crate) fn encode(number: i64, record: &Record, tally: Option<Tally>) -> (Vec<u8>, u64) {
-    let mut out = Vec::with_capacity(48 + record.key.len() + record.value.len());
+/// Writes `record` down; returns it with its checksum.
+pub(crate) fn encode(number: i64, record: &Record) -> (Vec<u8>, u64) {
+    let mut out = Vec::with_capacity(32 + record.key.len() + record.value.len());
     let flag = |set, flag| if set { flag } else { 0 };
-    let flags = flag(record.last, LAST)
-        | flag(tally.is_some(), TALLY)
-        | flag(record.version == 0, DELETION);
-    out.push(flags);
-    if let Some(tally) = tally {
-        out.extend(tally.count.to_le_bytes());
-        out.extend(tally.sum.to_le_bytes());
-    }
+    out.push(flag(record.last, LAST) | flag(record.version == 0, DELETION));
     if record.version > 0 {
         out.extend(record.create_revision.to_le_bytes());
         out.extend(record.version.to_le_bytes());
@@ -115,13 +112,6 @@ pub(crate) fn decode(number: i64, written: &[u8]) -> Option<Decoded> {
         rest = after;
         Some(u64::from_le_bytes(*word))
     };
-    let tally = match flags & TALLY {
-        0 => None,
-        _ => Some(Tally {
-            count: word()?,
-            sum: word()?,
-        }),
-    };
     let (create_revision, version) = match flags & DELETION {
         0 => (word()?, word()?),
         _ => (0, 0),
@@ -143,9 +133,5 @@ pub(crate) fn decode(number: i64, written: &[u8]) -> Option<Decoded> {
         key,
         value,
     };
-    Some(Decoded {
-        record,
-        tally,
-        checksum,
-    })
+    Some(Decoded { record, checksum })
 }

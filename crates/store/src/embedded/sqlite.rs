@@ -5,7 +5,7 @@
 //! history share that connection: they are rare, short, and wait at most for one fsync.
 
 use std::fs::File;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -21,8 +21,8 @@ use crate::model::Revision;
 const DATABASE: &str = "store.db";
 const LOCK: &str = "lock";
 /// Marks the file as ours ("EVKN") for `file` and for us.
-const APPLICATION: i64 = 0x4556_4b4e;
-const FORMAT: i64 = 1;
+const APPLICATION: u32 = 0x4556_4b4e;
+const FORMAT: u32 = 1;
 const PAGE_BYTES: u64 = 8192;
 /// The write-ahead log is folded into the database beyond this many pages: when there is nothing
 /// else to do, and at the latest at four times as many.
@@ -41,8 +41,7 @@ pub(crate) struct SqliteLog {
 struct Open {
     db: Connection,
     tally: Tally,
-    /// The number of the newest record; 0 when there is none.
-    newest: i64,
+    compacted: Revision,
     /// About how many pages the write-ahead log has.
     wal_pages: u64,
     /// Whether records were dropped since free pages were looked at last.
@@ -63,12 +62,13 @@ impl SqliteLog {
         if !exists {
             create(dir, &path)?;
         }
+        check_header(&path)?;
         check_wal(&path)?;
         let db = connect(&path).map_err(|e| failure(&path, "open", e))?;
         let open = Open {
             db,
             tally: Tally::default(),
-            newest: 0,
+            compacted: 0,
             wal_pages: 0,
             dropped: true,
             _lock: lock,
@@ -77,7 +77,6 @@ impl SqliteLog {
             path,
             open: Mutex::new(Some(open)),
         };
-        log.with("open", check_format)?;
         Ok(log)
     }
 
@@ -153,10 +152,11 @@ fn create(dir: &Path, path: &Path) -> Result<(), StoreError> {
              CREATE TABLE log (number INTEGER PRIMARY KEY, record BLOB NOT NULL);
              CREATE TABLE state (
                  one INTEGER PRIMARY KEY CHECK (one = 1),
-                 compacted INTEGER NOT NULL, newest INTEGER NOT NULL,
-                 count INTEGER NOT NULL, sum INTEGER NOT NULL);
-             INSERT INTO state VALUES (1, 0, 0, 0, 0);
-             COMMIT;"
+                 compacted INTEGER NOT NULL,
+                 count INTEGER NOT NULL, sum INTEGER NOT NULL, seal INTEGER NOT NULL);
+             INSERT INTO state VALUES (1, 0, 0, 0, {});
+             COMMIT;",
+            Tally::default().seal(0).cast_signed()
         ))
     });
     made.map_err(|e| failure(&new, "create", e))?;
@@ -170,6 +170,42 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     PathBuf::from(name)
+}
+
+/// Refuses a file that is not ours before SQLite touches it: it would make a database out of an
+/// empty one. The fields are those of <https://www.sqlite.org/fileformat2.html#the_database_header>.
+fn check_header(path: &Path) -> Result<(), StoreError> {
+    let mut header = [0; 100];
+    let read = File::open(path).and_then(|file| file.read_exact_at(&mut header, 0));
+    let damaged = |detail: String| {
+        Err(StoreError::Corrupt {
+            path: path.to_owned(),
+            detail,
+        })
+    };
+    match read {
+        Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => {
+            return damaged("it is cut short".to_owned());
+        }
+        read => read.map_err(|e| StoreError::io("read", path, e))?,
+    }
+    let word = |at: usize| {
+        header[at..]
+            .first_chunk::<4>()
+            .map(|word| u32::from_be_bytes(*word))
+    };
+    if !header.starts_with(b"SQLite format 3\0") || word(68) != Some(APPLICATION) {
+        return damaged("it is not a store of Evenkeel".to_owned());
+    }
+    match word(60) {
+        Some(FORMAT) => Ok(()),
+        format => {
+            let format = format.unwrap_or(0);
+            damaged(format!(
+                "its format is {format}, and this version reads {FORMAT}"
+            ))
+        }
+    }
 }
 
 fn check_wal(path: &Path) -> Result<(), StoreError> {
@@ -196,29 +232,6 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
          PRAGMA cell_size_check = ON; PRAGMA temp_store = MEMORY;",
     )?;
     Ok(db)
-}
-
-fn check_format(open: &mut Open) -> Result<(), Failure> {
-    let pragma = |name: &str| {
-        open.db
-            .pragma_query_value(None, name, |row| row.get::<_, i64>(0))
-    };
-    if pragma("application_id")? != APPLICATION {
-        return Err(Failure::Damaged("it is not a store of Evenkeel".to_owned()));
-    }
-    let format = pragma("user_version")?;
-    if format != FORMAT {
-        return Err(Failure::Damaged(format!(
-            "its format is {format}, this version reads {FORMAT}"
-        )));
-    }
-    let mode: String = open
-        .db
-        .pragma_query_value(None, "journal_mode", |row| row.get(0))?;
-    if mode != "wal" {
-        return Err(Failure::Damaged(format!("its journal mode is {mode}")));
-    }
-    Ok(())
 }
 
 /// Gives SQLite's error the meaning that the store's callers know.
@@ -250,7 +263,7 @@ fn failure(path: &Path, action: &'static str, error: rusqlite::Error) -> StoreEr
 fn scan(
     open: &Open,
     from: i64,
-    mut visit: impl FnMut(record::Decoded, i64) -> bool,
+    mut visit: impl FnMut(record::Decoded) -> bool,
 ) -> Result<(), Failure> {
     let mut all = open
         .db
@@ -259,7 +272,7 @@ fn scan(
     while let Some(row) = rows.next()? {
         let number: i64 = row.get(0)?;
         let written = row.get_ref(1)?.as_blob().unwrap_or_default();
-        if !visit(decode(number, written)?, number) {
+        if !visit(decode(number, written)?) {
             break;
         }
     }
@@ -283,45 +296,39 @@ fn number(id: RecordId) -> Result<i64, Failure> {
 impl Log for SqliteLog {
     fn load(&self, visit: Visit<'_>) -> Result<Revision, StoreError> {
         self.with("read", |open| {
-            type State = (i64, i64, i64, i64);
-            let read = |row: &rusqlite::Row<'_>| -> rusqlite::Result<State> {
-                Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+            let read = |row: &rusqlite::Row<'_>| -> rusqlite::Result<[i64; 4]> {
+                Ok([row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?])
             };
-            let (compacted, counted_at, count, sum) = open
-                .db
-                .query_row("SELECT compacted, newest, count, sum FROM state", [], read)
-                .optional()?
-                .ok_or_else(|| Failure::Damaged("its state is gone".to_owned()))?;
-            let counted = Tally {
-                count: count.cast_unsigned(),
-                sum: sum.cast_unsigned(),
-            };
-            let (mut tally, mut newest, mut carried) = (Tally::default(), 0, None);
-            scan(open, 0, |decoded, number| {
-                carried = decoded.tally.map(|before| (before, tally));
-                tally.add(decoded.checksum);
-                newest = number;
+            let sql = "SELECT compacted, count, sum, seal FROM state";
+            let state = open.db.query_row(sql, [], read).optional()?;
+            let [compacted, count, sum, seal] = state.unwrap_or_default().map(i64::cast_unsigned);
+            let written = Tally { count, sum };
+            if written.seal(compacted) != seal {
+                return Err(Failure::Damaged(
+                    "its state is not as it was written".to_owned(),
+                ));
+            }
+            let mut found = Tally::default();
+            scan(open, 0, |decoded| {
+                found.add(decoded.checksum);
                 visit(decoded.record)
             })?;
-            let whole = if newest == counted_at {
-                tally == counted
-            } else {
-                carried.is_some_and(|(before, found)| before == found)
-            };
-            if !whole {
-                return Err(Failure::Damaged(format!(
-                    "records are missing ({} found)",
-                    tally.count
-                )));
+            if found != written {
+                let (found, written) = (found.count, written.count);
+                let detail =
+                    format!("of {written} records {found} are there, or others than those");
+                return Err(Failure::Damaged(detail));
             }
-            (open.tally, open.newest) = (tally, newest);
-            Ok(compacted.cast_unsigned())
+            open.tally = found;
+            open.compacted = compacted;
+            Ok(compacted)
         })
     }
 
     fn append(&self, append: &Append) -> Result<(), StoreError> {
         self.with("write", |open| {
-            let (mut tally, mut newest) = (open.tally, open.newest);
+            let mut tally = open.tally;
+            let compacted = append.compacted.unwrap_or(open.compacted);
             let txn = open.db.transaction()?;
             let mut bytes = 0;
             {
@@ -335,28 +342,23 @@ impl Log for SqliteLog {
                     }
                 }
                 let mut put = txn.prepare_cached("INSERT INTO log VALUES (?1, ?2)")?;
-                for (at, record) in append.put.iter().enumerate() {
+                for record in &append.put {
                     let number = number(record.id)?;
-                    let carried = (at + 1 == append.put.len()).then_some(tally);
-                    let (written, checksum) = record::encode(number, record, carried);
+                    let (written, checksum) = record::encode(number, record);
                     put.execute((number, &written))?;
                     tally.add(checksum);
                     bytes += written.len() as u64;
-                    newest = number;
                 }
             }
-            if let Some(compacted) = append.compacted {
-                txn.execute("UPDATE state SET compacted = ?1", [compacted.cast_signed()])?;
-            }
-            if append.put.is_empty() {
-                let (count, sum) = (tally.count.cast_signed(), tally.sum.cast_signed());
-                txn.execute(
-                    "UPDATE state SET newest = ?1, count = ?2, sum = ?3",
-                    (newest, count, sum),
+            {
+                let mut state = txn.prepare_cached(
+                    "UPDATE state SET compacted = ?1, count = ?2, sum = ?3, seal = ?4",
                 )?;
+                let words = [compacted, tally.count, tally.sum, tally.seal(compacted)];
+                state.execute(words.map(u64::cast_signed))?;
             }
             txn.commit()?;
-            (open.tally, open.newest) = (tally, newest);
+            (open.tally, open.compacted) = (tally, compacted);
             open.wal_pages += 2 + bytes / PAGE_BYTES + append.drop.len() as u64 / 4;
             open.dropped |= !append.drop.is_empty();
             Ok(())
@@ -369,7 +371,7 @@ impl Log for SqliteLog {
                 revision: from,
                 sub: 0,
             })?;
-            scan(open, first, |decoded, _| visit(decoded.record))
+            scan(open, first, |decoded| visit(decoded.record))
         })
     }
 

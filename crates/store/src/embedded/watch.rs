@@ -35,7 +35,10 @@ pub(crate) fn open(
     interest: Interest,
     from: Option<Revision>,
 ) -> Result<WatchStream, StoreError> {
-    let from = from.filter(|revision| *revision > 0);
+    // Revision 1 is the empty store: nothing happened at it.
+    let from = from
+        .filter(|revision| *revision > 0)
+        .map(|revision| revision.max(2));
     // The index lock is held until the watch is registered, so that no compaction and no write
     // comes between.
     let index = core.index.read();
