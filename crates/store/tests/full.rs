@@ -16,11 +16,11 @@ struct Mounted {
 }
 
 impl Mounted {
-    fn new(size: &str) -> Option<Self> {
+    fn new(options: &str) -> Option<Self> {
         let dir = tempfile::tempdir().unwrap();
         let at = dir.path().to_owned();
         let mount = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", size, "evenkeel-store-full"])
+            .args(["-t", "tmpfs", "-o", options, "evenkeel-store-full"])
             .arg(&at)
             .output()
             .ok()?;
@@ -107,4 +107,20 @@ async fn a_disk_without_any_space_cannot_hold_a_store() {
     std::fs::write(disk.at.join("ballast"), vec![1; 60 << 10]).unwrap();
     let error = EmbeddedStore::open(&disk.at.join("data"), EmbeddedOptions::default()).unwrap_err();
     assert!(matches!(error, StoreError::Full { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_disk_that_is_read_only_is_named() {
+    let Some(disk) = Mounted::new("ro,size=64k") else {
+        return;
+    };
+    let data = disk.at.join("data");
+    for place in [&disk.at, &data] {
+        let error = EmbeddedStore::open(place, EmbeddedOptions::default()).unwrap_err();
+        assert!(matches!(error, StoreError::Io { .. }), "{error:?}");
+        assert!(
+            error.to_string().contains(place.to_str().unwrap()),
+            "{error}"
+        );
+    }
 }

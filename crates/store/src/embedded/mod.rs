@@ -53,6 +53,9 @@ impl Default for EmbeddedOptions {
 }
 
 /// A store in one directory, owned by this process. Dropping it closes it.
+///
+/// Current values are answered from memory at once; what reads history waits for the disk on the
+/// blocking threads of the tokio runtime that it is called in.
 pub struct EmbeddedStore {
     core: Arc<Core>,
     queue: Arc<Queue>,
@@ -108,10 +111,10 @@ impl EmbeddedStore {
     /// is lost without it: whatever was answered is durable.
     pub fn close(&self) {
         self.queue.close();
-        if let Some(thread) = self.writer.lock().take() {
-            if thread.join().is_err() {
-                tracing::error!("the store's writer panicked");
-            }
+        // The lock is held while joining, so that a second caller waits as well.
+        let mut writer = self.writer.lock();
+        if writer.take().is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the store's writer panicked");
         }
     }
 

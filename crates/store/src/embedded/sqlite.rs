@@ -5,12 +5,12 @@
 //! history share that connection: they are rare, short, and wait at most for one fsync.
 
 use std::fs::File;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard};
-use rusqlite::{Connection, ErrorCode, OptionalExtension};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension};
 
 use super::log::{Append, Log, Record, RecordId, Visit};
 use super::record::{self, Tally};
@@ -53,7 +53,12 @@ struct Open {
 impl SqliteLog {
     /// Opens the log in `dir`, or creates it.
     pub(crate) fn open(dir: &Path) -> Result<Self, StoreError> {
-        std::fs::create_dir_all(dir).map_err(|e| StoreError::io("create", dir, e))?;
+        // Secrets are in there: for nobody else to read.
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(dir)
+            .map_err(|e| StoreError::io("create", dir, e))?;
         let lock = lock(dir)?;
         let path = dir.join(DATABASE);
         let exists = path
@@ -88,7 +93,13 @@ impl SqliteLog {
         let mut open = self.open.lock();
         let open = open.as_mut().ok_or(StoreError::Closed)?;
         work(open).map_err(|failed| match failed {
-            Failure::Sqlite(error) => failure(&self.path, action, error),
+            Failure::Sqlite(error) => {
+                // On a full disk, folding the write-ahead log in lets its space be used again.
+                if error.sqlite_error_code() == Some(ErrorCode::DiskFull) {
+                    open.wal_pages = u64::MAX / 2;
+                }
+                failure(&self.path, action, error)
+            }
             Failure::Damaged(detail) => self.corrupt(detail),
             Failure::TooManyChanges(size) => {
                 let what = "the number of changes in one transaction";
@@ -143,7 +154,8 @@ fn create(dir: &Path, path: &Path) -> Result<(), StoreError> {
         }
     }
     let new = with_suffix(path, ".new");
-    let made = Connection::open(&new).and_then(|db| {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
+    let made = Connection::open_with_flags(&new, flags).and_then(|db| {
         db.execute_batch(&format!(
             "PRAGMA synchronous = OFF; PRAGMA journal_mode = MEMORY;
              PRAGMA page_size = {PAGE_BYTES}; PRAGMA auto_vacuum = INCREMENTAL;
@@ -221,7 +233,6 @@ fn check_wal(path: &Path) -> Result<(), StoreError> {
 }
 
 fn connect(path: &Path) -> rusqlite::Result<Connection> {
-    use rusqlite::OpenFlags;
     // Without the flag to create: a database that vanishes is an error, not an empty store.
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let db = Connection::open_with_flags(path, flags)?;

@@ -42,25 +42,23 @@ pub(crate) fn damage(wal: &[u8]) -> Option<String> {
     let mut broken = None;
     let mut commit_after = false;
     for (at, frame) in frames.chunks_exact(FRAME_HEADER + page).enumerate() {
-        let ours = &frame[8..16] == salts;
-        if broken.is_none() {
-            let before = sum.sums;
-            sum.add(&frame[..8]);
-            sum.add(&frame[FRAME_HEADER..]);
-            if ours && sum.sums == (word(frame, 16), word(frame, 20)) {
-                continue;
+        sum.add(&frame[..8]);
+        sum.add(&frame[FRAME_HEADER..]);
+        // The checksums are chained: after a wrong frame, the next ones are right by what it says
+        // about itself. What an abandoned commit left behind is not.
+        let written = (word(frame, 16), word(frame, 20));
+        let right = &frame[8..16] == salts && sum.sums == written;
+        sum.sums = written;
+        match broken {
+            None if right => {}
+            None => broken = Some(at),
+            Some(broken) if right && commit_after => {
+                return Some(format!(
+                    "frame {broken} is damaged and later commits follow it"
+                ));
             }
-            sum.sums = before;
-            broken = Some(at);
+            Some(_) => commit_after |= right && word(frame, 4) != 0,
         }
-        if !ours {
-            // A frame of an earlier round, which ends this one, or the damaged frame itself.
-            continue;
-        }
-        if commit_after {
-            return broken.map(|at| format!("frame {at} is damaged and later commits follow it"));
-        }
-        commit_after = word(frame, 4) != 0;
     }
     None
 }
