@@ -144,7 +144,7 @@ fn lock(dir: &Path) -> Result<File, StoreError> {
 /// Creates the database under another name first: a crash in between leaves no half of one.
 fn create(dir: &Path, path: &Path) -> Result<(), StoreError> {
     // The journal files of a database that is gone must not be played into the new one.
-    for suffix in ["-wal", "-journal", ".new", ".new-journal"] {
+    for suffix in ["-wal", "-journal", ".new", ".new-wal", ".new-shm"] {
         let stale = with_suffix(path, suffix);
         match std::fs::remove_file(&stale) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
@@ -157,8 +157,8 @@ fn create(dir: &Path, path: &Path) -> Result<(), StoreError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
     let made = Connection::open_with_flags(&new, flags).and_then(|db| {
         db.execute_batch(&format!(
-            "PRAGMA synchronous = OFF; PRAGMA journal_mode = MEMORY;
-             PRAGMA page_size = {PAGE_BYTES}; PRAGMA auto_vacuum = INCREMENTAL;
+            "PRAGMA page_size = {PAGE_BYTES}; PRAGMA auto_vacuum = INCREMENTAL;
+             PRAGMA synchronous = OFF; PRAGMA journal_mode = WAL;
              PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {FORMAT};
              BEGIN;
              CREATE TABLE log (number INTEGER PRIMARY KEY, record BLOB NOT NULL);
@@ -169,7 +169,8 @@ fn create(dir: &Path, path: &Path) -> Result<(), StoreError> {
              INSERT INTO state VALUES (1, 0, 0, 0, {});
              COMMIT;",
             Tally::default().seal(0).cast_signed()
-        ))
+        ))?;
+        db.close().map_err(|(_, error)| error)
     });
     made.map_err(|e| failure(&new, "create", e))?;
     let sync = |path: &Path| File::open(path).and_then(|file| file.sync_all());
