@@ -11,6 +11,7 @@ use k8s_openapi::api::discovery::v1 as discovery;
 use k8s_openapi::api::policy::v1 as policy;
 use k8s_openapi::api::rbac::v1 as rbac;
 
+use super::{config, namespace, node, pod, service, workloads};
 use crate::names;
 use crate::row::{ResourceDef, Subresource as Sub};
 
@@ -24,14 +25,16 @@ pub fn rows() -> Vec<ResourceDef> {
             .in_all()
             .with(&[Sub::Status])
             .scalable()
-            .generations(),
+            .generations()
+            .strategy(workloads::Deployments),
         ResourceDef::of::<apps::ReplicaSet>()
             .short("rs")
             .in_all()
             .with(&[Sub::Status])
             .scalable()
             .generations()
-            .selectable("status.replicas"),
+            .selectable("status.replicas")
+            .strategy(workloads::ReplicaSets),
         ResourceDef::of::<autoscaling::HorizontalPodAutoscaler>()
             .short("hpa")
             .in_all()
@@ -61,11 +64,13 @@ fn core_rows() -> Vec<ResourceDef> {
             .short("ns")
             .with(&[Sub::Finalize, Sub::Status])
             .named(names::dns1123_label)
-            .selectable("status.phase"),
+            .selectable("status.phase")
+            .strategy(namespace::Namespaces),
         ResourceDef::of::<core::Node>()
             .short("no")
             .with(&[Sub::Status, Sub::Proxy])
-            .selectable_or("spec.unschedulable", "false"),
+            .selectable_or("spec.unschedulable", "false")
+            .strategy(node::Nodes),
         ResourceDef::of::<core::Pod>()
             .short("po")
             .in_all()
@@ -88,7 +93,8 @@ fn core_rows() -> Vec<ResourceDef> {
             .selectable_or("spec.hostNetwork", "false")
             .selectable("status.phase")
             .selectable("status.podIP")
-            .selectable("status.nominatedNodeName"),
+            .selectable("status.nominatedNodeName")
+            .strategy(pod::Pods),
         ResourceDef::of::<core::Binding>().answered(),
         ResourceDef::of::<core::Service>()
             .short("svc")
@@ -96,10 +102,15 @@ fn core_rows() -> Vec<ResourceDef> {
             .with(&[Sub::Proxy, Sub::Status])
             .named(names::dns1035_label)
             .selectable("spec.clusterIP")
-            .selectable("spec.type"),
+            .selectable("spec.type")
+            .strategy(service::Services),
         ResourceDef::of::<core::Endpoints>().short("ep"),
-        ResourceDef::of::<core::ConfigMap>().short("cm"),
-        ResourceDef::of::<core::Secret>().selectable("type"),
+        ResourceDef::of::<core::ConfigMap>()
+            .short("cm")
+            .strategy(config::ConfigMaps),
+        ResourceDef::of::<core::Secret>()
+            .selectable("type")
+            .strategy(config::Secrets),
         ResourceDef::of::<core::ServiceAccount>()
             .short("sa")
             .with(&[Sub::Token]),
