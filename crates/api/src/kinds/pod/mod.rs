@@ -13,6 +13,7 @@ mod probes;
 pub mod resources;
 mod scheduling;
 mod security;
+mod table;
 mod update;
 mod validate;
 mod volumes;
@@ -23,6 +24,7 @@ pub use defaults::{pull_policy, template as template_defaults};
 pub(crate) use limits::amount as validate_amount;
 pub use resources::{compute_qos, pod_limits, pod_requests};
 pub(crate) use scheduling::effect as validate_taint_effect;
+pub use table::{columns, status_text};
 pub use validate::template as validate_template;
 
 use crate::field::ErrorList;
