@@ -69,3 +69,62 @@ fn make_socket(family: AddressFamily) -> io::Result<OwnedFd> {
     let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
     Ok(socket(family, SockType::Stream, flags, None)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+
+    use nix::sched::unshare;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    /// A namespace with a service on its loopback, held by the thread that serves; its path and
+    /// port. `None` where namespaces can't be made.
+    fn namespace() -> Option<(PathBuf, u16)> {
+        let (found, answer) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let made = unshare(CloneFlags::CLONE_NEWNET).is_ok()
+                && std::process::Command::new("ip")
+                    .args(["link", "set", "lo", "up"])
+                    .status()
+                    .is_ok_and(|status| status.success());
+            if !made {
+                return found.send(None).unwrap();
+            }
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let path = format!("/proc/self/task/{}/ns/net", nix::unistd::gettid());
+            found
+                .send(Some((path.into(), listener.local_addr().unwrap().port())))
+                .unwrap();
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut bytes = [0; 4];
+            stream.read_exact(&mut bytes).unwrap();
+            stream.write_all(&bytes).unwrap();
+        });
+        answer.recv().unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_connection_reaches_the_loopback_inside_and_stays_out_elsewhere() {
+        let Some((path, port)) = namespace() else {
+            return eprintln!("no network namespaces without root: nothing was tested");
+        };
+        let before = std::fs::read_link("/proc/thread-self/ns/net").unwrap();
+        let error = connect(None, port)
+            .await
+            .expect_err("the host has no such service");
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+        let mut stream = connect(Some(&path), port).await.unwrap();
+        stream.write_all(b"ping").await.unwrap();
+        let mut bytes = [0; 4];
+        stream.read_exact(&mut bytes).await.unwrap();
+        assert_eq!(&bytes, b"ping");
+        assert_eq!(
+            std::fs::read_link("/proc/thread-self/ns/net").unwrap(),
+            before
+        );
+        let gone = connect(Some(Path::new("/nonexistent/netns")), port).await;
+        assert_eq!(gone.unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+}

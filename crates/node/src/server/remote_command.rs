@@ -204,7 +204,11 @@ async fn sizes(from: Option<Inbound>, to: mpsc::Sender<TerminalSize>) {
                         height: size.height,
                     })
                 }
-                Err(error) => broken = !error.is_eof(),
+                // After an error the iterator does not end by itself.
+                Err(error) => {
+                    broken = !error.is_eof();
+                    break;
+                }
             }
         }
         let read = values.byte_offset();

@@ -21,13 +21,9 @@ pub(super) fn empty() -> Body {
     Empty::new().map_err(|never| match never {}).boxed_unsync()
 }
 
-/// A text response; the line ends with a newline as Go's `http.Error` ends it.
+/// A text response. No newline is added: the API server makes the text a Status's message.
 pub(super) fn text(status: StatusCode, message: impl Into<String>) -> Response<Body> {
-    let mut message = message.into();
-    if !message.is_empty() && !message.ends_with('\n') {
-        message.push('\n');
-    }
-    with_type(status, "text/plain; charset=utf-8", message.into())
+    with_type(status, "text/plain; charset=utf-8", message.into().into())
 }
 
 /// A response with a content type.

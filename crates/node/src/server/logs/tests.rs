@@ -16,30 +16,56 @@ const TIME: &str = "2026-01-02T03:04:05.000000001Z";
 #[test]
 fn entries_are_read_in_all_their_forms() {
     for (line, expected) in [
-        (format!("{TIME} stdout F text with  spaces "), Some((LogStream::Stdout, false, "text with  spaces "))),
-        (format!("{TIME} stderr P piece"), Some((LogStream::Stderr, true, "piece"))),
-        (format!("{TIME} stdout F "), Some((LogStream::Stdout, false, ""))),
-        (format!("{TIME} stdout F"), Some((LogStream::Stdout, false, ""))),
-        (format!("{TIME} stdout P:x:y text"), Some((LogStream::Stdout, true, "text"))),
+        (
+            format!("{TIME} stdout F text with  spaces "),
+            Some((LogStream::Stdout, false, "text with  spaces ")),
+        ),
+        (
+            format!("{TIME} stderr P piece"),
+            Some((LogStream::Stderr, true, "piece")),
+        ),
+        (
+            format!("{TIME} stdout F "),
+            Some((LogStream::Stdout, false, "")),
+        ),
+        (
+            format!("{TIME} stdout F"),
+            Some((LogStream::Stdout, false, "")),
+        ),
+        (
+            format!("{TIME} stdout P:x:y text"),
+            Some((LogStream::Stdout, true, "text")),
+        ),
         (format!("{TIME} stdlog F text"), None),
         (format!("{TIME} stdout X text"), None),
         ("{\"log\":\"docker json\"}".to_owned(), None),
         (String::new(), None),
     ] {
-        let got = parse(line.as_bytes())
-            .map(|entry| (entry.stream, entry.partial, std::str::from_utf8(entry.text).unwrap()));
+        let got = parse(line.as_bytes()).map(|entry| {
+            (
+                entry.stream,
+                entry.partial,
+                std::str::from_utf8(entry.text).unwrap(),
+            )
+        });
         assert_eq!(got, expected, "{line}");
     }
 }
 
 #[test]
 fn pieces_of_both_streams_are_joined_apart() {
-    let mut renderer = Renderer::new(&LogOptions { timestamps: true, ..LogOptions::default() });
+    let mut renderer = Renderer::new(&LogOptions {
+        timestamps: true,
+        ..LogOptions::default()
+    });
     let mut out = Vec::new();
     for line in ["stdout P a", "stderr F x", "stdout P b", "stdout F c"] {
         assert!(renderer.render(format!("{TIME} {line}").as_bytes(), &mut out));
     }
-    assert_eq!(String::from_utf8(out).unwrap(), format!("{TIME} x\n{TIME} abc\n"));
+    assert_eq!(
+        String::from_utf8(out).unwrap(),
+        format!("{TIME} x\n{TIME} abc\n")
+    );
 }
 
 fn file(text: &str) -> std::fs::File {
@@ -83,7 +109,10 @@ proptest! {
 }
 
 fn rendered(text: &str) -> String {
-    let options = LogOptions { stream: Some(LogStream::Stdout), ..LogOptions::default() };
+    let options = LogOptions {
+        stream: Some(LogStream::Stdout),
+        ..LogOptions::default()
+    };
     let mut renderer = Renderer::new(&options);
     let mut out = Vec::new();
     for line in text.lines() {
@@ -103,7 +132,10 @@ fn the_last_lines_of_a_large_log_are_found_without_reading_it() {
     let last = format!("{TIME} stdout F last\n");
     log.write_all(last.as_bytes()).unwrap();
     let size = log.metadata().unwrap().len();
-    assert_eq!(tail::offset(&log, size, 1, None).unwrap(), size - last.len() as u64);
+    assert_eq!(
+        tail::offset(&log, size, 1, None).unwrap(),
+        size - last.len() as u64
+    );
 }
 
 #[test]
@@ -125,11 +157,18 @@ fn rotation_keeps_five_and_compresses_the_older() {
     .map(str::to_owned);
     let plan = plan(log, policy.max_size + 1, &siblings, now, policy).unwrap();
     let paths = |names: &[&str]| -> Vec<PathBuf> {
-        names.iter().map(|name| Path::new("/logs").join(name)).collect()
+        names
+            .iter()
+            .map(|name| Path::new("/logs").join(name))
+            .collect()
     };
     assert_eq!(
         plan.remove,
-        paths(&["0.log.20260101-000004.tmp", "0.log.20260101-000003", "0.log.20260101-000001.gz"])
+        paths(&[
+            "0.log.20260101-000004.tmp",
+            "0.log.20260101-000003",
+            "0.log.20260101-000001.gz"
+        ])
     );
     assert_eq!(plan.compress, paths(&["0.log.20260101-000004"]));
     assert_eq!(plan.rename_to, Path::new("/logs/0.log.20260102-030405"));
@@ -139,7 +178,10 @@ fn rotation_keeps_five_and_compresses_the_older() {
 async fn a_rotated_log_is_reopened_and_the_older_one_compressed() {
     let directory = tempfile::tempdir().unwrap();
     let log = directory.path().join("0.log");
-    let policy = RotationPolicy { max_size: 10, max_files: 3 };
+    let policy = RotationPolicy {
+        max_size: 10,
+        max_files: 3,
+    };
     let runtime = FakeRuntime::new();
     for second in 1..=4 {
         std::fs::write(&log, format!("more than ten bytes {second}")).unwrap();

@@ -31,8 +31,16 @@ pub(crate) struct Receiver<I> {
 pub(crate) fn client<I: AsyncRead + AsyncWrite>(io: I, read: Bytes) -> (Sender<I>, Receiver<I>) {
     let (from, to) = tokio::io::split(io);
     (
-        Sender { to, encoder: HeaderEncoder::new().unwrap(), next: 1 },
-        Receiver { from, buffer: read.into(), decoder: HeaderDecoder::new() },
+        Sender {
+            to,
+            encoder: HeaderEncoder::new().unwrap(),
+            next: 1,
+        },
+        Receiver {
+            from,
+            buffer: read.into(),
+            decoder: HeaderDecoder::new(),
+        },
     )
 }
 
@@ -45,7 +53,10 @@ impl<I: AsyncRead + AsyncWrite> Sender<I> {
     pub(crate) async fn open(&mut self, headers: &[(&str, &str)]) -> u32 {
         let id = self.next;
         self.next += 2;
-        let headers = headers.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let headers = headers
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect();
         let block = self.encoder.encode(&Headers(headers)).unwrap();
         let mut out = BytesMut::new();
         put_syn_stream(&mut out, id, 0, &block);
@@ -97,15 +108,29 @@ impl<I: AsyncRead + AsyncWrite> Receiver<I> {
         let mut head = [0u8; 8];
         self.buffer.copy_to_slice(&mut head);
         match parse_head(head).unwrap() {
-            FrameHead::Data { stream, flags, length } => {
+            FrameHead::Data {
+                stream,
+                flags,
+                length,
+            } => {
                 assert!(self.have(length).await);
                 let data = self.buffer.split_to(length).freeze();
-                Some(Event::Data { stream, data, fin: flags & FLAG_FIN != 0 })
+                Some(Event::Data {
+                    stream,
+                    data,
+                    fin: flags & FLAG_FIN != 0,
+                })
             }
-            FrameHead::Control { kind, flags, length } => {
+            FrameHead::Control {
+                kind,
+                flags,
+                length,
+            } => {
                 assert!(self.have(length).await);
                 let payload = self.buffer.split_to(length);
-                Some(Event::Control(parse_control(kind, flags, &payload, &mut self.decoder).unwrap()))
+                Some(Event::Control(
+                    parse_control(kind, flags, &payload, &mut self.decoder).unwrap(),
+                ))
             }
         }
     }

@@ -5,11 +5,18 @@ use proptest::prelude::*;
 
 use super::dictionary::DICTIONARY;
 use super::flow::SendWindows;
-use super::frame::{ControlFrame, FrameError, FrameHead, parse_control, parse_head, put_syn_stream};
+use super::frame::{
+    ControlFrame, FrameError, FrameHead, parse_control, parse_head, put_syn_stream,
+};
 use super::headers::{HeaderDecoder, HeaderEncoder, HeaderError, Headers};
 
 fn headers(pairs: &[(&str, &str)]) -> Headers {
-    Headers(pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect())
+    Headers(
+        pairs
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect(),
+    )
 }
 
 #[test]
@@ -47,24 +54,47 @@ fn a_bomb_is_refused() {
     let bomb = headers(&[("a", &"x".repeat(1 << 20))]);
     let bytes = encoder.encode(&bomb).unwrap();
     assert!(bytes.len() < 16 * 1024);
-    assert_eq!(HeaderDecoder::new().decode(&bytes), Err(HeaderError::TooLarge));
+    assert_eq!(
+        HeaderDecoder::new().decode(&bytes),
+        Err(HeaderError::TooLarge)
+    );
 }
 
 #[test]
 fn a_stream_frame_is_read_back() {
-    let block = HeaderEncoder::new().unwrap().encode(&headers(&[("Port", "80")])).unwrap();
+    let block = HeaderEncoder::new()
+        .unwrap()
+        .encode(&headers(&[("Port", "80")]))
+        .unwrap();
     let mut out = BytesMut::new();
     put_syn_stream(&mut out, 5, 1, &block);
     let head = parse_head(*out.first_chunk().unwrap()).unwrap();
-    assert_eq!(head, FrameHead::Control { kind: 1, flags: 1, length: 10 + block.len() });
+    assert_eq!(
+        head,
+        FrameHead::Control {
+            kind: 1,
+            flags: 1,
+            length: 10 + block.len()
+        }
+    );
     let frame = parse_control(1, 1, &out[8..], &mut HeaderDecoder::new()).unwrap();
     let headers = headers(&[("port", "80")]);
-    assert_eq!(frame, ControlFrame::SynStream { stream: 5, fin: true, headers });
+    assert_eq!(
+        frame,
+        ControlFrame::SynStream {
+            stream: 5,
+            fin: true,
+            headers
+        }
+    );
 }
 
 #[test]
 fn another_version_is_refused() {
-    assert_eq!(parse_head([0x80, 2, 0, 1, 0, 0, 0, 0]), Err(FrameError::Version(2)));
+    assert_eq!(
+        parse_head([0x80, 2, 0, 1, 0, 0, 0, 0]),
+        Err(FrameError::Version(2))
+    );
 }
 
 #[tokio::test]

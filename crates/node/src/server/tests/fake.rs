@@ -29,7 +29,6 @@ pub(crate) struct FakeRuntime {
     events: broadcast::Sender<ContainerEvent>,
     running: Mutex<bool>,
     pub(crate) reopened: Mutex<Vec<String>>,
-    pub(crate) sizes: Mutex<Vec<TerminalSize>>,
 }
 
 impl FakeRuntime {
@@ -38,7 +37,6 @@ impl FakeRuntime {
             events: broadcast::channel(16).0,
             running: Mutex::new(true),
             reopened: Mutex::default(),
-            sizes: Mutex::default(),
         })
     }
 
@@ -58,7 +56,7 @@ fn unsupported<T: Send + 'static>(what: &str) -> BoxFuture<'static, RuntimeResul
 }
 
 /// A terminal that prints each size it gets and ends at `q`.
-fn fake_terminal(sizes: Arc<dyn Fn(TerminalSize) + Send + Sync>) -> StreamSession {
+fn fake_terminal() -> StreamSession {
     let (mut program_in, stdin) = tokio::io::duplex(1024);
     let (stdout, mut program_out) = tokio::io::duplex(1024);
     let (resize, mut resized) = mpsc::channel::<TerminalSize>(4);
@@ -67,7 +65,6 @@ fn fake_terminal(sizes: Arc<dyn Fn(TerminalSize) + Send + Sync>) -> StreamSessio
         loop {
             tokio::select! {
                 Some(size) = resized.recv() => {
-                    sizes(size);
                     let text = format!("{}x{}\r\n", size.width, size.height);
                     program_out.write_all(text.as_bytes()).await.unwrap();
                 }
@@ -133,7 +130,11 @@ impl Runtime for FakeRuntime {
             sandbox_id: "sandbox".to_owned(),
             name: "c".to_owned(),
             attempt: 0,
-            state: if running { ContainerState::Running } else { ContainerState::Exited },
+            state: if running {
+                ContainerState::Running
+            } else {
+                ContainerState::Exited
+            },
             created_at: 1,
             started_at: 1,
             finished_at: 0,
@@ -171,8 +172,7 @@ impl Runtime for FakeRuntime {
     ) -> BoxFuture<'a, RuntimeResult<StreamSession>> {
         async move {
             if request.command[0] == "fake-terminal" {
-                // The sizes are seen by what it prints.
-                return Ok(fake_terminal(Arc::new(|_| {})));
+                return Ok(fake_terminal());
             }
             let pipe = |open: bool| if open { Stdio::piped() } else { Stdio::null() };
             let mut child = Command::new(&request.command[0])
@@ -200,7 +200,11 @@ impl Runtime for FakeRuntime {
         _: Duration,
     ) -> BoxFuture<'a, RuntimeResult<ExecOutput>> {
         async move {
-            let output = Command::new(&command[0]).args(&command[1..]).output().await.unwrap();
+            let output = Command::new(&command[0])
+                .args(&command[1..])
+                .output()
+                .await
+                .unwrap();
             Ok(ExecOutput {
                 stdout: output.stdout,
                 stderr: output.stderr,
@@ -215,8 +219,17 @@ impl Runtime for FakeRuntime {
         request: &'a ExecRequest,
     ) -> BoxFuture<'a, RuntimeResult<StreamSession>> {
         async move {
-            let command = ["sh", "-c", "echo attached; exit 3"].map(str::to_owned).to_vec();
-            self.exec(id, &ExecRequest { command, ..request.clone() }).await
+            let command = ["sh", "-c", "echo attached; exit 3"]
+                .map(str::to_owned)
+                .to_vec();
+            self.exec(
+                id,
+                &ExecRequest {
+                    command,
+                    ..request.clone()
+                },
+            )
+            .await
         }
         .boxed()
     }
@@ -234,14 +247,22 @@ pub(crate) struct FakeNode {
 
 impl FakeNode {
     pub(crate) fn new(log: &Path) -> Arc<Self> {
-        Arc::new(Self { runtime: FakeRuntime::new(), log: log.to_owned(), netns: None })
+        Arc::new(Self {
+            runtime: FakeRuntime::new(),
+            log: log.to_owned(),
+            netns: None,
+        })
     }
 
     fn pod(&self, target: &PodTarget) -> Result<()> {
         let known = target.namespace == "default"
             && target.pod == "p"
             && target.uid.as_deref().is_none_or(|uid| uid == "uid-p");
-        if known { Ok(()) } else { Err(BackendError::pod_not_found(&target.pod)) }
+        if known {
+            Ok(())
+        } else {
+            Err(BackendError::pod_not_found(&target.pod))
+        }
     }
 }
 
@@ -279,9 +300,16 @@ impl NodeBackend for FakeNode {
                 "c" => {
                     let running = *self.runtime.running.lock();
                     let writer = running.then(|| "id-c".to_owned());
-                    Ok(LogSource { path: self.log.clone(), writer })
+                    Ok(LogSource {
+                        path: self.log.clone(),
+                        writer,
+                    })
                 }
-                "w" => Err(BackendError::waiting_to_start("w", pod, "ContainerCreating")),
+                "w" => Err(BackendError::waiting_to_start(
+                    "w",
+                    pod,
+                    "ContainerCreating",
+                )),
                 other => Err(BackendError::container_not_valid(other, pod)),
             }
         }
@@ -291,7 +319,9 @@ impl NodeBackend for FakeNode {
         &'a self,
         target: &'a PodTarget,
     ) -> BoxFuture<'a, Result<PortForwardTarget>> {
-        let found = self.pod(target).map(|()| PortForwardTarget { netns: self.netns.clone() });
+        let found = self.pod(target).map(|()| PortForwardTarget {
+            netns: self.netns.clone(),
+        });
         std::future::ready(found).boxed()
     }
     fn pods(&self) -> BoxFuture<'_, Result<Vec<Value>>> {
@@ -319,7 +349,9 @@ pub(crate) async fn tcp_service<F>(serve: fn(tokio::net::TcpStream) -> F) -> u16
 where
     F: Future<Output = ()> + Send + 'static,
 {
-    let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        .await
+        .unwrap();
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
@@ -338,6 +370,9 @@ pub(crate) async fn echo(mut stream: tokio::net::TcpStream) {
 /// The most memory this process has used, KiB.
 pub(crate) fn peak_memory() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("VmHWM:"))
+        .unwrap();
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }

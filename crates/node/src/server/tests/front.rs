@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -81,14 +82,24 @@ async fn answer(server: &NodeServer, mut request: Request<Incoming>) -> Response
     };
     let query = request.uri().query().unwrap_or_default().to_owned();
     *request.uri_mut() = format!("{node_path}?{query}").parse().unwrap();
-    let peer = Peer { common_name: "system:kube-apiserver".to_owned(), organizations: vec![] };
-    server.handle(Some(&peer), request).await
+    let peer = Peer {
+        common_name: "system:kube-apiserver".to_owned(),
+        organizations: vec![],
+    };
+    let response = server.handle(Some(&peer), request).await;
+    if response.status() != StatusCode::BAD_REQUEST || !path.ends_with("/log") {
+        return response;
+    }
+    // What the API server makes of a node's refusal when it streams from there.
+    let text = response.into_body().collect().await.unwrap().to_bytes();
+    let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+        "reason": "BadRequest", "code": 400, "message": String::from_utf8_lossy(&text)});
+    let text = Bytes::from(status.to_string());
+    respond::with_type(StatusCode::BAD_REQUEST, "application/json", text)
 }
 
 fn resources() -> Value {
-    let resource = |name: &str, kind: &str, verbs: &[&str]| {
-        json!({"name": name, "singularName": "", "namespaced": true, "kind": kind, "verbs": verbs})
-    };
+    let resource = |name: &str, kind: &str, verbs: &[&str]| json!({"name": name, "singularName": "", "namespaced": true, "kind": kind, "verbs": verbs});
     json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": "v1", "resources": [
         resource("pods", "Pod", &["get", "list"]),
         resource("pods/log", "Pod", &["get"]),

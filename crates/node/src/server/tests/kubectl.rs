@@ -21,7 +21,11 @@ const WITHIN: Duration = Duration::from_secs(60);
 fn kubectls() -> Vec<PathBuf> {
     let mut found = Vec::new();
     let path = std::env::var_os("PATH").unwrap_or_default();
-    found.extend(std::env::split_paths(&path).map(|dir| dir.join("kubectl")).find(|p| p.is_file()));
+    found.extend(
+        std::env::split_paths(&path)
+            .map(|dir| dir.join("kubectl"))
+            .find(|p| p.is_file()),
+    );
     for minor in 27..40 {
         let versioned = format!("/usr/lib/google-cloud-sdk/bin/kubectl.1.{minor}");
         found.push(versioned.into());
@@ -41,7 +45,11 @@ struct Kubectl {
 
 impl Kubectl {
     fn new(program: PathBuf, front: SocketAddr) -> Self {
-        Self { program, front, home: tempfile::tempdir().unwrap() }
+        Self {
+            program,
+            front,
+            home: tempfile::tempdir().unwrap(),
+        }
     }
 
     fn command(&self, args: &[&str]) -> Command {
@@ -65,7 +73,9 @@ impl Kubectl {
         let writer = tokio::spawn(async move { pipe.write_all(&stdin).await.ok() });
         let output = tokio::time::timeout(WITHIN, child.wait_with_output()).await;
         writer.abort();
-        output.unwrap_or_else(|_| panic!("{} {args:?} hangs", self.program.display())).unwrap()
+        output
+            .unwrap_or_else(|_| panic!("{} {args:?} hangs", self.program.display()))
+            .unwrap()
     }
 }
 
@@ -89,17 +99,59 @@ async fn each(test: impl AsyncFn(Kubectl, Arc<FakeNode>)) {
 #[tokio::test]
 async fn exec_has_output_stdin_and_exit_code() {
     each(async |kubectl, _| {
-        let got = kubectl.run(&["exec", "p", "-c", "c", "--", "sh", "-c", "echo out; echo err >&2; exit 7"], b"").await;
-        assert_eq!((got.status.code(), text(&got.stdout)), (Some(7), "out\n".into()), "{}", text(&got.stderr));
-        assert!(text(&got.stderr).starts_with("err\n"), "{}", text(&got.stderr));
-        let got = kubectl.run(&["exec", "-i", "p", "-c", "c", "--", "wc", "-c"], &[b'x'; 100_000]).await;
+        let got = kubectl
+            .run(
+                &[
+                    "exec",
+                    "p",
+                    "-c",
+                    "c",
+                    "--",
+                    "sh",
+                    "-c",
+                    "echo out; echo err >&2; exit 7",
+                ],
+                b"",
+            )
+            .await;
+        assert_eq!(
+            (got.status.code(), text(&got.stdout)),
+            (Some(7), "out\n".into()),
+            "{}",
+            text(&got.stderr)
+        );
+        assert!(
+            text(&got.stderr).starts_with("err\n"),
+            "{}",
+            text(&got.stderr)
+        );
+        let got = kubectl
+            .run(
+                &["exec", "-i", "p", "-c", "c", "--", "wc", "-c"],
+                &[b'x'; 100_000],
+            )
+            .await;
         assert_eq!(text(&got.stdout).trim(), "100000", "{}", text(&got.stderr));
-        let got = kubectl.run(&["exec", "p", "-c", "c", "--", "/nonexistent"], b"").await;
+        let got = kubectl
+            .run(&["exec", "p", "-c", "c", "--", "/nonexistent"], b"")
+            .await;
         assert_eq!(got.status.code(), Some(1));
-        assert!(text(&got.stderr).contains("error executing command in container"), "{}", text(&got.stderr));
-        let got = kubectl.run(&["exec", "p", "-c", "w", "--", "ls"], b"").await;
-        assert!(text(&got.stderr).contains("container not found (\"w\")"), "{}", text(&got.stderr));
-        let many = kubectl.run(&["exec", "p", "-c", "c", "--", "seq", "200000"], b"").await;
+        assert!(
+            text(&got.stderr).contains("error executing command in container"),
+            "{}",
+            text(&got.stderr)
+        );
+        let got = kubectl
+            .run(&["exec", "p", "-c", "w", "--", "ls"], b"")
+            .await;
+        assert!(
+            text(&got.stderr).contains("container not found (\"w\")"),
+            "{}",
+            text(&got.stderr)
+        );
+        let many = kubectl
+            .run(&["exec", "p", "-c", "c", "--", "seq", "200000"], b"")
+            .await;
         assert!(text(&many.stdout).ends_with("\n200000\n"));
         let got = kubectl.run(&["attach", "p", "-c", "c"], b"").await;
         assert_eq!(text(&got.stdout), "attached\n", "{}", text(&got.stderr));
@@ -108,20 +160,71 @@ async fn exec_has_output_stdin_and_exit_code() {
 }
 
 #[tokio::test]
+async fn a_terminal_has_the_size_of_the_clients() {
+    each(async |kubectl, _| {
+        let program = kubectl.program.display();
+        let line = format!(
+            "stty rows 33 cols 99; exec {program} --server=http://{} exec -it p -c c -- fake-terminal",
+            kubectl.front
+        );
+        // `script` gives kubectl a terminal of its own.
+        let mut command = Command::new("script");
+        command.args(["-qefc", &line, "/dev/null"]).env("HOME", kubectl.home.path());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
+        let Ok(mut child) = command.spawn() else {
+            return eprintln!("no script(1) on this machine: nothing was tested");
+        };
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let size = async {
+            loop {
+                let line = lines.next_line().await.unwrap().expect("kubectl ended early");
+                if line.trim() == "99x33" {
+                    return;
+                }
+            }
+        };
+        tokio::time::timeout(WITHIN, size).await.unwrap();
+        child.stdin.take().unwrap().write_all(b"q").await.unwrap();
+        assert!(tokio::time::timeout(WITHIN, child.wait()).await.unwrap().unwrap().success());
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn logs_have_their_flags() {
     each(async |kubectl, node| {
-        let got = kubectl.run(&["logs", "p", "-c", "c", "--tail=2"], b"").await;
+        let got = kubectl
+            .run(&["logs", "p", "-c", "c", "--tail=2"], b"")
+            .await;
         assert_eq!(text(&got.stdout), "two\nthree\n", "{}", text(&got.stderr));
-        let got = kubectl.run(&["logs", "p", "-c", "c", "--timestamps", "--tail=1"], b"").await;
+        let got = kubectl
+            .run(&["logs", "p", "-c", "c", "--timestamps", "--tail=1"], b"")
+            .await;
         assert_eq!(text(&got.stdout), "2026-01-02T03:04:05.000000001Z three\n");
         let got = kubectl.run(&["logs", "p", "-c", "w"], b"").await;
-        assert!(text(&got.stderr).contains("is waiting to start: ContainerCreating"), "{}", text(&got.stderr));
-        let mut follow = kubectl.command(&["logs", "-f", "p", "-c", "c", "--tail=1"]).spawn().unwrap();
+        assert!(
+            text(&got.stderr).contains("is waiting to start: ContainerCreating"),
+            "{}",
+            text(&got.stderr)
+        );
+        let mut follow = kubectl
+            .command(&["logs", "-f", "p", "-c", "c", "--tail=1"])
+            .spawn()
+            .unwrap();
         let mut lines = BufReader::new(follow.stdout.take().unwrap()).lines();
-        let line = tokio::time::timeout(WITHIN, lines.next_line()).await.unwrap().unwrap();
+        let line = tokio::time::timeout(WITHIN, lines.next_line())
+            .await
+            .unwrap()
+            .unwrap();
         assert_eq!(line.as_deref(), Some("three"));
         node.runtime.end_container();
-        assert!(tokio::time::timeout(WITHIN, follow.wait()).await.unwrap().unwrap().success());
+        assert!(
+            tokio::time::timeout(WITHIN, follow.wait())
+                .await
+                .unwrap()
+                .unwrap()
+                .success()
+        );
     })
     .await;
 }
@@ -130,10 +233,25 @@ async fn logs_have_their_flags() {
 async fn ports_are_forwarded() {
     let port = tcp_service(echo).await;
     each(async |kubectl, _| {
-        let mut forward = kubectl.command(&["port-forward", "p", &format!(":{port}")]).spawn().unwrap();
+        let mut forward = kubectl
+            .command(&["port-forward", "p", &format!(":{port}")])
+            .spawn()
+            .unwrap();
         let mut lines = BufReader::new(forward.stdout.take().unwrap()).lines();
-        let line = tokio::time::timeout(WITHIN, lines.next_line()).await.unwrap().unwrap().unwrap();
-        let local: u16 = line.split("127.0.0.1:").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
+        let line = tokio::time::timeout(WITHIN, lines.next_line())
+            .await
+            .unwrap()
+            .unwrap()
+            .unwrap();
+        let local: u16 = line
+            .split("127.0.0.1:")
+            .nth(1)
+            .unwrap()
+            .split(' ')
+            .next()
+            .unwrap()
+            .parse()
+            .unwrap();
         let talk = async |size: usize| {
             let mut stream = TcpStream::connect(("127.0.0.1", local)).await.unwrap();
             let (mut from, mut to) = stream.split();
@@ -148,9 +266,11 @@ async fn ports_are_forwarded() {
         for size in [4, 1, 10_000_000] {
             tokio::time::timeout(WITHIN, talk(size)).await.unwrap();
         }
-        tokio::time::timeout(WITHIN, async { tokio::join!(talk(100_000), talk(200_000), talk(1)) })
-            .await
-            .unwrap();
+        tokio::time::timeout(WITHIN, async {
+            tokio::join!(talk(100_000), talk(200_000), talk(1))
+        })
+        .await
+        .unwrap();
         forward.kill().await.unwrap();
     })
     .await;
@@ -162,17 +282,29 @@ async fn fifty_megabytes_are_copied_both_ways() {
     each(async |kubectl, _| {
         let directory = tempfile::tempdir().unwrap();
         let path = |name: &str| directory.path().join(name).display().to_string();
-        let bytes: Vec<u8> = (0..SIZE).map(|at| u8::try_from(at * 31 % 251).unwrap()).collect();
+        let bytes: Vec<u8> = (0..SIZE)
+            .map(|at| u8::try_from(at * 31 % 251).unwrap())
+            .collect();
         std::fs::write(path("from"), &bytes).unwrap();
         for (from, to) in [
             (path("from"), format!("p:{}", path("inside"))),
             (format!("p:{}", path("inside")), path("back")),
         ] {
+            let begin = tokio::time::Instant::now();
             let got = kubectl.run(&["cp", "-c", "c", &from, &to], b"").await;
             assert!(got.status.success(), "{}", text(&got.stderr));
+            eprintln!("  {} ms", begin.elapsed().as_millis());
         }
-        assert!(std::fs::read(path("inside")).unwrap() == bytes, "{}", kubectl.program.display());
-        assert!(std::fs::read(path("back")).unwrap() == bytes, "{}", kubectl.program.display());
+        assert!(
+            std::fs::read(path("inside")).unwrap() == bytes,
+            "{}",
+            kubectl.program.display()
+        );
+        assert!(
+            std::fs::read(path("back")).unwrap() == bytes,
+            "{}",
+            kubectl.program.display()
+        );
     })
     .await;
 }

@@ -24,8 +24,9 @@ async fn node() -> TestNode {
 
 async fn ask(node: &TestNode, path: &str, protocols: &str) -> Response<Incoming> {
     let stream = node.connect_as_api_server().await;
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .unwrap();
     tokio::spawn(connection.with_upgrades());
     let request = Request::post(path)
         .header("host", "localhost")
@@ -42,7 +43,10 @@ async fn open(node: &TestNode, path: &str, protocol: &str) -> (Sender<Io>, Recei
     assert_eq!(response.status(), StatusCode::SWITCHING_PROTOCOLS);
     let first = protocol.split(',').next().unwrap();
     assert_eq!(response.headers()["x-stream-protocol-version"], first);
-    client(TokioIo::new(hyper::upgrade::on(response).await.unwrap()), Bytes::new())
+    client(
+        TokioIo::new(hyper::upgrade::on(response).await.unwrap()),
+        Bytes::new(),
+    )
 }
 
 /// Collects data until all `streams` have ended.
@@ -55,7 +59,9 @@ async fn collect<I: AsyncRead + AsyncWrite>(
     while open > 0 {
         match receiver.next().await.expect("the connection ended early") {
             Event::Data { stream, data, fin } => {
-                let Some(at) = streams.iter().position(|id| *id == stream) else { continue };
+                let Some(at) = streams.iter().position(|id| *id == stream) else {
+                    continue;
+                };
                 all[at].extend_from_slice(&data);
                 open -= usize::from(fin);
             }
@@ -81,7 +87,10 @@ async fn streams_carry_output_and_status() {
     sender.data(stdin, b"through ", false).await;
     sender.data(stdin, b"cat", true).await;
     let all = collect(&mut receiver, &[stdout, stderr, error]).await;
-    assert_eq!((all[0].as_slice(), all[1].as_slice()), (&b"through cat"[..], &b"err\n"[..]));
+    assert_eq!(
+        (all[0].as_slice(), all[1].as_slice()),
+        (&b"through cat"[..], &b"err\n"[..])
+    );
     let status: Value = serde_json::from_slice(&all[2]).unwrap();
     assert_eq!(status["details"]["causes"][0]["message"], "7");
 }
@@ -95,7 +104,10 @@ async fn older_stream_protocols_tell_failures_as_text() {
         let stdout = sender.open(&[("streamtype", "stdout")]).await;
         let error = sender.open(&[("streamtype", "error")]).await;
         let all = collect(&mut receiver, &[stdout, error]).await;
-        assert!(String::from_utf8_lossy(&all[1]).contains("exit code 7"), "{protocol}");
+        assert!(
+            String::from_utf8_lossy(&all[1]).contains("exit code 7"),
+            "{protocol}"
+        );
     }
 }
 
@@ -104,7 +116,9 @@ async fn unknown_stream_protocols_are_refused() {
     let node = node().await;
     let response = ask(&node, &format!("{SHELL}true&stdout=1"), "v9.channel.k8s.io").await;
     assert_eq!(response.status(), StatusCode::FORBIDDEN);
-    let accepted = response.headers().get_all("x-accepted-stream-protocol-versions");
+    let accepted = response
+        .headers()
+        .get_all("x-accepted-stream-protocol-versions");
     assert_eq!(accepted.iter().count(), 5);
 }
 
@@ -156,14 +170,19 @@ async fn fifty_megabytes_go_through_both_ways_in_bounded_memory() {
             loop {
                 match receiver.next().await.expect("the connection ended early") {
                     Event::Data { stream, data, .. } if stream == stdout => received += data.len(),
-                    Event::Data { stream, fin: true, .. } if stream == error => break,
+                    Event::Data {
+                        stream, fin: true, ..
+                    } if stream == error => break,
                     Event::Control(ControlFrame::WindowUpdate { delta, .. }) => {
                         updates += u64::from(delta);
                     }
                     _ => {}
                 }
             }
-            assert!(updates > 90 * 1024 * 1024, "{updates} bytes of window were given");
+            assert!(
+                updates > 90 * 1024 * 1024,
+                "{updates} bytes of window were given"
+            );
             received
         };
         let (sent, received) = tokio::join!(send, receive);
@@ -176,7 +195,13 @@ async fn fifty_megabytes_go_through_both_ways_in_bounded_memory() {
 async fn forwards<I: AsyncRead + AsyncWrite>(mut sender: Sender<I>, mut receiver: Receiver<I>) {
     let port = tcp_service(echo).await.to_string();
     for round in ["0", "1"] {
-        let headers = |kind| [("streamtype", kind), ("port", port.as_str()), ("requestid", round)];
+        let headers = |kind| {
+            [
+                ("streamtype", kind),
+                ("port", port.as_str()),
+                ("requestid", round),
+            ]
+        };
         let error = sender.open(&headers("error")).await;
         sender.data(error, &[], true).await;
         let data = sender.open(&headers("data")).await;
@@ -190,8 +215,17 @@ async fn forwards<I: AsyncRead + AsyncWrite>(mut sender: Sender<I>, mut receiver
     let error = sender.open(&headers("error")).await;
     let all = collect(&mut receiver, &[data, error]).await;
     let text = String::from_utf8_lossy(&all[1]);
-    assert!(text.starts_with("error forwarding port 1 to pod p, uid : failed to connect"), "{text}");
-    let headers = |kind| [("streamtype", kind), ("port", port.as_str()), ("requestid", "3")];
+    assert!(
+        text.starts_with("error forwarding port 1 to pod p, uid : failed to connect"),
+        "{text}"
+    );
+    let headers = |kind| {
+        [
+            ("streamtype", kind),
+            ("port", port.as_str()),
+            ("requestid", "3"),
+        ]
+    };
     let error = sender.open(&headers("error")).await;
     let data = sender.open(&headers("data")).await;
     sender.reset(data).await;
@@ -210,10 +244,16 @@ async fn ports_are_forwarded_over_spdy() {
 async fn ports_are_forwarded_over_spdy_in_a_websocket() {
     let node = node().await;
     let stream = node.connect_as_api_server().await;
-    let mut request = "wss://localhost/portForward/default/p".into_client_request().unwrap();
+    let mut request = "wss://localhost/portForward/default/p"
+        .into_client_request()
+        .unwrap();
     let protocol = "SPDY/3.1+portforward.k8s.io";
-    request.headers_mut().insert("sec-websocket-protocol", protocol.parse().unwrap());
-    let (socket, response) = tokio_tungstenite::client_async(request, stream).await.unwrap();
+    request
+        .headers_mut()
+        .insert("sec-websocket-protocol", protocol.parse().unwrap());
+    let (socket, response) = tokio_tungstenite::client_async(request, stream)
+        .await
+        .unwrap();
     assert_eq!(response.headers()["sec-websocket-protocol"], protocol);
     let (near, far): (DuplexStream, DuplexStream) = tokio::io::duplex(64 * 1024);
     let (mut to, mut from) = socket.split();
@@ -228,7 +268,9 @@ async fn ports_are_forwarded_over_spdy_in_a_websocket() {
     tokio::spawn(async move {
         let mut buffer = [0u8; 1000];
         while let Ok(count @ 1..) = near_from.read(&mut buffer).await {
-            to.send(Message::Binary(buffer[..count].to_vec().into())).await.unwrap();
+            to.send(Message::Binary(buffer[..count].to_vec().into()))
+                .await
+                .unwrap();
         }
     });
     let (sender, receiver) = client(far, Bytes::new());

@@ -39,10 +39,15 @@ fn issue(issuer: &Issuer<'static, KeyPair>, name: &str, group: Option<&str>) -> 
     let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
     params.distinguished_name.push(DnType::CommonName, name);
     if let Some(group) = group {
-        params.distinguished_name.push(DnType::OrganizationName, group);
+        params
+            .distinguished_name
+            .push(DnType::OrganizationName, group);
     }
     let certificate = params.signed_by(&key, issuer).unwrap();
-    (certificate.der().clone(), PrivatePkcs8KeyDer::from(key.serialize_der()).into())
+    (
+        certificate.der().clone(),
+        PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
+    )
 }
 
 impl TestNode {
@@ -72,7 +77,12 @@ impl TestNode {
         let shutdown = CancellationToken::new();
         let server = NodeServer::new(node, Arc::new(masters_and_api_server), shutdown.clone());
         tokio::spawn(async move { server.serve(listener, Arc::new(tls)).await });
-        Self { address, shutdown, ca, issuer }
+        Self {
+            address,
+            shutdown,
+            ca,
+            issuer,
+        }
     }
 
     /// Connects with a certificate for the names, or without one.
@@ -90,18 +100,24 @@ impl TestNode {
         let mut config = match names {
             Some((name, group)) => {
                 let (certificate, key) = issue(&self.issuer, name, group);
-                builder.with_client_auth_cert(vec![certificate], key).unwrap()
+                builder
+                    .with_client_auth_cert(vec![certificate], key)
+                    .unwrap()
             }
             None => builder.with_no_client_auth(),
         };
         config.alpn_protocols = vec![alpn.to_vec()];
         let stream = TcpStream::connect(self.address).await.unwrap();
         let name = ServerName::try_from("localhost").unwrap();
-        TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap()
+        TlsConnector::from(Arc::new(config))
+            .connect(name, stream)
+            .await
+            .unwrap()
     }
 
     /// Connects as the API server.
     pub(crate) async fn connect_as_api_server(&self) -> TlsStream<TcpStream> {
-        self.connect(Some(("system:kube-apiserver", None)), b"http/1.1").await
+        self.connect(Some(("system:kube-apiserver", None)), b"http/1.1")
+            .await
     }
 }

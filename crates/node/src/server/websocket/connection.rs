@@ -355,7 +355,8 @@ async fn write<W: AsyncWrite + Send + Unpin>(
             activity.touch();
         }
         if close.is_some() {
-            return Ok(());
+            // The server closes first (RFC 6455, section 7.1.1), TLS included.
+            return to.shutdown().await;
         }
     }
 }

@@ -15,9 +15,14 @@ use crate::server::channel::Activity;
 #[test]
 fn a_masked_frame_of_the_rfc_is_read() {
     // RFC 6455, section 5.7: "Hello", masked.
-    let mut frame = [0x81, 0x85, 0x37, 0xFA, 0x21, 0x3D, 0x7F, 0x9F, 0x4D, 0x51, 0x58];
+    let mut frame = [
+        0x81, 0x85, 0x37, 0xFA, 0x21, 0x3D, 0x7F, 0x9F, 0x4D, 0x51, 0x58,
+    ];
     let (header, size) = parse_header(&frame).unwrap().unwrap();
-    assert_eq!((header.opcode, header.last, header.length, size), (Opcode::Text, true, 5, 6));
+    assert_eq!(
+        (header.opcode, header.last, header.length, size),
+        (Opcode::Text, true, 5, 6)
+    );
     unmask(&mut frame[6..], header.mask, 0);
     assert_eq!(&frame[6..], b"Hello");
 }
@@ -45,7 +50,14 @@ fn headers_have_the_shortest_length() {
 }
 
 fn masked(opcode: u8, payload: &[u8]) -> Vec<u8> {
-    let mut frame = vec![opcode, 0x80 | u8::try_from(payload.len()).unwrap(), 1, 2, 3, 4];
+    let mut frame = vec![
+        opcode,
+        0x80 | u8::try_from(payload.len()).unwrap(),
+        1,
+        2,
+        3,
+        4,
+    ];
     let start = frame.len();
     frame.extend_from_slice(payload);
     unmask(&mut frame[start..], [1, 2, 3, 4], 0);
@@ -59,7 +71,11 @@ async fn fragments_and_controls_between_them_make_one_message() {
     let (driver, mut channels) = open(server, &REMOTE_COMMAND[0], &[Channel::Read], activity);
     let driver = tokio::spawn(driver);
     let mut stdin = channels.inbound[0].take().unwrap();
-    for frame in [masked(0x02, &[0, b'a']), masked(0x89, b"p"), masked(0x80, b"b")] {
+    for frame in [
+        masked(0x02, &[0, b'a']),
+        masked(0x89, b"p"),
+        masked(0x80, b"b"),
+    ] {
         client.write_all(&frame).await.unwrap();
     }
     assert_eq!(stdin.next().await.unwrap(), "a");
@@ -76,9 +92,15 @@ async fn fragments_and_controls_between_them_make_one_message() {
 async fn an_idle_connection_is_closed() {
     let (mut client, server) = tokio::io::duplex(4096);
     let activity = Activity::new(Duration::from_secs(4 * 3600));
-    let (driver, channels) =
-        open(server, &REMOTE_COMMAND[0], &[Channel::Read, Channel::Write], activity);
-    tokio::time::timeout(Duration::from_secs(4 * 3600 + 10), driver).await.unwrap();
+    let (driver, channels) = open(
+        server,
+        &REMOTE_COMMAND[0],
+        &[Channel::Read, Channel::Write],
+        activity,
+    );
+    tokio::time::timeout(Duration::from_secs(4 * 3600 + 10), driver)
+        .await
+        .unwrap();
     drop(channels);
     let mut bytes = Vec::new();
     client.read_to_end(&mut bytes).await.unwrap();
@@ -96,7 +118,10 @@ async fn a_client_that_has_to_wait_gets_signs_of_life() {
     }
     let mut pong = [0u8; 2];
     // kubectl gives up after 61 s without one.
-    tokio::time::timeout(Duration::from_secs(30), client.read_exact(&mut pong)).await.unwrap().ok();
+    tokio::time::timeout(Duration::from_secs(30), client.read_exact(&mut pong))
+        .await
+        .unwrap()
+        .ok();
     driver.abort();
     drop(channels);
 }
