@@ -6,6 +6,10 @@
 //! Nothing here knows how pods are run: the agent answers through [`NodeBackend`], containers are
 //! reached through [`evenkeel_runtime::Runtime`]. Nothing here trusts a caller: TLS client
 //! certificates are the only way in, and an [`Authorizer`] decides about each request.
+#![cfg_attr(
+    test,
+    allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")
+)]
 
 mod authorize;
 mod backend;

@@ -105,6 +105,10 @@ impl NodeServer {
                 StatusCode::METHOD_NOT_ALLOWED,
                 "logs endpoint is disabled.",
             )),
+            ["metrics", kind @ ("cadvisor" | "probes")] => Err(BackendError::new(
+                StatusCode::NOT_FOUND,
+                format!("/metrics/{kind} is not served by this node"),
+            )),
             [
                 "containerLogs" | "pods" | "stats" | "metrics" | "healthz" | "configz",
                 ..,

@@ -288,7 +288,7 @@ impl<R: AsyncRead + Send + Unpin> Reader<R> {
         headers: Headers,
         encoder: &mut HeaderEncoder,
     ) -> Result<(), FrameError> {
-        if stream % 2 == 0 || stream <= self.last {
+        if stream.is_multiple_of(2) || stream <= self.last {
             self.say(Control::Reset {
                 stream,
                 status: RST_PROTOCOL_ERROR,

@@ -29,6 +29,8 @@ pub(crate) struct FakeRuntime {
     events: broadcast::Sender<ContainerEvent>,
     running: Mutex<bool>,
     pub(crate) reopened: Mutex<Vec<String>>,
+    /// What the front's clients were upgraded to.
+    pub(crate) upgrades: Mutex<Vec<String>>,
 }
 
 impl FakeRuntime {
@@ -37,6 +39,7 @@ impl FakeRuntime {
             events: broadcast::channel(16).0,
             running: Mutex::new(true),
             reopened: Mutex::default(),
+            upgrades: Mutex::default(),
         })
     }
 

@@ -23,6 +23,7 @@ use crate::server::{NodeServer, Peer, masters_and_api_server};
 /// Serves on loopback until the token's guard is dropped.
 pub(crate) async fn serve(node: Arc<FakeNode>) -> (SocketAddr, tokio_util::sync::DropGuard) {
     let shutdown = CancellationToken::new();
+    let runtime = node.runtime.clone();
     let server = NodeServer::new(node, Arc::new(masters_and_api_server), shutdown.clone());
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -33,11 +34,20 @@ pub(crate) async fn serve(node: Arc<FakeNode>) -> (SocketAddr, tokio_util::sync:
                 accepted = listener.accept() => accepted.unwrap(),
                 () = end.cancelled() => return,
             };
-            let server = server.clone();
+            let (server, runtime) = (server.clone(), runtime.clone());
             tokio::spawn(async move {
-                let service = service_fn(|request| {
-                    let server = server.clone();
-                    async move { Ok::<_, Infallible>(answer(&server, request).await) }
+                let service = service_fn(|request: Request<Incoming>| {
+                    let (server, runtime) = (server.clone(), runtime.clone());
+                    async move {
+                        let response = answer(&server, request).await;
+                        if let Some(protocol) = response.headers().get("upgrade") {
+                            runtime
+                                .upgrades
+                                .lock()
+                                .push(protocol.to_str().unwrap().to_owned());
+                        }
+                        Ok::<_, Infallible>(response)
+                    }
                 });
                 let connection = hyper::server::conn::http1::Builder::new()
                     .serve_connection(TokioIo::new(stream), service)

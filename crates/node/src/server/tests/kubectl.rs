@@ -92,7 +92,24 @@ async fn each(test: impl AsyncFn(Kubectl, Arc<FakeNode>)) {
         eprintln!("{}", program.display());
         let node = FakeNode::new(log.path());
         let (address, _guard) = front::serve(node.clone()).await;
-        test(Kubectl::new(program, address), node).await;
+        let name = program.display().to_string();
+        test(Kubectl::new(program, address), node.clone()).await;
+        // Without this the newer ones might have fallen back to SPDY unnoticed.
+        let minor = name
+            .rsplit_once("kubectl.1.")
+            .and_then(|(_, minor)| minor.parse::<u32>().ok());
+        // 1.30 speaks WebSocket for exec and SPDY for port-forward.
+        if let Some(minor) = minor.filter(|minor| *minor != 30) {
+            let expected = if minor < 30 { "SPDY/3.1" } else { "websocket" };
+            assert!(
+                node.runtime
+                    .upgrades
+                    .lock()
+                    .iter()
+                    .all(|got| got == expected),
+                "{name}"
+            );
+        }
     }
 }
 

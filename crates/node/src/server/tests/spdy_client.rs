@@ -1,4 +1,4 @@
-//! A SPDY client against exec and port-forward, as kubectl up to 1.30 speaks.
+//! A SPDY client against exec and port-forward, as older kubectls speak.
 
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt};

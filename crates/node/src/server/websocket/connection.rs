@@ -1,13 +1,14 @@
 //! One WebSocket connection: reads messages into channels, writes channels as messages.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use super::frame::{FrameError, FrameHeader, Opcode, parse_header, put_header, unmask};
 use super::protocol::{CLOSE_CHANNEL, ChannelProtocol};
@@ -18,6 +19,11 @@ const LINGER: Duration = Duration::from_secs(5);
 /// A client whose data we can't take yet gets a sign of life this often: kubectl gives up after a
 /// minute without a pong, and while a full channel holds us up we don't see its pings.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
+
+/// Nothing is written for this long after the upgrade, unless the client writes first. kubectl up
+/// to 1.33 begins to read before it has made its streams and drops what comes for them until then;
+/// a command that answers at once loses its first output.
+const SETTLE: Duration = Duration::from_millis(30);
 
 /// Who uses a channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,6 +102,7 @@ where
         protocol,
         senders,
         control,
+        settled: Arc::new(Notify::new()),
         activity: activity.clone(),
     };
     (
@@ -117,8 +124,15 @@ async fn drive<R, W>(
 {
     let control = reader.control.clone();
     let idle = activity.clone();
+    let settled = reader.settled.clone();
     let read = reader.run();
-    let write = write(to, protocol, outgoing, controls, activity);
+    let settled = async move {
+        tokio::select! {
+            () = settled.notified() => {}
+            () = tokio::time::sleep(SETTLE) => {}
+        }
+    };
+    let write = write(to, protocol, settled, outgoing, controls, activity);
     tokio::pin!(read, write);
     let closing = tokio::select! {
         end = &mut read => match end {
@@ -166,6 +180,8 @@ struct Reader<R> {
     protocol: &'static ChannelProtocol,
     senders: Vec<Option<mpsc::Sender<Bytes>>>,
     control: mpsc::Sender<Control>,
+    /// Told when the client writes: then it reads its channels too.
+    settled: Arc<Notify>,
     activity: Activity,
 }
 
@@ -253,6 +269,7 @@ impl<R: AsyncRead + Send + Unpin> Reader<R> {
             let mut piece = self.buffer.split_to(left.min(self.buffer.len()).min(PIECE));
             unmask(&mut piece, header.mask, at);
             at += piece.len() as u64;
+            self.settled.notify_one();
             self.piece(message, piece.freeze()).await;
         }
         if header.last {
@@ -318,11 +335,14 @@ fn decode(carry: &mut Vec<u8>, piece: &[u8]) -> Bytes {
 async fn write<W: AsyncWrite + Send + Unpin>(
     mut to: W,
     protocol: &'static ChannelProtocol,
+    settled: impl Future<Output = ()> + Send,
     mut outgoing: mpsc::Receiver<Outgoing>,
     mut controls: mpsc::Receiver<Control>,
     activity: Activity,
 ) -> io::Result<()> {
     let mut out = BytesMut::new();
+    let mut open = false;
+    tokio::pin!(settled);
     loop {
         let close = tokio::select! {
             biased;
@@ -334,7 +354,11 @@ async fn write<W: AsyncWrite + Send + Unpin>(
                 }
                 Control::Close(code) => Some(code),
             },
-            item = outgoing.recv() => match item {
+            () = &mut settled, if !open => {
+                open = true;
+                None
+            }
+            item = outgoing.recv(), if open => match item {
                 Some(Outgoing::Data(channel, data)) => {
                     put_message(&mut out, protocol, channel, &data);
                     None
