@@ -134,6 +134,13 @@ impl NodeServer {
                 return Ok(protocol::unacceptable(&asked, &served));
             };
             let ports = port_forward::ports(&Query::of(request.uri()))?;
+            // A channel's number is one digit there, and each port takes two.
+            if chosen.base64 && ports.len() > 5 {
+                return Err(BackendError::new(
+                    StatusCode::BAD_REQUEST,
+                    "at most 5 ports can be forwarded over a base64 protocol",
+                ));
+            }
             let response = protocol::accept(request.headers(), chosen.name);
             return Ok(self.upgrade(response, &mut request, move |io| async move {
                 let kinds = [Channel::ReadWrite, Channel::Write].repeat(ports.len());

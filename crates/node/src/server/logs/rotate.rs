@@ -113,7 +113,12 @@ pub fn plan(
         .to_zoned(TimeZone::UTC)
         .strftime("%Y%m%d-%H%M%S")
         .to_string();
-    plan.rename_to = directory.join(format!("{name}.{time}"));
+    let renamed = format!("{name}.{time}");
+    // Twice in a second would overwrite the first; the next call rotates.
+    if siblings.contains(&renamed) {
+        return None;
+    }
+    plan.rename_to = directory.join(renamed);
     Some(plan)
 }
 

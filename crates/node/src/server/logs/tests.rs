@@ -144,6 +144,11 @@ fn rotation_keeps_five_and_compresses_the_older() {
     let now = "2026-01-02T03:04:05Z".parse().unwrap();
     let policy = RotationPolicy::default();
     assert_eq!(plan(log, policy.max_size, &[], now, policy), None);
+    let same_second = ["0.log.20260102-030405".to_owned()];
+    assert_eq!(
+        plan(log, policy.max_size + 1, &same_second, now, policy),
+        None
+    );
     let siblings = [
         "0.log",
         "0.log.20260101-000001.gz",

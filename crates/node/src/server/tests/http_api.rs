@@ -170,6 +170,12 @@ async fn refusals_carry_kubelets_texts() {
             404,
             "/checkpoint is not served",
         ),
+        (
+            "GET",
+            "/metrics/cadvisor",
+            404,
+            "/metrics/cadvisor is not served",
+        ),
         ("GET", "/nothing", 404, "404 page not found"),
     ] {
         let (got, body) = request(&node, API_SERVER, method, path).await;

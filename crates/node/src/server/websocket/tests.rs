@@ -126,6 +126,32 @@ async fn a_client_that_has_to_wait_gets_signs_of_life() {
     drop(channels);
 }
 
+#[tokio::test(start_paused = true)]
+async fn output_waits_until_the_client_reads_its_channels() {
+    for (client_writes, silence) in [(false, 30), (true, 0)] {
+        let (mut client, server) = tokio::io::duplex(4096);
+        let activity = Activity::new(Duration::from_secs(60));
+        let kinds = [Channel::Read, Channel::Write];
+        let (driver, mut channels) = open(server, &REMOTE_COMMAND[0], &kinds, activity);
+        let driver = tokio::spawn(driver);
+        let stdout = channels.outbound[1].take().unwrap();
+        let begin = tokio::time::Instant::now();
+        stdout.send("early".into()).await.unwrap();
+        if client_writes {
+            client.write_all(&masked(0x82, &[0, b'x'])).await.unwrap();
+        }
+        let mut message = [0u8; 8];
+        client.read_exact(&mut message).await.unwrap();
+        assert_eq!(&message, b"\x82\x06\x01early");
+        assert_eq!(
+            begin.elapsed().as_millis() / 10 * 10,
+            silence,
+            "{client_writes}"
+        );
+        driver.abort();
+    }
+}
+
 proptest! {
     #[test]
     fn arbitrary_bytes_do_not_panic(bytes in prop::collection::vec(any::<u8>(), 0..40)) {
