@@ -263,7 +263,7 @@ async fn a_program_ends_when_its_client_goes() {
 #[tokio::test]
 async fn a_child_in_the_background_does_not_hold_the_session() {
     let node = node().await;
-    let path = command(&["sh", "-c", "sleep 30 & echo done"]) + "&stdout=1";
+    let path = command(&["sh", "-c", "sleep 8 & echo done"]) + "&stdout=1";
     let [_, out, ..] = collect(&mut open(&node, &path, "v5.channel.k8s.io").await).await;
     assert_eq!(out, b"done\n");
 }
