@@ -2,12 +2,15 @@
 //! UDP has no end that conntrack could see: as long as a client keeps sending, its packets would
 //! follow the old translation into nowhere.
 
+use std::collections::{BTreeSet, HashMap};
 use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
 
 use crate::Nfnetlink;
 use crate::netlink::socket::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, attributes, nfgenmsg};
 use crate::netlink::{Attributes, NetlinkError, Writer};
-use crate::service::UdpFlow;
+use crate::service::{Target, UdpFlow};
 
 const NFNL_SUBSYS_CTNETLINK: u16 = 1;
 const IPCTNL_MSG_CT_GET: u16 = 1;
@@ -51,17 +54,45 @@ fn udp_tuple(data: &[u8]) -> Option<Tuple> {
     })
 }
 
-/// Whether this connection goes where none of the flows leads any more. `translated` tells a
-/// connection of ours to a node port from somebody's own UDP traffic on the same port number.
-fn stale(flows: &[UdpFlow], original: Tuple, reply: Tuple, translated: bool) -> bool {
-    let target = (reply.source, reply.source_port);
-    flows.iter().any(|flow| {
-        flow.port == original.destination_port
-            && flow
-                .address
-                .map_or(translated, |address| address == original.destination)
-            && !flow.targets.contains(&target)
-    })
+/// What is known of UDP addresses now.
+#[derive(Debug)]
+pub(crate) struct Flows<'a> {
+    by_address: HashMap<(Option<Ipv4Addr>, u16), &'a BTreeSet<Target>>,
+    /// Set when the flows are all there are: translated connections to other addresses of this
+    /// network belong to services that are gone.
+    complete: Option<Ipv4Net>,
+}
+
+impl<'a> Flows<'a> {
+    pub(crate) fn new(flows: &'a [UdpFlow], complete: Option<Ipv4Net>) -> Self {
+        let by_address = flows
+            .iter()
+            .map(|flow| ((flow.address, flow.port), &flow.targets))
+            .collect();
+        Self {
+            by_address,
+            complete,
+        }
+    }
+
+    /// Whether this connection goes where nothing leads any more. `translated` tells a connection
+    /// of ours to a node port from somebody's own UDP traffic on the same port number.
+    fn stale(&self, original: Tuple, reply: Tuple, translated: bool) -> bool {
+        let Tuple {
+            destination,
+            destination_port: port,
+            ..
+        } = original;
+        let target = (reply.source, reply.source_port);
+        if let Some(targets) = self.by_address.get(&(Some(destination), port)) {
+            return !targets.contains(&target);
+        }
+        if translated && self.complete.is_some_and(|net| net.contains(&destination)) {
+            return true;
+        }
+        let node_port = self.by_address.get(&(None, port));
+        translated && node_port.is_some_and(|targets| !targets.contains(&target))
+    }
 }
 
 /// Removes the connections to these addresses that lead to other than their targets; answers how
@@ -71,7 +102,7 @@ fn stale(flows: &[UdpFlow], original: Tuple, reply: Tuple, translated: bool) -> 
 /// When the kernel refuses the listing or a removal.
 pub(crate) fn forget_stale(
     socket: &mut Nfnetlink,
-    flows: &[UdpFlow],
+    flows: &Flows<'_>,
 ) -> Result<usize, NetlinkError> {
     let socket = &mut socket.0;
     let sequence = socket.next_sequence();
@@ -89,7 +120,7 @@ pub(crate) fn forget_stale(
         };
         let status = all.find(CTA_STATUS).and_then(|value| value.try_into().ok());
         let translated = status.map(u32::from_be_bytes).unwrap_or(0) & IPS_DST_NAT != 0;
-        if stale(flows, original, reply, translated) {
+        if flows.stale(original, reply, translated) {
             found.push(original);
         }
     })?;

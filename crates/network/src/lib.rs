@@ -1,5 +1,6 @@
 //! Pod links and addresses, service routing by nftables, DNS.
 
+pub mod dns;
 pub mod ipam;
 pub mod link;
 pub mod netns;

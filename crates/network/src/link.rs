@@ -10,6 +10,7 @@ use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 use std::path::Path;
+use std::time::Duration;
 
 use ipnet::Ipv4Net;
 use nix::errno::Errno;
@@ -56,6 +57,14 @@ pub enum LinkError {
         /// Its kind.
         kind: String,
     },
+    /// The bridge belongs to another instance or another program.
+    #[error("bridge {name} belongs to {alias:?}; choose another bridge name")]
+    NotOurs {
+        /// The name.
+        name: String,
+        /// Its interface alias.
+        alias: String,
+    },
 }
 
 /// What the bridge is to be.
@@ -98,6 +107,12 @@ impl PodLinks {
                     kind: link.kind,
                 });
             }
+            Some(link) if link.alias != config.alias => {
+                return Err(LinkError::NotOurs {
+                    name: link.name,
+                    alias: link.alias,
+                });
+            }
             Some(_) => {}
             None => {
                 let mac = mac(gateway.addr());
@@ -114,6 +129,9 @@ impl PodLinks {
                 .iter()
                 .map(|address| (bridge, (*address).into())),
         );
+        let keep: Vec<_> = addresses.iter().map(|(_, address)| *address).collect();
+        // The pod CIDR or the DNS address may have been another before.
+        route::keep_addresses(&mut socket, bridge, &keep)?;
         let routes: Vec<_> = config
             .routes
             .iter()
@@ -178,6 +196,24 @@ impl PodLinks {
         Ok(self.ipam.release(sandbox)?)
     }
 
+    /// The bridge drops what a port sends before the kernel's link watch has run, and a pod whose
+    /// first ARP request is dropped tries again only after a second. Newer kernels run it when
+    /// they are asked for the link; older ones within a millisecond or two.
+    fn wait_until_operational(&self, host_name: &str) -> Result<(), LinkError> {
+        for _ in 0..OPERATIONAL.as_millis() / POLL.as_millis() {
+            match route::link(&mut self.socket.lock(), host_name)? {
+                Some(link) if !link.operational => {}
+                _ => return Ok(()),
+            }
+            std::thread::sleep(POLL);
+        }
+        tracing::warn!(
+            link = host_name,
+            "not operational yet; its first packets may be lost"
+        );
+        Ok(())
+    }
+
     fn connect(&self, sandbox: &str, netns: &Path, address: Ipv4Addr) -> Result<(), LinkError> {
         let at = |source| LinkError::Netns {
             path: netns.display().to_string(),
@@ -228,7 +264,9 @@ impl PodLinks {
                     source: None,
                 },
             ];
-            route::configure(&mut inside, &[1, link], &[(link, address.into())], &routes)?;
+            let address = [(link, address.into())];
+            route::configure(&mut inside, &[1, link], &address, &routes)?;
+            self.wait_until_operational(&host_name)?;
             Ok(())
         };
         std::thread::scope(|scope| {
@@ -241,6 +279,10 @@ impl PodLinks {
         })
     }
 }
+
+/// Longest wait for the kernel to notice that a veth has both its ends.
+const OPERATIONAL: Duration = Duration::from_secs(1);
+const POLL: Duration = Duration::from_millis(1);
 
 /// Removes the bridge, and every veth on it, from the calling thread's network namespace.
 /// Addresses and routes of the bridge go with it.

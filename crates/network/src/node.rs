@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,6 +13,7 @@ use ipnet::Ipv4Net;
 use parking_lot::Mutex;
 
 use crate::Nfnetlink;
+use crate::dns::{DnsSockets, Resolver, ResolverConfig, Upstreams};
 use crate::hostports::HostPorts;
 use crate::ipam::Ipam;
 use crate::link::{BridgeConfig, LinkError, PodLinks, remove_bridge};
@@ -21,6 +22,8 @@ use crate::service::{
     Applied, Catalog, HostPort, Owner, Routes, Service, ServiceKey, Slice, TableConfig, plan,
     plan_host_ports,
 };
+
+const DNS_PORT: u16 = 53;
 
 /// Interface names are at most this long (IFNAMSIZ without the NUL).
 const NAME_MAX: usize = 15;
@@ -70,6 +73,8 @@ pub struct NodeNetworkConfig {
     pub node_name: String,
     /// Where leases and host ports are kept; made when missing.
     pub state_dir: PathBuf,
+    /// Where the host's resolvers are written.
+    pub resolv_conf: PathBuf,
 }
 
 impl NodeNetworkConfig {
@@ -90,6 +95,7 @@ impl NodeNetworkConfig {
             cluster_domain: "cluster.local".into(),
             node_name: node_name.to_owned(),
             state_dir: state_dir.to_owned(),
+            resolv_conf: "/etc/resolv.conf".into(),
         }
     }
 
@@ -163,6 +169,8 @@ pub struct NodeNetwork {
     routes: Mutex<Routes>,
     catalog: Mutex<Catalog>,
     host_ports: Mutex<HostPorts>,
+    resolver: Arc<Resolver>,
+    dns_sockets: Mutex<Option<DnsSockets>>,
 }
 
 impl NodeNetwork {
@@ -189,6 +197,21 @@ impl NodeNetwork {
         let links = PodLinks::open(bridge, ipam)?;
         let host_ports = HostPorts::open(&config.state_dir.join("hostports"))
             .map_err(|source| io("host port records", source))?;
+        let dns = SocketAddr::from((config.dns_address, DNS_PORT));
+        let dns_sockets = DnsSockets::bind(&[dns])
+            .map_err(|source| io(&format!("cluster DNS on {dns}"), source))?;
+        let resolver = Resolver::new(ResolverConfig {
+            domain: config.cluster_domain.clone(),
+            address: config.dns_address,
+            networks: vec![config.service_cidr, config.cluster_cidr],
+            upstreams: Upstreams::File {
+                path: config.resolv_conf.clone(),
+                except: vec![
+                    IpAddr::V4(config.dns_address),
+                    IpAddr::V4(links.ipam().gateway().addr()),
+                ],
+            },
+        });
         let published = host_ports
             .load()
             .map_err(|source| io("host port records", source))?;
@@ -218,6 +241,8 @@ impl NodeNetwork {
             routes: Mutex::new(routes),
             catalog: Mutex::default(),
             host_ports: Mutex::new(host_ports),
+            resolver: Arc::new(resolver),
+            dns_sockets: Mutex::new(Some(dns_sockets)),
         }))
     }
 
@@ -234,6 +259,22 @@ impl NodeNetwork {
     /// All leases: sandbox id and pod address.
     pub fn leases(&self) -> Vec<(String, Ipv4Addr)> {
         self.links.ipam().leases()
+    }
+
+    /// Answers DNS questions for as long as it is polled; a second call answers nothing.
+    ///
+    /// # Errors
+    /// When a socket fails for good.
+    pub async fn serve_dns(&self) -> Result<(), NetworkError> {
+        let sockets = self.dns_sockets.lock().take();
+        let Some(sockets) = sockets else {
+            return Ok(());
+        };
+        let served = sockets.serve(Arc::clone(&self.resolver)).await;
+        served.map_err(|source| NetworkError::Io {
+            context: "cluster DNS".into(),
+            source,
+        })
     }
 
     /// Connects a sandbox and publishes its host ports; answers its address. Blocks for about a
@@ -319,6 +360,11 @@ impl NodeNetwork {
         let wanted: BTreeMap<_, _> = {
             let mut catalog = self.catalog.lock();
             let dirty = catalog.take_dirty();
+            let mut index = self.resolver.index.write();
+            for key in &dirty {
+                index.update(key, catalog.service(key), &catalog.slices(key));
+            }
+            drop(index);
             let table = routes.config();
             let objects = |key: &ServiceKey| {
                 let service = catalog.service(key);

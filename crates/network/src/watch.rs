@@ -13,7 +13,7 @@ use k8s_openapi::api::discovery::v1 as discovery;
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client};
 
-use crate::node::{Change, NodeNetwork};
+use crate::node::{Change, NetworkError, NodeNetwork};
 use crate::service::{key, service, slice};
 
 /// Wait before a refused transaction is tried again.
@@ -67,9 +67,18 @@ impl NodeNetwork {
         }
     }
 
-    /// Watches the API and follows it, for ever.
-    pub async fn run(self: &Arc<Self>, client: Client) {
-        self.follow(kubernetes(client)).await;
+    /// Watches the API, follows it and answers DNS questions, for ever.
+    ///
+    /// # Errors
+    /// When the DNS sockets fail for good.
+    pub async fn run(self: &Arc<Self>, client: Client) -> Result<(), NetworkError> {
+        let follow = async {
+            self.follow(kubernetes(client)).await;
+            Ok(())
+        };
+        futures::future::try_join(follow, self.serve_dns())
+            .await
+            .map(|_| ())
     }
 }
 
@@ -133,3 +142,6 @@ where
         std::future::ready(change)
     })
 }
+
+#[cfg(test)]
+mod tests;

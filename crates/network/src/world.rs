@@ -197,6 +197,11 @@ impl World {
         Self { network, state }
     }
 
+    /// As if the process ended: its sockets close, everything else stays.
+    pub(crate) fn stop(self) -> tempfile::TempDir {
+        self.state
+    }
+
     pub(crate) fn pod(&self, name: &str) -> Pod {
         Pod::new(&self.network, name)
     }

@@ -16,12 +16,15 @@ const RTM_NEWLINK: u16 = 16;
 const RTM_DELLINK: u16 = 17;
 const RTM_GETLINK: u16 = 18;
 const RTM_NEWADDR: u16 = 20;
+const RTM_DELADDR: u16 = 21;
+const RTM_GETADDR: u16 = 22;
 const RTM_NEWROUTE: u16 = 24;
 
 const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
 const IFLA_MASTER: u16 = 10;
+const IFLA_OPERSTATE: u16 = 16;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_IFALIAS: u16 = 20;
 const IFLA_NET_NS_FD: u16 = 28;
@@ -49,6 +52,7 @@ const RTN_UNICAST: u8 = 1;
 
 const AF_INET: u8 = 2;
 const IFF_UP: u32 = 1;
+const IF_OPER_UP: u8 = 6;
 /// `struct ifinfomsg`.
 const IFINFO: usize = 16;
 
@@ -64,6 +68,10 @@ pub(crate) struct Link {
     pub(crate) master: Option<u32>,
     /// `bridge`, `veth` …; empty for hardware.
     pub(crate) kind: String,
+    /// A note that whoever made it left; empty for none.
+    pub(crate) alias: String,
+    /// It is up, its other end too, and the kernel has acted on that.
+    pub(crate) operational: bool,
 }
 
 /// A veth pair to make.
@@ -138,6 +146,8 @@ fn parse_link(payload: &[u8]) -> Option<Link> {
             .and_then(|info| Attributes(info).find(IFLA_INFO_KIND))
             .map(text)
             .unwrap_or_default(),
+        alias: all.find(IFLA_IFALIAS).map(text).unwrap_or_default(),
+        operational: all.find(IFLA_OPERSTATE) == Some(&[IF_OPER_UP]),
     })
 }
 
@@ -154,10 +164,15 @@ pub(crate) fn add_bridge(
     requests.add(socket, format!("bridge {name}"), RTM_NEWLINK, flags, |w| {
         w.raw(&ifinfo(0, IFF_UP, IFF_UP));
         w.string(IFLA_IFNAME, name);
-        w.string(IFLA_IFALIAS, alias);
         w.attribute(IFLA_ADDRESS, &mac);
         w.u32(IFLA_MTU, mtu);
         w.nest(IFLA_LINKINFO, |w| w.string(IFLA_INFO_KIND, "bridge"));
+    });
+    // The kernel ignores an alias while it makes a link.
+    requests.add(socket, format!("alias of {name}"), RTM_NEWLINK, 0, |w| {
+        w.raw(&ifinfo(0, 0, 0));
+        w.string(IFLA_IFNAME, name);
+        w.attribute(IFLA_IFALIAS, alias.as_bytes());
     });
     socket.transact(requests)
 }
@@ -170,7 +185,6 @@ pub(crate) fn add_veth(socket: &mut Socket, veth: &Veth<'_>) -> Result<(), Netli
     requests.add(socket, label, RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, |w| {
         w.raw(&ifinfo(0, IFF_UP, IFF_UP));
         w.string(IFLA_IFNAME, veth.host_name);
-        w.string(IFLA_IFALIAS, veth.alias);
         w.u32(IFLA_MTU, veth.mtu);
         w.u32(IFLA_MASTER, veth.bridge);
         w.nest(IFLA_LINKINFO, |w| {
@@ -195,6 +209,7 @@ pub(crate) fn add_veth(socket: &mut Socket, veth: &Veth<'_>) -> Result<(), Netli
         |w| {
             w.raw(&ifinfo(0, 0, 0));
             w.string(IFLA_IFNAME, veth.host_name);
+            w.attribute(IFLA_IFALIAS, veth.alias.as_bytes());
             w.nest(IFLA_LINKINFO, |w| {
                 w.string(IFLA_INFO_SLAVE_KIND, "bridge");
                 w.nest(IFLA_INFO_SLAVE_DATA, |w| {
@@ -217,6 +232,43 @@ pub(crate) fn delete_link(socket: &mut Socket, name: &str) -> Result<(), Netlink
         Err(error) if error.is(Errno::ENODEV) => Ok(()),
         other => other,
     }
+}
+
+/// Takes away the link's IPv4 addresses other than these, and the routes that prefer them.
+pub(crate) fn keep_addresses(
+    socket: &mut Socket,
+    index: u32,
+    keep: &[Ipv4Net],
+) -> Result<(), NetlinkError> {
+    let sequence = socket.next_sequence();
+    let mut writer = Writer::default();
+    writer.begin(RTM_GETADDR, NLM_F_REQUEST | NLM_F_DUMP, sequence);
+    writer.raw(&[AF_INET, 0, 0, 0, 0, 0, 0, 0]);
+    writer.finish();
+    let mut found = Vec::new();
+    socket.query("addresses", &writer, sequence, |_, payload| {
+        let local = attributes(payload, 8).find(IFA_LOCAL);
+        let octets = local.and_then(|value| <[u8; 4]>::try_from(value).ok());
+        let address = payload.get(1).zip(octets);
+        let address =
+            address.and_then(|(prefix, octets)| Ipv4Net::new(octets.into(), *prefix).ok());
+        if interface_index(payload) == Some(index) {
+            found.extend(address);
+        }
+    })?;
+    found.retain(|address| !keep.contains(address));
+    if found.is_empty() {
+        return Ok(());
+    }
+    let mut requests = Requests::default();
+    for address in found {
+        requests.add(socket, format!("address {address}"), RTM_DELADDR, 0, |w| {
+            w.raw(&[AF_INET, address.prefix_len(), 0, RT_SCOPE_UNIVERSE]);
+            w.raw(&index.to_ne_bytes());
+            w.attribute(IFA_LOCAL, &address.addr().octets());
+        });
+    }
+    socket.transact(requests)
 }
 
 /// A route to add.

@@ -1,9 +1,7 @@
 //! One atomic transaction: everything in it happens, or nothing does.
 
-use crate::netlink::socket::{
-    NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REQUEST, attributes, nfgenmsg,
-};
-use crate::netlink::{Attributes, NetlinkError, Writer};
+use crate::netlink::socket::{NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_REQUEST, nfgenmsg};
+use crate::netlink::{NetlinkError, Writer};
 
 use super::expr::{AnonymousMap, Expr};
 use super::types::{Data, Hook, Kind, MapData, Set};
@@ -23,7 +21,6 @@ const DELRULE: u16 = 8;
 const NEWSET: u16 = 9;
 const DELSET: u16 = 11;
 const NEWSETELEM: u16 = 12;
-const GETSETELEM: u16 = 13;
 const DELSETELEM: u16 = 14;
 
 const NFTA_LIST_ELEM: u16 = 1;
@@ -201,7 +198,6 @@ impl Batch {
         let id = self.anonymous;
         let table = self.table.clone();
         let (key_type, key_length) = Kind::of(map.key);
-        let (data_type, data_length) = Kind::of(map.data);
         let label = format!("map of chain {chain}");
         self.message(NEWSET, NLM_F_CREATE, label.clone(), |w| {
             w.string(1, &table);
@@ -209,8 +205,7 @@ impl Batch {
             w.be32(3, NFT_SET_ANONYMOUS | NFT_SET_CONSTANT | NFT_SET_MAP);
             w.be32(4, key_type);
             w.be32(5, key_length);
-            w.be32(6, data_type);
-            w.be32(7, data_length);
+            map_data(w, map.data);
             // A known size lets the kernel choose a small fixed table.
             let size = u32::try_from(map.elements.len()).expect("fewer than 2^32 elements");
             w.nest(9, |w| w.be32(1, size));
@@ -226,7 +221,7 @@ impl Batch {
                 w.be32(4, id);
                 w.nest(3, |w| {
                     for (key, value) in chunk {
-                        element(w, key, Some(&Data::Value(value.clone())));
+                        element(w, key, Some(value));
                     }
                 });
             });
@@ -254,18 +249,7 @@ impl Batch {
             w.be32(3, flags);
             w.be32(4, key_type);
             w.be32(5, key_length);
-            match set.data {
-                MapData::None => {}
-                MapData::Verdict => {
-                    w.be32(6, NFT_DATA_VERDICT);
-                    w.be32(7, 16);
-                }
-                MapData::Value(parts) => {
-                    let (data_type, data_length) = Kind::of(parts);
-                    w.be32(6, data_type);
-                    w.be32(7, data_length);
-                }
-            }
+            map_data(w, set.data);
             w.be32(10, id);
             if let Some(timeout) = set.dynamic {
                 let ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
@@ -329,6 +313,21 @@ const ANONYMOUS_NAME: &str = "__map%d";
 
 /// nft's own note on a set: its key is in host order, so that it prints 1 and not 16777216.
 const HOST_ORDER_KEY: [u8; 6] = [0, 4, 1, 0, 0, 0];
+
+fn map_data(w: &mut Writer, data: MapData) {
+    match data {
+        MapData::None => {}
+        MapData::Verdict => {
+            w.be32(6, NFT_DATA_VERDICT);
+            w.be32(7, 16);
+        }
+        MapData::Value(parts) => {
+            let (data_type, data_length) = Kind::of(parts);
+            w.be32(6, data_type);
+            w.be32(7, data_length);
+        }
+    }
+}
 
 fn element(w: &mut Writer, key: &[u8], data: Option<&Data>) {
     w.nest(NFTA_LIST_ELEM, |w| {
@@ -403,38 +402,4 @@ pub fn table_exists(socket: &mut crate::Nfnetlink, table: &str) -> Result<bool, 
         Err(error) if error.is(nix::errno::Errno::ENOENT) => Ok(false),
         Err(error) => Err(error.into()),
     }
-}
-
-/// Keys and values of a named map.
-///
-/// # Errors
-/// When the kernel refuses, for example because there is no such map.
-pub fn dump_elements(
-    socket: &mut crate::Nfnetlink,
-    table: &str,
-    set: &str,
-) -> Result<Vec<(Vec<u8>, Vec<u8>)>, NftError> {
-    let sequence = socket.0.next_sequence();
-    let mut writer = Writer::default();
-    let kind = (NFNL_SUBSYS_NFTABLES << 8) | GETSETELEM;
-    writer.begin(kind, NLM_F_REQUEST | NLM_F_DUMP, sequence);
-    writer.raw(&nfgenmsg(NFPROTO_IPV4));
-    writer.string(1, table);
-    writer.string(2, set);
-    writer.finish();
-    let mut found = Vec::new();
-    socket
-        .0
-        .query(&format!("set {set}"), &writer, sequence, |_, payload| {
-            let Some(list) = attributes(payload, 4).find(3) else {
-                return;
-            };
-            for (_, element) in Attributes(list) {
-                let part = |kind| Attributes(Attributes(element).find(kind)?).find(1);
-                if let (Some(key), Some(value)) = (part(1), part(2)) {
-                    found.push((key.to_vec(), value.to_vec()));
-                }
-            }
-        })?;
-    Ok(found)
 }

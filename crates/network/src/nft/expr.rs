@@ -2,7 +2,7 @@
 
 use crate::netlink::Writer;
 
-use super::types::{Data, Kind};
+use super::types::{Data, Kind, MapData};
 
 const NFTA_LIST_ELEM: u16 = 1;
 const NFTA_EXPR_NAME: u16 = 1;
@@ -75,10 +75,10 @@ pub enum RejectKind {
 pub struct AnonymousMap {
     /// Types of the key's parts.
     pub key: &'static [Kind],
-    /// Types of the value's parts.
-    pub data: &'static [Kind],
-    /// Keys and values as they stand in registers.
-    pub elements: Vec<(Vec<u8>, Vec<u8>)>,
+    /// What it maps to.
+    pub data: MapData,
+    /// Keys as they stand in registers, and what they lead to.
+    pub elements: Vec<(Vec<u8>, Data)>,
 }
 
 /// One step of a rule.
@@ -116,7 +116,7 @@ pub enum Expr {
         /// The map gives verdicts.
         verdict: bool,
     },
-    /// Looks up a map of this rule's own.
+    /// Looks up a map of this rule's own; values go into the second register, verdicts act.
     LookupIn(AnonymousMap, u32, u32),
     /// Loads a constant.
     Load(u32, Vec<u8>),
@@ -128,15 +128,8 @@ pub enum Expr {
     Dnat(u32, Option<u32>),
     /// Changes the source to the outgoing link's address, with a random port.
     Masquerade,
-    /// Remembers key (and value) in a dynamic set, or prolongs its stay.
-    Update {
-        /// The set.
-        set: String,
-        /// Key register.
-        key: u32,
-        /// Value register.
-        value: Option<u32>,
-    },
+    /// Remembers a register in a dynamic set, or prolongs its stay.
+    Update(String, u32),
     /// Turns the packet away.
     Reject(RejectKind),
 }
@@ -155,7 +148,7 @@ impl Expr {
             Self::Random(..) => "numgen",
             Self::Dnat(..) => "nat",
             Self::Masquerade => "masq",
-            Self::Update { .. } => "dynset",
+            Self::Update(..) => "dynset",
             Self::Reject(_) => "reject",
         }
     }
@@ -239,11 +232,12 @@ impl Expr {
                     w.be32(3, reg(*to));
                 }
             }
-            Self::LookupIn(_, from, to) => {
+            Self::LookupIn(map, from, to) => {
                 let (id, name) = anonymous.expect("the batch numbers the maps of its rules");
+                let verdict = map.data == MapData::Verdict;
                 w.string(1, name);
                 w.be32(2, reg(*from));
-                w.be32(3, reg(*to));
+                w.be32(3, if verdict { NFT_REG_VERDICT } else { reg(*to) });
                 w.be32(4, id);
             }
             Self::Load(to, value) => {
@@ -270,13 +264,10 @@ impl Expr {
             }
             // NF_NAT_RANGE_PROTO_RANDOM_FULLY
             Self::Masquerade => w.be32(1, 1 << 4),
-            Self::Update { set, key, value } => {
+            Self::Update(set, key) => {
                 w.string(1, set);
                 w.be32(3, 1);
                 w.be32(4, reg(*key));
-                if let Some(value) = value {
-                    w.be32(5, reg(*value));
-                }
             }
             Self::Reject(kind) => match kind {
                 RejectKind::TcpReset => w.be32(1, 1),

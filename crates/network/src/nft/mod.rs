@@ -8,7 +8,7 @@ mod batch;
 mod expr;
 mod types;
 
-pub use batch::{Batch, NftError, commit, dump_elements, remove_table, table_exists};
+pub use batch::{Batch, NftError, commit, remove_table, table_exists};
 pub use expr::{AnonymousMap, CmpOp, CtDirection, CtKey, Expr, MetaKey, PayloadBase, RejectKind};
 pub use types::{Data, Hook, Kind, MapData, Set, Verdict};
 

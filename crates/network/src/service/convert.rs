@@ -69,6 +69,9 @@ pub fn service(object: &core::Service) -> Option<Service> {
         &key,
         ips.iter().filter(|ip| *ip != "None" && !ip.is_empty()),
     );
+    if out.cluster_ips.iter().any(IpAddr::is_ipv6) {
+        tracing::warn!(service = %key, "IPv6 cluster addresses resolve but are not routed yet");
+    }
     for spec_port in spec.ports.iter().flatten() {
         let protocol = Protocol::parse(spec_port.protocol.as_deref().unwrap_or_default());
         let (Some(protocol), Some(number)) = (protocol, port(spec_port.port)) else {
@@ -170,3 +173,6 @@ pub fn slice(object: &discovery::EndpointSlice) -> Option<Slice> {
     }
     Some(out)
 }
+
+#[cfg(test)]
+mod tests;

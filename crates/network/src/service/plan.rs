@@ -39,8 +39,8 @@ pub struct UdpFlow {
 pub struct Objects {
     /// Chains and their rules.
     pub chains: BTreeMap<String, Vec<Vec<Expr>>>,
-    /// Maps that remember clients, with the endpoints that may stand in them.
-    pub affinity: BTreeMap<String, (Duration, BTreeSet<Target>)>,
+    /// Sets that remember which clients an endpoint has, and for how long.
+    pub affinity: BTreeMap<String, Duration>,
     /// Elements of the common maps.
     pub elements: BTreeMap<ElementKey, Option<Data>>,
     /// UDP addresses, whose stale connections have to be forgotten.
@@ -79,7 +79,7 @@ fn port_key(protocol: Protocol, port: u16) -> Vec<u8> {
 }
 
 /// As an endpoint stands in two registers.
-pub(super) fn target_value((address, port): Target) -> Vec<u8> {
+fn target_value((address, port): Target) -> Vec<u8> {
     let [high, low] = port.to_be_bytes();
     [&address.octets()[..], &[high, low, 0, 0]].concat()
 }
@@ -133,47 +133,77 @@ fn goto(chain: &str) -> Option<Data> {
 }
 
 /// The rules that send a packet to one of the targets.
-fn balance(out: &mut Vec<Vec<Expr>>, targets: &BTreeSet<Target>, affinity: Option<&str>) {
-    let dnat = Expr::Dnat(4, Some(5));
-    let remember = |set: &str| Expr::Update {
-        set: set.to_owned(),
-        key: 0,
-        value: Some(4),
+fn balance(
+    out: &mut Objects,
+    service: &Service,
+    port: &ServicePort,
+    targets: &BTreeSet<Target>,
+) -> Vec<Vec<Expr>> {
+    let Some(timeout) = service.affinity else {
+        let data = MapData::Value(TARGET);
+        let value = |target: &Target| Data::Value(target_value(*target));
+        let mut rule = match &targets.iter().collect::<Vec<_>>()[..] {
+            [single] => load(**single),
+            _ => choose(targets.iter().map(value), targets.len(), data),
+        };
+        rule.push(Expr::Dnat(4, Some(5)));
+        return vec![rule];
     };
-    if let Some(set) = affinity {
-        let find = Expr::Lookup {
-            set: set.to_owned(),
+    // Each endpoint has a chain that remembers the client, and a set to remember it in. The set
+    // goes with its endpoint, and with it the memory.
+    let mut rules = Vec::new();
+    let mut chains = Vec::new();
+    for target in targets {
+        let suffix = format!("{}/{}", target.0, target.1);
+        let set = format!("{}/{suffix}", chain_name("affinity", service, port));
+        let chain = format!("{}/{suffix}", chain_name("endpoint", service, port));
+        let goto = Verdict::Goto(chain.clone());
+        let known = Expr::Lookup {
+            set: set.clone(),
             from: 0,
-            to: Some(4),
+            to: None,
             verdict: false,
         };
-        // Each new connection prolongs the client's stay, as the reference does.
-        out.push(vec![saddr(0), find, remember(set), dnat.clone()]);
+        rules.push(vec![saddr(0), known, Expr::Verdict(goto.clone())]);
+        let mut remember = vec![saddr(0), Expr::Update(set.clone(), 0)];
+        remember.extend(load(*target));
+        remember.push(Expr::Dnat(4, Some(5)));
+        out.chains.insert(chain, vec![remember]);
+        out.affinity.insert(set, timeout);
+        chains.push(goto);
     }
-    let mut rule = Vec::new();
-    if let [single] = targets.iter().collect::<Vec<_>>()[..] {
-        rule.push(Expr::Load(4, single.0.octets().to_vec()));
-        rule.push(Expr::Load(5, single.1.to_be_bytes().to_vec()));
-    } else {
-        let numbered = (0u32..).zip(targets);
-        let elements = numbered
-            .map(|(n, target)| (n.to_ne_bytes().to_vec(), target_value(*target)))
-            .collect();
-        let map = AnonymousMap {
-            key: &[Kind::Integer],
-            data: TARGET,
-            elements,
-        };
-        let count = u32::try_from(targets.len()).expect("fewer than 2^32 endpoints");
-        rule.push(Expr::Random(0, count));
-        rule.push(Expr::LookupIn(map, 0, 4));
-    }
-    if let Some(set) = affinity {
-        rule.push(saddr(0));
-        rule.push(remember(set));
-    }
-    rule.push(dnat);
-    out.push(rule);
+    rules.push(match &chains[..] {
+        [single] => vec![Expr::Verdict(single.clone())],
+        _ => {
+            let count = chains.len();
+            choose(
+                chains.into_iter().map(Data::Verdict),
+                count,
+                MapData::Verdict,
+            )
+        }
+    });
+    rules
+}
+
+/// Loads one endpoint.
+fn load((address, port): Target) -> Vec<Expr> {
+    let (address, port) = (address.octets().to_vec(), port.to_be_bytes().to_vec());
+    vec![Expr::Load(4, address), Expr::Load(5, port)]
+}
+
+/// One of these by chance.
+fn choose(values: impl Iterator<Item = Data>, count: usize, data: MapData) -> Vec<Expr> {
+    let elements = (0u32..)
+        .zip(values)
+        .map(|(n, value)| (n.to_ne_bytes().to_vec(), value));
+    let map = AnonymousMap {
+        key: &[Kind::Integer],
+        data,
+        elements: elements.collect(),
+    };
+    let count = u32::try_from(count).expect("fewer than 2^32 endpoints");
+    vec![Expr::Random(0, count), Expr::LookupIn(map, 0, 4)]
 }
 
 /// What this service wants in the table.
@@ -218,13 +248,7 @@ fn plan_port(
 
     let chain = |out: &mut Objects, role: &str, targets: &BTreeSet<Target>| {
         let name = chain_name(role, service, port);
-        let mut rules = Vec::new();
-        let affinity = service.affinity.map(|timeout| {
-            let set = chain_name(&format!("{role}-affinity"), service, port);
-            out.affinity.insert(set.clone(), (timeout, targets.clone()));
-            set
-        });
-        balance(&mut rules, targets, affinity.as_deref());
+        let rules = balance(out, service, port, targets);
         out.chains.insert(name.clone(), rules);
         name
     };
@@ -259,12 +283,7 @@ fn plan_port(
             if local.is_empty() {
                 rules.push(vec![Expr::Verdict(Verdict::Drop)]);
             } else {
-                let affinity = service.affinity.map(|timeout| {
-                    let set = chain_name("external-affinity", service, port);
-                    out.affinity.insert(set.clone(), (timeout, local.clone()));
-                    set
-                });
-                balance(&mut rules, &local, affinity.as_deref());
+                rules.extend(balance(out, service, port, &local));
             }
             out.chains.insert(name.clone(), rules);
             Some(name)
@@ -390,12 +409,12 @@ pub fn plan_host_ports(address: Ipv4Addr, ports: &[HostPort]) -> Objects {
     out
 }
 
-/// The named map of an affinity.
+/// The named set of an affinity.
 pub(super) fn affinity_set(name: &str, timeout: Duration) -> Set {
     Set {
         name: name.to_owned(),
         key: &[Kind::Ipv4],
-        data: MapData::Value(TARGET),
+        data: MapData::None,
         dynamic: Some(timeout),
     }
 }

@@ -4,11 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::Nfnetlink;
-use crate::conntrack;
-use crate::nft::{Batch, Data, NftError, commit, dump_elements};
+use crate::conntrack::{self, Flows};
+use crate::nft::{Batch, Data, NftError, commit};
 
 use super::model::ServiceKey;
-use super::plan::{ElementKey, Objects, Target, UdpFlow, affinity_set, target_value};
+use super::plan::{ElementKey, Objects, UdpFlow, affinity_set};
 use super::table::{TableConfig, rebuild};
 
 /// Who wants objects in the table.
@@ -71,7 +71,6 @@ impl Routes {
     ) -> Result<Applied, NftError> {
         let mut change = Change::default();
         let mut udp: Vec<UdpFlow> = Vec::new();
-        let mut affinity = BTreeMap::new();
         for (owner, objects) in wanted {
             let old = self.applied.remove(&owner).unwrap_or_default();
             if old == objects {
@@ -100,22 +99,15 @@ impl Routes {
                     });
                 }
             }
-            for (set, (timeout, targets)) in &objects.affinity {
-                match old.affinity.get(set) {
-                    Some((before, left)) if before == timeout && !left.is_subset(targets) => {
-                        affinity.insert(set.clone(), targets.clone());
-                    }
-                    _ => {}
-                }
-            }
             if objects != Objects::default() {
                 self.applied.insert(owner, objects);
             }
         }
-        let batch = if self.known {
-            change.batch(&self.config)
-        } else {
+        let whole = !self.known;
+        let batch = if whole {
             self.whole()
+        } else {
+            change.batch(&self.config)
         };
         let mut done = Applied {
             changed: change.owners,
@@ -128,11 +120,16 @@ impl Routes {
             commit(&mut self.socket, batch)?;
             self.known = true;
         }
-        for (set, targets) in affinity {
-            self.forget_clients(&set, &targets)?;
+        if whole {
+            udp = self
+                .applied
+                .values()
+                .flat_map(|objects| objects.udp.clone())
+                .collect();
         }
-        if !udp.is_empty() {
-            done.forgotten = conntrack::forget_stale(&mut self.socket, &udp)?;
+        if whole || !udp.is_empty() {
+            let flows = Flows::new(&udp, whole.then_some(self.config.service_cidr));
+            done.forgotten = conntrack::forget_stale(&mut self.socket, &flows)?;
         }
         Ok(done)
     }
@@ -149,29 +146,6 @@ impl Routes {
     /// Whether this owner has objects in the table.
     pub fn has(&self, owner: &Owner) -> bool {
         self.applied.contains_key(owner)
-    }
-
-    /// Takes clients out of an affinity map whose endpoint is gone.
-    fn forget_clients(&mut self, set: &str, targets: &BTreeSet<Target>) -> Result<(), NftError> {
-        let table = self.config.table.clone();
-        let keep: BTreeSet<_> = targets.iter().map(|target| target_value(*target)).collect();
-        let elements = dump_elements(&mut self.socket, &table, set)?;
-        for (key, value) in elements {
-            if keep.contains(&value) {
-                continue;
-            }
-            // One at a time: an element that timed out meanwhile must not hold up the others.
-            let mut batch = Batch::new(&table);
-            batch.delete_elements(set, [(&key[..], None)]);
-            match commit(&mut self.socket, batch) {
-                Err(NftError::Refused {
-                    code: nix::errno::Errno::ENOENT,
-                    ..
-                }) => {}
-                other => other?,
-            }
-        }
-        Ok(())
     }
 
     /// Records the owner's elements and notes which of the table's elements change by it.
@@ -258,13 +232,13 @@ impl Change {
             self.flushed.push(name.clone());
             self.gone_chains.push(name.clone());
         }
-        let timeout = |objects: &Objects, name: &str| objects.affinity.get(name).map(|(t, _)| *t);
-        for (name, (after, _)) in &new.affinity {
+        let timeout = |objects: &Objects, name: &str| objects.affinity.get(name).copied();
+        for (name, after) in &new.affinity {
             if timeout(old, name) != Some(*after) {
                 self.new_sets.push(affinity_set(name, *after));
             }
         }
-        for (name, (before, _)) in &old.affinity {
+        for (name, before) in &old.affinity {
             if timeout(new, name) != Some(*before) {
                 self.gone_sets.push(name.clone());
             }

@@ -301,7 +301,8 @@ fn host_ports_lead_to_their_pod_and_survive_a_restart() {
             assert_eq!(elsewhere, ErrorKind::ConnectionRefused);
         };
         check();
-        let again = NodeNetwork::start(config(world.state.path())).unwrap();
+        let state = world.stop();
+        let again = NodeNetwork::start(config(state.path())).unwrap();
         again.note([Change::Services(vec![]), Change::Slices(vec![])]);
         again.sync().unwrap();
         check();
@@ -341,6 +342,56 @@ fn udp_clients_are_led_away_from_an_endpoint_that_is_gone() {
 }
 
 #[test]
+fn udp_connections_of_services_that_went_while_nobody_watched_are_forgotten() {
+    node(|| {
+        let world = World::new();
+        let a = world.pod("a");
+        let _a = a.serve(5353);
+        let to = (Ipv4Addr::new(10, 96, 1, 2), 53);
+        let dns = service("dns", [10, 96, 1, 2], UDP, 53);
+        world.apply([
+            Change::Service(dns),
+            Change::Slice(slice("dns", UDP, 5353, [a.ip])),
+        ]);
+        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+        assert_eq!(ask_udp(&socket, to).unwrap().server, "a");
+        let state = world.stop();
+        let next = NodeNetwork::start(config(state.path())).unwrap();
+        next.note([Change::Services(vec![]), Change::Slices(vec![])]);
+        assert_eq!(next.sync().unwrap().forgotten, 1);
+        assert!(ask_udp(&socket, to).is_err());
+    });
+}
+
+#[test]
+fn a_bridge_of_another_instance_is_refused_and_a_changed_cidr_moves_the_gateway() {
+    node(|| {
+        let world = World::new();
+        let mut other = config(world.state.path());
+        other.instance = "other".into();
+        let error = NodeNetwork::start(other).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "bridge ek0 belongs to \"evenkeel test\"; choose another bridge name"
+        );
+
+        let state = world.stop();
+        let mut moved = config(state.path());
+        moved.pod_cidr = "10.244.7.0/24".parse().unwrap();
+        let network = NodeNetwork::start(moved).unwrap();
+        let a = crate::world::Pod::new(&network, "a");
+        assert_eq!(a.ip, Ipv4Addr::new(10, 244, 7, 2));
+        let _a = a.serve(8080);
+        assert_eq!(
+            ask((a.ip, 8080)).unwrap().client,
+            "10.244.7.1".parse::<IpAddr>().unwrap()
+        );
+        // The old gateway address is gone.
+        assert!(UdpSocket::bind("10.244.0.1:0").is_err());
+    });
+}
+
+#[test]
 fn a_restart_takes_over_and_removes_what_went_meanwhile() {
     node(|| {
         let world = World::new();
@@ -353,8 +404,10 @@ fn a_restart_takes_over_and_removes_what_went_meanwhile() {
             Change::Service(old),
             Change::Slice(slice("old", TCP, 8080, [a.ip])),
         ]);
-        let next = NodeNetwork::start(config(world.state.path())).unwrap();
-        assert_eq!(next.leases(), world.network.leases());
+        let leases = world.network.leases();
+        let state = world.stop();
+        let next = NodeNetwork::start(config(state.path())).unwrap();
+        assert_eq!(next.leases(), leases);
         // Until the services are known the old table serves.
         assert_eq!(ask(WEB).unwrap().server, "a");
         next.note([
@@ -432,6 +485,118 @@ fn a_thousand_services_are_fast() {
             times[0], times[10]
         );
         assert!(full_time < Duration::from_secs(2));
+        assert!(times[0] < Duration::from_millis(20));
+    });
+}
+
+#[test]
+fn pods_resolve_names_at_the_cluster_address() {
+    use hickory_proto::op::{Message, Query};
+    use hickory_proto::rr::{Name, RecordType};
+    node(|| {
+        let world = World::new();
+        let a = world.pod("a");
+        world.apply([Change::Service(web())]);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let mut request = Message::query();
+        let name = Name::from_ascii("web.default.svc.cluster.local.").unwrap();
+        request.add_query(Query::query(name, RecordType::A));
+        let bytes = request.to_vec().unwrap();
+        let from_pod = || {
+            a.netns.run(|| {
+                let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+                socket.connect("10.96.0.10:53").unwrap();
+                socket
+            })
+        };
+        let from_host = UdpSocket::bind("0.0.0.0:0").unwrap();
+        from_host.connect("10.96.0.10:53").unwrap();
+        let both = [from_pod(), from_host];
+        runtime.block_on(async {
+            let ask = async {
+                for socket in both {
+                    socket.set_nonblocking(true).unwrap();
+                    let socket = tokio::net::UdpSocket::from_std(socket).unwrap();
+                    socket.send(&bytes).await.unwrap();
+                    let mut buffer = [0; 512];
+                    let length = socket.recv(&mut buffer).await.unwrap();
+                    let answer = Message::from_vec(&buffer[..length]).unwrap();
+                    assert_eq!(answer.answers[0].data.ip_addr(), Some(IpAddr::V4(WEB.0)));
+                }
+            };
+            tokio::select! {
+                ended = world.network.serve_dns() => panic!("DNS ended: {ended:?}"),
+                asked = tokio::time::timeout(Duration::from_secs(5), ask) => asked.unwrap(),
+            }
+        });
+    });
+}
+
+/// The whole loop: a change that arrives is in force without anybody asking for it, and not
+/// before both lists are known.
+#[test]
+fn the_loop_follows_a_stream_of_changes() {
+    node(|| {
+        let world = World::new();
+        let a = world.pod("a");
+        let _a = a.serve(8080);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let (sender, receiver) = tokio::sync::mpsc::channel(10);
+            let changes = futures::stream::unfold(receiver, |mut receiver| async {
+                receiver.recv().await.map(|change| (change, receiver))
+            });
+            let network = std::sync::Arc::clone(&world.network);
+            let follow = tokio::spawn(async move { network.follow(changes).await });
+            sender.send(Change::Services(vec![web()])).await.unwrap();
+            sender
+                .send(Change::Slices(vec![slice("web", TCP, 8080, [a.ip])]))
+                .await
+                .unwrap();
+            let deadline = tokio::time::Instant::now() + Duration::from_secs(5);
+            // New threads inherit the node's namespace from this one.
+            let ask = || async { tokio::task::spawn_blocking(|| ask(WEB)).await.unwrap() };
+            while ask().await.is_err() {
+                assert!(tokio::time::Instant::now() < deadline);
+            }
+            let mut gone = slice("web", TCP, 8080, [a.ip]);
+            gone.endpoints[0].ready = false;
+            gone.endpoints[0].serving = false;
+            sender.send(Change::Slice(gone)).await.unwrap();
+            while ask().await.is_ok() {
+                assert!(tokio::time::Instant::now() < deadline);
+            }
+            drop(sender);
+            follow.await.unwrap();
+        });
+    });
+}
+
+#[test]
+fn attaching_takes_little_time() {
+    node(|| {
+        let world = World::new();
+        let all: Vec<_> = (0..30).map(|_| crate::world::Netns::new()).collect();
+        let mut times: Vec<_> = all
+            .iter()
+            .enumerate()
+            .map(|(n, netns)| {
+                let start = Instant::now();
+                world
+                    .network
+                    .attach(&format!("p{n}"), &netns.path(), &[])
+                    .unwrap();
+                start.elapsed()
+            })
+            .collect();
+        times.sort();
+        eprintln!("attach: least {:?}, median {:?}", times[0], times[15]);
         assert!(times[0] < Duration::from_millis(20));
     });
 }
