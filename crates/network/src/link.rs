@@ -196,19 +196,19 @@ impl PodLinks {
         Ok(self.ipam.release(sandbox)?)
     }
 
-    /// The bridge drops what a port sends before the kernel's link watch has run, and a pod whose
-    /// first ARP request is dropped tries again only after a second. Newer kernels run it when
+    /// Packets are dropped before the kernel's link watch has noticed that a link has its carrier,
+    /// and a pod whose first ARP exchange fails tries again only after a second. Newer kernels run it when
     /// they are asked for the link; older ones within a millisecond or two.
-    fn wait_until_operational(&self, host_name: &str) -> Result<(), LinkError> {
+    fn wait_until_operational(&self, name: &str) -> Result<(), LinkError> {
         for _ in 0..OPERATIONAL.as_millis() / POLL.as_millis() {
-            match route::link(&mut self.socket.lock(), host_name)? {
+            match route::link(&mut self.socket.lock(), name)? {
                 Some(link) if !link.operational => {}
                 _ => return Ok(()),
             }
             std::thread::sleep(POLL);
         }
         tracing::warn!(
-            link = host_name,
+            link = name,
             "not operational yet; its first packets may be lost"
         );
         Ok(())
@@ -267,6 +267,8 @@ impl PodLinks {
             let address = [(link, address.into())];
             route::configure(&mut inside, &[1, link], &address, &routes)?;
             self.wait_until_operational(&host_name)?;
+            // The first port brings the bridge to life in the same way.
+            self.wait_until_operational(&self.config.name)?;
             Ok(())
         };
         std::thread::scope(|scope| {

@@ -1,6 +1,7 @@
 //! A node and its pods in network namespaces of their own, for tests. Nothing here touches the
 //! machine's own links or tables: a namespace ends with the last thread, socket or file that holds
 //! it, so that a test that panics leaves nothing behind.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};

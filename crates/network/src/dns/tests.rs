@@ -1,4 +1,5 @@
 //! The specification's questions and answers, then real sockets.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;

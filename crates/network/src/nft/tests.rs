@@ -1,4 +1,5 @@
 //! What we encode is what `nft` reads back; and errors name what was refused.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::time::Duration;
 

@@ -194,6 +194,9 @@ impl Routes {
     }
 }
 
+/// What an element leads to: `None` when it is absent, `Some(None)` when it is a set's.
+type Value = Option<Option<Data>>;
+
 /// The difference between two states of the table.
 #[derive(Debug, Default)]
 struct Change {
@@ -205,7 +208,7 @@ struct Change {
     gone_chains: Vec<String>,
     gone_sets: Vec<String>,
     /// Value before this change and after it.
-    elements: BTreeMap<ElementKey, (Option<Option<Data>>, Option<Option<Data>>)>,
+    elements: BTreeMap<ElementKey, (Value, Value)>,
 }
 
 impl Change {
@@ -245,12 +248,7 @@ impl Change {
         }
     }
 
-    fn element(
-        &mut self,
-        key: &ElementKey,
-        before: Option<Option<Data>>,
-        after: Option<Option<Data>>,
-    ) {
+    fn element(&mut self, key: &ElementKey, before: Value, after: Value) {
         self.elements.entry(key.clone()).or_insert((before, None)).1 = after;
     }
 

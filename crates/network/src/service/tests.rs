@@ -1,4 +1,5 @@
 //! Real connections between real namespaces: what a client sees is what is tested.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;

@@ -1,4 +1,5 @@
 //! The watch against an API that answers from a script.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::convert::Infallible;
 

@@ -1,4 +1,5 @@
 //! Objects as the API gives them.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::time::Duration;
 
