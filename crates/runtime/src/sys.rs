@@ -344,6 +344,18 @@ pub(crate) fn close_on_exec_from(first: u32) -> io::Result<()> {
     .map(drop)
 }
 
+/// Closes every descriptor from `first` on. For a process that owns none of them yet.
+pub(crate) fn close_from(first: u32) -> io::Result<()> {
+    // SAFETY: called by the helper before it has opened anything.
+    checked(unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, 0) }).map(drop)
+}
+
+/// Watches a descriptor for readiness on the current tokio runtime.
+pub(crate) fn watch(fd: OwnedFd) -> io::Result<tokio::io::unix::AsyncFd<OwnedFd>> {
+    // SAFETY: an OwnedFd names the same open descriptor until it is dropped.
+    unsafe { tokio::io::unix::AsyncFd::register(fd) }.map_err(|error| error.into_parts().1)
+}
+
 /// Makes `fd` the standard descriptor `number` (0, 1 or 2).
 pub(crate) fn dup_to(fd: BorrowedFd<'_>, number: i32) -> io::Result<()> {
     if fd.as_raw_fd() == number {

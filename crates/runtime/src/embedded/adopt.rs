@@ -63,12 +63,15 @@ fn adopt_sandboxes(inner: &Arc<Inner>, same_boot: bool) -> Result<()> {
         if !record.complete {
             // Half-made when the process ended. Its network is given back, which takes time.
             let inner = Arc::clone(inner);
+            inner.join_pod(&record.config.pod.uid);
             tokio::spawn(async move {
-                if let Err(error) = dismantle(&inner, &record).await {
-                    tracing::warn!(sandbox = record.id, %error, "cleaning up a half-made sandbox");
-                    return;
-                }
-                if let Err(error) = inner.discard(&inner.sandbox_dir(&record.id)) {
+                let cleaned = match dismantle(&inner, &record).await {
+                    Ok(record) => inner
+                        .discard(&inner.sandbox_dir(&record.id))
+                        .and_then(|()| inner.leave_pod(&record.config.pod.uid)),
+                    Err(error) => Err(error),
+                };
+                if let Err(error) = cleaned {
                     tracing::warn!(sandbox = record.id, %error, "cleaning up a half-made sandbox");
                 }
             });

@@ -14,7 +14,8 @@ use super::container::Container;
 use super::streams::{PipeWriter, Terminal, pipe_reader};
 use super::{Inner, build, watch, zygote};
 use crate::contract::{
-    ExecOutput, ExecRequest, Reader, Result, RuntimeError, StreamSession, TerminalSize, Writer,
+    ContainerConfig, ExecOutput, ExecRequest, Reader, Result, RuntimeError, StreamSession,
+    TerminalSize, Writer,
 };
 use crate::files::Context as _;
 use crate::shim::op;
@@ -47,10 +48,13 @@ fn process(inner: &Inner, container: &Container, command: &[String], tty: bool) 
             sandbox.config.hostname.clone()
         }
     };
-    // The container's own command does not matter here, but it must not be empty.
-    let mut process = build::process(inner, &record.config, &image, &hostname)?;
-    process.args = command.to_vec();
-    process.tty = tty;
+    let config = ContainerConfig {
+        command: command.to_vec(),
+        args: Vec::new(),
+        tty,
+        ..record.config.clone()
+    };
+    let mut process = build::process(inner, &config, &image, &hostname)?;
     if tty && !process.env.iter().any(|entry| entry.starts_with("TERM=")) {
         process.env.push("TERM=xterm".to_owned());
     }

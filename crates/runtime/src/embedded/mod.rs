@@ -74,6 +74,8 @@ pub(crate) struct Inner {
     zygote: Zygote,
     sandboxes: Mutex<HashMap<String, Arc<Sandbox>>>,
     containers: Mutex<HashMap<String, Arc<Container>>>,
+    /// Sandboxes by pod uid: a pod's group goes with the last of them.
+    pods: Mutex<HashMap<String, usize>>,
     events: broadcast::Sender<ContainerEvent>,
     /// Held for as long as this runtime lives: one per root.
     _lock: fs::File,
@@ -139,6 +141,7 @@ impl EmbeddedRuntime {
             zygote,
             sandboxes: Mutex::default(),
             containers: Mutex::default(),
+            pods: Mutex::default(),
             events,
             _lock: lock,
         });
@@ -162,6 +165,25 @@ impl Inner {
 
     fn container_group(&self, pod_uid: &str, id: &str) -> String {
         format!("{}/{id}", self.pod_group(pod_uid))
+    }
+
+    /// Counts a sandbox of a pod.
+    fn join_pod(&self, uid: &str) {
+        *self.pods.lock().entry(uid.to_owned()).or_default() += 1;
+    }
+
+    /// Counts one sandbox of a pod less; the last takes the pod's group along.
+    fn leave_pod(&self, uid: &str) -> Result<()> {
+        // Held during the removal, so that a new sandbox of the same pod makes its group after.
+        let mut pods = self.pods.lock();
+        let left = pods.get(uid).map_or(0, |count| count.saturating_sub(1));
+        if left > 0 {
+            pods.insert(uid.to_owned(), left);
+            return Ok(());
+        }
+        pods.remove(uid);
+        let group = self.pod_group(uid);
+        container::remove_group(&*self.cgroups, &group).context(|| format!("remove cgroup {group}"))
     }
 
     fn sandbox(&self, id: &str) -> Result<Arc<Sandbox>> {

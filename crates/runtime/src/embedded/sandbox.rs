@@ -42,6 +42,16 @@ pub(super) fn netns(inner: &Inner, record: &SandboxRecord) -> Option<PathBuf> {
     (!record.config.host_network).then(|| inner.sandbox_dir(&record.id).join("ns/net"))
 }
 
+/// The name that the sandbox's programs see: with the host's network, the host's.
+pub(super) fn hostname(config: &SandboxConfig) -> String {
+    if !config.host_network {
+        return config.hostname.clone();
+    }
+    nix::unistd::gethostname()
+        .map(|name| name.to_string_lossy().into_owned())
+        .unwrap_or_default()
+}
+
 fn save(inner: &Inner, record: &SandboxRecord) -> Result<()> {
     let path = inner.sandbox_dir(&record.id).join("sandbox.json");
     files::write_json(&path, record).context(|| format!("write {}", path.display()))
@@ -61,6 +71,7 @@ pub(super) async fn run(inner: &Arc<Inner>, config: &SandboxConfig) -> Result<St
         pause: None,
     };
     let id = record.id.clone();
+    inner.join_pod(&config.pod.uid);
     match make(inner, record).await {
         Ok(record) => {
             inner
@@ -78,6 +89,9 @@ pub(super) async fn run(inner: &Arc<Inner>, config: &SandboxConfig) -> Result<St
             if let Err(undo) = inner.discard(&inner.sandbox_dir(&id)) {
                 tracing::warn!(sandbox = id, error = %undo, "undoing a failed sandbox");
             }
+            if let Err(undo) = inner.leave_pod(&config.pod.uid) {
+                tracing::warn!(sandbox = id, error = %undo, "undoing a failed sandbox");
+            }
             Err(error)
         }
     }
@@ -93,13 +107,7 @@ async fn make(inner: &Arc<Inner>, mut record: SandboxRecord) -> Result<SandboxRe
         .context(|| format!("create {}", config.log_directory.display()))?;
     // From here on a crash leaves something to clean up, and the record says what.
     save(inner, &record)?;
-    let hostname = if config.host_network {
-        nix::unistd::gethostname()
-            .map(|name| name.to_string_lossy().into_owned())
-            .unwrap_or_default()
-    } else {
-        config.hostname.clone()
-    };
+    let hostname = hostname(&config);
     write_public(&dir.join("hostname"), format!("{hostname}\n").as_bytes())?;
     write_public(
         &dir.join("resolv.conf"),
@@ -306,22 +314,9 @@ pub(super) async fn remove(inner: &Arc<Inner>, id: &str) -> Result<()> {
     }
     let uid = sandbox.record.lock().config.pod.uid.clone();
     inner.discard(&inner.sandbox_dir(id))?;
-    let shared = {
-        let mut sandboxes = inner.sandboxes.lock();
-        sandboxes.remove(id);
-        sandboxes
-            .values()
-            .any(|other| other.record.lock().config.pod.uid == uid)
-    };
-    if !shared {
-        let group = inner.pod_group(&uid);
-        let cgroups = Arc::clone(&inner.cgroups);
-        blocking(move || {
-            container::remove_group(&*cgroups, &group).context(|| format!("remove cgroup {group}"))
-        })
-        .await?;
-    }
-    Ok(())
+    inner.sandboxes.lock().remove(id);
+    let inner = Arc::clone(inner);
+    blocking(move || inner.leave_pod(&uid)).await
 }
 
 /// All sandboxes, the oldest first.

@@ -57,7 +57,7 @@ pub(super) struct Terminal(Arc<AsyncFd<OwnedFd>>);
 impl Terminal {
     pub(super) fn new(fd: OwnedFd) -> io::Result<Self> {
         rustix::io::ioctl_fionbio(&fd, true)?;
-        Ok(Self(Arc::new(AsyncFd::new(fd)?)))
+        Ok(Self(Arc::new(sys::watch(fd)?)))
     }
 
     /// Applies sizes until the sender is dropped.

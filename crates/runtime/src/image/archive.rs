@@ -256,8 +256,6 @@ fn docker_images(archive: &Archive) -> Result<Vec<Found>> {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Descriptor {
-    #[serde(default)]
-    pub(super) media_type: String,
     pub(super) digest: String,
     #[serde(default)]
     pub(super) size: u64,

@@ -33,6 +33,11 @@ fn place(root: &Path, chain_id: &str) -> PathBuf {
     root.join("layers").join(layer_name(chain_id))
 }
 
+/// Whether a chain id's layer is there.
+pub(super) fn present(root: &Path, chain_id: &str) -> bool {
+    place(root, chain_id).join("about.json").exists()
+}
+
 /// Makes the layer unless it is there. Answers its size in bytes.
 pub(super) fn ensure(
     root: &Path,

@@ -5,7 +5,7 @@
 //! - `blobs/<hex>`: configurations and manifests as they came, by digest;
 //! - `index.json`: names and records, replaced atomically and durably;
 //! - `holds/<container>`: which image a container stands on;
-//! - `tmp/`: what is being made; emptied when the store opens.
+//! - `tmp/`, `downloads/`: what is being made and fetched; emptied when the store opens.
 //!
 //! Several processes may use one store at once (`evenkeel image import` beside a running node):
 //! changes happen under a file lock, and readers notice a new index by its inode.
@@ -14,7 +14,7 @@ mod archive;
 pub(crate) mod config;
 mod index;
 mod layers;
-pub mod reference;
+pub(crate) mod reference;
 mod registry;
 mod unpack;
 
@@ -90,7 +90,7 @@ impl ImageStore {
                 root.display()
             )));
         }
-        for dir in ["layers", "blobs", "holds", "tmp"] {
+        for dir in ["layers", "blobs", "holds", "tmp", "downloads"] {
             let dir = root.join(dir);
             fs::create_dir_all(&dir).context(|| format!("create {}", dir.display()))?;
         }
@@ -119,16 +119,24 @@ impl Store {
         self.root.join("layers")
     }
 
+    /// The lock of a reference or a blob that is being fetched.
+    fn turn(&self, name: &str) -> Arc<tokio::sync::Mutex<()>> {
+        let mut pulls = self.pulls.lock();
+        pulls.retain(|_, turn| Arc::strong_count(turn) > 1);
+        Arc::clone(pulls.entry(name.to_owned()).or_default())
+    }
+
     /// What a crash left half-made, unless another process is at work right now.
     fn clear_leftovers(&self) {
         let Ok(Some(_lock)) = self.lock_for_collection() else {
             return;
         };
-        let tmp = self.root.join("tmp");
-        for name in files::entries(&tmp).unwrap_or_default() {
-            let path = tmp.join(name);
-            if let Err(error) = remove_any(&path) {
-                tracing::warn!(path = %path.display(), %error, "removing a leftover");
+        for dir in [self.root.join("tmp"), self.root.join("downloads")] {
+            for name in files::entries(&dir).unwrap_or_default() {
+                let path = dir.join(name);
+                if let Err(error) = remove_any(&path) {
+                    tracing::warn!(path = %path.display(), %error, "removing a leftover");
+                }
             }
         }
         if let Err(error) = self.collect_layers() {

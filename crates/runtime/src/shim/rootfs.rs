@@ -5,6 +5,7 @@
 //! are mount points made and trees attached, so that every path resolves inside the container's
 //! root and no link in an image or a volume can lead out of it.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -316,32 +317,56 @@ pub(super) fn attach_binds(binds: &[OpenBind]) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Makes an empty file or directory to mount on, following links as the kernel will. Answers
-/// where the links led.
+/// Makes an empty file or directory to mount on, following links as the kernel will, also those
+/// that lead to nothing yet. Answers where they led. The current root is the container's, so they
+/// lead nowhere else.
 fn mount_point(target: &Path, directory: bool) -> io::Result<PathBuf> {
-    let mut place = target.to_path_buf();
-    for _ in 0..40 {
+    let mut todo: Vec<OsString> = target
+        .components()
+        .rev()
+        .map(|part| part.as_os_str().to_owned())
+        .collect();
+    let mut done = PathBuf::from("/");
+    let mut links = 0;
+    while let Some(part) = todo.pop() {
+        if part == "/" || part == "." {
+            continue;
+        }
+        if part == ".." {
+            done.pop();
+            continue;
+        }
+        let place = done.join(&part);
         match fs::symlink_metadata(&place) {
             Ok(metadata) if metadata.is_symlink() => {
-                let link = fs::read_link(&place)?;
-                place = place.parent().unwrap_or(Path::new("/")).join(link);
-            }
-            Ok(_) => return Ok(place),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                if directory {
-                    fs::create_dir_all(&place)?;
-                } else {
-                    if let Some(parent) = place.parent() {
-                        fs::create_dir_all(parent)?;
-                    }
-                    File::create(&place)?;
+                links += 1;
+                if links > 40 {
+                    return Err(io::Error::from_raw_os_error(libc::ELOOP));
                 }
-                return Ok(place);
+                let link = fs::read_link(&place)?;
+                if link.is_absolute() {
+                    done = PathBuf::from("/");
+                }
+                todo.extend(
+                    link.components()
+                        .rev()
+                        .map(|part| part.as_os_str().to_owned()),
+                );
+                continue;
+            }
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                if todo.is_empty() && !directory {
+                    File::create(&place)?;
+                } else {
+                    fs::create_dir(&place)?;
+                }
             }
             Err(error) => return Err(error),
         }
+        done = place;
     }
-    Err(io::Error::from_raw_os_error(libc::ELOOP))
+    Ok(done)
 }
 
 /// Shows the terminal as /dev/console.

@@ -1,7 +1,5 @@
 //! A runtime in a directory of its own, cleaned up whatever the test does.
 
-#![allow(dead_code, reason = "each test file uses its part")]
-
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -53,6 +51,26 @@ impl Fixture {
         fixture
             .import(&ImageBuilder::busybox().expect("busybox-static"), IMAGE)
             .await;
+        fixture
+    }
+
+    /// A second process's view of a fixture's directory; the first one cleans up.
+    pub(crate) fn at(dir: PathBuf) -> Self {
+        let instance = dir
+            .file_name()
+            .expect("a name")
+            .to_string_lossy()
+            .replace("evenkeel-", "");
+        let images = Arc::new(
+            ImageStore::open(dir.join("images"), ImageOptions::default()).expect("an image store"),
+        );
+        let mut fixture = Self {
+            dir,
+            instance,
+            images,
+            runtime: None,
+        };
+        fixture.open();
         fixture
     }
 

@@ -1,10 +1,8 @@
 //! Containers from start to end: exit codes, logs, start errors, stop, removal.
 
-mod common;
-
 use std::time::Duration;
 
-use common::{Fixture, shell, text};
+use crate::common::{Fixture, shell, text};
 use evenkeel_runtime::{ContainerConfig, ContainerState, Runtime, RuntimeError, SandboxState};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -97,9 +95,9 @@ async fn stopping_asks_first_and_kills_after_the_grace() {
             "trap 'echo bye; exit 3' TERM; echo up; while :; do sleep 0.05; done",
         ))
         .await;
-    common::until("the trap is set", async || {
+    crate::common::until("the trap is set", async || {
         let status = runtime.container_status(&id).await.expect("a status");
-        text(&common::log(&status.log_path))
+        text(&crate::common::log(&status.log_path))
             .contains("up")
             .then_some(())
     })
@@ -110,7 +108,7 @@ async fn stopping_asks_first_and_kills_after_the_grace() {
         .expect("stops");
     let status = runtime.container_status(&id).await.expect("a status");
     assert_eq!(status.exit_code, 3);
-    assert_eq!(text(&common::log(&status.log_path)), "up\nbye\n");
+    assert_eq!(text(&crate::common::log(&status.log_path)), "up\nbye\n");
 
     let id = fixture.start(&shell("trap '' TERM; sleep 1000")).await;
     runtime
