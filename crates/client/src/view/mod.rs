@@ -233,6 +233,18 @@ impl<K: Kind> View<K> {
         hand_on(&handlers, change.as_ref());
     }
 
+    /// Takes in the answer to a delete of `object`: gone, or marked and waiting for its grace
+    /// period or finalizers. `answer` is the object in the answer, if there was one
+    /// (`.left()` of what `Api::delete` gives).
+    pub fn note_delete_answer(&self, object: &K, answer: Option<K>) {
+        match answer {
+            Some(left) if is_waiting(&left) => {
+                self.note_written(left);
+            }
+            _ => self.note_deleted(object),
+        }
+    }
+
     fn at(&self, revision: u64) {
         self.reached.send_if_modified(|at| {
             let grows = at.is_none_or(|at| revision > at);
@@ -242,6 +254,14 @@ impl<K: Kind> View<K> {
             grows
         });
     }
+}
+
+/// Deleted, but still held by a grace period or finalizers.
+fn is_waiting<K: Resource>(object: &K) -> bool {
+    let meta = object.meta();
+    meta.deletion_timestamp.is_some()
+        && (meta.deletion_grace_period_seconds.unwrap_or(0) > 0
+            || meta.finalizers.iter().flatten().next().is_some())
 }
 
 fn hand_on<K>(handlers: &[Handler<K>], change: Option<&Change<K>>) {
