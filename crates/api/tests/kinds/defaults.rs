@@ -226,3 +226,25 @@ fn requests_of_a_pod() {
     assert_eq!(pod_requests(&object)["cpu"].to_string(), "1060m");
     assert_eq!(pod_limits(&object)["cpu"].to_string(), "6010m");
 }
+
+#[test]
+fn warnings_name_what_is_probably_a_mistake() {
+    let object = prepared(pod_with_container(&json!({
+        "env": [{"name": "A", "value": "1"}, {"name": "A", "value": "2"}],
+        "ports": [{"containerPort": 80}, {"containerPort": 80}],
+    })));
+    let wanted = [
+        "spec.containers[0].env[1]: hides previous definition of \"A\", which may be dropped when using apply",
+        "spec.containers[0].ports[1]: duplicate port definition with spec.containers[0].ports[0]",
+    ];
+    let row = super::row_of(&object);
+    assert_eq!(row.strategy.warnings(&object, None), wanted);
+    let mut workload = prepared(super::deployment());
+    workload["spec"]["template"]["spec"] = object["spec"].clone();
+    let row = super::row_of(&workload);
+    assert_eq!(
+        row.strategy.warnings(&workload, None)[0],
+        format!("spec.template.{}", wanted[0])
+    );
+    assert!(row.strategy.warnings(&workload, Some(&workload)).is_empty());
+}

@@ -66,12 +66,45 @@ fn json() -> impl Strategy<Value = Value> {
     })
 }
 
+/// A good object with one place replaced by anything.
+fn spoiled() -> impl Strategy<Value = Value> {
+    let bases = prop::sample::select(vec![super::pod(), super::deployment(), super::service()]);
+    (bases, prop::collection::vec(0_usize..8, 1..7), json()).prop_map(|(mut base, turns, with)| {
+        spoil(&mut base, &turns, with);
+        base
+    })
+}
+
+/// Walks down by the turns, then replaces what is there.
+fn spoil(at: &mut Value, turns: &[usize], with: Value) {
+    let Some((turn, rest)) = turns.split_first() else {
+        *at = with;
+        return;
+    };
+    let next = match at {
+        Value::Object(fields) => {
+            let index = turn % fields.len().max(1);
+            fields.values_mut().nth(index)
+        }
+        Value::Array(items) => {
+            let index = turn % items.len().max(1);
+            items.get_mut(index)
+        }
+        _ => None,
+    };
+    if let Some(next) = next {
+        spoil(next, rest, with);
+    } else {
+        *at = with;
+    }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(96))]
+    #![proptest_config(ProptestConfig::with_cases(512))]
 
     /// Nothing panics, and defaulting what the schema admits is idempotent.
     #[test]
-    fn strategies_take_whatever_the_schema_admits(object in json()) {
+    fn strategies_take_whatever_the_schema_admits(object in prop_oneof![json(), spoiled()]) {
         for row in rows().iter() {
             let mut object = object.clone();
             if !object.is_object() {
