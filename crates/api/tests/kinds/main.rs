@@ -7,6 +7,7 @@ mod metadata;
 mod properties;
 mod refused;
 mod refused_others;
+mod refused_workloads;
 mod samples;
 mod tables;
 
