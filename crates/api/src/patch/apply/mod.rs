@@ -22,7 +22,7 @@ pub use conflict::{Conflict, conflicts_status};
 use super::PatchError;
 use super::field_set::{FieldSet, PathElement};
 use super::structured::{
-    self, Comparison, Emptied, Shape, compare, equal, fields_of, with_named_fields,
+    self, Comparison, Emptied, New, Shape, compare, equal, fields_of, with_named_fields,
 };
 use crate::object;
 use crate::schema::{Schema, Ty};
@@ -307,7 +307,7 @@ fn update(
     filter: &Filter,
     request: &ManagerRequest<'_>,
 ) {
-    let difference = filtered(filter, compare(shape, live, Some(new)));
+    let difference = filtered(filter, compare(shape, live, Some(new), New::Object));
     let mut set = match (difference.added.is_empty(), difference.modified.is_empty()) {
         (_, true) => difference.added,
         (true, false) => difference.modified,
@@ -377,6 +377,10 @@ fn strip(set: &mut FieldSet) {
 
 /// An apply before conflicts are looked at.
 struct Applied {
+    /// The outcome, with nulls where maps and lists lost all they had: whoever owns such a map
+    /// itself still owns it.
+    marked: Value,
+    /// The outcome.
     merged: Value,
     managed: Managed,
     owner: Owner,
@@ -413,20 +417,23 @@ fn applied(
             FieldSet::default()
         }
     };
-    let merged = prune(shape, merged, &managed, &last);
+    let (marked, merged) = prune(shape, merged, &managed, &last);
     Applied {
+        marked,
         merged,
         managed,
         owner: owner.clone(),
     }
 }
 
-/// Removes what the manager applied last time and nobody claims now.
-fn prune(shape: Shape<'_>, merged: Value, managed: &Managed, last: &FieldSet) -> Value {
+/// Removes what the manager applied last time and nobody claims now. Answers the outcome with and
+/// without nulls in the place of what was emptied.
+fn prune(shape: Shape<'_>, merged: Value, managed: &Managed, last: &FieldSet) -> (Value, Value) {
     if last.is_empty() {
-        return merged;
+        return (merged.clone(), merged);
     }
     let named = |set: &FieldSet| with_named_fields(shape, set);
+    let without = |set: &FieldSet, emptied| structured::remove(shape, &merged, set, emptied);
     let last = named(last);
     let everything = named(&fields_of(shape, &merged));
     let claimed = managed
@@ -434,15 +441,15 @@ fn prune(shape: Shape<'_>, merged: Value, managed: &Managed, last: &FieldSet) ->
         .iter()
         .fold(FieldSet::default(), |all, entry| all.union(&entry.set));
 
-    let pruned = structured::remove(shape, &merged, &last, Emptied::Null);
+    let pruned = without(&last, Emptied::Null);
     let keep = named(&fields_of(shape, &pruned)).union(&named(&claimed));
     // Back with what somebody claims …
-    let pruned = structured::remove(shape, &merged, &everything.difference(&keep), Emptied::Null);
+    let pruned = without(&everything.difference(&keep), Emptied::Null);
     // … and with what this manager never applied.
     let gone = everything
         .difference(&named(&fields_of(shape, &pruned)))
         .intersection(&last);
-    structured::remove(shape, &merged, &gone, Emptied::Gone)
+    (without(&gone, Emptied::Null), without(&gone, Emptied::Gone))
 }
 
 impl Applied {
@@ -454,7 +461,10 @@ impl Applied {
         force: bool,
         filter: &Filter,
     ) -> Result<(Value, Managed), (Self, Contested)> {
-        let difference = filtered(filter, compare(shape, Some(live), Some(&self.merged)));
+        let difference = filtered(
+            filter,
+            compare(shape, Some(live), Some(&self.marked), New::Configuration),
+        );
         let changed = difference.modified.union(&difference.added);
         let mut contested: Contested = Vec::new();
         if !changed.is_empty() {
@@ -490,14 +500,7 @@ impl Applied {
 /// Conflicts by owner, in the reference's order.
 fn listing(contested: &Contested) -> Vec<Conflict> {
     let mut owners: Vec<&(Owner, FieldSet)> = contested.iter().collect();
-    owners.sort_by_key(|(owner, _)| {
-        (
-            owner.manager.clone(),
-            owner.operation(),
-            owner.api_version.clone(),
-            owner.subresource.clone(),
-        )
-    });
+    owners.sort_by_key(|(owner, _)| owner.identity());
     owners
         .into_iter()
         .flat_map(|(owner, set)| {
@@ -512,5 +515,7 @@ fn listing(contested: &Contested) -> Vec<Conflict> {
         .collect()
 }
 
+#[cfg(test)]
+mod bench;
 #[cfg(test)]
 mod tests;

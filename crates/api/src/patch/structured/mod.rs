@@ -16,7 +16,7 @@ mod validate;
 
 use serde_json::{Map, Value};
 
-pub(super) use compare::{Comparison, compare};
+pub(super) use compare::{Comparison, New, compare};
 pub(super) use fields::{fields_of, reconcile, with_named_fields};
 pub(super) use merge::merge;
 pub(super) use remove::{Emptied, remove};
