@@ -85,6 +85,11 @@ impl Bench {
     ) -> Value {
         let mut new = self.object(new);
         self.with(manager, subresource, |schema, ty, request| {
+            // As the door does: admission comes first, and must keep an empty managedFields.
+            assert_eq!(
+                schema.admit(ty, &mut new),
+                crate::schema::Admission::default()
+            );
             track_update(schema, ty, live, &mut new, request);
         });
         new
