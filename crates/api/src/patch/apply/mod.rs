@@ -157,14 +157,15 @@ pub fn apply(
     );
     let (mut merged, mut managed) = match applied.settle(shape, &bare, force, &filter) {
         Ok(done) => done,
-        Err((applied, conflicts)) => {
+        Err(refused) => {
+            let (applied, conflicts) = *refused;
             let left = last_applied::unresolved(shape, &bare, &conflicts, request);
             if !left.is_empty() {
                 return Err(PatchError::Conflict(listing(&left)));
             }
             applied
                 .settle(shape, &bare, true, &filter)
-                .map_err(|(_, conflicts)| PatchError::Conflict(listing(&conflicts)))?
+                .map_err(|refused| PatchError::Conflict(listing(&refused.1)))?
         }
     };
     let changed = !equal(&bare, &merged);
@@ -460,7 +461,7 @@ impl Applied {
         live: &Value,
         force: bool,
         filter: &Filter,
-    ) -> Result<(Value, Managed), (Self, Contested)> {
+    ) -> Result<(Value, Managed), Box<(Self, Contested)>> {
         let difference = filtered(
             filter,
             compare(shape, Some(live), Some(&self.marked), New::Configuration),
@@ -479,7 +480,7 @@ impl Applied {
             }
         }
         if !force && !contested.is_empty() {
-            return Err((self, contested));
+            return Err(Box::new((self, contested)));
         }
         let mut managed = self.managed;
         for entry in &mut managed.entries {
