@@ -1,1 +1,24 @@
-//! What an object is: metadata, selectors, quantities, schema, patch, apply, validation and the rows of built-in kinds. No I/O.
+//! What an object is: metadata, selectors, quantities, schema, patch, apply, validation and the
+//! rows of built-in kinds.
+//!
+//! Everything here is pure. No tokio, no sockets, no files, no clock: the door and the loops hand
+//! in what they know and get back what should be.
+
+pub mod clock;
+pub mod field;
+pub mod json;
+pub mod kinds;
+pub mod names;
+pub mod object;
+pub mod patch;
+pub mod quantity;
+pub mod row;
+pub mod schema;
+pub mod selector;
+pub mod status;
+pub mod validation;
+
+pub use clock::Clock;
+pub use field::{ErrorList, FieldError, Path};
+pub use row::{GroupVersionKind, ResourceDef, Rows, Scope, Strategy, Verb};
+pub use status::Status;

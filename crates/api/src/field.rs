@@ -1,0 +1,310 @@
+//! Field paths and field errors, worded as the Kubernetes API words them.
+//!
+//! The texts follow `k8s.io/apimachinery/pkg/util/validation/field`: clients and people match on
+//! them.
+
+use std::fmt;
+
+use serde_json::Value;
+
+/// Where a value stands in an object: `spec.containers[0].image`, `metadata.labels[a]`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Path(String);
+
+impl Path {
+    /// A path of one field.
+    #[must_use]
+    pub fn new(name: &str) -> Self {
+        Self(name.to_owned())
+    }
+
+    /// The object itself.
+    #[must_use]
+    pub fn root() -> Self {
+        Self::default()
+    }
+
+    /// The field `name` of the value here.
+    #[must_use]
+    pub fn child(&self, name: &str) -> Self {
+        if self.0.is_empty() {
+            Self::new(name)
+        } else {
+            Self(format!("{}.{name}", self.0))
+        }
+    }
+
+    /// The item `index` of the list here.
+    #[must_use]
+    pub fn index(&self, index: usize) -> Self {
+        Self(format!("{}[{index}]", self.0))
+    }
+
+    /// The entry `key` of the map here.
+    #[must_use]
+    pub fn key(&self, key: &str) -> Self {
+        Self(format!("{}[{key}]", self.0))
+    }
+}
+
+impl fmt::Display for Path {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_empty() { "<nil>" } else { &self.0 })
+    }
+}
+
+/// What is wrong with a field. The names are those of `metav1.CauseType`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// `FieldValueRequired`
+    Required,
+    /// `FieldValueInvalid`
+    Invalid,
+    /// `FieldValueNotSupported`
+    NotSupported,
+    /// `FieldValueDuplicate`
+    Duplicate,
+    /// `FieldValueForbidden`
+    Forbidden,
+    /// `FieldValueTooLong`
+    TooLong,
+    /// `FieldValueTooMany`
+    TooMany,
+    /// `FieldValueNotFound`
+    NotFound,
+    /// `FieldValueTypeInvalid`
+    TypeInvalid,
+    /// `InternalError`
+    Internal,
+}
+
+impl Kind {
+    /// The reason in a status cause.
+    #[must_use]
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Required => "FieldValueRequired",
+            Self::Invalid => "FieldValueInvalid",
+            Self::NotSupported => "FieldValueNotSupported",
+            Self::Duplicate => "FieldValueDuplicate",
+            Self::Forbidden => "FieldValueForbidden",
+            Self::TooLong => "FieldValueTooLong",
+            Self::TooMany => "FieldValueTooMany",
+            Self::NotFound => "FieldValueNotFound",
+            Self::TypeInvalid => "FieldValueTypeInvalid",
+            Self::Internal => "InternalError",
+        }
+    }
+
+    fn text(self) -> &'static str {
+        match self {
+            Self::Required => "Required value",
+            Self::Invalid | Self::TypeInvalid => "Invalid value",
+            Self::NotSupported => "Unsupported value",
+            Self::Duplicate => "Duplicate value",
+            Self::Forbidden => "Forbidden",
+            Self::TooLong => "Too long",
+            Self::TooMany => "Too many",
+            Self::NotFound => "Not found",
+            Self::Internal => "Internal error",
+        }
+    }
+}
+
+/// One thing that is wrong with an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FieldError {
+    /// What is wrong.
+    pub kind: Kind,
+    /// Where, as printed.
+    pub field: String,
+    /// The message without the field.
+    pub body: String,
+}
+
+impl fmt::Display for FieldError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.field, self.body)
+    }
+}
+
+/// Renders a bad value as the reference does: scalars plainly, text quoted as Go's `%q`, and
+/// everything else as Go's JSON encoder writes it.
+fn shown(value: &Value) -> String {
+    match value {
+        Value::String(text) => quoted(text),
+        Value::Array(_) | Value::Object(_) => escape_html(&value.to_string()),
+        other => other.to_string(),
+    }
+}
+
+/// Go's JSON encoder escapes what could end a script element.
+fn escape_html(json: &str) -> String {
+    let mut out = String::with_capacity(json.len());
+    for c in json.chars() {
+        match c {
+            '<' => out.push_str("\\u003c"),
+            '>' => out.push_str("\\u003e"),
+            '&' => out.push_str("\\u0026"),
+            other => out.push(other),
+        }
+    }
+    out
+}
+
+/// Quotes text as Go's `strconv.Quote` does.
+#[must_use]
+pub fn quoted(text: &str) -> String {
+    use std::fmt::Write as _;
+    let mut out = String::with_capacity(text.len() + 2);
+    out.push('"');
+    for c in text.chars() {
+        let written = match c {
+            '"' => out.write_str("\\\""),
+            '\\' => out.write_str("\\\\"),
+            '\n' => out.write_str("\\n"),
+            '\r' => out.write_str("\\r"),
+            '\t' => out.write_str("\\t"),
+            '\u{7}' => out.write_str("\\a"),
+            '\u{8}' => out.write_str("\\b"),
+            '\u{b}' => out.write_str("\\v"),
+            '\u{c}' => out.write_str("\\f"),
+            c if (c as u32) < 0x20 || c == '\u{7f}' => write!(out, "\\x{:02x}", c as u32),
+            c if c.is_control() || c == '\u{feff}' => write!(out, "\\u{:04x}", c as u32),
+            c => out.write_char(c),
+        };
+        debug_assert!(written.is_ok(), "writing to a string does not fail");
+    }
+    out.push('"');
+    out
+}
+
+impl FieldError {
+    fn with_value(kind: Kind, path: &Path, value: &Value, detail: &str) -> Self {
+        let mut body = format!("{}: {}", kind.text(), shown(value));
+        if !detail.is_empty() {
+            body.push_str(": ");
+            body.push_str(detail);
+        }
+        Self {
+            kind,
+            field: path.to_string(),
+            body,
+        }
+    }
+
+    fn bare(kind: Kind, path: &Path, detail: &str) -> Self {
+        let mut body = kind.text().to_owned();
+        if !detail.is_empty() {
+            body.push_str(": ");
+            body.push_str(detail);
+        }
+        Self {
+            kind,
+            field: path.to_string(),
+            body,
+        }
+    }
+
+    /// A value is missing.
+    #[must_use]
+    pub fn required(path: &Path, detail: &str) -> Self {
+        Self::bare(Kind::Required, path, detail)
+    }
+
+    /// A value does not hold.
+    #[must_use]
+    pub fn invalid(path: &Path, value: impl Into<Value>, detail: &str) -> Self {
+        Self::with_value(Kind::Invalid, path, &value.into(), detail)
+    }
+
+    /// A value has the wrong type.
+    #[must_use]
+    pub fn type_invalid(path: &Path, value: impl Into<Value>, detail: &str) -> Self {
+        Self::with_value(Kind::TypeInvalid, path, &value.into(), detail)
+    }
+
+    /// A value is none of the allowed ones, which are listed in the order given.
+    #[must_use]
+    pub fn not_supported(path: &Path, value: impl Into<Value>, allowed: &[&str]) -> Self {
+        let allowed: Vec<String> = allowed.iter().map(|item| quoted(item)).collect();
+        let detail = if allowed.is_empty() {
+            String::new()
+        } else {
+            format!("supported values: {}", allowed.join(", "))
+        };
+        Self::with_value(Kind::NotSupported, path, &value.into(), &detail)
+    }
+
+    /// A value stands twice.
+    #[must_use]
+    pub fn duplicate(path: &Path, value: impl Into<Value>) -> Self {
+        Self::with_value(Kind::Duplicate, path, &value.into(), "")
+    }
+
+    /// A value that something refers to is not there.
+    #[must_use]
+    pub fn not_found(path: &Path, value: impl Into<Value>) -> Self {
+        Self::with_value(Kind::NotFound, path, &value.into(), "")
+    }
+
+    /// A field may not be set, or not be changed.
+    #[must_use]
+    pub fn forbidden(path: &Path, detail: &str) -> Self {
+        Self::bare(Kind::Forbidden, path, detail)
+    }
+
+    /// A text is longer than `max` bytes.
+    #[must_use]
+    pub fn too_long(path: &Path, max: usize) -> Self {
+        let bytes = if max == 1 { "byte" } else { "bytes" };
+        Self::bare(
+            Kind::TooLong,
+            path,
+            &format!("may not be more than {max} {bytes}"),
+        )
+    }
+
+    /// A value does not hold, and is shown as `text` because its form in the reference is not
+    /// that of the object (Go's names of internal fields, or a redaction).
+    #[must_use]
+    pub fn invalid_shown(path: &Path, text: &str, detail: &str) -> Self {
+        Self::bare(Kind::Invalid, path, &format!("{text}: {detail}"))
+    }
+
+    /// Like [`Self::invalid_shown`], for a value that stands twice.
+    #[must_use]
+    pub fn duplicate_shown(path: &Path, text: &str) -> Self {
+        Self::bare(Kind::Duplicate, path, text)
+    }
+
+    /// Like [`Self::invalid_shown`], for a value that is none of the allowed ones.
+    #[must_use]
+    pub fn not_supported_shown(path: &Path, text: &str, allowed: &[&str]) -> Self {
+        let allowed: Vec<String> = allowed.iter().map(|item| quoted(item)).collect();
+        let detail = format!("{text}: supported values: {}", allowed.join(", "));
+        Self::bare(Kind::NotSupported, path, &detail)
+    }
+
+    /// The same error with a detail added.
+    #[must_use]
+    pub fn with_detail(mut self, detail: &str) -> Self {
+        self.body.push_str(": ");
+        self.body.push_str(detail);
+        self
+    }
+
+    /// A list or map has more than `max` items.
+    #[must_use]
+    pub fn too_many(path: &Path, actual: usize, max: usize) -> Self {
+        let items = if max == 1 { "item" } else { "items" };
+        Self::bare(
+            Kind::TooMany,
+            path,
+            &format!("{actual}: must have at most {max} {items}"),
+        )
+    }
+}
+
+/// What is wrong with an object, in the order found.
+pub type ErrorList = Vec<FieldError>;

@@ -1,0 +1,635 @@
+//! A kind is a row.
+//!
+//! Routes, discovery, OpenAPI, tables, RBAC attributes and the compatibility page all derive from
+//! a [`ResourceDef`]; one pipeline serves them all. What differs from kind to kind beyond data is
+//! a small [`Strategy`]. Built-in rows and custom resources have the same type.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use k8s_openapi::Resource;
+use serde_json::Value;
+
+use crate::field::ErrorList;
+use crate::names::{self, NameRule};
+use crate::schema::{Schema, SchemaSource, Ty};
+
+/// Text that is mostly known at build time.
+pub type Text = Cow<'static, str>;
+
+/// A group, version and kind.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct GroupVersionKind {
+    /// Empty for the core group.
+    pub group: Text,
+    /// `v1`.
+    pub version: Text,
+    /// `Pod`.
+    pub kind: Text,
+}
+
+impl GroupVersionKind {
+    /// `v1` or `apps/v1`.
+    #[must_use]
+    pub fn api_version(&self) -> String {
+        if self.group.is_empty() {
+            self.version.to_string()
+        } else {
+            format!("{}/{}", self.group, self.version)
+        }
+    }
+}
+
+/// Where objects of a kind live.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// Once for the cluster.
+    Cluster,
+    /// In a namespace.
+    Namespaced,
+}
+
+/// What can be done with a resource.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Verb {
+    /// `create`
+    Create,
+    /// `delete`
+    Delete,
+    /// `deletecollection`
+    DeleteCollection,
+    /// `get`
+    Get,
+    /// `list`
+    List,
+    /// `patch`
+    Patch,
+    /// `update`
+    Update,
+    /// `watch`
+    Watch,
+}
+
+impl Verb {
+    /// As in RBAC and discovery.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::Delete => "delete",
+            Self::DeleteCollection => "deletecollection",
+            Self::Get => "get",
+            Self::List => "list",
+            Self::Patch => "patch",
+            Self::Update => "update",
+            Self::Watch => "watch",
+        }
+    }
+}
+
+/// All verbs, in the order of discovery documents.
+pub const ALL_VERBS: [Verb; 8] = [
+    Verb::Create,
+    Verb::Delete,
+    Verb::DeleteCollection,
+    Verb::Get,
+    Verb::List,
+    Verb::Patch,
+    Verb::Update,
+    Verb::Watch,
+];
+
+/// A part of an object, or an action on it, with a path of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Subresource {
+    /// The observed state.
+    Status,
+    /// `autoscaling/v1 Scale`.
+    Scale,
+    /// Container logs.
+    Log,
+    /// Run a program.
+    Exec,
+    /// Connect to a container.
+    Attach,
+    /// Forward ports.
+    PortForward,
+    /// HTTP to the object itself.
+    Proxy,
+    /// Assign a pod to a node.
+    Binding,
+    /// `policy/v1 Eviction`.
+    Eviction,
+    /// Add ephemeral containers.
+    EphemeralContainers,
+    /// Change resources in place.
+    Resize,
+    /// `authentication.k8s.io/v1 TokenRequest`.
+    Token,
+    /// Namespace finalizers.
+    Finalize,
+    /// Approve a certificate request.
+    Approval,
+}
+
+impl Subresource {
+    /// Path segment.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Status => "status",
+            Self::Scale => "scale",
+            Self::Log => "log",
+            Self::Exec => "exec",
+            Self::Attach => "attach",
+            Self::PortForward => "portforward",
+            Self::Proxy => "proxy",
+            Self::Binding => "binding",
+            Self::Eviction => "eviction",
+            Self::EphemeralContainers => "ephemeralcontainers",
+            Self::Resize => "resize",
+            Self::Token => "token",
+            Self::Finalize => "finalize",
+            Self::Approval => "approval",
+        }
+    }
+
+    /// The kind that its bodies have, when it is not the parent's: (group, version, kind).
+    #[must_use]
+    pub fn own_kind(self) -> Option<(&'static str, &'static str, &'static str)> {
+        match self {
+            Self::Scale => Some(("autoscaling", "v1", "Scale")),
+            Self::Binding => Some(("", "v1", "Binding")),
+            Self::Eviction => Some(("policy", "v1", "Eviction")),
+            Self::Token => Some(("authentication.k8s.io", "v1", "TokenRequest")),
+            Self::Exec => Some(("", "v1", "PodExecOptions")),
+            Self::Attach => Some(("", "v1", "PodAttachOptions")),
+            Self::PortForward => Some(("", "v1", "PodPortForwardOptions")),
+            _ => None,
+        }
+    }
+
+    /// Verbs in discovery.
+    #[must_use]
+    pub fn verbs(self) -> &'static [&'static str] {
+        match self {
+            Self::Status
+            | Self::Scale
+            | Self::EphemeralContainers
+            | Self::Resize
+            | Self::Approval => &["get", "patch", "update"],
+            Self::Log => &["get"],
+            Self::Exec | Self::Attach | Self::PortForward => &["create", "get"],
+            Self::Proxy => &["create", "delete", "get", "patch", "update"],
+            Self::Binding | Self::Eviction | Self::Token => &["create"],
+            Self::Finalize => &["update"],
+        }
+    }
+}
+
+/// A column of a table.
+#[derive(Debug, Clone)]
+pub struct Column {
+    /// Heading.
+    pub name: Text,
+    /// `string`, `integer`, `date` …
+    pub kind: Text,
+    /// `name` for the name column.
+    pub format: Text,
+    /// For people.
+    pub description: Text,
+    /// 0 is always shown; higher ones with `-o wide`.
+    pub priority: i32,
+    /// The cell of an object.
+    pub cell: Cell,
+}
+
+/// How a cell gets its value.
+#[derive(Debug, Clone)]
+pub enum Cell {
+    /// From the object alone. Times are given as RFC 3339 text in cells of kind `date`.
+    Of(fn(&Value) -> Value),
+    /// From the object and the current time: ages.
+    At(fn(&Value, jiff::Timestamp) -> Value),
+    /// By a JSON path, as custom resource columns do.
+    Path(String),
+}
+
+/// A field that lists and watches can select by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SelectableField {
+    /// Dotted path, `spec.nodeName`.
+    pub path: Text,
+    /// What an unset field compares as.
+    pub unset: Text,
+}
+
+/// Where a scalable kind keeps its numbers, as dotted paths.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ScalePaths {
+    /// Desired replicas, `spec.replicas`.
+    pub spec_replicas: Text,
+    /// Observed replicas, `status.replicas`.
+    pub status_replicas: Text,
+    /// The selector; a `metav1.LabelSelector`, a map, or text in query form.
+    pub selector: Text,
+}
+
+/// What a kind prepares, validates and derives beyond what its row says.
+///
+/// All of it is pure. The pipeline has already decoded the object, pruned unknown fields and put
+/// values in canonical form; it handles metadata, status separation, generation and managed
+/// fields for every kind.
+pub trait Strategy: Send + Sync + 'static {
+    /// Sets defaults. Runs on create, update and patch, and must be idempotent.
+    fn defaults(&self, _object: &mut Value) {}
+    /// Clears or sets what a creator may not decide.
+    fn prepare_create(&self, _object: &mut Value) {}
+    /// Keeps what an updater may not change silently.
+    fn prepare_update(&self, _new: &mut Value, _old: &Value) {}
+    /// Keeps what a status update may not change silently (`spec` is kept already).
+    fn prepare_status(&self, _new: &mut Value, _old: &Value) {}
+    /// What is wrong with an object beyond metadata.
+    fn validate(&self, _object: &Value) -> ErrorList {
+        ErrorList::new()
+    }
+    /// What is wrong with a change; [`Self::validate`] of the new object runs as well.
+    fn validate_update(&self, _new: &Value, _old: &Value) -> ErrorList {
+        ErrorList::new()
+    }
+    /// What is wrong with a status change.
+    fn validate_status(&self, _new: &Value, _old: &Value) -> ErrorList {
+        ErrorList::new()
+    }
+    /// Warnings for the client.
+    fn warnings(&self, _new: &Value, _old: Option<&Value>) -> Vec<String> {
+        Vec::new()
+    }
+    /// Seconds an object stays after a delete so that others can wind it down; `None` removes it
+    /// at once. `asked` is what the client's delete options say.
+    fn grace_period(&self, _object: &Value, _asked: Option<i64>) -> Option<i64> {
+        None
+    }
+    /// Does a change need a new generation? By default when anything but metadata and status
+    /// differs.
+    fn bumps_generation(&self, new: &Value, old: &Value) -> bool {
+        differs(new, old)
+    }
+}
+
+fn differs(new: &Value, old: &Value) -> bool {
+    let desired = |object: &'_ Value| -> Vec<(String, Value)> {
+        object
+            .as_object()
+            .into_iter()
+            .flatten()
+            .filter(|(name, _)| {
+                !matches!(name.as_str(), "metadata" | "status" | "apiVersion" | "kind")
+            })
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect()
+    };
+    match (new.get("spec"), old.get("spec")) {
+        (Some(new), Some(old)) => new != old,
+        _ => desired(new) != desired(old),
+    }
+}
+
+/// A kind with nothing of its own to say.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Plain;
+
+impl Strategy for Plain {}
+
+/// What the door does with objects of a kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Storage {
+    /// Keeps them.
+    Stored,
+    /// Answers a create and forgets: the review kinds.
+    Answered,
+    /// Takes bodies of this kind in subresources only; it has no path of its own.
+    BodyOnly,
+}
+
+/// A kind as the door serves it.
+#[derive(Clone)]
+pub struct ResourceDef {
+    /// Group, version and kind.
+    pub gvk: GroupVersionKind,
+    /// `pods`: the path segment.
+    pub plural: Text,
+    /// `pod`.
+    pub singular: Text,
+    /// `PodList`.
+    pub list_kind: Text,
+    /// Where it lives.
+    pub scope: Scope,
+    /// `po`.
+    pub short_names: Vec<Text>,
+    /// `all`.
+    pub categories: Vec<Text>,
+    /// What can be done with it.
+    pub verbs: Vec<Verb>,
+    /// Its other paths.
+    pub subresources: Vec<Subresource>,
+    /// Table columns after the name, age excluded unless given.
+    pub columns: Vec<Column>,
+    /// Beyond `metadata.name` and `metadata.namespace`.
+    pub selectable: Vec<SelectableField>,
+    /// Replicas, for `scale`.
+    pub scale: Option<ScalePaths>,
+    /// Kept or answered.
+    pub storage: Storage,
+    /// `metadata.generation` is kept.
+    pub generation: bool,
+    /// What may be a name.
+    pub name_rule: NameRule,
+    /// The name of its type in the schema.
+    pub type_name: Text,
+    /// Adds its published schema to a generator; `None` for custom resources.
+    pub source: Option<SchemaSource>,
+    /// What it does beyond the row.
+    pub strategy: Arc<dyn Strategy>,
+}
+
+impl std::fmt::Debug for ResourceDef {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ResourceDef")
+            .field("gvk", &self.gvk)
+            .finish_non_exhaustive()
+    }
+}
+
+impl ResourceDef {
+    /// The row of a built-in type: group, version, kind, plural and scope come from the type.
+    #[must_use]
+    pub fn of<K>() -> Self
+    where
+        K: Resource + schemars::JsonSchema,
+        K::Scope: ScopeOf,
+    {
+        let kind = K::KIND;
+        Self {
+            gvk: GroupVersionKind {
+                group: K::GROUP.into(),
+                version: K::VERSION.into(),
+                kind: kind.into(),
+            },
+            plural: K::URL_PATH_SEGMENT.into(),
+            singular: kind.to_lowercase().into(),
+            list_kind: format!("{kind}List").into(),
+            scope: K::Scope::SCOPE,
+            short_names: Vec::new(),
+            categories: Vec::new(),
+            verbs: ALL_VERBS.to_vec(),
+            subresources: Vec::new(),
+            columns: Vec::new(),
+            selectable: Vec::new(),
+            scale: None,
+            storage: Storage::Stored,
+            generation: false,
+            name_rule: names::dns1123_subdomain,
+            type_name: K::schema_name(),
+            source: Some(|generator| {
+                generator.subschema_for::<K>();
+            }),
+            strategy: Arc::new(Plain),
+        }
+    }
+
+    /// Adds a short name.
+    #[must_use]
+    pub fn short(mut self, name: &'static str) -> Self {
+        self.short_names.push(name.into());
+        self
+    }
+
+    /// Puts it into the category `all`.
+    #[must_use]
+    pub fn in_all(mut self) -> Self {
+        self.categories.push("all".into());
+        self
+    }
+
+    /// Adds subresources. With [`Subresource::Status`] the status is written only there.
+    #[must_use]
+    pub fn with(mut self, subresources: &[Subresource]) -> Self {
+        self.subresources.extend_from_slice(subresources);
+        self
+    }
+
+    /// Adds a selectable field.
+    #[must_use]
+    pub fn selectable(mut self, path: &'static str) -> Self {
+        self.selectable.push(SelectableField {
+            path: path.into(),
+            unset: "".into(),
+        });
+        self
+    }
+
+    /// Adds a selectable field that compares as `unset` when it is not there.
+    #[must_use]
+    pub fn selectable_or(mut self, path: &'static str, unset: &'static str) -> Self {
+        self.selectable.push(SelectableField {
+            path: path.into(),
+            unset: unset.into(),
+        });
+        self
+    }
+
+    /// Makes it scalable through the usual fields.
+    #[must_use]
+    pub fn scalable(mut self) -> Self {
+        self.scale = Some(ScalePaths {
+            spec_replicas: "spec.replicas".into(),
+            status_replicas: "status.replicas".into(),
+            selector: "spec.selector".into(),
+        });
+        self.subresources.push(Subresource::Scale);
+        self
+    }
+
+    /// Keeps `metadata.generation`.
+    #[must_use]
+    pub fn generations(mut self) -> Self {
+        self.generation = true;
+        self
+    }
+
+    /// Sets the rule for names.
+    #[must_use]
+    pub fn named(mut self, rule: NameRule) -> Self {
+        self.name_rule = rule;
+        self
+    }
+
+    /// Sets the columns.
+    #[must_use]
+    pub fn columns(mut self, columns: Vec<Column>) -> Self {
+        self.columns = columns;
+        self
+    }
+
+    /// Sets the strategy.
+    #[must_use]
+    pub fn strategy(mut self, strategy: impl Strategy) -> Self {
+        self.strategy = Arc::new(strategy);
+        self
+    }
+
+    /// Answers creates and keeps nothing.
+    #[must_use]
+    pub fn answered(mut self) -> Self {
+        self.storage = Storage::Answered;
+        self.verbs = vec![Verb::Create];
+        self
+    }
+
+    /// A body of subresources without a path of its own.
+    #[must_use]
+    pub fn body_only(mut self) -> Self {
+        self.storage = Storage::BodyOnly;
+        self.verbs = Vec::new();
+        self
+    }
+
+    /// Is there a status that is written through its own path?
+    #[must_use]
+    pub fn has_status(&self) -> bool {
+        self.subresources.contains(&Subresource::Status)
+    }
+
+    /// In a namespace?
+    #[must_use]
+    pub fn namespaced(&self) -> bool {
+        self.scope == Scope::Namespaced
+    }
+
+    /// Where its objects are in the store: `/registry/GROUP/PLURAL/`, the core group without a
+    /// group segment.
+    #[must_use]
+    pub fn store_prefix(&self) -> String {
+        if self.gvk.group.is_empty() {
+            format!("/registry/{}/", self.plural)
+        } else {
+            format!("/registry/{}/{}/", self.gvk.group, self.plural)
+        }
+    }
+
+    /// `pods` or `deployments.apps`.
+    #[must_use]
+    pub fn group_resource(&self) -> String {
+        crate::status::group_resource(&self.gvk.group, &self.plural)
+    }
+}
+
+/// A scope as a type of `k8s-openapi`.
+pub trait ScopeOf {
+    /// The scope.
+    const SCOPE: Scope;
+}
+
+impl ScopeOf for k8s_openapi::ClusterResourceScope {
+    const SCOPE: Scope = Scope::Cluster;
+}
+
+impl ScopeOf for k8s_openapi::NamespaceResourceScope {
+    const SCOPE: Scope = Scope::Namespaced;
+}
+
+impl ScopeOf for k8s_openapi::SubResourceScope {
+    const SCOPE: Scope = Scope::Namespaced;
+}
+
+/// The rows that a door serves, with the schema of their types.
+#[derive(Debug, Clone)]
+pub struct Rows {
+    rows: Vec<Arc<ResourceDef>>,
+    by_path: HashMap<(Text, Text, Text), usize>,
+    by_kind: HashMap<GroupVersionKind, usize>,
+    schema: Arc<Schema>,
+}
+
+impl Rows {
+    /// Joins rows; their schemas are built here, once.
+    #[must_use]
+    pub fn new(rows: Vec<ResourceDef>) -> Self {
+        let sources: Vec<SchemaSource> = rows.iter().filter_map(|row| row.source).collect();
+        let schema = Arc::new(Schema::from_sources(&sources));
+        let rows: Vec<Arc<ResourceDef>> = rows.into_iter().map(Arc::new).collect();
+        let by_path = rows
+            .iter()
+            .enumerate()
+            .filter(|(_, row)| row.storage != Storage::BodyOnly)
+            .map(|(index, row)| {
+                (
+                    (
+                        row.gvk.group.clone(),
+                        row.gvk.version.clone(),
+                        row.plural.clone(),
+                    ),
+                    index,
+                )
+            })
+            .collect();
+        let by_kind = rows
+            .iter()
+            .enumerate()
+            .map(|(index, row)| (row.gvk.clone(), index))
+            .collect();
+        Self {
+            rows,
+            by_path,
+            by_kind,
+            schema,
+        }
+    }
+
+    /// The rows that are built in.
+    #[must_use]
+    pub fn builtin() -> Self {
+        Self::new(crate::kinds::rows())
+    }
+
+    /// All rows, in the order of definition.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<ResourceDef>> {
+        self.rows.iter()
+    }
+
+    /// The row behind a path.
+    #[must_use]
+    pub fn by_path(&self, group: &str, version: &str, plural: &str) -> Option<&Arc<ResourceDef>> {
+        let key = (
+            group.to_owned().into(),
+            version.to_owned().into(),
+            plural.to_owned().into(),
+        );
+        self.by_path.get(&key).map(|index| &self.rows[*index])
+    }
+
+    /// The row of a kind.
+    #[must_use]
+    pub fn by_kind(&self, group: &str, version: &str, kind: &str) -> Option<&Arc<ResourceDef>> {
+        let key = GroupVersionKind {
+            group: group.to_owned().into(),
+            version: version.to_owned().into(),
+            kind: kind.to_owned().into(),
+        };
+        self.by_kind.get(&key).map(|index| &self.rows[*index])
+    }
+
+    /// The schema of all built-in types.
+    #[must_use]
+    pub fn schema(&self) -> &Arc<Schema> {
+        &self.schema
+    }
+
+    /// The type of a row's objects.
+    #[must_use]
+    pub fn ty(&self, row: &ResourceDef) -> Ty {
+        self.schema.named(&row.type_name).unwrap_or(Ty::Any)
+    }
+}

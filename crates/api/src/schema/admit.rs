@@ -1,0 +1,348 @@
+//! Decoding against a schema: wrong types are refused in the reference's words, unknown fields
+//! are pruned and named, values take their canonical form.
+//!
+//! What Go does by decoding into a struct and encoding it again is done here on the JSON itself:
+//! nulls vanish, empty values that Go would omit vanish, quantities and times are rewritten.
+
+use base64::Engine as _;
+use serde_json::Value;
+
+use super::{Field, Schema, Ty};
+use crate::quantity::Quantity;
+
+/// What to do with unknown and duplicate fields.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum FieldValidation {
+    /// Drop them silently.
+    Ignore,
+    /// Drop them and warn.
+    #[default]
+    Warn,
+    /// Refuse the request.
+    Strict,
+}
+
+impl FieldValidation {
+    /// Reads the query parameter.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "Ignore" => Some(Self::Ignore),
+            "" | "Warn" => Some(Self::Warn),
+            "Strict" => Some(Self::Strict),
+            _ => None,
+        }
+    }
+}
+
+/// What decoding found.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Admission {
+    /// Paths of fields that the schema does not have; they were removed.
+    pub unknown: Vec<String>,
+    /// The first value of a wrong type, in the words of Go's decoder. The object is unusable.
+    pub mismatch: Option<String>,
+}
+
+struct Walk<'s> {
+    schema: &'s Schema,
+    /// Go's name of the outermost struct, for messages.
+    root: String,
+    found: Admission,
+    path: Vec<String>,
+}
+
+impl Schema {
+    /// Checks an object against its type and brings it into canonical form.
+    pub fn admit(&self, ty: &Ty, object: &mut Value) -> Admission {
+        let root = self
+            .definition(ty)
+            .map(|d| d.short_name().to_owned())
+            .unwrap_or_default();
+        let mut walk = Walk {
+            schema: self,
+            root,
+            found: Admission::default(),
+            path: Vec::new(),
+        };
+        walk.value(ty, object, true);
+        walk.found
+    }
+}
+
+impl Walk<'_> {
+    fn path(&self) -> String {
+        let mut text = String::new();
+        for part in &self.path {
+            if !part.starts_with('[') && !text.is_empty() {
+                text.push('.');
+            }
+            text.push_str(part);
+        }
+        text
+    }
+
+    /// Go's decoder names the innermost struct and the path of fields without indices.
+    fn mismatch(&mut self, owner: &str, found: &str, wanted: &str) {
+        if self.found.mismatch.is_some() {
+            return;
+        }
+        let fields: Vec<&str> = self
+            .path
+            .iter()
+            .filter(|part| !part.starts_with('['))
+            .map(String::as_str)
+            .collect();
+        let owner = if owner.is_empty() {
+            self.root.as_str()
+        } else {
+            owner
+        };
+        self.found.mismatch = Some(if fields.is_empty() {
+            format!("json: cannot unmarshal {found} into Go value of type {wanted}")
+        } else {
+            format!(
+                "json: cannot unmarshal {found} into Go struct field {owner}.{} of type {wanted}",
+                fields.join(".")
+            )
+        });
+    }
+
+    fn plain(&mut self, text: String) {
+        if self.found.mismatch.is_none() {
+            self.found.mismatch = Some(text);
+        }
+    }
+
+    /// Walks one value. `pointer` says whether an explicit zero would be kept. Answers whether
+    /// the value is empty in Go's sense.
+    fn value(&mut self, ty: &Ty, value: &mut Value, pointer: bool) -> bool {
+        self.value_in("", ty, value, pointer)
+    }
+
+    fn value_in(&mut self, owner: &str, ty: &Ty, value: &mut Value, pointer: bool) -> bool {
+        match ty {
+            Ty::Any => value.is_null(),
+            Ty::Bool => match value {
+                Value::Bool(set) => !*set && !pointer,
+                other => self.wrong(owner, other, "bool"),
+            },
+            Ty::Int32 | Ty::Int64 => self.integer(owner, ty, value, pointer),
+            Ty::Number => match value {
+                Value::Number(number) => number.as_f64() == Some(0.0) && !pointer,
+                other => self.wrong(owner, other, "float64"),
+            },
+            Ty::String => match value {
+                Value::String(text) => text.is_empty() && !pointer,
+                other => self.wrong(owner, other, "string"),
+            },
+            Ty::Bytes => self.base64(owner, value),
+            Ty::Time | Ty::MicroTime => self.time(owner, ty, value),
+            Ty::Quantity => self.quantity(value),
+            Ty::IntOrString => match value {
+                Value::String(_) => false,
+                Value::Number(number)
+                    if number.as_i64().is_some_and(|n| i32::try_from(n).is_ok()) =>
+                {
+                    false
+                }
+                other => self.wrong(owner, other, "intstr.IntOrString"),
+            },
+            Ty::Struct(index) => self.object(*index, owner, value),
+            Ty::List(item) => self.list(owner, item, value),
+            Ty::Map(item) => self.map(owner, item, value),
+        }
+    }
+
+    fn wrong(&mut self, owner: &str, value: &Value, wanted: &str) -> bool {
+        let found = match value {
+            Value::Null => return true,
+            Value::Bool(_) => "bool".to_owned(),
+            Value::Number(number) if matches!(wanted, "int32" | "int64") => {
+                format!("number {number}")
+            }
+            Value::Number(_) => "number".to_owned(),
+            Value::String(_) => "string".to_owned(),
+            Value::Array(_) => "array".to_owned(),
+            Value::Object(_) => "object".to_owned(),
+        };
+        self.mismatch(owner, &found, wanted);
+        false
+    }
+
+    fn integer(&mut self, owner: &str, ty: &Ty, value: &Value, pointer: bool) -> bool {
+        let wanted = if *ty == Ty::Int32 { "int32" } else { "int64" };
+        match value {
+            Value::Number(number) => match number.as_i64() {
+                Some(n) if *ty == Ty::Int64 || i32::try_from(n).is_ok() => n == 0 && !pointer,
+                _ => self.wrong(owner, value, wanted),
+            },
+            other => self.wrong(owner, other, wanted),
+        }
+    }
+
+    fn base64(&mut self, owner: &str, value: &mut Value) -> bool {
+        let Value::String(text) = value else {
+            return self.wrong(owner, value, "[]uint8");
+        };
+        // Go's decoder skips line breaks inside base64.
+        if text.contains(['\n', '\r']) {
+            text.retain(|c| c != '\n' && c != '\r');
+        }
+        if let Err(error) = base64::engine::general_purpose::STANDARD.decode(text.as_bytes()) {
+            let at = match error {
+                base64::DecodeError::InvalidByte(at, _)
+                | base64::DecodeError::InvalidLastSymbol(at, _) => at,
+                _ => text.len(),
+            };
+            self.plain(format!("illegal base64 data at input byte {at}"));
+        }
+        false
+    }
+
+    fn time(&mut self, owner: &str, ty: &Ty, value: &mut Value) -> bool {
+        let Value::String(text) = value else {
+            return self.wrong(owner, value, "string");
+        };
+        if text.is_empty() {
+            return true;
+        }
+        match text.parse::<jiff::Timestamp>() {
+            Ok(at) if text.contains('T') => {
+                *text = if *ty == Ty::Time {
+                    crate::clock::rfc3339(at)
+                } else {
+                    crate::clock::rfc3339_micro(at)
+                };
+            }
+            _ => {
+                let layout = if *ty == Ty::Time {
+                    "2006-01-02T15:04:05Z07:00"
+                } else {
+                    "2006-01-02T15:04:05.000000Z07:00"
+                };
+                let message = format!(
+                    "parsing time {text:?} as \"{layout}\": cannot parse {text:?} as \"2006\""
+                );
+                self.plain(message);
+            }
+        }
+        false
+    }
+
+    fn quantity(&mut self, value: &mut Value) -> bool {
+        let text = match value {
+            Value::Null => return true,
+            Value::String(text) => text.clone(),
+            Value::Number(number) => number.to_string(),
+            _ => String::new(),
+        };
+        match text.parse::<Quantity>() {
+            Ok(quantity) => *value = Value::String(quantity.to_string()),
+            Err(error) => self.plain(error.to_string()),
+        }
+        false
+    }
+
+    fn object(&mut self, index: usize, outer: &str, value: &mut Value) -> bool {
+        let schema = self.schema;
+        let definition = schema.get(index);
+        let owner = definition.short_name();
+        let Value::Object(fields) = value else {
+            let wanted = go_name(&definition.name);
+            return self.wrong(outer, value, &wanted);
+        };
+        let depth_one = self.path.is_empty();
+        fields.retain(|name, value| {
+            let Some(field) = definition.fields.get(name.as_str()) else {
+                self.path.push(name.clone());
+                let path = self.path();
+                self.found.unknown.push(path);
+                self.path.pop();
+                return false;
+            };
+            if depth_one && matches!(name.as_str(), "apiVersion" | "kind") {
+                return true;
+            }
+            self.path.push(name.clone());
+            let empty = value.is_null() || self.value_in(owner, &field.ty, value, field.pointer);
+            self.path.pop();
+            !(value.is_null() || (empty && !keeps_empty(field)))
+        });
+        false
+    }
+
+    fn list(&mut self, owner: &str, item: &Ty, value: &mut Value) -> bool {
+        let Value::Array(items) = value else {
+            let wanted = format!("[]{}", self.go_type(item));
+            return self.wrong(owner, value, &wanted);
+        };
+        for (index, value) in items.iter_mut().enumerate() {
+            self.path.push(format!("[{index}]"));
+            if value.is_null() && *item == Ty::String {
+                *value = Value::String(String::new());
+            } else if value.is_null() && matches!(item, Ty::Struct(_)) {
+                *value = Value::Object(serde_json::Map::new());
+            }
+            self.value_in(owner, item, value, true);
+            self.path.pop();
+        }
+        items.is_empty()
+    }
+
+    fn map(&mut self, owner: &str, item: &Ty, value: &mut Value) -> bool {
+        let Value::Object(entries) = value else {
+            let wanted = format!("map[string]{}", self.go_type(item));
+            return self.wrong(owner, value, &wanted);
+        };
+        for (key, value) in entries.iter_mut() {
+            self.path.push(key.clone());
+            match (value.is_null(), item) {
+                (true, Ty::String | Ty::Bytes) => *value = Value::String(String::new()),
+                (true, Ty::Quantity) => *value = Value::String("0".to_owned()),
+                (true, _) => {}
+                (false, _) => {
+                    self.value_in(owner, item, value, true);
+                }
+            }
+            self.path.pop();
+        }
+        entries.is_empty()
+    }
+
+    fn go_type(&self, ty: &Ty) -> String {
+        match ty {
+            Ty::Bool => "bool".to_owned(),
+            Ty::Int32 => "int32".to_owned(),
+            Ty::Int64 => "int64".to_owned(),
+            Ty::Number => "float64".to_owned(),
+            Ty::String => "string".to_owned(),
+            Ty::Bytes => "[]uint8".to_owned(),
+            Ty::Time => "v1.Time".to_owned(),
+            Ty::MicroTime => "v1.MicroTime".to_owned(),
+            Ty::Quantity => "resource.Quantity".to_owned(),
+            Ty::IntOrString => "intstr.IntOrString".to_owned(),
+            Ty::Any => "interface {}".to_owned(),
+            Ty::Struct(index) => go_name(&self.schema.get(*index).name),
+            Ty::List(item) => format!("[]{}", self.go_type(item)),
+            Ty::Map(item) => format!("map[string]{}", self.go_type(item)),
+        }
+    }
+}
+
+/// `io.k8s.api.core.v1.Container` is `v1.Container` in Go.
+fn go_name(name: &str) -> String {
+    let mut parts = name.rsplit('.');
+    let (kind, version) = (
+        parts.next().unwrap_or_default(),
+        parts.next().unwrap_or_default(),
+    );
+    format!("{version}.{kind}")
+}
+
+/// Structs are kept even when empty: Go's `omitempty` never drops them, and whether the field is
+/// a pointer does not change what a client sees. Lists and maps go when empty unless the type
+/// always writes them.
+fn keeps_empty(field: &Field) -> bool {
+    field.always || matches!(field.ty, Ty::Struct(_))
+}

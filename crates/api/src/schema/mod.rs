@@ -1,0 +1,160 @@
+//! The shape of every kind, in one compact form that decoding, patching, applying and OpenAPI
+//! share.
+//!
+//! Built-in shapes come from `k8s-openapi`'s schemas joined with [`facts`], the small table of
+//! what those lack (merge keys, list types, defaults, which fields Go holds by pointer). Custom
+//! resources bring their own [`Schema`]; nothing downstream can tell the difference.
+
+mod admit;
+mod facts;
+mod load;
+
+use std::collections::{BTreeMap, HashMap};
+
+use serde_json::Value;
+
+pub use admit::{Admission, FieldValidation};
+pub use load::SchemaSource;
+
+/// The type of a value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ty {
+    /// `true` or `false`.
+    Bool,
+    /// A 32-bit integer.
+    Int32,
+    /// A 64-bit integer.
+    Int64,
+    /// A floating-point number.
+    Number,
+    /// Text.
+    String,
+    /// Base64 text.
+    Bytes,
+    /// RFC 3339, whole seconds.
+    Time,
+    /// RFC 3339, microseconds.
+    MicroTime,
+    /// `resource.Quantity`.
+    Quantity,
+    /// `intstr.IntOrString`.
+    IntOrString,
+    /// Any JSON.
+    Any,
+    /// A struct; the index into [`Schema::types`].
+    Struct(usize),
+    /// A list.
+    List(Box<Ty>),
+    /// A map from text.
+    Map(Box<Ty>),
+}
+
+/// How a list merges in a structured merge (server-side apply).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum ListType {
+    /// As one value.
+    #[default]
+    Atomic,
+    /// By value.
+    Set,
+    /// By the values of these keys.
+    Map(Vec<Box<str>>),
+}
+
+/// How a field merges in a strategic merge patch.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PatchFacts {
+    /// `patchStrategy: merge`: a list merges, by `key` or by value.
+    pub merge: bool,
+    /// `patchStrategy: retainKeys`.
+    pub retain_keys: bool,
+    /// `patchMergeKey`.
+    pub key: Option<Box<str>>,
+}
+
+/// A field of a struct.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Field {
+    /// Its type.
+    pub ty: Ty,
+    /// Structured merge of a list.
+    pub list: ListType,
+    /// Strategic merge.
+    pub patch: PatchFacts,
+    /// A map or struct that is owned as one value.
+    pub atomic: bool,
+    /// Declared default (only simple ones; the rest is code in the strategy).
+    pub default: Option<Value>,
+    /// Written even when empty.
+    pub always: bool,
+    /// Held by pointer in Go: an explicit zero is kept.
+    pub pointer: bool,
+}
+
+/// A struct.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TypeDef {
+    /// `io.k8s.api.core.v1.PodSpec`.
+    pub name: String,
+    /// Its fields by name.
+    pub fields: BTreeMap<Box<str>, Field>,
+    /// Owned as one value in a structured merge.
+    pub atomic: bool,
+}
+
+impl TypeDef {
+    /// `PodSpec`.
+    #[must_use]
+    pub fn short_name(&self) -> &str {
+        self.name.rsplit('.').next().unwrap_or(&self.name)
+    }
+}
+
+/// A set of types that refer to each other.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Schema {
+    /// All structs.
+    pub types: Vec<TypeDef>,
+    by_name: HashMap<String, usize>,
+}
+
+impl Schema {
+    /// The struct at an index.
+    #[must_use]
+    pub fn get(&self, index: usize) -> &TypeDef {
+        &self.types[index]
+    }
+
+    /// The type with a full name.
+    #[must_use]
+    pub fn named(&self, name: &str) -> Option<Ty> {
+        self.by_name.get(name).map(|index| Ty::Struct(*index))
+    }
+
+    /// The struct behind a type, when it is one.
+    #[must_use]
+    pub fn definition(&self, ty: &Ty) -> Option<&TypeDef> {
+        match ty {
+            Ty::Struct(index) => self.types.get(*index),
+            _ => None,
+        }
+    }
+
+    /// The field of a struct type.
+    #[must_use]
+    pub fn field(&self, ty: &Ty, name: &str) -> Option<&Field> {
+        self.definition(ty)?.fields.get(name)
+    }
+
+    /// Adds a struct; answers its type. A struct of the same name is replaced.
+    pub fn add(&mut self, definition: TypeDef) -> Ty {
+        if let Some(index) = self.by_name.get(&definition.name) {
+            self.types[*index] = definition;
+            return Ty::Struct(*index);
+        }
+        let index = self.types.len();
+        self.by_name.insert(definition.name.clone(), index);
+        self.types.push(definition);
+        Ty::Struct(index)
+    }
+}
