@@ -124,3 +124,51 @@ async fn a_disk_that_is_read_only_is_named() {
         );
     }
 }
+
+/// What compaction gave up while the disk was full goes when there is space again.
+#[tokio::test]
+async fn old_records_go_once_there_is_space() {
+    let Some(disk) = Mounted::new("size=24m") else {
+        return;
+    };
+    let ballast = disk.at.join("ballast");
+    std::fs::write(&ballast, vec![1; 8 << 20]).unwrap();
+    let store = EmbeddedStore::open(&disk.at.join("data"), EmbeddedOptions::default()).unwrap();
+    let value = "v".repeat(10_000);
+    while store.txn(Txn::put("k", value.clone())).await.is_ok() {}
+    let full = store.stats().await.unwrap();
+    assert!(full.history > 200, "{full:?}");
+    // It may or may not work on a full disk; if not, it says so.
+    let early = store.compact(full.revision).await;
+    assert!(
+        matches!(early, Ok(()) | Err(StoreError::Full { .. })),
+        "{early:?}"
+    );
+    std::fs::remove_file(&ballast).unwrap();
+    let last = store
+        .txn(Txn::put("k", value.clone()))
+        .await
+        .expect("there is space again");
+    store
+        .compact(last.revision)
+        .await
+        .expect("there is space again");
+    let bound = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    loop {
+        let stats = store.stats().await.unwrap();
+        if stats.history == 0 && stats.size_on_disk + (4 << 20) < full.size_on_disk {
+            break;
+        }
+        assert!(
+            std::time::Instant::now() < bound,
+            "the space does not come back: {stats:?}"
+        );
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    assert_eq!(
+        store.range(Range::key("k")).await.unwrap().kvs[0]
+            .value
+            .len(),
+        value.len()
+    );
+}
