@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use evenkeel_store::embedded::{EmbeddedOptions, EmbeddedStore};
@@ -37,6 +37,17 @@ impl Drop for Mounted {
             self.at.display()
         );
     }
+}
+
+/// Opens a copy of the files as a kill at this moment would leave them.
+async fn opens_as_killed(data: &Path, copy: &Path, keys: usize) {
+    std::fs::create_dir(copy).unwrap();
+    for file in std::fs::read_dir(data).unwrap().flatten() {
+        std::fs::copy(file.path(), copy.join(file.file_name())).unwrap();
+    }
+    let store = EmbeddedStore::open(copy, EmbeddedOptions::default()).unwrap();
+    let all = store.range(Range::prefix("k/")).await.unwrap();
+    assert_eq!((all.count, all.revision), (keys, keys as u64 + 1));
 }
 
 #[tokio::test]
@@ -87,12 +98,17 @@ async fn a_full_disk_refuses_writes_and_nothing_else() {
     );
     assert_eq!(store.revision().await.unwrap(), written as u64 + 1);
 
+    let killed = tempfile::tempdir().unwrap();
+    opens_as_killed(&data, &killed.path().join("full"), written).await;
+
     std::fs::remove_file(&ballast).unwrap();
     let again = store
         .txn(Txn::put("k/again", "v"))
         .await
         .expect("there is space again");
     assert_eq!(again.revision, written as u64 + 2);
+    // What the refused writes left behind in the files must not be taken for damage.
+    opens_as_killed(&data, &killed.path().join("again"), written + 1).await;
     drop(store);
     let store = EmbeddedStore::open(&data, EmbeddedOptions::default()).unwrap();
     let all = store.range(Range::prefix("k/")).await.unwrap();
