@@ -138,3 +138,20 @@ fn number_text(number: &serde_json::Number) -> String {
         format!("{float}")
     }
 }
+
+/// A value as it stands in a printed field path.
+pub(super) fn field_value(value: &Value) -> String {
+    match value {
+        Value::Null => "null".to_owned(),
+        Value::String(text) => quoted(text),
+        Value::Array(items) => {
+            let items: Vec<String> = items.iter().map(field_value).collect();
+            format!("[{}]", items.join(","))
+        }
+        Value::Object(fields) => fields
+            .iter()
+            .map(|(name, value)| format!("{name}={}", field_value(value)))
+            .collect(),
+        other => plain(other),
+    }
+}

@@ -5,14 +5,19 @@
 //! and custom kinds go the same way. Nothing here decodes into a Go-like struct, sets defaults or
 //! validates: the door admits the result of a patch as it would admit an update.
 
+pub mod apply;
+pub mod field_set;
 mod golang;
 mod json;
 mod strategic;
+mod structured;
 #[cfg(test)]
 mod test_values;
 
 use crate::status::Status;
 
+pub use apply::{Conflict, ManagerRequest, conflicts_status, keep_times, track_update};
+pub use field_set::{FieldSet, PathElement};
 pub use json::{MAX_COPY_BYTES, MAX_OPERATIONS, json_patch, merge_patch};
 pub use strategic::strategic_merge_patch;
 
@@ -33,6 +38,9 @@ pub enum PatchError {
     /// unknown directives, missing merge keys, values that an apply configuration can't have.
     #[error("{0}")]
     Internal(String),
+    /// Others own what an apply changes: 409.
+    #[error("{}", apply::message(.0))]
+    Conflict(Vec<Conflict>),
 }
 
 impl PatchError {
@@ -52,6 +60,7 @@ impl PatchError {
                 status
             }
             Self::Internal(text) => Status::failure(500, "", text.as_str()),
+            Self::Conflict(conflicts) => conflicts_status(conflicts),
         }
     }
 }

@@ -149,7 +149,8 @@ impl Allocate {
         old: Option<&Value>,
         value: &mut Value,
     ) -> Result<Hold, Status> {
-        let mut hold = Hold { pending: Arc::clone(&self.pending), ..Hold::default() };
+        let mut hold =
+            Hold { pending: Arc::clone(&self.pending), taken: Vec::new(), kept: None };
         let mut pending = self.pending.lock();
         let mut taken = Taken::of(registry, row, &mut pending).0;
         for own in old.map(uses).unwrap_or_default() {

@@ -23,7 +23,6 @@ use crate::door::Door;
 use crate::http::{Answer, Media};
 use crate::pipeline::{Authorized, Call};
 
-pub(crate) use show::show;
 pub(crate) use streams::NodeTunnel;
 pub(crate) use write::touch_create;
 

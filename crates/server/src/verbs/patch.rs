@@ -90,7 +90,7 @@ impl Patch {
             Kind::Strategic => patch::strategic_merge_patch(schema, &ty, old, &self.value),
             Kind::Apply => Err(PatchError::Invalid("apply is not supported here".to_owned())),
         };
-        new.map_err(|error| error.status(&request.row, object::name(old)))
+        new.map_err(|error| error.status())
     }
 }
 
@@ -162,7 +162,7 @@ async fn server_side_apply(
             now,
         };
         apply(rows.schema(), &rows.ty(&row), live, &config, force, &by)
-            .map_err(|error| error.status(&row, object::name(&config)))
+            .map_err(|error| error.status())
     };
     loop {
         let path = crate::registry::path(request.namespace(), request.name());

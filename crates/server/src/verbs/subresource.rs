@@ -18,7 +18,7 @@ const EVICTION_TYPE: &str = "io.k8s.api.policy.v1.Eviction";
 const TOKEN_TYPE: &str = "io.k8s.api.authentication.v1.TokenRequest";
 
 pub(super) async fn serve(
-    mut request: Request<'_>,
+    request: Request<'_>,
     subresource: Subresource,
 ) -> Result<Answer, Status> {
     let method = request.call.parts.method.clone();

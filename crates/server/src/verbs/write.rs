@@ -25,6 +25,8 @@ const NAME_LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
 const NAME_PREFIX_MOST: usize = 58;
 
 pub(super) async fn create(mut request: Request<'_>) -> Result<Answer, Status> {
+    // Admission reads the caches: what the client wrote just before must be there.
+    request.door.registry.fresh().await?;
     let mut value = decode::body(&mut request)?;
     place(&request, &mut value)?;
     let generated = object::name(&value).is_empty()
