@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use evenkeel_api::clock::{Clock as _, SharedClock, SystemClock};
+use evenkeel_api::clock::{SharedClock, SystemClock};
 use evenkeel_server::listen::{self, SharedTls};
 use evenkeel_server::pki::{LeafSpec, Pki};
 use evenkeel_server::seal::Seal;
@@ -103,7 +103,10 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
             node.run(settings.clone(), Arc::clone(&door), pki, Arc::clone(&clock), stop.clone());
         Some(tokio::spawn(run))
     } else {
-        door.publish(address.ip(), address.port()).await?;
+        // Without a node no pod runs here, and an endpoint can't be a loopback address.
+        if !address.ip().is_loopback() && !address.ip().is_unspecified() {
+            door.publish(address.ip(), address.port()).await?;
+        }
         None
     };
     tracing::info!(%address, data = %data.display(), "ready");
