@@ -153,6 +153,8 @@ fn child(
 ) -> Result<std::convert::Infallible, Failure> {
     nix::unistd::setsid().map_err(|errno| Failure::system("start a session", errno.desc()))?;
     process::set_oom_score(&spec.process);
+    // The host's: what stands at that name inside is the container's to choose.
+    let null = process::open_null()?;
     sys::setns(
         target.as_fd(),
         libc::CLONE_NEWNET
@@ -170,7 +172,7 @@ fn child(
     }
     let user = &spec.container.user;
     process::own_stdio(&stdio, user);
-    process::connect_stdio(&stdio, spec.process.tty)?;
+    process::connect_stdio(&stdio, spec.process.tty, &null)?;
     drop((stdio, target));
     start::be_admitted(notes)?;
     Err(process::execute(&spec.process, user, filter))

@@ -442,5 +442,12 @@ fn mask(path: &Path) -> io::Result<()> {
         return Ok(());
     }
     let null = sys::open_tree(Path::new("/dev/null"), false)?;
+    // A volume over /dev may have put something else there (CVE-2025-31133).
+    if rustix::fs::fstat(&null)?.st_rdev != makedev(1, 3) {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "/dev/null is something else",
+        ));
+    }
     sys::move_mount(null.as_fd(), path)
 }

@@ -50,11 +50,11 @@ pub(super) fn run(request: &StartRequest, reply: &mut UnixStream) -> Result<(), 
     files::absent_ok(std::fs::remove_file(SOCKET))
         .and_then(|()| UnixListener::bind(SOCKET))
         .map_err(|error| Failure::system("listen for the runtime", error))
-        .and_then(|listener| {
+        .map(|listener| {
             // Whoever hears that the container started may read its log. One that can't be opened
             // (a full disk) does not keep a container from running.
             let log = Log::open(spec.log.clone()).unwrap_or_else(|_| Log::discard());
-            Ok((listener, log))
+            (listener, log)
         })
         .and_then(|(listener, log)| match launch(&spec) {
             Ok(running) => {
@@ -309,7 +309,7 @@ fn child(
     })?;
     send_note(notes, note::USER, &user);
     process::own_stdio(&stdio, &user);
-    process::connect_stdio(&stdio, spec.process.tty)?;
+    process::connect_stdio(&stdio, spec.process.tty, &process::open_null()?)?;
     drop(stdio);
     rootfs::protect(spec)?;
     if !early {
