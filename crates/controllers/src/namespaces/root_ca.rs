@@ -10,9 +10,8 @@ use evenkeel_client::{LoopContext, ObjectKey, Outcome, WorkQueue, errors, run_lo
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Api;
-use kube::api::{Patch, PatchParams, PostParams};
+use kube::api::PostParams;
 use parking_lot::Mutex;
-use serde_json::json;
 use tokio::sync::watch;
 
 use super::plan;
@@ -27,9 +26,10 @@ const TEXT: &str = "Contains a CA bundle that can be used to verify the kube-api
                     kubernetes.default.svc. No other usage is guaranteed across distributions of \
                     Kubernetes clusters.";
 
-/// What each namespace's config map says: `None` where there is none.
+/// The config map of each namespace that has one; without its contents where they are right.
 struct Published {
-    certificates: Mutex<HashMap<String, String>>,
+    certificate: String,
+    maps: Mutex<HashMap<String, Option<ConfigMap>>>,
     queue: Arc<WorkQueue<ObjectKey>>,
     listed: watch::Sender<bool>,
 }
@@ -37,16 +37,18 @@ struct Published {
 impl Published {
     fn put(&self, map: &ConfigMap) {
         let namespace = map.metadata.namespace.clone().unwrap_or_default();
-        let text = map.data.as_ref().and_then(|data| data.get(FIELD)).cloned();
-        let text = text.unwrap_or_default();
-        self.certificates.lock().insert(namespace.clone(), text);
+        let text = map.data.as_ref().and_then(|data| data.get(FIELD));
+        let wrong = text != Some(&self.certificate);
+        self.maps
+            .lock()
+            .insert(namespace.clone(), wrong.then(|| map.clone()));
         self.queue.add(ObjectKey::new("", namespace));
     }
 }
 
 impl Sink<ConfigMap> for Published {
     fn replace(&self, items: Vec<ConfigMap>, _: u64) {
-        let before = std::mem::take(&mut *self.certificates.lock());
+        let before = std::mem::take(&mut *self.maps.lock());
         for map in &items {
             self.put(map);
         }
@@ -61,7 +63,7 @@ impl Sink<ConfigMap> for Published {
             Event::Put(map) => self.put(&map),
             Event::Gone(map) => {
                 let namespace = map.metadata.namespace.unwrap_or_default();
-                self.certificates.lock().remove(&namespace);
+                self.maps.lock().remove(&namespace);
                 self.queue.add(ObjectKey::new("", namespace));
             }
         }
@@ -75,7 +77,8 @@ pub async fn run(context: LoopContext, certificate: String) {
     let queue = WorkQueue::new(context.metrics.of("root-ca-publisher"));
     let namespaces = context.views.of::<Namespace>();
     let published = Arc::new(Published {
-        certificates: Mutex::new(HashMap::new()),
+        certificate,
+        maps: Mutex::new(HashMap::new()),
         queue: Arc::clone(&queue),
         listed: watch::Sender::new(false),
     });
@@ -83,7 +86,7 @@ pub async fn run(context: LoopContext, certificate: String) {
         field_selector: Some(format!("metadata.name={NAME}")),
         ..Target::of::<ConfigMap>()
     };
-    let (client, sink) = (context.client.clone(), Arc::clone(&published));
+    let (client, sink) = (context.views.client().clone(), Arc::clone(&published));
     let following = reflect(client, target, sink, context.shutdown.clone());
     {
         let queue = Arc::clone(&queue);
@@ -92,7 +95,6 @@ pub async fn run(context: LoopContext, certificate: String) {
     let reconciler = Reconciler {
         context: context.clone(),
         published,
-        certificate,
     };
     let working = async {
         // The sender lives in the reconciler.
@@ -113,7 +115,6 @@ pub async fn run(context: LoopContext, certificate: String) {
 struct Reconciler {
     context: LoopContext,
     published: Arc<Published>,
-    certificate: String,
 }
 
 impl Reconciler {
@@ -123,32 +124,23 @@ impl Reconciler {
         if namespace.is_none_or(|namespace| plan::is_terminating(&namespace)) {
             return Ok(Outcome::Done);
         }
-        let found = self.published.certificates.lock().get(&key.name).cloned();
+        let found = self.published.maps.lock().get(&key.name).cloned();
         let api: Api<ConfigMap> = Api::namespaced(self.context.client.clone(), &key.name);
+        let params = PostParams::default();
         let written = match found {
-            Some(text) if text == self.certificate => return Ok(Outcome::Done),
-            Some(_) => {
-                let patch = json!({
-                    "metadata": {"annotations": {DESCRIPTION: TEXT}},
-                    "data": {FIELD: self.certificate},
-                });
-                api.patch(NAME, &PatchParams::default(), &Patch::Merge(&patch))
-                    .await
+            Some(None) => return Ok(Outcome::Done),
+            Some(Some(mut map)) => {
+                let data = map.data.get_or_insert_default();
+                data.insert(FIELD.to_owned(), self.published.certificate.clone());
+                let annotations = map.metadata.annotations.get_or_insert_default();
+                annotations.insert(DESCRIPTION.to_owned(), TEXT.to_owned());
+                api.replace(NAME, &params, &map).await
             }
-            None => {
-                api.create(&PostParams::default(), &self.map(&key.name))
-                    .await
-            }
+            None => api.create(&params, &self.map(&key.name)).await,
         };
         match written {
-            Ok(map) => {
-                let text = map
-                    .data
-                    .and_then(|mut data| data.remove(FIELD))
-                    .unwrap_or_default();
-                self.published.certificates.lock().insert(key.name, text);
-                Ok(Outcome::Done)
-            }
+            // The watch brings it back, and with it the note that it is right.
+            Ok(_) => Ok(Outcome::Done),
             Err(error)
                 if errors::is_namespace_terminating(&error)
                     || errors::is_not_found(&error)
@@ -170,7 +162,7 @@ impl Reconciler {
             },
             data: Some(BTreeMap::from([(
                 FIELD.to_owned(),
-                self.certificate.clone(),
+                self.published.certificate.clone(),
             )])),
             ..ConfigMap::default()
         }

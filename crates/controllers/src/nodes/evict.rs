@@ -11,7 +11,8 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Node, Pod, PodCondition, Taint, Toleration};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::Api;
-use kube::api::{DeleteParams, PostParams, Preconditions};
+use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
+use serde_json::json;
 
 use super::watchdog::{BY_NODE, by_node};
 use crate::error::ReconcileError;
@@ -184,18 +185,22 @@ pub(super) async fn mark(
     phase: Option<&str>,
 ) -> Result<bool, kube::Error> {
     let name = pod.metadata.name.as_deref().unwrap_or_default();
-    let mut fresh = pod.clone();
-    let status = fresh.status.get_or_insert_default();
-    let conditions = status.conditions.get_or_insert_with(Vec::new);
+    let status = pod.status.as_ref();
+    let mut conditions = status
+        .and_then(|status| status.conditions.clone())
+        .unwrap_or_default();
     conditions.retain(|item| item.type_ != condition.type_);
     conditions.push(condition);
+    let mut patch = json!({
+        // The list is written whole, so nobody may have changed it in between.
+        "metadata": {"uid": pod.metadata.uid, "resourceVersion": pod.metadata.resource_version},
+        "status": {"conditions": conditions},
+    });
     if let Some(phase) = phase {
-        status.phase = Some(phase.to_owned());
+        patch["status"]["phase"] = json!(phase);
     }
-    match api
-        .replace_subresource("status", name, &PostParams::default(), &fresh)
-        .await
-    {
+    let params = PatchParams::default();
+    match api.patch_status(name, &params, &Patch::Merge(&patch)).await {
         Ok(_) => Ok(true),
         Err(error) if errors::is_not_found(&error) => Ok(false),
         Err(error) => Err(error),
