@@ -38,11 +38,14 @@ impl Found {
     }
 }
 
+/// A condition's type, what is wrong (reason and message), and what it says if nothing is.
+type Row<'a> = (&'a str, Option<(&'a str, String)>, (&'a str, &'a str));
+
 /// The status that tells it.
 #[must_use]
 pub fn status(namespace: &Namespace, found: &Found, now: Timestamp) -> NamespaceStatus {
     let remaining: usize = found.remaining.values().sum();
-    let rows: [(&str, Option<(&str, String)>, (&str, &str)); 5] = [
+    let rows: [Row<'_>; 5] = [
         (
             "NamespaceDeletionDiscoveryFailure",
             found.discovery.as_ref().map(|why| {
