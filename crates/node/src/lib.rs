@@ -1,1 +1,30 @@
 //! The agent: pod lifecycle, probes, volumes, logs, streaming and status.
+//!
+//! What lives here: everything one machine does for its pods. [`Agent`] watches the pods bound to
+//! its node, gives each a worker ([`pod::worker`]) that brings the runtime in line with it, and
+//! reports what is. What to do is decided by pure functions ([`pod::plan`], [`pod::status`],
+//! [`spec`]); doing it is thin.
+//!
+//! What never lives here: scheduling, other nodes, the store. The agent speaks only the API, as
+//! `system:node:NAME`, and containers outlive it.
+
+pub mod agent;
+pub mod config;
+pub mod context;
+pub mod events;
+mod gc;
+mod logs;
+pub mod machine;
+pub mod objects;
+mod orphan;
+pub mod pod;
+pub mod probe;
+mod register;
+pub mod server;
+pub mod services;
+pub mod spec;
+pub mod view;
+pub mod volume;
+
+pub use agent::{Agent, run};
+pub use config::{NodeConfig, NodeError};

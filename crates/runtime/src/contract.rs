@@ -454,6 +454,15 @@ pub trait Runtime: Send + Sync + 'static {
     fn remove_sandbox<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<()>>;
     /// All sandboxes, ready or not.
     fn list_sandboxes(&self) -> BoxFuture<'_, Result<Vec<SandboxStatus>>>;
+    /// One sandbox. An implementation that can tell without listing all should.
+    fn sandbox_status<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<SandboxStatus>> {
+        Box::pin(async move {
+            let all = self.list_sandboxes().await?;
+            all.into_iter().find(|sandbox| sandbox.id == id).ok_or_else(|| {
+                RuntimeError::NotFound { kind: "sandbox", id: id.to_owned() }
+            })
+        })
+    }
 
     /// Prepares a container; answers its id.
     fn create_container<'a>(

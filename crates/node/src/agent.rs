@@ -1,0 +1,263 @@
+//! The agent as a whole: what runs, and how pods find their workers.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::Pod;
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, Event};
+use kube::{Api, ResourceExt};
+use parking_lot::Mutex;
+use tokio::sync::broadcast::error::RecvError;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+use tracing::{debug, info, warn};
+
+use crate::config::{NodeConfig, NodeError};
+use crate::context::Context;
+use crate::events::Recorder;
+use crate::machine::Machine;
+use crate::objects::Objects;
+use crate::pod::worker::{Mailbox, Worker};
+use crate::probe::Dialers;
+use crate::services::Services;
+use crate::spec::dns::DnsFacts;
+use crate::spec::service_env::ServiceFacts;
+use crate::view::{RuntimeView, Wakers};
+use crate::volume::token::Tokens;
+use crate::volume::{Gatherer, release};
+use crate::{gc, orphan, register};
+
+/// The runtime is listed anew this often, in case an event was lost.
+const RELIST: Duration = Duration::from_secs(90);
+/// Wait between tries to list the runtime at start.
+const RUNTIME_RETRY: Duration = Duration::from_secs(1);
+
+/// A node agent that has not started yet.
+#[derive(Debug)]
+pub struct Agent {
+    context: Arc<Context>,
+    writer: crate::events::Writer,
+}
+
+impl Agent {
+    /// Prepares an agent: directories are made, nothing is contacted.
+    ///
+    /// # Errors
+    /// When a directory can't be made.
+    pub fn new(config: NodeConfig) -> Result<Self, NodeError> {
+        for (dir, mode) in [
+            (config.root.join("pods"), 0o750),
+            (config.log_root.clone(), 0o755),
+        ] {
+            release::make_dir(&dir, mode).map_err(NodeError::Directory)?;
+        }
+        let machine = Machine::read();
+        let wakers = Arc::new(Wakers::default());
+        let (recorder, writer) = Recorder::new(
+            config.client.clone(),
+            Arc::clone(&config.clock),
+            config.name.clone(),
+        );
+        let objects = Arc::new(Objects::new(
+            config.client.clone(),
+            Arc::clone(&config.clock),
+        ));
+        let context = Context {
+            view: RuntimeView::new(Arc::clone(&config.runtime), Arc::clone(&wakers)),
+            wakers,
+            recorder,
+            services: Arc::new(Services::new(ServiceFacts {
+                name: "kubernetes".to_owned(),
+                cluster_ip: config.api_server_host.clone(),
+                ports: vec![(
+                    "https".to_owned(),
+                    i32::from(config.api_server_port),
+                    "TCP".to_owned(),
+                )],
+            })),
+            gatherer: Gatherer {
+                root: config.root.clone(),
+                objects: Arc::clone(&objects),
+                tokens: Tokens::new(config.client.clone(), Arc::clone(&config.clock)),
+            },
+            objects,
+            dns: DnsFacts {
+                cluster_dns: config.cluster_dns.clone(),
+                cluster_domain: config.cluster_domain.clone(),
+                host: machine.resolv_conf.clone(),
+            },
+            machine,
+            dialers: Dialers::new()?,
+            pulls: Mutex::default(),
+            pods: Mutex::default(),
+            config,
+        };
+        Ok(Self {
+            context: Arc::new(context),
+            writer,
+        })
+    }
+
+    /// What the agent's parts share; the node's API answers from it.
+    #[must_use]
+    pub fn context(&self) -> Arc<Context> {
+        Arc::clone(&self.context)
+    }
+
+    /// Works until `shutdown`. Containers are left running.
+    ///
+    /// # Errors
+    /// When the runtime can't be reached before the shutdown.
+    pub async fn run(self, shutdown: CancellationToken) -> Result<(), NodeError> {
+        let Self { context, writer } = self;
+        let mut tasks = vec![
+            spawn(writer.run()),
+            spawn(register::run(Arc::clone(&context))),
+            spawn({
+                let context = Arc::clone(&context);
+                async move { context.services.run(context.config.client.clone()).await }
+            }),
+        ];
+        // Events are subscribed to before the list, so that nothing falls between.
+        let events = context.config.runtime.events();
+        while let Err(error) = context.view.relist().await {
+            warn!(%error, "container runtime does not answer");
+            tokio::select! {
+                () = tokio::time::sleep(RUNTIME_RETRY) => {}
+                () = shutdown.cancelled() => return Err(error.into()),
+            }
+        }
+        tasks.push(spawn(follow_runtime(Arc::clone(&context), events)));
+        tasks.push(spawn(gc::run(Arc::clone(&context))));
+        tokio::select! {
+            () = follow_pods(Arc::clone(&context)) => {}
+            () = shutdown.cancelled() => {}
+        }
+        info!(
+            node = context.config.name,
+            "node agent ends; containers go on"
+        );
+        drop(tasks);
+        Ok(())
+    }
+}
+
+/// Runs a node agent until `shutdown`.
+///
+/// # Errors
+/// When it can't start.
+pub async fn run(config: NodeConfig, shutdown: CancellationToken) -> Result<(), NodeError> {
+    Agent::new(config)?.run(shutdown).await
+}
+
+fn spawn(work: impl Future<Output = ()> + Send + 'static) -> AbortOnDropHandle<()> {
+    AbortOnDropHandle::new(tokio::spawn(work))
+}
+
+async fn follow_runtime(
+    context: Arc<Context>,
+    mut events: tokio::sync::broadcast::Receiver<evenkeel_runtime::ContainerEvent>,
+) {
+    let mut relist = tokio::time::interval_at(tokio::time::Instant::now() + RELIST, RELIST);
+    loop {
+        let anew = tokio::select! {
+            event = events.recv() => match event {
+                Ok(event) => {
+                    if let Err(error) = context.view.refresh_container(&event.container_id).await {
+                        warn!(%error, container = event.container_id, "container not read");
+                    }
+                    false
+                }
+                Err(RecvError::Lagged(_)) => true,
+                Err(RecvError::Closed) => {
+                    relist.tick().await;
+                    true
+                }
+            },
+            _ = relist.tick() => true,
+        };
+        if anew && let Err(error) = context.view.relist().await {
+            warn!(%error, "container runtime does not answer");
+        }
+    }
+}
+
+struct Handle {
+    mailbox: Arc<Mailbox>,
+    task: AbortOnDropHandle<()>,
+}
+
+async fn follow_pods(context: Arc<Context>) {
+    let api: Api<Pod> = Api::all(context.config.client.clone());
+    let config = watcher::Config::default()
+        .fields(&format!("spec.nodeName={}", context.config.name))
+        .any_semantic();
+    let mut stream = watcher::watcher(api, config).default_backoff().boxed();
+    let mut workers: HashMap<String, Handle> = HashMap::new();
+    let mut listed: Option<HashMap<String, Arc<Pod>>> = None;
+    let mut first = true;
+    while let Some(event) = stream.next().await {
+        match event {
+            Ok(Event::Init) => listed = Some(HashMap::new()),
+            Ok(Event::InitApply(pod)) => {
+                let pod = Arc::new(pod);
+                if let (Some(listed), Some(uid)) = (&mut listed, pod.uid()) {
+                    listed.insert(uid, Arc::clone(&pod));
+                }
+                apply(&context, &mut workers, pod);
+            }
+            Ok(Event::InitDone) => {
+                let listed = listed.take().unwrap_or_default();
+                let gone: Vec<Arc<Pod>> = context
+                    .pods
+                    .lock()
+                    .iter()
+                    .filter(|(uid, _)| !listed.contains_key(*uid))
+                    .map(|(_, pod)| Arc::clone(pod))
+                    .collect();
+                for pod in gone {
+                    remove(&context, &workers, pod);
+                }
+                if std::mem::take(&mut first) {
+                    let known = listed.keys().cloned().collect();
+                    orphan::clean_up_all(&context, &known);
+                }
+            }
+            Ok(Event::Apply(pod)) => apply(&context, &mut workers, Arc::new(pod)),
+            Ok(Event::Delete(pod)) => remove(&context, &workers, Arc::new(pod)),
+            Err(error) => debug!(%error, "pod watch"),
+        }
+    }
+}
+
+fn apply(context: &Arc<Context>, workers: &mut HashMap<String, Handle>, pod: Arc<Pod>) {
+    let Some(uid) = pod.uid() else { return };
+    context.pods.lock().insert(uid.clone(), Arc::clone(&pod));
+    if let Some(handle) = workers.get(&uid)
+        && !handle.task.is_finished()
+    {
+        handle.mailbox.tell(pod, false);
+        return;
+    }
+    workers.retain(|_, handle| !handle.task.is_finished());
+    let mailbox = Arc::new(Mailbox::new(context.wakers.bell(&uid)));
+    let worker = Worker::new(Arc::clone(context), Arc::clone(&mailbox), pod);
+    let owner = Arc::clone(context);
+    let key = uid.clone();
+    let task = AbortOnDropHandle::new(tokio::spawn(async move {
+        worker.run().await;
+        owner.wakers.forget(&key);
+    }));
+    workers.insert(uid, Handle { mailbox, task });
+}
+
+fn remove(context: &Context, workers: &HashMap<String, Handle>, pod: Arc<Pod>) {
+    let Some(uid) = pod.uid() else { return };
+    context.pods.lock().remove(&uid);
+    if let Some(handle) = workers.get(&uid) {
+        handle.mailbox.tell(pod, true);
+    }
+}

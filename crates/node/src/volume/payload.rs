@@ -1,0 +1,352 @@
+//! What config map, secret, downward API and projected volumes contain.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use jiff::SignedDuration;
+use k8s_openapi::api::core::v1::{DownwardAPIVolumeFile, KeyToPath, Volume, VolumeProjection};
+
+use super::atomic::FileEntry;
+use super::token::Tokens;
+use crate::objects::Objects;
+use crate::pod::model::PodModel;
+use crate::spec::fields::{NodeFacts, field, resource};
+
+/// Mode of files when neither the volume nor the item says another.
+const DEFAULT_MODE: i32 = 0o644;
+
+/// Gathers contents through the API.
+#[derive(Debug)]
+pub struct Gatherer {
+    /// The agent's directory.
+    pub root: PathBuf,
+    /// Where config maps and secrets come from.
+    pub objects: Arc<Objects>,
+    /// Where service account tokens come from.
+    pub tokens: Tokens,
+}
+
+/// Directory name of the plugin that kubelet has for a volume's source, and whether its content
+/// must not reach a disk. `None` for sources that are not made of API objects.
+#[must_use]
+pub fn plugin(volume: &Volume) -> Option<(&'static str, bool)> {
+    if volume.config_map.is_some() {
+        Some(("configmap", false))
+    } else if volume.secret.is_some() {
+        Some(("secret", true))
+    } else if volume.projected.is_some() {
+        Some(("projected", true))
+    } else if volume.downward_api.is_some() {
+        Some(("downward-api", false))
+    } else {
+        None
+    }
+}
+
+/// Does the volume's content change with other objects?
+#[must_use]
+pub fn refreshable(volume: &Volume) -> bool {
+    plugin(volume).is_some()
+}
+
+type Files = Vec<FileEntry>;
+
+impl Gatherer {
+    /// The files of a volume.
+    ///
+    /// # Errors
+    /// In kubelet's words: what is missing.
+    pub async fn gather(
+        &self,
+        model: &PodModel,
+        facts: &NodeFacts,
+        volume: &Volume,
+        age: SignedDuration,
+    ) -> Result<Files, String> {
+        if let Some(source) = &volume.config_map {
+            let style = Style::new(source.default_mode, source.default_user)?;
+            let optional = source.optional == Some(true);
+            return self
+                .config_map(model, &source.name, &source.items, optional, style, age)
+                .await;
+        }
+        if let Some(source) = &volume.secret {
+            let style = Style::new(source.default_mode, source.default_user)?;
+            let optional = source.optional == Some(true);
+            let name = source.secret_name.as_deref().unwrap_or_default();
+            return self
+                .secret(model, name, &source.items, optional, style, age)
+                .await;
+        }
+        if let Some(source) = &volume.downward_api {
+            let style = Style::new(source.default_mode, source.default_user)?;
+            return downward(
+                model,
+                facts,
+                source.items.as_deref().unwrap_or_default(),
+                style,
+            );
+        }
+        if let Some(source) = &volume.projected {
+            let style = Style::new(source.default_mode, source.default_user)?;
+            let sources = source.sources.as_deref().unwrap_or_default();
+            let parts = futures::future::join_all(sources.iter().map(|projection| {
+                self.projection(model, facts, &volume.name, projection, style, age)
+            }))
+            .await;
+            let (mut files, mut errors) = (Vec::new(), Vec::new());
+            for part in parts {
+                match part {
+                    Ok(more) => files.extend(more),
+                    Err(error) => errors.push(error),
+                }
+            }
+            return match errors.as_slice() {
+                [] => Ok(files),
+                [one] => Err(one.clone()),
+                many => Err(format!("[{}]", many.join(", "))),
+            };
+        }
+        Err("no source".to_owned())
+    }
+
+    async fn projection(
+        &self,
+        model: &PodModel,
+        facts: &NodeFacts,
+        volume: &str,
+        projection: &VolumeProjection,
+        style: Style,
+        age: SignedDuration,
+    ) -> Result<Files, String> {
+        if let Some(source) = &projection.config_map {
+            let optional = source.optional == Some(true);
+            return self
+                .config_map(model, &source.name, &source.items, optional, style, age)
+                .await;
+        }
+        if let Some(source) = &projection.secret {
+            let optional = source.optional == Some(true);
+            return self
+                .secret(model, &source.name, &source.items, optional, style, age)
+                .await;
+        }
+        if let Some(source) = &projection.downward_api {
+            return downward(
+                model,
+                facts,
+                source.items.as_deref().unwrap_or_default(),
+                style,
+            );
+        }
+        if let Some(source) = &projection.service_account_token {
+            let token = self.tokens.token(model, volume, source).await?;
+            let fs_user = common_user(model);
+            let fs_group = model
+                .spec()
+                .and_then(|spec| spec.security_context.as_ref())
+                .and_then(|context| context.fs_group);
+            // With an owner or a group to give the file to, nobody else needs to read it.
+            let mode = if fs_user.is_some() || fs_group.is_some() {
+                0o600
+            } else {
+                style.mode
+            };
+            let user = source.user.map(uid).transpose()?.or(style.user).or(fs_user);
+            return Ok(vec![FileEntry {
+                path: source.path.clone(),
+                data: token.into_bytes(),
+                mode,
+                user,
+            }]);
+        }
+        let name = if projection.cluster_trust_bundle.is_some() {
+            "clusterTrustBundle"
+        } else if projection.pod_certificate.is_some() {
+            "podCertificate"
+        } else {
+            return Ok(Vec::new());
+        };
+        Err(format!(
+            "projected source {name} is not supported by this node"
+        ))
+    }
+
+    async fn config_map(
+        &self,
+        model: &PodModel,
+        name: &str,
+        items: &Option<Vec<KeyToPath>>,
+        optional: bool,
+        style: Style,
+        age: SignedDuration,
+    ) -> Result<Files, String> {
+        let namespace = model.namespace();
+        let found = self
+            .objects
+            .config_map(namespace, name, age)
+            .await
+            .map_err(|error| api_text(&error))?;
+        let Some(map) = found else {
+            return if optional {
+                Ok(Vec::new())
+            } else {
+                Err(format!("configmap \"{name}\" not found"))
+            };
+        };
+        let mut data: BTreeMap<&str, &[u8]> = BTreeMap::new();
+        for (key, value) in map.data.iter().flatten() {
+            data.insert(key, value.as_bytes());
+        }
+        for (key, value) in map.binary_data.iter().flatten() {
+            data.insert(key, &value.0);
+        }
+        pick(&data, items, optional, style, "configmap")
+    }
+
+    async fn secret(
+        &self,
+        model: &PodModel,
+        name: &str,
+        items: &Option<Vec<KeyToPath>>,
+        optional: bool,
+        style: Style,
+        age: SignedDuration,
+    ) -> Result<Files, String> {
+        let namespace = model.namespace();
+        let found = self
+            .objects
+            .secret(namespace, name, age)
+            .await
+            .map_err(|error| api_text(&error))?;
+        let Some(secret) = found else {
+            return if optional {
+                Ok(Vec::new())
+            } else {
+                Err(format!("secret \"{name}\" not found"))
+            };
+        };
+        let data: BTreeMap<&str, &[u8]> = secret
+            .data
+            .iter()
+            .flatten()
+            .map(|(key, value)| (key.as_str(), value.0.as_slice()))
+            .collect();
+        pick(&data, items, optional, style, "secret")
+    }
+}
+
+/// What the API said, without the client's frame around it.
+pub(crate) fn api_text(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => status.message.clone(),
+        other => other.to_string(),
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Style {
+    mode: u32,
+    user: Option<u32>,
+}
+
+impl Style {
+    fn new(mode: Option<i32>, user: Option<i64>) -> Result<Self, String> {
+        Ok(Self {
+            mode: bits(mode.unwrap_or(DEFAULT_MODE))?,
+            user: user.map(uid).transpose()?,
+        })
+    }
+}
+
+fn bits(mode: i32) -> Result<u32, String> {
+    u32::try_from(mode).map_err(|_| format!("invalid mode {mode}"))
+}
+
+fn uid(user: i64) -> Result<u32, String> {
+    u32::try_from(user).map_err(|_| format!("invalid user {user}"))
+}
+
+/// The user all containers of a pod run as, when the specification says so for each.
+fn common_user(model: &PodModel) -> Option<u32> {
+    let pod_user = model
+        .spec()
+        .and_then(|spec| spec.security_context.as_ref())
+        .and_then(|context| context.run_as_user);
+    let mut users = model.containers.iter().map(|container| {
+        let own = container.spec.security_context.as_ref();
+        own.and_then(|own| own.run_as_user).or(pod_user)
+    });
+    let first = users.next()??;
+    users
+        .all(|user| user == Some(first))
+        .then(|| u32::try_from(first).ok())
+        .flatten()
+}
+
+fn pick(
+    data: &BTreeMap<&str, &[u8]>,
+    items: &Option<Vec<KeyToPath>>,
+    optional: bool,
+    style: Style,
+    kind: &str,
+) -> Result<Files, String> {
+    let entry = |path: &str, value: &[u8], mode: u32, user: Option<u32>| FileEntry {
+        path: path.to_owned(),
+        data: value.to_vec(),
+        mode,
+        user,
+    };
+    let Some(items) = items.as_ref().filter(|items| !items.is_empty()) else {
+        return Ok(data
+            .iter()
+            .map(|(key, value)| entry(key, value, style.mode, style.user))
+            .collect());
+    };
+    let mut files = Vec::with_capacity(items.len());
+    for item in items {
+        match data.get(item.key.as_str()) {
+            Some(value) => {
+                let mode = item.mode.map(bits).transpose()?.unwrap_or(style.mode);
+                let user = item.user.map(uid).transpose()?.or(style.user);
+                files.push(entry(&item.path, value, mode, user));
+            }
+            None if optional => {}
+            None if kind == "configmap" => {
+                return Err(format!(
+                    "configmap references non-existent config key: {}",
+                    item.key
+                ));
+            }
+            None => return Err(format!("references non-existent secret key: {}", item.key)),
+        }
+    }
+    Ok(files)
+}
+
+fn downward(
+    model: &PodModel,
+    facts: &NodeFacts,
+    items: &[DownwardAPIVolumeFile],
+    style: Style,
+) -> Result<Files, String> {
+    items
+        .iter()
+        .map(|item| {
+            let text = if let Some(reference) = &item.field_ref {
+                field(model, facts, &reference.field_path).map_err(|error| error.to_string())?
+            } else if let Some(reference) = &item.resource_field_ref {
+                resource(model, facts, None, reference).map_err(|error| error.to_string())?
+            } else {
+                String::new()
+            };
+            Ok(FileEntry {
+                path: item.path.clone(),
+                data: text.into_bytes(),
+                mode: item.mode.map(bits).transpose()?.unwrap_or(style.mode),
+                user: item.user.map(uid).transpose()?.or(style.user),
+            })
+        })
+        .collect()
+}
