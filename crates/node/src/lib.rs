@@ -22,6 +22,7 @@ pub mod probe;
 mod register;
 pub mod services;
 pub mod spec;
+pub mod testing;
 pub mod view;
 pub mod volume;
 
