@@ -1,3 +1,60 @@
 //! The one binary: composition and flags, nothing else.
 
-fn main() {}
+mod config;
+mod kubeconfig;
+mod up;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser, Subcommand};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// The cloud native platform in one program.
+#[derive(Debug, Parser)]
+#[command(name = "evenkeel", version, about, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run server, loops and node in this process, in the foreground
+    Up(Box<config::UpArgs>),
+    /// Print the version
+    Version,
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let outcome = match cli.command {
+        Command::Up(args) => up::main(*args),
+        Command::Version => {
+            println!(
+                "evenkeel {} (Kubernetes API {})",
+                env!("CARGO_PKG_VERSION"),
+                evenkeel_server::describe::KUBERNETES_VERSION
+            );
+            Ok(())
+        }
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "evenkeel", &mut std::io::stdout());
+            Ok(())
+        }
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // One line: what failed, and why, down to the cause.
+            eprintln!("evenkeel: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

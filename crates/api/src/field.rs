@@ -128,13 +128,55 @@ impl fmt::Display for FieldError {
     }
 }
 
-/// Renders a bad value as Go's `%#v`-like form that Kubernetes prints.
+/// Renders a bad value as the reference does: scalars plainly, text quoted as Go's `%q`, and
+/// everything else as Go's JSON encoder writes it.
 fn shown(value: &Value) -> String {
     match value {
-        Value::Null => "null".to_owned(),
-        Value::String(text) => format!("{text:?}"),
+        Value::String(text) => quoted(text),
+        Value::Array(_) | Value::Object(_) => escape_html(&value.to_string()),
         other => other.to_string(),
     }
+}
+
+/// Go's JSON encoder escapes what could end a script element.
+fn escape_html(json: &str) -> String {
+    let mut out = String::with_capacity(json.len());
+    for c in json.chars() {
+        match c {
+            '<' => out.push_str("\\u003c"),
+            '>' => out.push_str("\\u003e"),
+            '&' => out.push_str("\\u0026"),
+            other => out.push(other),
+        }
+    }
+    out
+}
+
+/// Quotes text as Go's `strconv.Quote` does.
+#[must_use]
+pub fn quoted(text: &str) -> String {
+    use std::fmt::Write as _;
+    let mut out = String::with_capacity(text.len() + 2);
+    out.push('"');
+    for c in text.chars() {
+        let written = match c {
+            '"' => out.write_str("\\\""),
+            '\\' => out.write_str("\\\\"),
+            '\n' => out.write_str("\\n"),
+            '\r' => out.write_str("\\r"),
+            '\t' => out.write_str("\\t"),
+            '\u{7}' => out.write_str("\\a"),
+            '\u{8}' => out.write_str("\\b"),
+            '\u{b}' => out.write_str("\\v"),
+            '\u{c}' => out.write_str("\\f"),
+            c if (c as u32) < 0x20 || c == '\u{7f}' => write!(out, "\\x{:02x}", c as u32),
+            c if c.is_control() || c == '\u{feff}' => write!(out, "\\u{:04x}", c as u32),
+            c => out.write_char(c),
+        };
+        debug_assert!(written.is_ok(), "writing to a string does not fail");
+    }
+    out.push('"');
+    out
 }
 
 impl FieldError {
@@ -182,15 +224,14 @@ impl FieldError {
         Self::with_value(Kind::TypeInvalid, path, &value.into(), detail)
     }
 
-    /// A value is none of the allowed ones.
+    /// A value is none of the allowed ones, which are listed in the order given.
     #[must_use]
     pub fn not_supported(path: &Path, value: impl Into<Value>, allowed: &[&str]) -> Self {
-        let mut sorted: Vec<String> = allowed.iter().map(|item| format!("{item:?}")).collect();
-        sorted.sort();
-        let detail = if sorted.is_empty() {
+        let allowed: Vec<String> = allowed.iter().map(|item| quoted(item)).collect();
+        let detail = if allowed.is_empty() {
             String::new()
         } else {
-            format!("supported values: {}", sorted.join(", "))
+            format!("supported values: {}", allowed.join(", "))
         };
         Self::with_value(Kind::NotSupported, path, &value.into(), &detail)
     }
@@ -216,11 +257,41 @@ impl FieldError {
     /// A text is longer than `max` bytes.
     #[must_use]
     pub fn too_long(path: &Path, max: usize) -> Self {
+        let bytes = if max == 1 { "byte" } else { "bytes" };
         Self::bare(
             Kind::TooLong,
             path,
-            &format!("may not be more than {max} bytes"),
+            &format!("may not be more than {max} {bytes}"),
         )
+    }
+
+    /// A value does not hold, and is shown as `text` because its form in the reference is not
+    /// that of the object (Go's names of internal fields, or a redaction).
+    #[must_use]
+    pub fn invalid_shown(path: &Path, text: &str, detail: &str) -> Self {
+        Self::bare(Kind::Invalid, path, &format!("{text}: {detail}"))
+    }
+
+    /// Like [`Self::invalid_shown`], for a value that stands twice.
+    #[must_use]
+    pub fn duplicate_shown(path: &Path, text: &str) -> Self {
+        Self::bare(Kind::Duplicate, path, text)
+    }
+
+    /// Like [`Self::invalid_shown`], for a value that is none of the allowed ones.
+    #[must_use]
+    pub fn not_supported_shown(path: &Path, text: &str, allowed: &[&str]) -> Self {
+        let allowed: Vec<String> = allowed.iter().map(|item| quoted(item)).collect();
+        let detail = format!("{text}: supported values: {}", allowed.join(", "));
+        Self::bare(Kind::NotSupported, path, &detail)
+    }
+
+    /// The same error with a detail added.
+    #[must_use]
+    pub fn with_detail(mut self, detail: &str) -> Self {
+        self.body.push_str(": ");
+        self.body.push_str(detail);
+        self
     }
 
     /// A list or map has more than `max` items.

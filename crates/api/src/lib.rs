@@ -16,6 +16,7 @@ pub mod row;
 pub mod schema;
 pub mod selector;
 pub mod status;
+pub mod validation;
 
 pub use clock::Clock;
 pub use field::{ErrorList, FieldError, Path};

@@ -24,9 +24,16 @@ const LABEL_VALUE_TEXT: &str = "a valid label must be an empty string or consist
      character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is \
      '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')";
 
+/// The reference counts bytes, and says "characters" for DNS names and "bytes" for labels.
 fn too_long(max: usize) -> String {
+    format!("must be no more than {max} characters")
+}
+
+fn too_many_bytes(max: usize) -> String {
     format!("must be no more than {max} bytes")
 }
+
+const NO_DOTS: &str = "must not contain dots";
 
 fn label_shape(text: &str) -> bool {
     let bytes = text.as_bytes();
@@ -45,7 +52,8 @@ pub fn dns1123_label(text: &str) -> Vec<String> {
         wrong.push(too_long(LABEL_MAX));
     }
     if !label_shape(text) {
-        wrong.push(LABEL_TEXT.to_owned());
+        let dotted = text.split('.').all(label_shape);
+        wrong.push(if dotted { NO_DOTS } else { LABEL_TEXT }.to_owned());
     }
     wrong
 }
@@ -109,7 +117,7 @@ pub fn qualified_name(text: &str) -> Vec<String> {
         (Some(prefix), Some(name), None) => (Some(prefix), name),
         _ => {
             return vec![
-                "a qualified name must consist of alphanumeric characters, '-', '_' or '.', and \
+                "a valid label key must consist of alphanumeric characters, '-', '_' or '.', and \
                  must start and end with an alphanumeric character (e.g. 'MyName',  or \
                  'my.name',  or '123-abc', regex used for validation is \
                  '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]') with an optional DNS subdomain \
@@ -122,17 +130,18 @@ pub fn qualified_name(text: &str) -> Vec<String> {
         if prefix.is_empty() {
             wrong.push("prefix part must be non-empty".to_owned());
         } else {
-            wrong.extend(
-                dns1123_subdomain(prefix)
-                    .into_iter()
-                    .map(|t| format!("prefix part {t}")),
-            );
+            if prefix.len() > SUBDOMAIN_MAX {
+                wrong.push(format!("prefix part {}", too_many_bytes(SUBDOMAIN_MAX)));
+            }
+            if !prefix.split('.').all(label_shape) {
+                wrong.push(format!("prefix part {SUBDOMAIN_TEXT}"));
+            }
         }
     }
     if name.is_empty() {
         wrong.push("name part must be non-empty".to_owned());
     } else if name.len() > LABEL_MAX {
-        wrong.push(format!("name part {}", too_long(LABEL_MAX)));
+        wrong.push(format!("name part {}", too_many_bytes(LABEL_MAX)));
     }
     if !name_part_shape(name) {
         wrong.push(QUALIFIED_TEXT.to_owned());
@@ -145,7 +154,7 @@ pub fn qualified_name(text: &str) -> Vec<String> {
 pub fn label_value(text: &str) -> Vec<String> {
     let mut wrong = Vec::new();
     if text.len() > LABEL_MAX {
-        wrong.push(too_long(LABEL_MAX));
+        wrong.push(too_many_bytes(LABEL_MAX));
     }
     if !text.is_empty() && !name_part_shape(text) {
         wrong.push(LABEL_VALUE_TEXT.to_owned());

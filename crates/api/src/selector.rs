@@ -333,7 +333,9 @@ impl<'a> Parser<'a> {
                     }
                 }
                 "" => {
-                    return Err(self.fail("found 'end of string', expected: ',', ')' or identifier"));
+                    return Err(
+                        self.fail("found 'end of string', expected: ',', ')' or identifier")
+                    );
                 }
                 value => values.push(value.to_owned()),
             }

@@ -1,1 +1,19 @@
 //! Workloads, endpoints, identity and lifecycle: the loops that make declared state true.
+//!
+//! Each module is one loop: `plan` is pure (what is wanted, what is there → what to do), `apply`
+//! carries it out, and killing it between any two steps loses and doubles nothing. What never
+//! lives here: a loop that reads the store, a timer where a watch can tell, a decision inside
+//! `apply`.
+
+pub mod all;
+pub mod claim;
+pub mod deployment;
+pub mod endpoints;
+pub mod error;
+pub mod pods;
+pub mod replicaset;
+#[cfg(test)]
+mod testing;
+
+pub use all::{Composition, Loop, all};
+pub use error::ReconcileError;

@@ -20,6 +20,7 @@ mod orphan;
 pub mod pod;
 pub mod probe;
 mod register;
+pub mod server;
 pub mod services;
 pub mod spec;
 pub mod testing;

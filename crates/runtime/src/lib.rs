@@ -7,6 +7,21 @@
 //! What never lives here: pods, the API, networking policy. The runtime is told what to run; it
 //! does not know why.
 
+mod caps;
+mod cgroup;
+mod clock;
 pub mod contract;
+mod embedded;
+mod files;
+mod image;
+mod seccomp;
+mod shim;
+mod sys;
+pub mod testing;
+mod wire;
 
 pub use contract::*;
+pub use embedded::{EmbeddedOptions, EmbeddedRuntime, cleanup};
+pub use image::reference::Reference as ImageReference;
+pub use image::{ImageOptions, ImageStore};
+pub use shim::helper_main;

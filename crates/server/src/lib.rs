@@ -1,1 +1,26 @@
-//! The one door: TLS, authentication, authorization, admission, registry, watch cache, discovery and OpenAPI.
+//! The one door: TLS, authentication, authorization, admission, registry, watch cache, discovery
+//! and OpenAPI.
+//!
+//! Every read and write of cluster state comes through [`Door::handle`], in-process loops
+//! included. The order is fixed: authenticate, authorize, decode, admit, strategy, store; only the
+//! pipeline can make an [`pipeline::Authorized`] request, so skipping a step does not compile.
+//! What never lives here: loops, containers, anything that acts on the world.
+
+pub mod admission;
+pub mod auth;
+mod bootstrap;
+pub mod cache;
+pub mod describe;
+pub mod door;
+pub mod http;
+pub mod listen;
+pub mod metrics;
+pub mod object;
+pub mod pipeline;
+pub mod pki;
+pub mod registry;
+pub mod seal;
+mod verbs;
+
+pub use auth::Identity;
+pub use door::{Door, DoorOptions};

@@ -11,6 +11,10 @@ use k8s_openapi::api::discovery::v1 as discovery;
 use k8s_openapi::api::policy::v1 as policy;
 use k8s_openapi::api::rbac::v1 as rbac;
 
+use super::{
+    autoscaling as scaling, columns, config, endpoints, event, namespace, node, pod, rbac as roles,
+    reviews, service, workloads,
+};
 use crate::names;
 use crate::row::{ResourceDef, Subresource as Sub};
 
@@ -24,33 +28,68 @@ pub fn rows() -> Vec<ResourceDef> {
             .in_all()
             .with(&[Sub::Status])
             .scalable()
-            .generations(),
+            .generations()
+            .strategy(workloads::Deployments)
+            .columns(columns::deployment()),
         ResourceDef::of::<apps::ReplicaSet>()
             .short("rs")
             .in_all()
             .with(&[Sub::Status])
             .scalable()
             .generations()
-            .selectable("status.replicas"),
+            .selectable("status.replicas")
+            .strategy(workloads::ReplicaSets)
+            .columns(columns::replica_set()),
         ResourceDef::of::<autoscaling::HorizontalPodAutoscaler>()
             .short("hpa")
             .in_all()
-            .with(&[Sub::Status]),
-        ResourceDef::of::<autoscaling_v1::Scale>().body_only(),
+            .with(&[Sub::Status])
+            .columns(columns::autoscaler())
+            .strategy(scaling::Autoscalers),
+        ResourceDef::of::<autoscaling_v1::Scale>()
+            .body_only()
+            .strategy(scaling::Scales),
         ResourceDef::of::<policy::Eviction>().body_only(),
-        ResourceDef::of::<coordination::Lease>(),
-        ResourceDef::of::<discovery::EndpointSlice>().generations(),
-        ResourceDef::of::<authentication::TokenReview>().answered(),
+        ResourceDef::of::<coordination::Lease>()
+            .columns(columns::lease())
+            .strategy(endpoints::Leases),
+        ResourceDef::of::<discovery::EndpointSlice>()
+            .generations()
+            .columns(columns::endpoint_slice())
+            .strategy(endpoints::EndpointSlices),
+        ResourceDef::of::<authentication::TokenReview>()
+            .answered()
+            .strategy(reviews::TokenReviews),
         ResourceDef::of::<authentication::SelfSubjectReview>().answered(),
-        ResourceDef::of::<authentication::TokenRequest>().body_only(),
-        ResourceDef::of::<authorization::SubjectAccessReview>().answered(),
-        ResourceDef::of::<authorization::LocalSubjectAccessReview>().answered(),
-        ResourceDef::of::<authorization::SelfSubjectAccessReview>().answered(),
+        ResourceDef::of::<authentication::TokenRequest>()
+            .body_only()
+            .strategy(reviews::TokenRequests),
+        ResourceDef::of::<authorization::SubjectAccessReview>()
+            .answered()
+            .strategy(reviews::AccessReviews::Subject),
+        ResourceDef::of::<authorization::LocalSubjectAccessReview>()
+            .answered()
+            .strategy(reviews::AccessReviews::Local),
+        ResourceDef::of::<authorization::SelfSubjectAccessReview>()
+            .answered()
+            .strategy(reviews::AccessReviews::Own),
         ResourceDef::of::<authorization::SelfSubjectRulesReview>().answered(),
-        ResourceDef::of::<rbac::ClusterRole>().named(names::path_segment),
-        ResourceDef::of::<rbac::ClusterRoleBinding>().named(names::path_segment),
-        ResourceDef::of::<rbac::Role>().named(names::path_segment),
-        ResourceDef::of::<rbac::RoleBinding>().named(names::path_segment),
+        ResourceDef::of::<rbac::ClusterRole>()
+            .named(names::path_segment)
+            .columns(columns::role())
+            .strategy(roles::Roles { namespaced: false }),
+        ResourceDef::of::<rbac::ClusterRoleBinding>()
+            .named(names::path_segment)
+            .columns(columns::binding())
+            .strategy(roles::Bindings { namespaced: false }),
+        ResourceDef::of::<rbac::Role>()
+            .named(names::path_segment)
+            .columns(columns::role())
+            .strategy(roles::Roles { namespaced: true }),
+        ResourceDef::of::<rbac::RoleBinding>()
+            .named(names::path_segment)
+            .columns(columns::binding())
+            .strategy(roles::Bindings { namespaced: true }),
     ]);
     rows
 }
@@ -61,11 +100,15 @@ fn core_rows() -> Vec<ResourceDef> {
             .short("ns")
             .with(&[Sub::Finalize, Sub::Status])
             .named(names::dns1123_label)
-            .selectable("status.phase"),
+            .selectable("status.phase")
+            .strategy(namespace::Namespaces)
+            .columns(columns::namespace()),
         ResourceDef::of::<core::Node>()
             .short("no")
             .with(&[Sub::Status, Sub::Proxy])
-            .selectable_or("spec.unschedulable", "false"),
+            .selectable_or("spec.unschedulable", "false")
+            .strategy(node::Nodes)
+            .columns(columns::node()),
         ResourceDef::of::<core::Pod>()
             .short("po")
             .in_all()
@@ -88,23 +131,42 @@ fn core_rows() -> Vec<ResourceDef> {
             .selectable_or("spec.hostNetwork", "false")
             .selectable("status.phase")
             .selectable("status.podIP")
-            .selectable("status.nominatedNodeName"),
-        ResourceDef::of::<core::Binding>().answered(),
+            .selectable("status.nominatedNodeName")
+            .strategy(pod::Pods)
+            .columns(pod::columns()),
+        ResourceDef::of::<core::Binding>()
+            .answered()
+            .strategy(reviews::PodBindings),
         ResourceDef::of::<core::Service>()
             .short("svc")
             .in_all()
             .with(&[Sub::Proxy, Sub::Status])
             .named(names::dns1035_label)
             .selectable("spec.clusterIP")
-            .selectable("spec.type"),
-        ResourceDef::of::<core::Endpoints>().short("ep"),
-        ResourceDef::of::<core::ConfigMap>().short("cm"),
-        ResourceDef::of::<core::Secret>().selectable("type"),
+            .selectable("spec.type")
+            .strategy(service::Services)
+            .columns(columns::service()),
+        ResourceDef::of::<core::Endpoints>()
+            .short("ep")
+            .columns(columns::endpoints())
+            .strategy(endpoints::Endpoints),
+        ResourceDef::of::<core::ConfigMap>()
+            .short("cm")
+            .strategy(config::ConfigMaps)
+            .columns(columns::config_map()),
+        ResourceDef::of::<core::Secret>()
+            .selectable("type")
+            .strategy(config::Secrets)
+            .columns(columns::secret()),
         ResourceDef::of::<core::ServiceAccount>()
             .short("sa")
-            .with(&[Sub::Token]),
+            .with(&[Sub::Token])
+            .columns(columns::service_account()),
         ResourceDef::of::<core::Event>()
             .short("ev")
+            .named(names::path_segment)
+            .columns(columns::event())
+            .strategy(event::Events)
             .selectable("involvedObject.kind")
             .selectable("involvedObject.namespace")
             .selectable("involvedObject.name")

@@ -1,0 +1,190 @@
+//! Settings of `evenkeel up`: flags before environment before the config file before defaults.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use clap::{Args, ValueEnum};
+use ipnet::Ipv4Net;
+use serde::Deserialize;
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum LogFormat {
+    /// For people
+    Text,
+    /// For programs, one object a line
+    Json,
+}
+
+/// Flags of `evenkeel up`; the config file has the same names.
+#[derive(Debug, Clone, Default, Args, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub(crate) struct UpArgs {
+    /// Read settings from a YAML file whose keys are these flags' names
+    #[arg(long, env = "EVENKEEL_CONFIG", value_name = "FILE")]
+    #[serde(skip)]
+    pub(crate) config: Option<PathBuf>,
+
+    /// Where everything is kept [default: /var/lib/evenkeel]
+    #[arg(long, env = "EVENKEEL_DATA_DIR", value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+
+    /// Address of the API server [default: 127.0.0.1:6443]
+    #[arg(long, env = "EVENKEEL_LISTEN", value_name = "ADDRESS:PORT")]
+    pub(crate) listen: Option<SocketAddr>,
+
+    /// Write the administrator's kubeconfig here as well (it is always in DATA-DIR/kubeconfig)
+    #[arg(long, env = "EVENKEEL_WRITE_KUBECONFIG", value_name = "PATH")]
+    pub(crate) write_kubeconfig: Option<PathBuf>,
+
+    /// Run the control plane alone
+    #[arg(long, env = "EVENKEEL_NO_NODE", num_args = 0..=1, default_missing_value = "true")]
+    pub(crate) no_node: Option<bool>,
+
+    /// Name of this node [default: the host name]
+    #[arg(long, env = "EVENKEEL_NODE_NAME", value_name = "NAME")]
+    pub(crate) node_name: Option<String>,
+
+    /// Pod addresses are taken from here, a /24 for each node [default: 10.244.0.0/16]
+    #[arg(long, env = "EVENKEEL_CLUSTER_CIDR", value_name = "CIDR")]
+    pub(crate) cluster_cidr: Option<Ipv4Net>,
+
+    /// Service addresses are taken from here [default: 10.96.0.0/16]
+    #[arg(long, env = "EVENKEEL_SERVICE_CIDR", value_name = "CIDR")]
+    pub(crate) service_cidr: Option<Ipv4Net>,
+
+    /// Port of the node's own API; 0 takes any that is free [default: 10250]
+    #[arg(long, env = "EVENKEEL_NODE_PORT", value_name = "PORT")]
+    pub(crate) node_port: Option<u16>,
+
+    /// Pull images of a registry from another place: HOST=URL (may be repeated)
+    #[arg(long, env = "EVENKEEL_REGISTRY_MIRROR", value_name = "HOST=URL", value_delimiter = ',')]
+    pub(crate) registry_mirror: Option<Vec<String>>,
+
+    /// How log lines look [default: text]
+    #[arg(long, env = "EVENKEEL_LOG_FORMAT", value_enum)]
+    pub(crate) log_format: Option<LogFormat>,
+
+    /// What is logged, as `level` or `module=level,…` [default: info]
+    #[arg(long, env = "EVENKEEL_LOG", value_name = "FILTER")]
+    pub(crate) log: Option<String>,
+}
+
+/// Settings with every gap filled.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    pub(crate) data_dir: PathBuf,
+    pub(crate) listen: SocketAddr,
+    pub(crate) write_kubeconfig: Option<PathBuf>,
+    pub(crate) node: bool,
+    pub(crate) node_name: String,
+    pub(crate) cluster_cidr: Ipv4Net,
+    pub(crate) service_cidr: Ipv4Net,
+    pub(crate) node_port: u16,
+    pub(crate) registry_mirrors: Vec<(String, String)>,
+    pub(crate) log_format: LogFormat,
+    pub(crate) log: String,
+}
+
+/// The name of this machine, in the form that a node's name must have.
+fn host_name() -> String {
+    let name = rustix::system::uname().nodename().to_string_lossy().to_lowercase();
+    let good: String =
+        name.chars().map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' }).collect();
+    let good = good.trim_matches(|c| c == '-' || c == '.');
+    if good.is_empty() { "node".to_owned() } else { good.to_owned() }
+}
+
+impl UpArgs {
+    /// Fills gaps from the config file and from defaults.
+    ///
+    /// # Errors
+    /// The file can't be read, or has an unknown or wrong setting.
+    pub(crate) fn settle(self) -> anyhow::Result<Settings> {
+        let file = match &self.config {
+            Some(path) => {
+                let text = std::fs::read_to_string(path)
+                    .with_context(|| format!("config file {}", path.display()))?;
+                serde_saphyr::from_str::<Self>(&text)
+                    .with_context(|| format!("config file {}", path.display()))?
+            }
+            None => Self::default(),
+        };
+        let cidr = |text: &str| text.parse::<Ipv4Net>().context("built-in network");
+        let mirrors = self.registry_mirror.or(file.registry_mirror).unwrap_or_default();
+        let registry_mirrors = mirrors
+            .iter()
+            .map(|mirror| {
+                mirror
+                    .split_once('=')
+                    .map(|(host, url)| (host.to_owned(), url.to_owned()))
+                    .with_context(|| format!("--registry-mirror {mirror}: expected HOST=URL"))
+            })
+            .collect::<anyhow::Result<_>>()?;
+        let settings = Settings {
+            data_dir: self
+                .data_dir
+                .or(file.data_dir)
+                .unwrap_or_else(|| PathBuf::from("/var/lib/evenkeel")),
+            listen: self
+                .listen
+                .or(file.listen)
+                .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 6443))),
+            write_kubeconfig: self.write_kubeconfig.or(file.write_kubeconfig),
+            node: !self.no_node.or(file.no_node).unwrap_or(false),
+            node_name: self.node_name.or(file.node_name).unwrap_or_else(host_name),
+            cluster_cidr: self.cluster_cidr.or(file.cluster_cidr).map_or_else(|| cidr("10.244.0.0/16"), Ok)?,
+            service_cidr: self.service_cidr.or(file.service_cidr).map_or_else(|| cidr("10.96.0.0/16"), Ok)?,
+            node_port: self.node_port.or(file.node_port).unwrap_or(10250),
+            registry_mirrors,
+            log_format: self.log_format.or(file.log_format).unwrap_or(LogFormat::Text),
+            log: self.log.or(file.log).unwrap_or_else(|| "info".to_owned()),
+        };
+        settings.check()?;
+        Ok(settings)
+    }
+}
+
+impl Settings {
+    fn check(&self) -> anyhow::Result<()> {
+        let wrong = evenkeel_api::names::dns1123_subdomain(&self.node_name);
+        anyhow::ensure!(wrong.is_empty(), "--node-name {:?}: {}", self.node_name, wrong.join("; "));
+        anyhow::ensure!(
+            self.cluster_cidr.prefix_len() <= 24,
+            "--cluster-cidr {}: each node takes a /24, so it must be /24 or larger",
+            self.cluster_cidr
+        );
+        anyhow::ensure!(
+            self.service_cidr.prefix_len() <= 26,
+            "--service-cidr {}: it must be /26 or larger",
+            self.service_cidr
+        );
+        let apart = !self.cluster_cidr.contains(&self.service_cidr)
+            && !self.service_cidr.contains(&self.cluster_cidr);
+        anyhow::ensure!(
+            apart,
+            "--cluster-cidr {} and --service-cidr {} overlap",
+            self.cluster_cidr,
+            self.service_cidr
+        );
+        Ok(())
+    }
+
+    /// The `n`th address of the service network.
+    pub(crate) fn service_address(&self, n: u32) -> std::net::Ipv4Addr {
+        std::net::Ipv4Addr::from(u32::from(self.service_cidr.network()).saturating_add(n))
+    }
+
+    /// A short name for this data directory, for kernel objects that must not collide when
+    /// several instances run on one machine: a hash of the path.
+    pub(crate) fn instance(&self) -> String {
+        let path = self.data_dir.to_string_lossy();
+        // FNV-1a (64 bits): stable between builds, which the standard hasher is not.
+        let hash = path.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        format!("{:06x}", hash & 0x00ff_ffff)
+    }
+}

@@ -1,0 +1,204 @@
+//! `evenkeel up`: opens the store, the door, the loops and the node, in that order, and closes
+//! them in the opposite one.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use evenkeel_api::clock::{Clock as _, SharedClock, SystemClock};
+use evenkeel_server::listen::{self, SharedTls};
+use evenkeel_server::pki::{LeafSpec, Pki};
+use evenkeel_server::seal::Seal;
+use evenkeel_server::{Door, DoorOptions};
+use evenkeel_store::Store;
+use evenkeel_store::embedded::{EmbeddedOptions, EmbeddedStore};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{LogFormat, Settings, UpArgs};
+use crate::kubeconfig;
+
+/// History is kept this long, as by the reference with etcd.
+const HISTORY: Duration = Duration::from_secs(300);
+/// Events are kept this long.
+const EVENTS: Duration = Duration::from_secs(3600);
+/// Certificates are looked at this often.
+const CERTIFICATES: Duration = Duration::from_secs(12 * 3600);
+
+pub(crate) fn main(args: UpArgs) -> anyhow::Result<()> {
+    let settings = args.settle()?;
+    logging(&settings)?;
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("can't start threads")?
+        .block_on(run(settings))
+}
+
+fn logging(settings: &Settings) -> anyhow::Result<()> {
+    let filter = tracing_subscriber::EnvFilter::try_new(&settings.log)
+        .with_context(|| format!("--log {:?}", settings.log))?;
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match settings.log_format {
+        LogFormat::Text => lines.with_target(false).init(),
+        LogFormat::Json => lines.json().init(),
+    }
+    Ok(())
+}
+
+async fn run(settings: Settings) -> anyhow::Result<()> {
+    let clock: SharedClock = Arc::new(SystemClock);
+    let data = &settings.data_dir;
+    std::fs::create_dir_all(data)
+        .with_context(|| format!("can't use data directory {}", data.display()))?;
+    // The socket first: a port that is taken should be told before anything is touched.
+    let listener = listen::bind(settings.listen).await.with_context(|| {
+        format!("can't listen on {}; choose another address with --listen", settings.listen)
+    })?;
+    let address = listener.local_addr().context("the socket has no address")?;
+    let store = EmbeddedStore::open(&data.join("store"), EmbeddedOptions::default())
+        .with_context(|| format!("can't open the store in {}", data.display()))?;
+    let store = Arc::new(store);
+    let pki = Arc::new(Pki::open(&data.join("pki"), clock.now()).context("certificates")?);
+    let seal = Arc::new(Seal::open(&data.join("pki").join("encryption.key"))?);
+    let issuer = format!("https://kubernetes.default.svc.cluster.local");
+    let (door, mut follower) = Door::open(DoorOptions {
+        store: Arc::clone(&store) as Arc<dyn Store>,
+        pki: Arc::clone(&pki),
+        seal,
+        clock: Arc::clone(&clock),
+        service_cidr: settings.service_cidr,
+        issuer,
+    })
+    .await
+    .context("can't open the API server")?;
+
+    let tls = listen::shared_tls(server_tls(&pki, &settings, address, &clock)?);
+    write_kubeconfig(&pki, &settings, address, &clock)?;
+    let stop = CancellationToken::new();
+    let serving = tokio::spawn(listen::serve(
+        Arc::clone(&door),
+        listener,
+        Arc::clone(&tls),
+        stop.clone(),
+    ));
+    tokio::spawn(Arc::clone(&door).compact_by_age(HISTORY));
+    tokio::spawn(Arc::clone(&door).expire_events(EVENTS));
+    tokio::spawn(renew(Arc::clone(&pki), settings.clone(), address, Arc::clone(&clock), tls));
+    tracing::info!(%address, data = %data.display(), "ready");
+    notify(&[sd_notify::NotifyState::Ready]);
+
+    let mut terminate = signal(SignalKind::terminate()).context("signals")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("signals")?;
+    let failed = tokio::select! {
+        _ = terminate.recv() => None,
+        _ = interrupt.recv() => None,
+        ended = &mut follower => Some(ended),
+    };
+    notify(&[sd_notify::NotifyState::Stopping]);
+    tracing::info!("stopping; containers go on running");
+    stop.cancel();
+    serving.await.context("the server ended badly")?;
+    store.close();
+    match failed {
+        None => Ok(()),
+        Some(Ok(error)) => Err(anyhow::Error::new(error).context("the store failed while serving")),
+        Some(Err(error)) => Err(anyhow::Error::new(error).context("the cache ended badly")),
+    }
+}
+
+/// Tells systemd, when it asked to be told.
+fn notify(states: &[sd_notify::NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::debug!(%error, "the service manager can't be told");
+    }
+}
+
+fn server_tls(
+    pki: &Pki,
+    settings: &Settings,
+    address: SocketAddr,
+    clock: &SharedClock,
+) -> anyhow::Result<rustls::ServerConfig> {
+    let mut addresses: Vec<IpAddr> = vec![
+        IpAddr::from([127, 0, 0, 1]),
+        IpAddr::from(std::net::Ipv6Addr::LOCALHOST),
+        settings.service_address(1).into(),
+        IpAddr::from(node_gateway(settings)),
+    ];
+    if !address.ip().is_unspecified() && !addresses.contains(&address.ip()) {
+        addresses.push(address.ip());
+    }
+    let names = [
+        "localhost",
+        "kubernetes",
+        "kubernetes.default",
+        "kubernetes.default.svc",
+        "kubernetes.default.svc.cluster.local",
+    ];
+    let spec = LeafSpec {
+        name: "apiserver".to_owned(),
+        common_name: "kube-apiserver".to_owned(),
+        dns_names: names.iter().map(|name| (*name).to_owned()).chain([settings.node_name.clone()]).collect(),
+        addresses,
+        server: true,
+        ..LeafSpec::default()
+    };
+    let leaf = pki.leaf(&spec, clock.now()).context("the server's certificate")?;
+    let mut config = pki.server_config(&leaf, false)?;
+    listen::offer_http(&mut config);
+    Ok(config)
+}
+
+/// The first address of the first node's pod network: where pods reach the host.
+pub(crate) fn node_gateway(settings: &Settings) -> std::net::Ipv4Addr {
+    std::net::Ipv4Addr::from(u32::from(settings.cluster_cidr.network()).saturating_add(1))
+}
+
+fn write_kubeconfig(
+    pki: &Pki,
+    settings: &Settings,
+    address: SocketAddr,
+    clock: &SharedClock,
+) -> anyhow::Result<()> {
+    let spec = LeafSpec {
+        name: "admin".to_owned(),
+        common_name: "kubernetes-admin".to_owned(),
+        organizations: vec!["system:masters".to_owned()],
+        client: true,
+        ..LeafSpec::default()
+    };
+    let leaf = pki.leaf(&spec, clock.now()).context("the administrator's certificate")?;
+    let host = if address.ip().is_unspecified() {
+        SocketAddr::from(([127, 0, 0, 1], address.port()))
+    } else {
+        address
+    };
+    let text = kubeconfig::render(&format!("https://{host}"), pki.ca(), &leaf);
+    kubeconfig::write(&settings.data_dir.join("kubeconfig"), &text)?;
+    if let Some(path) = &settings.write_kubeconfig {
+        kubeconfig::write(path, &text)?;
+    }
+    Ok(())
+}
+
+/// Makes certificates anew before they end; connections made from then on get the new one.
+async fn renew(
+    pki: Arc<Pki>,
+    settings: Settings,
+    address: SocketAddr,
+    clock: SharedClock,
+    tls: SharedTls,
+) {
+    loop {
+        tokio::time::sleep(CERTIFICATES).await;
+        match server_tls(&pki, &settings, address, &clock) {
+            Ok(config) => tls.store(Arc::new(config)),
+            Err(error) => tracing::error!(error = format!("{error:#}"), "certificates can't be renewed"),
+        }
+        if let Err(error) = write_kubeconfig(&pki, &settings, address, &clock) {
+            tracing::error!(error = format!("{error:#}"), "the kubeconfig can't be renewed");
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! Endpoints, endpoint slices and leases: what the loops write about services and nodes.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use crate::field::{ErrorList, FieldError, Path};
+use crate::object::default_field;
+use crate::row::Strategy;
+use crate::validation::{self, Cursor};
+
+const PROTOCOLS: [&str; 3] = ["SCTP", "TCP", "UDP"];
+const ENDPOINTS_MAX: usize = 1000;
+const ADDRESSES_MAX: usize = 100;
+const PORTS_MAX: usize = 20_000;
+
+/// What endpoints do beyond their row.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Endpoints;
+
+/// What endpoint slices do beyond their row.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct EndpointSlices;
+
+/// What leases do beyond their row.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Leases;
+
+fn each<'a>(value: &'a mut Value, name: &str) -> impl Iterator<Item = &'a mut Value> + use<'a> {
+    value
+        .get_mut(name)
+        .and_then(Value::as_array_mut)
+        .into_iter()
+        .flatten()
+}
+
+impl Strategy for Endpoints {
+    fn defaults(&self, object: &mut Value) {
+        for subset in each(object, "subsets") {
+            for port in each(subset, "ports") {
+                default_field(port, "protocol", "TCP");
+            }
+        }
+    }
+
+    fn validate(&self, object: &Value) -> ErrorList {
+        let mut out = ErrorList::new();
+        for subset in Cursor::root(object).items("subsets") {
+            let lists = ["addresses", "notReadyAddresses"];
+            if lists.iter().all(|list| subset.list(list).is_empty()) {
+                out.push(FieldError::required(
+                    &subset.path,
+                    "must specify `addresses` or `notReadyAddresses`",
+                ));
+            }
+            for address in lists.iter().flat_map(|list| subset.items(list)) {
+                endpoint_address(&address, &mut out);
+            }
+            let many = subset.list("ports").len() > 1;
+            for port in subset.items("ports") {
+                endpoint_port(&port, many, &mut out);
+            }
+        }
+        out
+    }
+}
+
+fn endpoint_address(at: &Cursor<'_>, out: &mut ErrorList) {
+    let before = out.len();
+    validation::legacy_ip(at.text("ip"), &at.at("ip"), out);
+    let valid = out.len() == before;
+    if !at.text("hostname").is_empty() {
+        validation::dns_label(at.text("hostname"), &at.at("hostname"), out);
+    }
+    if at.has("nodeName") {
+        validation::dns_subdomain(at.text("nodeName"), &at.at("nodeName"), out);
+    }
+    if valid {
+        validation::non_special_ip(at.text("ip"), &at.at("ip"), out);
+    }
+}
+
+fn endpoint_port(at: &Cursor<'_>, need_name: bool, out: &mut ErrorList) {
+    if !at.text("name").is_empty() {
+        validation::dns_label(at.text("name"), &at.at("name"), out);
+    } else if need_name {
+        out.push(FieldError::required(&at.at("name"), ""));
+    }
+    validation::port_number(at.number("port"), &at.at("port"), out);
+    validation::required_one_of(at, "protocol", &PROTOCOLS, out);
+    app_protocol(at, out);
+}
+
+fn app_protocol(at: &Cursor<'_>, out: &mut ErrorList) {
+    if at.has("appProtocol") {
+        validation::qualified_name(at.text("appProtocol"), &at.at("appProtocol"), out);
+    }
+}
+
+impl Strategy for EndpointSlices {
+    fn defaults(&self, object: &mut Value) {
+        for port in each(object, "ports") {
+            default_field(port, "name", "");
+            default_field(port, "protocol", "TCP");
+        }
+    }
+
+    fn validate(&self, object: &Value) -> ErrorList {
+        let mut out = ErrorList::new();
+        let root = Cursor::root(object);
+        validation::required_one_of(&root, "addressType", &["FQDN", "IPv4", "IPv6"], &mut out);
+        let count = root.list("endpoints").len();
+        if count > ENDPOINTS_MAX {
+            out.push(FieldError::too_many(
+                &root.at("endpoints"),
+                count,
+                ENDPOINTS_MAX,
+            ));
+        } else {
+            for endpoint in root.items("endpoints") {
+                self::endpoint(&endpoint, root.text("addressType"), &mut out);
+            }
+        }
+        let count = root.list("ports").len();
+        if count > PORTS_MAX {
+            out.push(FieldError::too_many(&root.at("ports"), count, PORTS_MAX));
+        } else {
+            slice_ports(&root, &mut out);
+        }
+        out
+    }
+
+    fn validate_update(&self, new: &Value, old: &Value) -> ErrorList {
+        let mut out = ErrorList::new();
+        let (at, before) = (Cursor::root(new), Cursor::root(old));
+        validation::immutable(
+            at.raw("addressType"),
+            before.raw("addressType"),
+            &at.at("addressType"),
+            &mut out,
+        );
+        out
+    }
+}
+
+fn endpoint(at: &Cursor<'_>, kind: &str, out: &mut ErrorList) {
+    let path = at.at("addresses");
+    let count = at.list("addresses").len();
+    if count == 0 {
+        out.push(FieldError::required(
+            &path,
+            "must contain at least 1 address",
+        ));
+    } else if count > ADDRESSES_MAX {
+        out.push(FieldError::too_many(&path, count, ADDRESSES_MAX));
+    }
+    for address in at.items("addresses") {
+        slice_address(
+            address.value.as_str().unwrap_or_default(),
+            kind,
+            &address.path,
+            out,
+        );
+    }
+    if at.has("nodeName") {
+        validation::dns_subdomain(at.text("nodeName"), &at.at("nodeName"), out);
+    }
+    validation::labels(
+        at.raw("deprecatedTopology"),
+        &at.at("deprecatedTopology"),
+        out,
+    );
+    if at.has("hostname") {
+        validation::dns_label(at.text("hostname"), &at.at("hostname"), out);
+    }
+}
+
+fn slice_address(address: &str, kind: &str, path: &Path, out: &mut ErrorList) {
+    let before = out.len();
+    let mut family = |six: bool, detail: &str| {
+        validation::legacy_ip(address, path, out);
+        if out.len() > before {
+            return;
+        }
+        if address.contains(':') == six {
+            validation::non_special_ip(address, path, out);
+        } else {
+            out.push(FieldError::invalid(path, address, detail));
+        }
+    };
+    match kind {
+        "IPv4" => family(false, "must be an IPv4 address"),
+        "IPv6" => family(true, "must be an IPv6 address"),
+        "FQDN" => {
+            let name = address.strip_suffix('.').unwrap_or(address);
+            let wrong = crate::names::dns1123_subdomain(name);
+            if name.is_empty() {
+                out.push(FieldError::required(path, ""));
+            } else if !wrong.is_empty() {
+                out.push(FieldError::invalid(path, name, &wrong.join(",")));
+            } else if !name.contains('.') {
+                out.push(FieldError::invalid(
+                    path,
+                    name,
+                    "should be a domain with at least two segments separated by dots",
+                ));
+            }
+        }
+        _ => {}
+    }
+}
+
+fn slice_ports(root: &Cursor<'_>, out: &mut ErrorList) {
+    let mut names = BTreeSet::new();
+    for port in root.items("ports") {
+        let name = port.text("name");
+        if !name.is_empty() {
+            validation::dns_label(name, &port.at("name"), out);
+        }
+        if !names.insert(name) {
+            out.push(FieldError::duplicate(&port.at("name"), name));
+        }
+        validation::required_one_of(&port, "protocol", &PROTOCOLS, out);
+        app_protocol(&port, out);
+    }
+}
+
+impl Strategy for Leases {
+    fn validate(&self, object: &Value) -> ErrorList {
+        let mut out = ErrorList::new();
+        let spec = Cursor::root(object).child("spec");
+        if let Some(seconds) = spec
+            .integer("leaseDurationSeconds")
+            .filter(|seconds| *seconds <= 0)
+        {
+            out.push(FieldError::invalid(
+                &spec.at("leaseDurationSeconds"),
+                seconds,
+                "must be greater than 0",
+            ));
+        }
+        validation::nonnegative(&spec, "leaseTransitions", &mut out);
+        if spec.has("preferredHolder") && !spec.has("strategy") {
+            out.push(FieldError::forbidden(
+                &spec.at("preferredHolder"),
+                "may only be specified when `strategy` is defined",
+            ));
+        }
+        out
+    }
+}

@@ -1,0 +1,239 @@
+//! Pods: defaults, validation, what may change, resources and the columns of their table.
+//!
+//! The parts that templates share with pods ([`template_defaults`], [`validate_template`]) are
+//! used by every workload. What the node or the scheduler decide stays out: here are only facts
+//! about the object.
+
+mod containers;
+mod defaults;
+mod env;
+mod level;
+mod limits;
+mod probes;
+pub mod resources;
+mod scheduling;
+mod security;
+mod table;
+mod update;
+mod validate;
+mod volumes;
+
+use serde_json::{Value, json};
+
+pub use defaults::{pull_policy, template as template_defaults};
+pub(crate) use limits::amount as validate_amount;
+pub use resources::{compute_qos, pod_limits, pod_requests};
+pub(crate) use scheduling::effect as validate_taint_effect;
+pub use table::{columns, status_text};
+pub use validate::template as validate_template;
+
+use crate::field::ErrorList;
+use crate::object::{self, Fields, fields};
+use crate::row::Strategy;
+use crate::validation::Cursor;
+
+/// What pods do beyond their row.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Pods;
+
+impl Strategy for Pods {
+    fn defaults(&self, object: &mut Value) {
+        defaults::pod(object);
+    }
+
+    fn prepare_create(&self, object: &mut Value) {
+        let qos = compute_qos(object);
+        fields(object).insert(
+            "status".to_owned(),
+            json!({"phase": "Pending", "qosClass": qos}),
+        );
+    }
+
+    fn prepare_update(&self, new: &mut Value, old: &Value) {
+        object::set_or_remove(fields(new), "status", old.get("status").cloned());
+    }
+
+    fn prepare_status(&self, new: &mut Value, old: &Value) {
+        // Old node agents spoil owner references, and garbage collection stands on them.
+        let meta = object::metadata(new);
+        meta.remove("deletionTimestamp");
+        for name in [
+            "deletionTimestamp",
+            "deletionGracePeriodSeconds",
+            "ownerReferences",
+        ] {
+            let before = object::at(old, &["metadata", name]).cloned();
+            object::set_or_remove(meta, name, before);
+        }
+        let qos = object::at(old, &["status", "qosClass"]).cloned();
+        if let Some(qos) = qos {
+            object::default_field(object::child(new, "status"), "qosClass", qos);
+        }
+    }
+
+    fn validate(&self, object: &Value) -> ErrorList {
+        let mut out = ErrorList::new();
+        validate::pod(object, &mut out);
+        out
+    }
+
+    fn validate_update(&self, new: &Value, old: &Value) -> ErrorList {
+        let mut out = ErrorList::new();
+        update::pod(new, old, &mut out);
+        out
+    }
+
+    fn validate_status(&self, new: &Value, old: &Value) -> ErrorList {
+        let mut out = ErrorList::new();
+        update::status(new, old, &mut out);
+        out
+    }
+
+    fn grace_period(&self, object: &Value, asked: Option<i64>) -> Option<i64> {
+        let spec = Cursor::root(object).child("spec");
+        let finished = matches!(
+            object::text(object, &["status", "phase"]),
+            "Failed" | "Succeeded"
+        );
+        if spec.text("nodeName").is_empty() || finished {
+            return Some(0);
+        }
+        let seconds = asked
+            .or(spec.integer("terminationGracePeriodSeconds"))
+            .unwrap_or_default();
+        // A negative period counts as the shortest one.
+        Some(if seconds < 0 { 1 } else { seconds })
+    }
+}
+
+/// Keeps everything but the ephemeral containers as it was: an update through that subresource.
+pub fn prepare_ephemeral_containers(new: &mut Value, old: &Value) {
+    let containers = object::at(new, &["spec", "ephemeralContainers"]).cloned();
+    let mut kept = old.clone();
+    for name in ["resourceVersion", "managedFields"] {
+        let given = object::at(new, &["metadata", name]).cloned();
+        if given.is_some() {
+            object::set_or_remove(object::metadata(&mut kept), name, given);
+        }
+    }
+    object::set_or_remove(
+        fields(object::child(&mut kept, "spec")),
+        "ephemeralContainers",
+        containers,
+    );
+    *new = kept;
+    Pods.defaults(new);
+}
+
+/// What is wrong with an update through `ephemeralcontainers`.
+#[must_use]
+pub fn validate_ephemeral_containers(new: &Value, old: &Value) -> ErrorList {
+    let mut out = ErrorList::new();
+    validate::pod(new, &mut out);
+    update::ephemeral_containers(new, old, &mut out);
+    out
+}
+
+/// Assigns a pod to a node, as a `Binding` asks: the node's name, the binding's labels and
+/// annotations, and the condition `PodScheduled`. `now` is an RFC 3339 time.
+///
+/// # Errors
+/// Why the pod can't be assigned, in the reference's words; the answer is a conflict.
+pub fn bind(pod: &mut Value, binding: &Value, now: &str) -> Result<(), String> {
+    let name = object::name(pod).to_owned();
+    if object::deletion_timestamp(pod).is_some() {
+        return Err(format!(
+            "pod {name} is being deleted, cannot be assigned to a host"
+        ));
+    }
+    let assigned = object::text(pod, &["spec", "nodeName"]);
+    if !assigned.is_empty() {
+        return Err(format!(
+            "pod {name} is already assigned to node {}",
+            crate::field::quoted(assigned)
+        ));
+    }
+    if !object::list(pod, &["spec", "schedulingGates"]).is_empty() {
+        return Err(format!("pod {name} has non-empty .spec.schedulingGates"));
+    }
+    let node = object::text(binding, &["target", "name"]).to_owned();
+    fields(object::child(pod, "spec")).insert("nodeName".to_owned(), node.into());
+    for map in ["labels", "annotations"] {
+        let given: Fields = object::at(binding, &["metadata", map])
+            .and_then(Value::as_object)
+            .cloned()
+            .unwrap_or_default();
+        if !given.is_empty() {
+            let metadata = object::child(pod, "metadata");
+            fields(object::child(metadata, map)).extend(given);
+        }
+    }
+    set_condition(
+        object::child(pod, "status"),
+        json!({"type": "PodScheduled", "status": "True"}),
+        now,
+    );
+    Ok(())
+}
+
+/// Puts a condition into a status, in place of the one of its type. The transition time is that
+/// of the older one unless the condition's status differs. `now` is an RFC 3339 time.
+pub fn set_condition(status: &mut Value, mut condition: Value, now: &str) {
+    let list = fields(status)
+        .entry("conditions")
+        .or_insert_with(|| json!([]));
+    if !list.is_array() {
+        *list = json!([]);
+    }
+    let Some(list) = list.as_array_mut() else {
+        return;
+    };
+    let place = list
+        .iter()
+        .position(|known| known.get("type") == condition.get("type"));
+    let since = place
+        .map(|place| &list[place])
+        .filter(|known| known.get("status") == condition.get("status"))
+        .and_then(|known| known.get("lastTransitionTime").cloned())
+        .unwrap_or_else(|| now.into());
+    object::default_field(&mut condition, "lastTransitionTime", since);
+    match place {
+        Some(place) => list[place] = condition,
+        None => list.push(condition),
+    }
+}
+
+/// The condition of a type in an object's status.
+#[must_use]
+pub fn condition<'a>(object: &'a Value, kind: &str) -> Option<&'a Value> {
+    object::list(object, &["status", "conditions"])
+        .iter()
+        .find(|condition| condition.get("type").and_then(Value::as_str) == Some(kind))
+}
+
+/// Is a condition of an object true?
+#[must_use]
+pub fn has_condition(object: &Value, kind: &str) -> bool {
+    condition(object, kind).is_some_and(|found| object::text(found, &["status"]) == "True")
+}
+
+/// Is a pod ready to take traffic?
+#[must_use]
+pub fn is_ready(pod: &Value) -> bool {
+    has_condition(pod, "Ready")
+}
+
+/// Has a pod ended for good?
+#[must_use]
+pub fn is_finished(pod: &Value) -> bool {
+    matches!(
+        object::text(pod, &["status", "phase"]),
+        "Failed" | "Succeeded"
+    )
+}
+
+/// Does a pod count for its controller: not ended and not on its way out?
+#[must_use]
+pub fn is_active(pod: &Value) -> bool {
+    !is_finished(pod) && object::deletion_timestamp(pod).is_none()
+}

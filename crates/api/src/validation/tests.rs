@@ -1,0 +1,1 @@
+//! Metadata and text rules, with the exact words of the reference.

@@ -1,0 +1,108 @@
+//! The list of loops that the composition starts.
+
+use std::fmt::Debug;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use evenkeel_client::{
+    CancellationToken, Client, LoopContext, LoopRegistry, Recorder, SharedClock, Views,
+};
+
+/// What the composition gives to the loops of this crate.
+#[derive(Clone)]
+pub struct Composition {
+    /// Shared views.
+    pub views: Views,
+    /// A client acting as `system:serviceaccount:kube-system:NAME`.
+    pub client_for: Arc<dyn Fn(&str) -> Client + Send + Sync>,
+    /// Wall clock.
+    pub clock: SharedClock,
+    /// Cancelled to end all loops.
+    pub shutdown: CancellationToken,
+    /// Where loops count.
+    pub metrics: LoopRegistry,
+}
+
+impl Debug for Composition {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Composition").finish_non_exhaustive()
+    }
+}
+
+impl Composition {
+    /// The context of one loop, acting as the service account `account` of `kube-system` and
+    /// telling events as `component`. Must be called within a tokio runtime.
+    #[must_use]
+    pub fn context(&self, account: &str, component: &str) -> LoopContext {
+        let client = (self.client_for)(account);
+        LoopContext {
+            views: self.views.clone(),
+            recorder: Recorder::new(client.clone(), Arc::clone(&self.clock), component, ""),
+            client,
+            clock: Arc::clone(&self.clock),
+            shutdown: self.shutdown.clone(),
+            metrics: self.metrics.clone(),
+        }
+    }
+}
+
+/// A loop ready to be spawned.
+pub struct Loop {
+    /// Its name, for logs and metrics.
+    pub name: &'static str,
+    /// Runs until the composition's shutdown.
+    pub run: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
+impl Debug for Loop {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Loop")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Loop {
+    fn new(name: &'static str, run: impl Future<Output = ()> + Send + 'static) -> Self {
+        Self {
+            name,
+            run: Box::pin(run),
+        }
+    }
+}
+
+/// All loops of this crate. Each ends when the composition's shutdown is cancelled. Must be
+/// called within a tokio runtime.
+#[must_use]
+pub fn all(composition: &Composition) -> Vec<Loop> {
+    let context = |account, component| composition.context(account, component);
+    vec![
+        Loop::new(
+            "deployment",
+            crate::deployment::run(context("deployment-controller", "deployment-controller")),
+        ),
+        Loop::new(
+            "replicaset",
+            crate::replicaset::run(context("replicaset-controller", "replicaset-controller")),
+        ),
+        Loop::new(
+            "endpointslice",
+            crate::endpoints::run_slices(context(
+                "endpointslice-controller",
+                "endpoint-slice-controller",
+            )),
+        ),
+        Loop::new(
+            "endpoint",
+            crate::endpoints::run_endpoints(context("endpoint-controller", "endpoint-controller")),
+        ),
+        Loop::new(
+            "endpointslicemirroring",
+            crate::endpoints::run_mirror(context(
+                "endpointslicemirroring-controller",
+                "endpoint-slice-mirroring-controller",
+            )),
+        ),
+    ]
+}

@@ -1,0 +1,405 @@
+//! Role-based access control, and what node agents may see.
+//!
+//! The rules are `rbac.authorization.k8s.io/v1`, read from the caches and compiled into an index
+//! by subject whenever a role or binding has changed.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use evenkeel_api::object;
+use serde_json::{Value, json};
+
+use super::{Authorizer, Decision, Identity, MASTERS};
+use crate::http::Attributes;
+use crate::registry::Registry;
+
+const GROUP: &str = "rbac.authorization.k8s.io";
+const KINDS: [&str; 4] = ["ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"];
+const NODES: &str = "system:nodes";
+
+/// A policy rule.
+#[derive(Debug, Default)]
+struct Rule {
+    verbs: Vec<String>,
+    groups: Vec<String>,
+    resources: Vec<String>,
+    names: Vec<String>,
+    urls: Vec<String>,
+}
+
+/// Rules that a binding grants.
+#[derive(Debug)]
+struct Grant {
+    /// Empty for the whole cluster.
+    namespace: String,
+    /// For messages: `ClusterRoleBinding "x" of ClusterRole "y"`.
+    origin: String,
+    rules: Arc<Vec<Rule>>,
+}
+
+#[derive(Debug, Default)]
+struct Compiled {
+    /// Last revisions of the four kinds.
+    revisions: [u64; 4],
+    users: HashMap<String, Vec<Arc<Grant>>>,
+    groups: HashMap<String, Vec<Arc<Grant>>>,
+}
+
+/// Authorizes by roles and bindings.
+pub struct RbacAuthorizer {
+    registry: Registry,
+    compiled: ArcSwap<Compiled>,
+}
+
+impl std::fmt::Debug for RbacAuthorizer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("RbacAuthorizer")
+    }
+}
+
+fn texts(value: &Value, name: &str) -> Vec<String> {
+    object::list(value, &[name]).iter().filter_map(Value::as_str).map(str::to_owned).collect()
+}
+
+fn rules(role: &Value) -> Arc<Vec<Rule>> {
+    Arc::new(
+        object::list(role, &["rules"])
+            .iter()
+            .map(|rule| Rule {
+                verbs: texts(rule, "verbs"),
+                groups: texts(rule, "apiGroups"),
+                resources: texts(rule, "resources"),
+                names: texts(rule, "resourceNames"),
+                urls: texts(rule, "nonResourceURLs"),
+            })
+            .collect(),
+    )
+}
+
+fn has(list: &[String], wanted: &str) -> bool {
+    list.iter().any(|item| item == "*" || item == wanted)
+}
+
+impl Rule {
+    fn allows(&self, attributes: &Attributes) -> bool {
+        if !has(&self.verbs, &attributes.verb) {
+            return false;
+        }
+        if !attributes.resource_request {
+            return self.urls.iter().any(|url| match url.strip_suffix('*') {
+                Some(prefix) => attributes.path.starts_with(prefix),
+                None => *url == attributes.path,
+            });
+        }
+        has(&self.groups, &attributes.group)
+            && self.covers(&attributes.resource, &attributes.subresource)
+            && (self.names.is_empty() || self.names.contains(&attributes.name))
+    }
+
+    fn covers(&self, resource: &str, subresource: &str) -> bool {
+        self.resources.iter().any(|item| {
+            if item == "*" {
+                return true;
+            }
+            match item.split_once('/') {
+                None => subresource.is_empty() && item == resource,
+                Some(("*", sub)) => sub == subresource,
+                Some((name, sub)) => name == resource && sub == subresource,
+            }
+        })
+    }
+
+    fn shown(&self) -> Value {
+        if self.urls.is_empty() {
+            let mut rule = json!({"verbs": self.verbs, "apiGroups": self.groups, "resources": self.resources});
+            if !self.names.is_empty() {
+                rule["resourceNames"] = json!(self.names);
+            }
+            rule
+        } else {
+            json!({"verbs": self.verbs, "nonResourceURLs": self.urls})
+        }
+    }
+}
+
+impl RbacAuthorizer {
+    /// An authorizer over stored roles.
+    #[must_use]
+    pub fn new(registry: Registry) -> Self {
+        Self { registry, compiled: ArcSwap::default() }
+    }
+
+    fn revisions(&self) -> [u64; 4] {
+        KINDS.map(|kind| {
+            self.registry
+                .rows
+                .by_kind(GROUP, "v1", kind)
+                .and_then(|row| self.registry.caches.of(row))
+                .map_or(0, |cache| cache.last())
+        })
+    }
+
+    fn compiled(&self) -> Arc<Compiled> {
+        let now = self.compiled.load_full();
+        let revisions = self.revisions();
+        if now.revisions == revisions {
+            return now;
+        }
+        let fresh = Arc::new(self.compile(revisions));
+        self.compiled.store(Arc::clone(&fresh));
+        fresh
+    }
+
+    fn all(&self, kind: &str) -> Vec<Value> {
+        self.registry
+            .rows
+            .by_kind(GROUP, "v1", kind)
+            .and_then(|row| self.registry.caches.of(row))
+            .map(|cache| cache.list("", None).iter().map(|object| object.value()).collect())
+            .unwrap_or_default()
+    }
+
+    fn compile(&self, revisions: [u64; 4]) -> Compiled {
+        let mut roles: HashMap<(String, String), Arc<Vec<Rule>>> = HashMap::new();
+        for role in self.all("ClusterRole").iter().chain(&self.all("Role")) {
+            let key = (object::namespace(role).to_owned(), object::name(role).to_owned());
+            roles.insert(key, rules(role));
+        }
+        let mut compiled = Compiled { revisions, ..Compiled::default() };
+        for binding in self.all("ClusterRoleBinding").iter().chain(&self.all("RoleBinding")) {
+            let namespace = object::namespace(binding).to_owned();
+            let role_kind = object::text(binding, &["roleRef", "kind"]);
+            let role_name = object::text(binding, &["roleRef", "name"]);
+            let role_place =
+                if role_kind == "Role" { namespace.clone() } else { String::new() };
+            let Some(rules) = roles.get(&(role_place, role_name.to_owned())) else { continue };
+            let grant = Arc::new(Grant {
+                origin: format!(
+                    "RBAC: allowed by {} \"{}\" of {role_kind} \"{role_name}\"",
+                    object::text(binding, &["kind"]),
+                    crate::registry::path(&namespace, object::name(binding)),
+                ),
+                namespace,
+                rules: Arc::clone(rules),
+            });
+            for subject in object::list(binding, &["subjects"]) {
+                compiled.add(subject, &grant);
+            }
+        }
+        compiled
+    }
+
+    /// A node agent may read what the pods on its node refer to, and nothing of that sort else.
+    fn node_may(&self, node: &str, attributes: &Attributes) -> Option<bool> {
+        let field = match (attributes.resource.as_str(), attributes.group.as_str()) {
+            ("secrets", "") => "secret",
+            ("configmaps", "") => "configMap",
+            ("serviceaccounts", "") => "serviceAccount",
+            _ => return None,
+        };
+        let token = field == "serviceAccount" && attributes.subresource == "token";
+        let verb_fits = if token {
+            attributes.verb == "create"
+        } else {
+            attributes.subresource.is_empty()
+                && matches!(attributes.verb.as_str(), "get" | "list" | "watch")
+        };
+        if !verb_fits || attributes.name.is_empty() || attributes.namespace.is_empty() {
+            return Some(false);
+        }
+        let row = self.registry.rows.by_kind("", "v1", "Pod")?;
+        let cache = self.registry.caches.of(row)?;
+        let place = row.selectable.iter().position(|field| field.path == "spec.nodeName")?;
+        Some(
+            cache
+                .list(&attributes.namespace, None)
+                .iter()
+                .filter(|pod| pod.head.fields.get(place).is_some_and(|found| **found == *node))
+                .any(|pod| refers_to(&pod.value(), field, &attributes.name)),
+        )
+    }
+}
+
+/// Does a pod refer to a Secret, ConfigMap or ServiceAccount of its namespace?
+fn refers_to(pod: &Value, what: &str, name: &str) -> bool {
+    if what == "serviceAccount" {
+        return object::text(pod, &["spec", "serviceAccountName"]) == name;
+    }
+    if what == "secret"
+        && object::list(pod, &["spec", "imagePullSecrets"])
+            .iter()
+            .any(|secret| object::text(secret, &["name"]) == name)
+    {
+        return true;
+    }
+    let spec = pod.get("spec").cloned().unwrap_or_default();
+    mentions(&spec, what, name)
+}
+
+/// Looks for `secret: {secretName|name}`, `secretRef`, `secretKeyRef` and their ConfigMap forms
+/// anywhere in a pod's spec.
+fn mentions(value: &Value, what: &str, name: &str) -> bool {
+    match value {
+        Value::Array(items) => items.iter().any(|item| mentions(item, what, name)),
+        Value::Object(fields) => fields.iter().any(|(field, value)| {
+            let names_one = field == what
+                || field.strip_prefix(what).is_some_and(|rest| matches!(rest, "Ref" | "KeyRef"));
+            let named = ["name", "secretName"]
+                .iter()
+                .any(|key| value.get(*key).and_then(Value::as_str) == Some(name));
+            (names_one && named) || mentions(value, what, name)
+        }),
+        _ => false,
+    }
+}
+
+impl Compiled {
+    fn add(&mut self, subject: &Value, grant: &Arc<Grant>) {
+        let name = object::text(subject, &["name"]).to_owned();
+        let (map, key) = match object::text(subject, &["kind"]) {
+            "User" => (&mut self.users, name),
+            "Group" => (&mut self.groups, name),
+            "ServiceAccount" => {
+                // A subject without a namespace means the binding's own.
+                let given = object::text(subject, &["namespace"]);
+                let namespace = if given.is_empty() { grant.namespace.as_str() } else { given };
+                (&mut self.users, format!("system:serviceaccount:{namespace}:{name}"))
+            }
+            _ => return,
+        };
+        map.entry(key).or_default().push(Arc::clone(grant));
+    }
+
+    fn grants<'c>(&'c self, identity: &'c Identity) -> impl Iterator<Item = &'c Arc<Grant>> {
+        let user = self.users.get(&identity.user).into_iter().flatten();
+        let groups =
+            identity.groups.iter().filter_map(|group| self.groups.get(group)).flatten();
+        user.chain(groups)
+    }
+}
+
+impl Authorizer for RbacAuthorizer {
+    fn authorize(&self, identity: &Identity, attributes: &Attributes) -> Decision {
+        if identity.in_group(MASTERS) {
+            return Decision::Allow(String::new());
+        }
+        if identity.in_group(NODES) {
+            if let Some(node) = identity.user.strip_prefix("system:node:") {
+                match self.node_may(node, attributes) {
+                    Some(true) => return Decision::Allow(String::new()),
+                    Some(false) => {
+                        return Decision::NoOpinion(format!(
+                            "no relationship found between node '{node}' and this object"
+                        ));
+                    }
+                    None => {}
+                }
+            }
+        }
+        let compiled = self.compiled();
+        for grant in compiled.grants(identity) {
+            let in_place = grant.namespace.is_empty()
+                || (attributes.resource_request && grant.namespace == attributes.namespace);
+            if in_place && grant.rules.iter().any(|rule| rule.allows(attributes)) {
+                return Decision::Allow(grant.origin.clone());
+            }
+        }
+        Decision::NoOpinion(String::new())
+    }
+
+    fn rules(&self, identity: &Identity, namespace: &str) -> (Vec<Value>, Vec<Value>) {
+        if identity.in_group(MASTERS) {
+            return (
+                vec![json!({"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]})],
+                vec![json!({"verbs": ["*"], "nonResourceURLs": ["*"]})],
+            );
+        }
+        let compiled = self.compiled();
+        let (mut resources, mut others) = (Vec::new(), Vec::new());
+        for grant in compiled.grants(identity) {
+            if !grant.namespace.is_empty() && grant.namespace != namespace {
+                continue;
+            }
+            for rule in grant.rules.iter() {
+                if rule.urls.is_empty() {
+                    resources.push(rule.shown());
+                } else if grant.namespace.is_empty() {
+                    others.push(rule.shown());
+                }
+            }
+        }
+        (resources, others)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rule(verbs: &[&str], groups: &[&str], resources: &[&str], names: &[&str]) -> Rule {
+        let own = |list: &[&str]| list.iter().map(|item| (*item).to_owned()).collect();
+        Rule {
+            verbs: own(verbs),
+            groups: own(groups),
+            resources: own(resources),
+            names: own(names),
+            urls: Vec::new(),
+        }
+    }
+
+    fn ask(verb: &str, group: &str, resource: &str, sub: &str, name: &str) -> Attributes {
+        Attributes {
+            verb: verb.to_owned(),
+            resource_request: true,
+            group: group.to_owned(),
+            resource: resource.to_owned(),
+            subresource: sub.to_owned(),
+            name: name.to_owned(),
+            ..Attributes::default()
+        }
+    }
+
+    #[test]
+    fn rules_follow_the_specification() {
+        let pods = rule(&["get"], &[""], &["pods"], &[]);
+        assert!(pods.allows(&ask("get", "", "pods", "", "a")));
+        assert!(!pods.allows(&ask("get", "", "pods", "log", "a")), "subresources are apart");
+        assert!(!pods.allows(&ask("get", "apps", "pods", "", "a")), "groups are apart");
+        assert!(!pods.allows(&ask("list", "", "pods", "", "")));
+        let logs = rule(&["get"], &[""], &["pods/log"], &[]);
+        assert!(logs.allows(&ask("get", "", "pods", "log", "a")));
+        assert!(!logs.allows(&ask("get", "", "pods", "", "a")));
+        let scales = rule(&["update"], &["*"], &["*/scale"], &[]);
+        assert!(scales.allows(&ask("update", "apps", "deployments", "scale", "a")));
+        assert!(!scales.allows(&ask("update", "apps", "deployments", "", "a")));
+        let named = rule(&["get", "create"], &[""], &["secrets"], &["a"]);
+        assert!(named.allows(&ask("get", "", "secrets", "", "a")));
+        assert!(!named.allows(&ask("get", "", "secrets", "", "b")));
+        assert!(!named.allows(&ask("create", "", "secrets", "", "")), "create has no name");
+        let all = rule(&["*"], &["*"], &["*"], &[]);
+        assert!(all.allows(&ask("deletecollection", "x", "ys", "z", "")));
+        let path = Attributes { verb: "get".to_owned(), path: "/healthz".to_owned(), ..Attributes::default() };
+        assert!(!all.allows(&path), "resource rules grant no paths");
+    }
+
+    #[test]
+    fn references_of_pods_are_found() {
+        let pod = json!({"spec": {
+            "serviceAccountName": "sa",
+            "imagePullSecrets": [{"name": "pull"}],
+            "volumes": [{"name": "v", "secret": {"secretName": "vol"}},
+                {"name": "w", "projected": {"sources": [{"configMap": {"name": "projected"}}]}}],
+            "containers": [{"name": "c", "env": [{"name": "e", "valueFrom": {"secretKeyRef": {"name": "key", "key": "k"}}}],
+                "envFrom": [{"configMapRef": {"name": "from"}}]}],
+        }});
+        for (what, name) in [
+            ("serviceAccount", "sa"), ("secret", "pull"), ("secret", "vol"), ("secret", "key"),
+            ("configMap", "projected"), ("configMap", "from"),
+        ] {
+            assert!(refers_to(&pod, what, name), "{what} {name}");
+        }
+        assert!(!refers_to(&pod, "secret", "from"));
+        assert!(!refers_to(&pod, "configMap", "vol"));
+    }
+}

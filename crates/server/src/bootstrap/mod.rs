@@ -1,0 +1,151 @@
+//! What a cluster has from its first second: namespaces, roles, bindings, and the door itself as
+//! a service.
+//!
+//! Missing objects are made at each start. Roles that exist are brought up to date unless they
+//! say `rbac.authorization.kubernetes.io/autoupdate: "false"`, as in the reference.
+
+mod policy;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use evenkeel_api::{Status, object};
+use serde_json::{Value, json};
+
+use crate::door::Door;
+use crate::registry::Outcome;
+use crate::verbs::touch_create;
+
+/// Makes what is missing.
+pub(crate) async fn run(door: &Arc<Door>) -> Result<(), Status> {
+    for name in ["default", "kube-node-lease", "kube-public", "kube-system"] {
+        let namespace = json!({
+            "apiVersion": "v1", "kind": "Namespace",
+            "metadata": {"name": name, "labels": {"kubernetes.io/metadata.name": name}},
+            "spec": {"finalizers": ["kubernetes"]},
+        });
+        touch_create(door, namespace).await?;
+    }
+    // One round of concurrent creates shares fsyncs; a loop of single ones would not.
+    let objects = policy::objects();
+    futures::future::try_join_all(objects.into_iter().map(|object| reconcile(door, object)))
+        .await?;
+    touch_create(door, kubernetes_service(door)).await?;
+    Ok(())
+}
+
+fn kubernetes_service(door: &Door) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {"name": "kubernetes", "namespace": "default",
+            "labels": {"component": "apiserver", "provider": "kubernetes"}},
+        "spec": {"clusterIP": door.allocate.first().to_string(),
+            "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": 6443}]},
+    })
+}
+
+/// Creates a role or binding, or updates its rules, role and subjects.
+async fn reconcile(door: &Arc<Door>, wanted: Value) -> Result<(), Status> {
+    if touch_create(door, wanted.clone()).await? {
+        return Ok(());
+    }
+    let api_version = object::text(&wanted, &["apiVersion"]).to_owned();
+    let (group, version) = api_version.split_once('/').unwrap_or(("", &api_version));
+    let Some(row) = door.rows().by_kind(group, version, object::text(&wanted, &["kind"])).cloned()
+    else {
+        return Ok(());
+    };
+    let (namespace, name) = (object::namespace(&wanted), object::name(&wanted));
+    loop {
+        let Some(seen) = door.registry.get(&row, namespace, name).await? else { return Ok(()) };
+        let mut value = seen.value();
+        if object::annotation(&value, "rbac.authorization.kubernetes.io/autoupdate") == Some("false") {
+            return Ok(());
+        }
+        for part in ["rules", "roleRef"] {
+            if let Some(wanted) = wanted.get(part) {
+                object::fields(&mut value).insert(part.to_owned(), wanted.clone());
+            }
+        }
+        add_subjects(&mut value, &wanted);
+        row.strategy.defaults(&mut value);
+        match door.registry.replace(&row, &seen, &value).await? {
+            Outcome::Done(_) | Outcome::Stale(None) => return Ok(()),
+            Outcome::Stale(Some(_)) => {}
+        }
+    }
+}
+
+/// Subjects that were added by hand stay; missing ones come back.
+fn add_subjects(value: &mut Value, wanted: &Value) {
+    for subject in object::list(wanted, &["subjects"]) {
+        let same = |found: &Value| {
+            ["kind", "name", "namespace"]
+                .iter()
+                .all(|name| object::text(found, &[name]) == object::text(subject, &[name]))
+        };
+        if object::list(value, &["subjects"]).iter().any(same) {
+            continue;
+        }
+        let subjects =
+            object::fields(value).entry("subjects").or_insert_with(|| Value::Array(Vec::new()));
+        if let Value::Array(subjects) = subjects {
+            subjects.push(subject.clone());
+        }
+    }
+}
+
+impl Door {
+    /// Says where pods reach the door: the endpoint behind the service `kubernetes`.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub async fn publish(self: &Arc<Self>, address: IpAddr, port: u16) -> Result<(), Status> {
+        let metadata = json!({"name": "kubernetes", "namespace": "default",
+            "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}});
+        let endpoints = json!({
+            "apiVersion": "v1", "kind": "Endpoints", "metadata": metadata,
+            "subsets": [{"addresses": [{"ip": address.to_string()}],
+                "ports": [{"name": "https", "port": port, "protocol": "TCP"}]}],
+        });
+        let slice = json!({
+            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+            "metadata": {"name": "kubernetes", "namespace": "default",
+                "labels": {"kubernetes.io/service-name": "kubernetes"}},
+            "addressType": "IPv4",
+            "endpoints": [{"addresses": [address.to_string()], "conditions": {"ready": true}}],
+            "ports": [{"name": "https", "port": port, "protocol": "TCP"}],
+        });
+        for (object, parts) in [(endpoints, &["subsets"][..]), (slice, &["endpoints", "ports"])] {
+            self.put(object, parts).await?;
+        }
+        Ok(())
+    }
+
+    /// Creates an object, or replaces some of its fields.
+    async fn put(self: &Arc<Self>, wanted: Value, parts: &[&str]) -> Result<(), Status> {
+        if touch_create(self, wanted.clone()).await? {
+            return Ok(());
+        }
+        let api_version = object::text(&wanted, &["apiVersion"]).to_owned();
+        let (group, version) = api_version.split_once('/').unwrap_or(("", &api_version));
+        let row = self
+            .rows()
+            .by_kind(group, version, object::text(&wanted, &["kind"]))
+            .cloned()
+            .ok_or_else(Status::no_such_path)?;
+        loop {
+            let (namespace, name) = (object::namespace(&wanted), object::name(&wanted));
+            let Some(seen) = self.registry.get(&row, namespace, name).await? else { return Ok(()) };
+            let mut value = seen.value();
+            for part in parts {
+                let wanted = wanted.get(*part).cloned().unwrap_or_default();
+                object::fields(&mut value).insert((*part).to_owned(), wanted);
+            }
+            match self.registry.replace(&row, &seen, &value).await? {
+                Outcome::Done(_) | Outcome::Stale(None) => return Ok(()),
+                Outcome::Stale(Some(_)) => {}
+            }
+        }
+    }
+}

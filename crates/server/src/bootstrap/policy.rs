@@ -1,0 +1,301 @@
+//! The bootstrap policy: which roles there are and who has them.
+//!
+//! A line is a rule: `GROUPS : RESOURCES : VERBS`, with commas inside; the core group is `core`.
+//! The content restates the reference's bootstrap policy for the kinds that exist here; each loop
+//! of this program is a service account in `kube-system` with the rights that its controller has
+//! in the reference.
+
+use serde_json::{Value, json};
+
+const READ: &str = "get,list,watch";
+const WRITE: &str = "create,delete,deletecollection,patch,update";
+const API: &str = "rbac.authorization.k8s.io/v1";
+
+/// What people may read in a namespace.
+const VIEW: &[&str] = &[
+    "core : configmaps,endpoints,pods,pods/log,pods/status,serviceaccounts,services,services/status : get,list,watch",
+    "core : bindings,events,namespaces,namespaces/status : get,list,watch",
+    "discovery.k8s.io : endpointslices : get,list,watch",
+    "apps : deployments,deployments/scale,deployments/status,replicasets,replicasets/scale,replicasets/status : get,list,watch",
+    "autoscaling : horizontalpodautoscalers,horizontalpodautoscalers/status : get,list,watch",
+];
+
+/// What people may change in a namespace.
+const EDIT: &[&str] = &[
+    "core : pods/attach,pods/exec,pods/portforward,pods/proxy,secrets,services/proxy : get,list,watch",
+    "core : serviceaccounts : impersonate",
+    "core : pods,pods/attach,pods/exec,pods/portforward,pods/proxy : create,delete,deletecollection,patch,update",
+    "core : pods/eviction,serviceaccounts/token : create",
+    "core : configmaps,events,secrets,serviceaccounts,services,services/proxy,endpoints : create,delete,deletecollection,patch,update",
+    "apps : deployments,deployments/rollback,deployments/scale,replicasets,replicasets/scale : create,delete,deletecollection,patch,update",
+    "autoscaling : horizontalpodautoscalers : create,delete,deletecollection,patch,update",
+    "coordination.k8s.io : leases : get,list,watch,create,delete,deletecollection,patch,update",
+];
+
+/// What administrators of a namespace may do beyond that.
+const ADMIN: &[&str] = &[
+    "authorization.k8s.io : localsubjectaccessreviews : create",
+    "rbac.authorization.k8s.io : roles,rolebindings : get,list,watch,create,delete,deletecollection,patch,update",
+];
+
+/// The rights of a node's agent. Secrets, ConfigMaps and tokens are given by the node authorizer,
+/// for what the node's pods refer to.
+const NODE: &[&str] = &[
+    "authentication.k8s.io : tokenreviews : create",
+    "authorization.k8s.io : localsubjectaccessreviews,subjectaccessreviews : create",
+    "core : services : get,list,watch",
+    "discovery.k8s.io : endpointslices : get,list,watch",
+    "core : nodes : create,get,list,watch,patch,update",
+    "core : nodes/status : patch,update",
+    "core : events : create,patch,update",
+    "core : pods : get,list,watch,create,delete",
+    "core : pods/status : patch,update",
+    "core : pods/eviction : create",
+    "coordination.k8s.io : leases : create,delete,get,patch,update",
+];
+
+/// Rights of the loops: (service account, rules). Every loop may also record events.
+const LOOPS: &[(&str, &[&str])] = &[
+    (
+        "deployment-controller",
+        &[
+            "apps : deployments : get,list,watch,update,patch",
+            "apps : deployments/finalizers : update",
+            "apps : deployments/status : update,patch",
+            "apps : replicasets : create,delete,get,list,patch,update,watch",
+            "core : pods : get,list,update,watch",
+        ],
+    ),
+    (
+        "replicaset-controller",
+        &[
+            "apps : replicasets : get,list,update,watch",
+            "apps : replicasets/finalizers : update",
+            "apps : replicasets/status : update,patch",
+            "core : pods : create,delete,list,get,patch,watch",
+        ],
+    ),
+    (
+        "endpointslice-controller",
+        &[
+            "core : nodes,pods,services : get,list,watch",
+            "core : services/finalizers : update",
+            "discovery.k8s.io : endpointslices : create,delete,get,list,update,patch,watch",
+        ],
+    ),
+    (
+        "endpoint-controller",
+        &[
+            "core : pods,services : get,list,watch",
+            "core : endpoints : create,delete,get,list,update,patch,watch",
+            "core : endpoints/restricted : create",
+        ],
+    ),
+    (
+        "endpointslicemirroring-controller",
+        &[
+            "core : endpoints,services : get,list,watch",
+            "discovery.k8s.io : endpointslices : create,delete,get,list,update,patch,watch",
+        ],
+    ),
+    (
+        "namespace-controller",
+        &[
+            "core : namespaces : delete,get,list,watch",
+            "core : namespaces/finalize,namespaces/status : update,patch",
+            "* : * : delete,deletecollection,get,list",
+        ],
+    ),
+    ("generic-garbage-collector", &["* : * : delete,get,list,patch,update,watch"]),
+    (
+        "service-account-controller",
+        &["core : namespaces : get,list,watch", "core : serviceaccounts : create,get,list,watch"],
+    ),
+    (
+        "root-ca-cert-publisher",
+        &[
+            "core : namespaces : get,list,watch",
+            "core : configmaps : create,get,list,watch,update,patch",
+        ],
+    ),
+    (
+        "node-controller",
+        &[
+            "core : nodes : get,list,update,delete,patch,watch",
+            "core : nodes/status : patch,update",
+            "core : pods : get,list,watch,delete,patch",
+            "core : pods/status : patch,update",
+            "coordination.k8s.io : leases : get,list,watch",
+        ],
+    ),
+    (
+        "pod-garbage-collector",
+        &["core : nodes : get,list,watch", "core : pods : get,list,watch,delete", "core : pods/status : patch"],
+    ),
+    (
+        "horizontal-pod-autoscaler",
+        &[
+            "autoscaling : horizontalpodautoscalers : get,list,watch",
+            "autoscaling : horizontalpodautoscalers/status : update,patch",
+            "* : */scale : get,update,patch",
+            "core : pods,nodes : get,list,watch",
+            "core : nodes/proxy : get",
+        ],
+    ),
+];
+
+fn rule(line: &str) -> Value {
+    let mut parts = line.split(" : ").map(str::trim);
+    let mut list = || -> Vec<&str> {
+        parts.next().map(|part| part.split(',').collect()).unwrap_or_default()
+    };
+    let groups: Vec<&str> =
+        list().into_iter().map(|group| if group == "core" { "" } else { group }).collect();
+    let (resources, verbs) = (list(), list());
+    json!({"apiGroups": groups, "resources": resources, "verbs": verbs})
+}
+
+fn urls(paths: &[&str], verbs: &[&str]) -> Value {
+    json!({"nonResourceURLs": paths, "verbs": verbs})
+}
+
+fn metadata(name: &str) -> Value {
+    json!({
+        "name": name,
+        "labels": {"kubernetes.io/bootstrapping": "rbac-defaults"},
+        "annotations": {"rbac.authorization.kubernetes.io/autoupdate": "true"},
+    })
+}
+
+fn role(name: &str, rules: Vec<Value>) -> Value {
+    json!({"apiVersion": API, "kind": "ClusterRole", "metadata": metadata(name), "rules": rules})
+}
+
+fn subject(kind: &str, name: &str) -> Value {
+    if kind == "ServiceAccount" {
+        return json!({"kind": kind, "name": name, "namespace": "kube-system"});
+    }
+    json!({"kind": kind, "name": name, "apiGroup": "rbac.authorization.k8s.io"})
+}
+
+fn binding(name: &str, role: &str, subjects: Vec<Value>) -> Value {
+    json!({
+        "apiVersion": API, "kind": "ClusterRoleBinding", "metadata": metadata(name),
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role},
+        "subjects": subjects,
+    })
+}
+
+fn rules(lines: &[&str]) -> Vec<Value> {
+    lines.iter().map(|line| rule(line)).collect()
+}
+
+/// All bootstrap roles and bindings.
+pub(super) fn objects() -> Vec<Value> {
+    let mut objects = people();
+    objects.extend(system());
+    for (name, lines) in LOOPS {
+        let full = format!("system:controller:{name}");
+        let mut rules = rules(lines);
+        rules.push(rule("core,events.k8s.io : events : create,patch,update"));
+        objects.push(role(&full, rules));
+        objects.push(binding(&full, &full, vec![subject("ServiceAccount", name)]));
+    }
+    objects
+}
+
+fn people() -> Vec<Value> {
+    let all = json!({"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]});
+    let edit = [rules(EDIT), rules(VIEW)].concat();
+    let admin = [rules(ADMIN), edit.clone()].concat();
+    vec![
+        role("cluster-admin", vec![all, urls(&["*"], &["*"])]),
+        binding("cluster-admin", "cluster-admin", vec![subject("Group", "system:masters")]),
+        role("view", rules(VIEW)),
+        role("edit", edit),
+        role("admin", admin),
+    ]
+}
+
+fn system() -> Vec<Value> {
+    let discovery = [
+        "/api", "/api/*", "/apis", "/apis/*", "/healthz", "/livez", "/openapi", "/openapi/*",
+        "/readyz", "/version", "/version/",
+    ];
+    let public = ["/healthz", "/livez", "/readyz", "/version", "/version/"];
+    let both = vec![subject("Group", "system:authenticated"), subject("Group", "system:unauthenticated")];
+    let authenticated = || vec![subject("Group", "system:authenticated")];
+    let all_read = format!("* : * : {READ}");
+    let scheduler = [
+        "core : nodes,pods,services,namespaces : get,list,watch",
+        "core : pods : delete",
+        "core : bindings,pods/binding : create",
+        "core : pods/status : patch,update",
+        "apps : replicasets : get,list,watch",
+        "coordination.k8s.io : leases : create,get,list,update,watch",
+        "core,events.k8s.io : events : create,patch,update",
+    ];
+    vec![
+        role("system:discovery", vec![urls(&discovery, &["get"])]),
+        binding("system:discovery", "system:discovery", authenticated()),
+        role("system:public-info-viewer", vec![urls(&public, &["get"])]),
+        binding("system:public-info-viewer", "system:public-info-viewer", both),
+        role(
+            "system:basic-user",
+            rules(&[
+                "authorization.k8s.io : selfsubjectaccessreviews,selfsubjectrulesreviews : create",
+                "authentication.k8s.io : selfsubjectreviews : create",
+            ]),
+        ),
+        binding("system:basic-user", "system:basic-user", authenticated()),
+        role(
+            "system:service-account-issuer-discovery",
+            vec![urls(&["/.well-known/openid-configuration", "/openid/v1/jwks"], &["get"])],
+        ),
+        binding(
+            "system:service-account-issuer-discovery",
+            "system:service-account-issuer-discovery",
+            vec![subject("Group", "system:serviceaccounts")],
+        ),
+        role("system:monitoring", vec![urls(&["/metrics", "/healthz", "/livez", "/readyz"], &["get"])]),
+        binding("system:monitoring", "system:monitoring", vec![subject("Group", "system:monitoring")]),
+        role(
+            "system:auth-delegator",
+            rules(&[
+                "authentication.k8s.io : tokenreviews : create",
+                "authorization.k8s.io : subjectaccessreviews : create",
+            ]),
+        ),
+        role(
+            "system:kubelet-api-admin",
+            rules(&["core : nodes : get,list,watch,proxy", "core : nodes/proxy,nodes/log,nodes/stats,nodes/metrics : *"]),
+        ),
+        role("system:node", rules(NODE)),
+        binding("system:node", "system:node", vec![subject("Group", "system:nodes")]),
+        role(
+            "system:node-proxier",
+            rules(&[
+                "core : services,endpoints,nodes : get,list,watch",
+                "discovery.k8s.io : endpointslices : get,list,watch",
+                "core,events.k8s.io : events : create,patch,update",
+            ]),
+        ),
+        binding("system:node-proxier", "system:node-proxier", vec![subject("User", "system:kube-proxy")]),
+        role("system:kube-scheduler", rules(&scheduler)),
+        binding("system:kube-scheduler", "system:kube-scheduler", vec![subject("User", "system:kube-scheduler")]),
+        role(
+            "system:kube-controller-manager",
+            vec![
+                rule(&all_read),
+                rule("coordination.k8s.io : leases : create,get,list,update,watch"),
+                rule("core : serviceaccounts/token : create"),
+                rule(&format!("core,events.k8s.io : events : {WRITE}")),
+            ],
+        ),
+        binding(
+            "system:kube-controller-manager",
+            "system:kube-controller-manager",
+            vec![subject("User", "system:kube-controller-manager")],
+        ),
+    ]
+}

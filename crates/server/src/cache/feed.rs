@@ -1,0 +1,97 @@
+//! What fills the caches: everything that is stored at start, then every change.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use evenkeel_store::{EventBatch, EventKind, Range, Store, StoreError, WatchStream, prefix_end};
+use futures::StreamExt as _;
+
+use super::Caches;
+use crate::object::Object;
+use crate::seal::Seal;
+
+/// Everything that the door stores is under this prefix.
+const ROOT: &[u8] = b"/registry/";
+
+/// Why the caches can't be filled.
+#[derive(Debug, thiserror::Error)]
+pub enum FeedError {
+    /// The store failed.
+    #[error("the store can't be read")]
+    Store(#[from] StoreError),
+    /// The store's watch ended though the store is open.
+    #[error("the store's watch ended")]
+    Ended,
+}
+
+impl Caches {
+    /// Reads all that is stored; answers the changes that follow.
+    ///
+    /// # Errors
+    /// The store can't be read.
+    pub async fn fill(&self, store: &dyn Store, seal: &Seal) -> Result<WatchStream, FeedError> {
+        let all = store.range(Range::prefix(ROOT)).await?;
+        for kv in all.kvs {
+            self.take(&kv.key, kv.value, kv.mod_revision, seal, true);
+        }
+        for cache in self.kinds.read().values() {
+            cache.loaded(all.revision);
+        }
+        self.advance(all.revision);
+        let root = Bytes::from_static(ROOT);
+        Ok(store.watch(root.clone(), Some(prefix_end(&root)), Some(all.revision + 1)).await?)
+    }
+
+    /// Follows the store until its watch ends.
+    ///
+    /// # Errors
+    /// The watch failed or ended: the caches are no longer complete, and the door must close.
+    pub async fn follow(&self, mut changes: WatchStream, seal: Arc<Seal>) -> FeedError {
+        while let Some(batch) = changes.next().await {
+            match batch {
+                Ok(batch) => self.apply(&batch, &seal),
+                Err(error) => return FeedError::Store(error),
+            }
+        }
+        FeedError::Ended
+    }
+
+    fn apply(&self, batch: &EventBatch, seal: &Seal) {
+        for event in &batch.events {
+            match event.kind {
+                EventKind::Put => self.take(
+                    &event.kv.key,
+                    event.kv.value.clone(),
+                    event.kv.mod_revision,
+                    seal,
+                    false,
+                ),
+                EventKind::Delete => {
+                    let key = String::from_utf8_lossy(&event.kv.key);
+                    if let Some((cache, path)) = self.by_key(&key) {
+                        cache.delete(path, event.kv.mod_revision);
+                    }
+                }
+            }
+        }
+        self.advance(batch.revision);
+    }
+
+    /// Takes in one stored value. A value that can't be read is named and left out: one damaged
+    /// object must not keep the whole cluster from starting.
+    fn take(&self, key: &Bytes, value: Bytes, revision: u64, seal: &Seal, at_start: bool) {
+        let text = String::from_utf8_lossy(key);
+        let Some((cache, path)) = self.by_key(&text) else { return };
+        let object = seal
+            .unseal(key, &value)
+            .map_err(|error| error.to_string())
+            .and_then(|plain| {
+                Object::read(cache.row(), plain, revision).map_err(|error| error.to_string())
+            });
+        match object {
+            Ok(object) if at_start => cache.load(path, object),
+            Ok(object) => cache.put(path, object),
+            Err(error) => tracing::error!(key = %text, error, "a stored object can't be read"),
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! The objects of one kind and their recent changes.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound;
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use evenkeel_api::row::ResourceDef;
+use parking_lot::RwLock;
+use tokio::sync::watch;
+
+use crate::object::Object;
+
+/// The log of a kind keeps at least this many changes,
+const LOG_LEAST: usize = 1_024;
+/// and no more than that many,
+const LOG_MOST: usize = 32_768;
+/// and, beyond the least, no more bytes of objects than that.
+const LOG_BYTES: usize = 4 << 20;
+
+/// What happened to an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChangeKind {
+    /// It was not there before.
+    Added,
+    /// It changed.
+    Modified,
+    /// It is gone.
+    Deleted,
+}
+
+impl ChangeKind {
+    /// As in watch events.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Added => "ADDED",
+            Self::Modified => "MODIFIED",
+            Self::Deleted => "DELETED",
+        }
+    }
+}
+
+/// A change of an object.
+#[derive(Debug)]
+pub struct Change {
+    /// What happened.
+    pub kind: ChangeKind,
+    /// The object; of a deleted one the last state, with the revision of its deletion.
+    pub object: Arc<Object>,
+    /// What it was before.
+    pub previous: Option<Arc<Object>>,
+    /// Its place in the kind's log.
+    sequence: u64,
+    /// The watch event as JSON, written once for all watchers.
+    line: OnceLock<Bytes>,
+}
+
+impl Change {
+    /// A change outside a log, as watches of older history make them.
+    #[must_use]
+    pub fn new(kind: ChangeKind, object: Arc<Object>, previous: Option<Arc<Object>>) -> Self {
+        Self { kind, object, previous, sequence: 0, line: OnceLock::new() }
+    }
+
+    /// The JSON watch event, shared by all watchers that see the change as what it is.
+    pub fn line(&self) -> Bytes {
+        self.line.get_or_init(|| event_line(self.kind, &self.object)).clone()
+    }
+}
+
+/// Writes a JSON watch event.
+#[must_use]
+pub fn event_line(kind: ChangeKind, object: &Object) -> Bytes {
+    let mut out = Vec::with_capacity(object.bytes.len() + 96);
+    out.extend_from_slice(b"{\"type\":\"");
+    out.extend_from_slice(kind.as_str().as_bytes());
+    out.extend_from_slice(b"\",\"object\":");
+    object.write(&mut out);
+    out.extend_from_slice(b"}\n");
+    Bytes::from(out)
+}
+
+/// The objects of a kind at one moment.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// In key order.
+    pub objects: Vec<Arc<Object>>,
+    /// Where the log goes on.
+    pub cursor: u64,
+    /// The revision of the kind's last change.
+    pub last: u64,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    objects: BTreeMap<Box<str>, Arc<Object>>,
+    log: VecDeque<Arc<Change>>,
+    log_bytes: usize,
+    /// Sequence number of the first change in the log.
+    first: u64,
+    /// The log holds every change after this revision.
+    since: u64,
+    /// The revision of the last change of this kind.
+    last: u64,
+}
+
+impl State {
+    fn list(&self, namespace: &str, after: Option<&str>) -> Vec<Arc<Object>> {
+        let prefix = if namespace.is_empty() { String::new() } else { format!("{namespace}/") };
+        let from = match after {
+            Some(after) => Bound::Excluded(after),
+            None => Bound::Included(prefix.as_str()),
+        };
+        self.objects
+            .range::<str, _>((from, Bound::Unbounded))
+            .take_while(|(path, _)| path.starts_with(prefix.as_str()))
+            .map(|(_, object)| Arc::clone(object))
+            .collect()
+    }
+}
+
+/// The objects of one kind, in key order, and a bounded log of changes.
+#[derive(Debug)]
+pub struct KindCache {
+    row: Arc<ResourceDef>,
+    state: RwLock<State>,
+    end: watch::Sender<u64>,
+}
+
+impl KindCache {
+    /// An empty cache.
+    #[must_use]
+    pub fn new(row: Arc<ResourceDef>) -> Self {
+        Self { row, state: RwLock::default(), end: watch::Sender::new(0) }
+    }
+
+    /// The kind.
+    #[must_use]
+    pub fn row(&self) -> &Arc<ResourceDef> {
+        &self.row
+    }
+
+    /// The object at `NAMESPACE/NAME` or `NAME`.
+    #[must_use]
+    pub fn get(&self, path: &str) -> Option<Arc<Object>> {
+        self.state.read().objects.get(path).cloned()
+    }
+
+    /// The revision of the last change of this kind.
+    #[must_use]
+    pub fn last(&self) -> u64 {
+        self.state.read().last
+    }
+
+    /// How many objects there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.state.read().objects.len()
+    }
+
+    /// None at all?
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The objects of a namespace (empty: of all), after a path, in key order.
+    #[must_use]
+    pub fn list(&self, namespace: &str, after: Option<&str>) -> Vec<Arc<Object>> {
+        self.state.read().list(namespace, after)
+    }
+
+    /// As [`Self::list`], if nothing of this kind has changed after `revision`.
+    #[must_use]
+    pub fn list_at(
+        &self,
+        namespace: &str,
+        after: Option<&str>,
+        revision: u64,
+    ) -> Option<Vec<Arc<Object>>> {
+        let state = self.state.read();
+        (state.last <= revision).then(|| state.list(namespace, after))
+    }
+
+    /// Objects, the end of the log and the last revision, taken together: what goes on from there
+    /// misses nothing.
+    #[must_use]
+    pub fn snapshot(&self, namespace: &str) -> Snapshot {
+        let state = self.state.read();
+        Snapshot {
+            objects: state.list(namespace, None),
+            cursor: state.first + state.log.len() as u64,
+            last: state.last,
+        }
+    }
+
+    /// The cursor behind the last change at or before a revision; `None` when the log does not
+    /// reach back that far.
+    #[must_use]
+    pub fn cursor(&self, revision: u64) -> Option<u64> {
+        let state = self.state.read();
+        if revision < state.since {
+            return None;
+        }
+        let behind = state.log.partition_point(|change| change.object.revision <= revision);
+        Some(state.first + behind as u64)
+    }
+
+    /// Up to `most` changes from a cursor on; `None` when the log has moved past it.
+    #[must_use]
+    pub fn changes(&self, cursor: u64, most: usize) -> Option<Vec<Arc<Change>>> {
+        let state = self.state.read();
+        let skip = usize::try_from(cursor.checked_sub(state.first)?).unwrap_or(usize::MAX);
+        Some(state.log.iter().skip(skip).take(most).cloned().collect())
+    }
+
+    /// Tells when the log grows: its end as a sequence number.
+    #[must_use]
+    pub fn subscribe(&self) -> watch::Receiver<u64> {
+        self.end.subscribe()
+    }
+
+    /// Puts an object in without a change: what was there at start.
+    pub(super) fn load(&self, path: &str, object: Object) {
+        let mut state = self.state.write();
+        state.last = state.last.max(object.revision);
+        state.objects.insert(path.into(), Arc::new(object));
+    }
+
+    /// Says from which revision on the log is complete.
+    pub(super) fn loaded(&self, revision: u64) {
+        self.state.write().since = revision;
+    }
+
+    /// Takes in a write.
+    pub(super) fn put(&self, path: &str, object: Object) {
+        let object = Arc::new(object);
+        let mut state = self.state.write();
+        let previous = state.objects.insert(path.into(), Arc::clone(&object));
+        let kind = if previous.is_some() { ChangeKind::Modified } else { ChangeKind::Added };
+        self.log(&mut state, kind, object, previous);
+    }
+
+    /// Takes in a deletion at a revision.
+    pub(super) fn delete(&self, path: &str, revision: u64) {
+        let mut state = self.state.write();
+        let Some(previous) = state.objects.remove(path) else { return };
+        let mut object = Object::clone(&previous);
+        object.revision = revision;
+        self.log(&mut state, ChangeKind::Deleted, Arc::new(object), Some(previous));
+    }
+
+    fn log(
+        &self,
+        state: &mut State,
+        kind: ChangeKind,
+        object: Arc<Object>,
+        previous: Option<Arc<Object>>,
+    ) {
+        let sequence = state.first + state.log.len() as u64;
+        state.last = object.revision;
+        state.log_bytes += object.bytes.len();
+        state.log.push_back(Arc::new(Change {
+            sequence,
+            ..Change::new(kind, object, previous)
+        }));
+        while state.log.len() > LOG_MOST
+            || (state.log.len() > LOG_LEAST && state.log_bytes > LOG_BYTES)
+        {
+            let Some(oldest) = state.log.pop_front() else { break };
+            state.first = oldest.sequence + 1;
+            state.since = oldest.object.revision;
+            state.log_bytes -= oldest.object.bytes.len();
+        }
+        self.end.send_replace(sequence + 1);
+    }
+}

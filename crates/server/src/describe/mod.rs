@@ -1,0 +1,94 @@
+//! What the door says of itself: health, version, discovery, OpenAPI, metrics.
+
+mod discovery;
+mod health;
+mod openapi;
+
+use std::sync::Arc;
+
+use evenkeel_api::Status;
+use http::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use crate::door::Door;
+use crate::http::{Answer, json, text};
+use crate::pipeline::{Authorized, Call};
+
+/// The Kubernetes version whose API this is.
+pub const KUBERNETES_VERSION: &str = "v1.37.0";
+
+/// Serves a path that is not a resource.
+pub(crate) async fn serve(door: &Arc<Door>, call: Authorized<Call>) -> Result<Answer, Status> {
+    let call = call.into_inner();
+    if !matches!(call.parts.method, Method::GET | Method::HEAD) {
+        let mut status = Status::failure(
+            405,
+            "MethodNotAllowed",
+            "the server does not allow this method on the requested resource",
+        );
+        status.details = Some(Box::default());
+        return Err(status);
+    }
+    let path = call.attributes.path.trim_end_matches('/').to_owned();
+    let segments: Vec<&str> = path.split('/').skip(1).collect();
+    match segments.as_slice() {
+        ["healthz" | "livez" | "readyz", ..] => Ok(health::serve(door, &call, &segments).await),
+        ["version"] => Ok(json(StatusCode::OK, &version())),
+        ["metrics"] => Ok(metrics(door)),
+        ["api" | "apis", ..] => discovery::serve(door, &call, &segments),
+        ["openapi", rest @ ..] => openapi::serve(door, &call, rest),
+        [".well-known", "openid-configuration"] => Ok(json(
+            StatusCode::OK,
+            &json!({
+                "issuer": door.issuer(),
+                "jwks_uri": format!("{}/openid/v1/jwks", door.issuer()),
+                "response_types_supported": ["id_token"],
+                "subject_types_supported": ["public"],
+                "id_token_signing_alg_values_supported": ["ES256"],
+            }),
+        )),
+        ["openid", "v1", "jwks"] => Ok(json(StatusCode::OK, &door.tokens().key_set())),
+        [] | [""] => Ok(json(StatusCode::OK, &discovery::paths(door))),
+        _ => Err(Status::no_such_path()),
+    }
+}
+
+fn metrics(door: &Door) -> Answer {
+    let mut out = door.metrics().text();
+    out.push_str("# HELP apiserver_storage_objects Stored objects by resource.\n");
+    out.push_str("# TYPE apiserver_storage_objects gauge\n");
+    for row in door.rows().iter() {
+        if let Some(cache) = door.registry().caches.of(row) {
+            out.push_str(&format!(
+                "apiserver_storage_objects{{resource=\"{}\"}} {}\n",
+                row.group_resource(),
+                cache.len()
+            ));
+        }
+    }
+    let mut answer = text(StatusCode::OK, out);
+    answer.headers_mut().insert(
+        http::header::CONTENT_TYPE,
+        http::HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8"),
+    );
+    answer
+}
+
+/// `/version`.
+fn version() -> Value {
+    json!({
+        "major": "1",
+        "minor": "37",
+        "gitVersion": format!("{KUBERNETES_VERSION}+evenkeel-{}", env!("CARGO_PKG_VERSION")),
+        "gitCommit": option_env!("EVENKEEL_COMMIT").unwrap_or("unknown"),
+        "gitTreeState": "clean",
+        "buildDate": "1970-01-01T00:00:00Z",
+        "goVersion": "none",
+        "compiler": "rustc",
+        "platform": format!("linux/{}", match std::env::consts::ARCH {
+            "x86_64" => "amd64",
+            "aarch64" => "arm64",
+            other => other,
+        }),
+    })
+}

@@ -1,0 +1,284 @@
+//! The door itself: what all requests share, and the order in which they are served.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use evenkeel_api::clock::SharedClock;
+use evenkeel_api::{Rows, Status};
+use evenkeel_store::{Store, StoreError};
+use http::Request;
+use http_body::Body as HttpBody;
+use http_body_util::{BodyExt as _, Limited};
+use serde_json::Value;
+use tokio::task::JoinHandle;
+
+use crate::admission::{Admission, Allocate};
+use crate::auth::{
+    Authenticator, Authorizer, Identity, PeerCertificate, RbacAuthorizer, TokenError, TokenKeys,
+};
+use crate::cache::{Caches, FeedError};
+use crate::describe;
+use crate::http::{Answer, Attributes, Query, Target, status_answer};
+use crate::metrics::Metrics;
+use crate::pipeline::{Call, authorize};
+use crate::pki::Pki;
+use crate::registry::Registry;
+use crate::seal::Seal;
+use crate::verbs::{self, NodeTunnel};
+
+/// Larger bodies are refused with 413, as by the reference.
+pub const BODY_LIMIT: usize = 3 << 20;
+
+/// What a door is made of.
+pub struct DoorOptions {
+    /// Where everything is kept.
+    pub store: Arc<dyn Store>,
+    /// Certificates and keys.
+    pub pki: Arc<Pki>,
+    /// Seals Secrets.
+    pub seal: Arc<Seal>,
+    /// Wall-clock time.
+    pub clock: SharedClock,
+    /// Service addresses are taken from here.
+    pub service_cidr: ipnet::Ipv4Net,
+    /// Where clients reach the door: `https://HOST:PORT`; the issuer of tokens.
+    pub issuer: String,
+}
+
+/// The one door.
+pub struct Door {
+    rows: Arc<Rows>,
+    pub(crate) registry: Registry,
+    pub(crate) admission: Admission,
+    pub(crate) allocate: Allocate,
+    pub(crate) tunnel: NodeTunnel,
+    authenticator: Authenticator,
+    authorizer: Arc<dyn Authorizer>,
+    tokens: Arc<TokenKeys>,
+    clock: SharedClock,
+    metrics: Metrics,
+    issuer: String,
+}
+
+impl std::fmt::Debug for Door {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Door")
+    }
+}
+
+/// Why a door can't open.
+#[derive(Debug, thiserror::Error)]
+pub enum DoorError {
+    /// The caches can't be filled.
+    #[error(transparent)]
+    Feed(#[from] FeedError),
+    /// The door can't reach nodes: its client certificate is unusable.
+    #[error("the door's own certificate can't be used: {0}")]
+    Certificate(String),
+}
+
+/// A token that was issued.
+pub(crate) struct Issued {
+    pub(crate) token: String,
+    pub(crate) expires: String,
+    pub(crate) spec: Value,
+}
+
+impl Door {
+    /// Reads all that is stored, and opens. The handle ends only when the store does.
+    ///
+    /// # Errors
+    /// The store can't be read.
+    pub async fn open(
+        options: DoorOptions,
+    ) -> Result<(Arc<Self>, JoinHandle<FeedError>), DoorError> {
+        let rows = Arc::new(Rows::builtin());
+        let caches = Arc::new(Caches::new(&rows));
+        let changes = caches.fill(options.store.as_ref(), &options.seal).await?;
+        let follower = {
+            let (caches, seal) = (Arc::clone(&caches), Arc::clone(&options.seal));
+            tokio::spawn(async move { caches.follow(changes, seal).await })
+        };
+        let registry = Registry {
+            rows: Arc::clone(&rows),
+            store: options.store,
+            caches,
+            seal: options.seal,
+        };
+        let tokens = Arc::new(options.pki.token_keys(&options.issuer));
+        let tls = options.pki.node_client().map_err(DoorError::Certificate)?;
+        let door = Arc::new(Self {
+            rows,
+            authenticator: Authenticator::new(
+                Arc::clone(&tokens),
+                registry.clone(),
+                Arc::clone(&options.clock),
+            ),
+            authorizer: Arc::new(RbacAuthorizer::new(registry.clone())),
+            admission: Admission::standard(Arc::clone(&options.clock)),
+            allocate: Allocate::new(options.service_cidr),
+            tunnel: NodeTunnel { tls },
+            registry,
+            tokens,
+            clock: options.clock,
+            metrics: Metrics::default(),
+            issuer: options.issuer,
+        });
+        crate::bootstrap::run(&door).await.map_err(|status| {
+            DoorError::Certificate(format!("bootstrap objects: {}", status.message))
+        })?;
+        Ok((door, follower))
+    }
+
+    /// The kinds that are served.
+    #[must_use]
+    pub fn rows(&self) -> &Arc<Rows> {
+        &self.rows
+    }
+
+    /// Wall-clock time.
+    #[must_use]
+    pub fn clock(&self) -> &SharedClock {
+        &self.clock
+    }
+
+    /// The stored objects.
+    #[must_use]
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// Counters.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    pub(crate) fn authorizer(&self) -> &dyn Authorizer {
+        self.authorizer.as_ref()
+    }
+
+    pub(crate) fn tokens(&self) -> &TokenKeys {
+        &self.tokens
+    }
+
+    pub(crate) fn issuer(&self) -> &str {
+        &self.issuer
+    }
+
+    /// Removes history older than `age`, by the revision that was current then. Runs for ever.
+    pub async fn compact_by_age(self: Arc<Self>, age: Duration) {
+        let store = Arc::clone(&self.registry.store);
+        let mut then = self.registry.caches.revision();
+        loop {
+            tokio::time::sleep(age).await;
+            let now = self.registry.caches.revision();
+            match store.compact(then).await {
+                Ok(()) | Err(StoreError::Compacted { .. }) => {}
+                Err(error) => tracing::warn!(%error, "history can't be compacted"),
+            }
+            then = now;
+        }
+    }
+
+    /// Removes events whose time is up. Runs for ever.
+    pub async fn expire_events(self: Arc<Self>, keep: Duration) {
+        let keep = jiff::SignedDuration::try_from(keep).unwrap_or(jiff::SignedDuration::from_hours(1));
+        loop {
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            let Some(row) = self.rows.by_kind("", "v1", "Event") else { return };
+            let Some(cache) = self.registry.caches.of(row) else { return };
+            let now = self.clock.now();
+            for event in cache.list("", None) {
+                let value = event.value();
+                let last = ["lastTimestamp", "eventTime"]
+                    .iter()
+                    .map(|name| evenkeel_api::object::text(&value, &[name]))
+                    .chain([evenkeel_api::object::text(&value, &["metadata", "creationTimestamp"])])
+                    .find_map(|text| text.parse::<jiff::Timestamp>().ok());
+                if last.is_some_and(|last| now.duration_since(last) > keep) {
+                    if let Err(status) = self.registry.remove(row, &event).await {
+                        tracing::warn!(%status, "an old event can't be removed");
+                    }
+                }
+            }
+        }
+    }
+
+    /// Serves a request that came over the network: finds out who asks, then as [`Self::handle`].
+    pub async fn serve<B>(
+        self: &Arc<Self>,
+        request: Request<B>,
+        peer: Option<&PeerCertificate>,
+    ) -> Answer
+    where
+        B: HttpBody<Data = bytes::Bytes> + Send,
+        B::Error: std::error::Error + Send + Sync + 'static,
+    {
+        let identity = match self.authenticator.identify(request.headers(), peer) {
+            Ok(identity) => identity,
+            Err(status) => return status_answer(&status),
+        };
+        self.handle(request, identity).await
+    }
+
+    /// Serves a request of somebody known: loops in this process come in here.
+    pub async fn handle<B>(self: &Arc<Self>, request: Request<B>, identity: Identity) -> Answer
+    where
+        B: HttpBody<Data = bytes::Bytes> + Send,
+        B::Error: std::error::Error + Send + Sync + 'static,
+    {
+        let (parts, body) = request.into_parts();
+        let query = Query::parse(parts.uri.query().unwrap_or_default());
+        let attributes = Attributes::of(&parts.method, parts.uri.path(), &query);
+        let identity = match self.authenticator.impersonate(&parts.headers, identity, self.authorizer()) {
+            Ok(identity) => identity,
+            Err(status) => return status_answer(&status),
+        };
+        let (verb, resource) = (attributes.verb.clone(), attributes.resource.clone());
+        let began = tokio::time::Instant::now();
+        let answer = match Limited::new(body, BODY_LIMIT).collect().await {
+            Ok(body) => {
+                let call =
+                    Call { parts, query, attributes, identity, body: body.to_bytes() };
+                self.dispatch(call).await.unwrap_or_else(|status| status_answer(&status))
+            }
+            Err(error) if error.is::<http_body_util::LengthLimitError>() => {
+                status_answer(&Status::too_large(format!(
+                    "Request entity too large: limit is {BODY_LIMIT}"
+                )))
+            }
+            Err(error) => status_answer(&Status::bad_request(error.to_string())),
+        };
+        self.metrics.observe(&verb, &resource, answer.status().as_u16(), began.elapsed());
+        answer
+    }
+
+    async fn dispatch(self: &Arc<Self>, call: Call) -> Result<Answer, Status> {
+        let call = authorize(self.authorizer(), call)?;
+        match call.attributes.target() {
+            Target::Resource => verbs::serve(self, call).await,
+            Target::Other => describe::serve(self, call).await,
+        }
+    }
+
+    /// Signs a token for a service account.
+    pub(crate) fn issue_token(
+        &self,
+        _by: &Identity,
+        namespace: &str,
+        account: &Value,
+        request: &Value,
+    ) -> Result<Issued, Status> {
+        self.tokens.issue(&self.registry, self.clock.now(), namespace, account, request)
+    }
+
+    /// Who a token belongs to, and for which of the audiences it is good.
+    pub(crate) fn review_token(
+        &self,
+        token: &str,
+        audiences: &[&str],
+    ) -> Result<(Identity, Vec<String>), TokenError> {
+        self.authenticator.review(token, audiences)
+    }
+}

@@ -1,0 +1,11 @@
+//! Requests as the API sees them, and answers as HTTP sees them.
+
+mod answer;
+mod media;
+mod query;
+mod request;
+
+pub use answer::{Answer, Body, answer, full, json, json_bytes, status_answer, stream, text, warn};
+pub use media::{Media, Shape, content_type};
+pub use query::Query;
+pub use request::{Attributes, Target};

@@ -1,0 +1,94 @@
+//! The one pipeline: nothing reaches a verb but through [`authorize`].
+
+use std::ops::Deref;
+
+use bytes::Bytes;
+use evenkeel_api::Status;
+use http::request::Parts;
+
+use crate::auth::{Authorizer, Decision, Identity};
+use crate::http::{Attributes, Query};
+
+/// A request with its body, and who makes it.
+#[derive(Debug)]
+pub struct Call {
+    /// Method, URI, headers.
+    pub parts: Parts,
+    /// Decoded query.
+    pub query: Query,
+    /// What it wants.
+    pub attributes: Attributes,
+    /// Who asks.
+    pub identity: Identity,
+    /// The body, whole.
+    pub body: Bytes,
+}
+
+/// A request that the authorizer has allowed. Only [`authorize`] makes one.
+#[derive(Debug)]
+pub struct Authorized<T>(T);
+
+impl<T> Deref for Authorized<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+impl<T> Authorized<T> {
+    /// The request itself.
+    pub fn into_inner(self) -> T {
+        self.0
+    }
+}
+
+/// Asks the authorizer.
+///
+/// # Errors
+/// 403 in the reference's words, or 401 for somebody who has shown no credential.
+pub fn authorize(authorizer: &dyn Authorizer, call: Call) -> Result<Authorized<Call>, Status> {
+    match authorizer.authorize(&call.identity, &call.attributes) {
+        Decision::Allow(_) => Ok(Authorized(call)),
+        Decision::NoOpinion(why) => Err(refusal(&call.identity, &call.attributes, &why)),
+    }
+}
+
+/// The 403 that the reference words for a request.
+#[must_use]
+pub fn refusal(identity: &Identity, attributes: &Attributes, why: &str) -> Status {
+    let user = &identity.user;
+    let suffix = if why.is_empty() { String::new() } else { format!(": {why}") };
+    if !attributes.resource_request {
+        let mut status = Status::failure(
+            403,
+            "Forbidden",
+            format!(
+                "forbidden: User \"{user}\" cannot {} path \"{}\"{suffix}",
+                attributes.verb, attributes.path
+            ),
+        );
+        status.details = Some(Box::default());
+        return status;
+    }
+    let Attributes { verb, group, resource, subresource, namespace, name, .. } = attributes;
+    let resource = if subresource.is_empty() {
+        resource.clone()
+    } else {
+        format!("{resource}/{subresource}")
+    };
+    let place = if namespace.is_empty() {
+        "at the cluster scope".to_owned()
+    } else {
+        format!("in the namespace \"{namespace}\"")
+    };
+    Status::forbidden(
+        group,
+        &attributes.resource,
+        name,
+        &format!(
+            "User \"{user}\" cannot {verb} resource \"{resource}\" in API group \"{group}\" \
+             {place}{suffix}"
+        ),
+    )
+}

@@ -1,0 +1,372 @@
+//! Certificates and keys: made at first start, renewed before they end.
+//!
+//! One certificate authority signs everything: the door's own certificate, the administrator's
+//! and the agents'. A leaf lives a year and is made anew when a third of that is left, at start
+//! and while running; the authority lives ten years.
+
+use std::fs;
+use std::io::Write as _;
+use std::net::IpAddr;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyPair, KeyUsagePurpose, SanType,
+};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+
+use crate::auth::TokenKeys;
+
+const CA_DAYS: i64 = 3650;
+const LEAF_DAYS: i64 = 365;
+/// A leaf with less than this left is made anew.
+const RENEW_DAYS: i64 = 120;
+
+/// Why certificates can't be had.
+#[derive(Debug, thiserror::Error)]
+pub enum PkiError {
+    /// A file can't be read or written.
+    #[error("{path}: {source}")]
+    File {
+        /// The file.
+        path: String,
+        /// The operating system's answer.
+        source: std::io::Error,
+    },
+    /// A file has something else in it.
+    #[error("{path} is damaged: {why}; remove the pki directory to start over with new certificates")]
+    Damaged {
+        /// The file.
+        path: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// A certificate can't be made.
+    #[error("can't make a certificate: {0}")]
+    Make(#[from] rcgen::Error),
+    /// TLS can't be set up with what there is.
+    #[error("TLS: {0}")]
+    Tls(String),
+}
+
+/// A certificate with its key.
+#[derive(Debug, Clone)]
+pub struct Leaf {
+    /// PEM.
+    pub certificate: String,
+    /// PEM, PKCS #8.
+    pub key: String,
+}
+
+/// What a leaf is for.
+#[derive(Debug, Clone, Default)]
+pub struct LeafSpec {
+    /// File name without ending.
+    pub name: String,
+    /// Common name: the user.
+    pub common_name: String,
+    /// Organizations: the groups.
+    pub organizations: Vec<String>,
+    /// DNS names that it serves.
+    pub dns_names: Vec<String>,
+    /// Addresses that it serves.
+    pub addresses: Vec<IpAddr>,
+    /// For clients?
+    pub client: bool,
+    /// For servers?
+    pub server: bool,
+}
+
+/// The certificate authority and the directory of leaves.
+pub struct Pki {
+    directory: PathBuf,
+    ca_pem: String,
+    ca_key_pem: String,
+    token_key: Vec<u8>,
+}
+
+impl std::fmt::Debug for Pki {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pki").field("directory", &self.directory).finish_non_exhaustive()
+    }
+}
+
+fn read(path: &Path) -> Result<Option<String>, PkiError> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(PkiError::File { path: path.display().to_string(), source }),
+    }
+}
+
+/// Writes a file as a whole or not at all.
+fn write(path: &Path, text: &str, mode: u32) -> Result<(), PkiError> {
+    let fail = |source| PkiError::File { path: path.display().to_string(), source };
+    let fresh = path.with_extension("new");
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(mode)
+        .open(&fresh)
+        .map_err(fail)?;
+    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(fail)?;
+    fs::rename(&fresh, path).map_err(fail)
+}
+
+fn validity(params: &mut CertificateParams, now: Timestamp, days: i64) {
+    // A minute of slack for clocks that differ.
+    let start = now.checked_sub(SignedDuration::from_secs(60)).unwrap_or(now);
+    let end = now.checked_add(SignedDuration::from_hours(days * 24)).unwrap_or(now);
+    let at = |time: Timestamp| std::time::SystemTime::from(time).into();
+    params.not_before = at(start);
+    params.not_after = at(end);
+}
+
+impl Pki {
+    /// Reads the directory, making the authority and the token key at first.
+    ///
+    /// # Errors
+    /// A file can't be read, written, or is damaged.
+    pub fn open(directory: &Path, now: Timestamp) -> Result<Self, PkiError> {
+        fs::create_dir_all(directory).map_err(|source| PkiError::File {
+            path: directory.display().to_string(),
+            source,
+        })?;
+        let (cert_path, key_path) = (directory.join("ca.crt"), directory.join("ca.key"));
+        let (ca_pem, ca_key_pem) = match (read(&cert_path)?, read(&key_path)?) {
+            (Some(certificate), Some(key)) => (certificate, key),
+            (None, None) => {
+                let made = make_ca(now)?;
+                write(&key_path, &made.key, 0o600)?;
+                write(&cert_path, &made.certificate, 0o644)?;
+                (made.certificate, made.key)
+            }
+            (None, Some(key)) => {
+                // A crash between the two files: nothing was signed yet.
+                let made = make_ca(now)?;
+                drop(key);
+                write(&key_path, &made.key, 0o600)?;
+                write(&cert_path, &made.certificate, 0o644)?;
+                (made.certificate, made.key)
+            }
+            (Some(_), None) => {
+                return Err(PkiError::Damaged {
+                    path: key_path.display().to_string(),
+                    why: "it is missing though ca.crt is there".to_owned(),
+                });
+            }
+        };
+        let token_path = directory.join("sa.key");
+        let token_pem = match read(&token_path)? {
+            Some(pem) => pem,
+            None => {
+                let pem = KeyPair::generate()?.serialize_pem();
+                write(&token_path, &pem, 0o600)?;
+                pem
+            }
+        };
+        let token_key = KeyPair::from_pem(&token_pem)
+            .map_err(|error| PkiError::Damaged {
+                path: token_path.display().to_string(),
+                why: error.to_string(),
+            })?
+            .serialize_der();
+        Ok(Self { directory: directory.to_owned(), ca_pem, ca_key_pem, token_key })
+    }
+
+    /// The authority's certificate, PEM.
+    #[must_use]
+    pub fn ca(&self) -> &str {
+        &self.ca_pem
+    }
+
+    /// Signs tokens as an issuer.
+    ///
+    /// # Panics
+    /// Never: the key was read when the directory was opened.
+    #[must_use]
+    pub fn token_keys(&self, issuer: &str) -> TokenKeys {
+        TokenKeys::new(&self.token_key, issuer).expect("the key was read at open")
+    }
+
+    /// The leaf of a specification: the one on disk, or a new one when that is missing, ending,
+    /// of another authority, or lacks a name.
+    ///
+    /// # Errors
+    /// It can't be read, made or written.
+    pub fn leaf(&self, spec: &LeafSpec, now: Timestamp) -> Result<Leaf, PkiError> {
+        let cert_path = self.directory.join(format!("{}.crt", spec.name));
+        let key_path = self.directory.join(format!("{}.key", spec.name));
+        if let (Some(certificate), Some(key)) = (read(&cert_path)?, read(&key_path)?) {
+            if self.is_good(&certificate, &key, spec, now) {
+                return Ok(Leaf { certificate, key });
+            }
+        }
+        let leaf = self.sign(spec, now)?;
+        write(&key_path, &leaf.key, 0o600)?;
+        write(&cert_path, &leaf.certificate, 0o644)?;
+        Ok(leaf)
+    }
+
+    fn is_good(&self, certificate: &str, key: &str, spec: &LeafSpec, now: Timestamp) -> bool {
+        let Ok(der) = CertificateDer::from_pem_slice(certificate.as_bytes()) else { return false };
+        let Ok((_, parsed)) = x509_parser::parse_x509_certificate(&der) else { return false };
+        let Ok(ca) = CertificateDer::from_pem_slice(self.ca_pem.as_bytes()) else { return false };
+        let Ok((_, ca)) = x509_parser::parse_x509_certificate(&ca) else { return false };
+        let left = parsed.validity().not_after.timestamp() - now.as_second();
+        let names: Vec<String> = parsed
+            .subject_alternative_name()
+            .ok()
+            .flatten()
+            .map(|extension| {
+                extension
+                    .value
+                    .general_names
+                    .iter()
+                    .filter_map(|name| match name {
+                        x509_parser::extensions::GeneralName::DNSName(name) => {
+                            Some((*name).to_owned())
+                        }
+                        x509_parser::extensions::GeneralName::IPAddress(bytes) => address(bytes),
+                        _ => None,
+                    })
+                    .collect()
+            })
+            .unwrap_or_default();
+        let wanted = spec
+            .dns_names
+            .iter()
+            .cloned()
+            .chain(spec.addresses.iter().map(IpAddr::to_string));
+        left > RENEW_DAYS * 86_400
+            && parsed.verify_signature(Some(ca.public_key())).is_ok()
+            && KeyPair::from_pem(key)
+                .is_ok_and(|key| key.public_key_raw() == parsed.public_key().subject_public_key.data.as_ref())
+            && wanted.into_iter().all(|name| names.contains(&name))
+    }
+
+    fn sign(&self, spec: &LeafSpec, now: Timestamp) -> Result<Leaf, PkiError> {
+        let issuer = Issuer::from_ca_cert_pem(&self.ca_pem, KeyPair::from_pem(&self.ca_key_pem)?)?;
+        let key = KeyPair::generate()?;
+        let mut params = CertificateParams::new(spec.dns_names.clone())?;
+        params
+            .subject_alt_names
+            .extend(spec.addresses.iter().map(|address| SanType::IpAddress(*address)));
+        let mut subject = DistinguishedName::new();
+        for organization in &spec.organizations {
+            subject.push(DnType::OrganizationName, organization.as_str());
+        }
+        subject.push(DnType::CommonName, spec.common_name.as_str());
+        params.distinguished_name = subject;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
+        if spec.client {
+            params.extended_key_usages.push(ExtendedKeyUsagePurpose::ClientAuth);
+        }
+        if spec.server {
+            params.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth);
+        }
+        validity(&mut params, now, LEAF_DAYS);
+        let certificate = params.signed_by(&key, &issuer)?;
+        Ok(Leaf { certificate: certificate.pem(), key: key.serialize_pem() })
+    }
+
+    /// The authority as the only root.
+    ///
+    /// # Errors
+    /// It can't be read.
+    pub fn roots(&self) -> Result<RootCertStore, PkiError> {
+        let mut roots = RootCertStore::empty();
+        let ca = CertificateDer::from_pem_slice(self.ca_pem.as_bytes())
+            .map_err(|error| PkiError::Tls(error.to_string()))?;
+        roots.add(ca).map_err(|error| PkiError::Tls(error.to_string()))?;
+        Ok(roots)
+    }
+
+    /// TLS for a server that asks clients for a certificate; `required` refuses those without.
+    ///
+    /// # Errors
+    /// The leaf can't be used.
+    pub fn server_config(&self, leaf: &Leaf, required: bool) -> Result<ServerConfig, PkiError> {
+        let verifier = WebPkiClientVerifier::builder_with_provider(
+            Arc::new(self.roots()?),
+            Arc::new(rustls::crypto::ring::default_provider()),
+        );
+        let verifier = if required { verifier } else { verifier.allow_unauthenticated() };
+        let verifier = verifier.build().map_err(|error| PkiError::Tls(error.to_string()))?;
+        let (chain, key) = identity(leaf)?;
+        ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(|error| PkiError::Tls(error.to_string()))?
+            .with_client_cert_verifier(verifier)
+            .with_single_cert(chain, key)
+            .map_err(|error| PkiError::Tls(error.to_string()))
+    }
+
+    /// TLS for a client with a certificate that trusts only this authority.
+    ///
+    /// # Errors
+    /// The leaf can't be used.
+    pub fn client_config(&self, leaf: &Leaf) -> Result<ClientConfig, PkiError> {
+        let (chain, key) = identity(leaf)?;
+        ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(|error| PkiError::Tls(error.to_string()))?
+            .with_root_certificates(self.roots()?)
+            .with_client_auth_cert(chain, key)
+            .map_err(|error| PkiError::Tls(error.to_string()))
+    }
+
+    /// How the door reaches node agents.
+    pub(crate) fn node_client(&self) -> Result<Arc<ClientConfig>, String> {
+        let spec = LeafSpec {
+            name: "apiserver-kubelet-client".to_owned(),
+            common_name: "kube-apiserver-kubelet-client".to_owned(),
+            organizations: vec!["system:masters".to_owned()],
+            client: true,
+            ..LeafSpec::default()
+        };
+        self.leaf(&spec, Timestamp::now())
+            .and_then(|leaf| self.client_config(&leaf))
+            .map(Arc::new)
+            .map_err(|error| error.to_string())
+    }
+}
+
+fn address(bytes: &[u8]) -> Option<String> {
+    if let Ok(four) = <[u8; 4]>::try_from(bytes) {
+        return Some(IpAddr::from(four).to_string());
+    }
+    <[u8; 16]>::try_from(bytes).ok().map(|sixteen| IpAddr::from(sixteen).to_string())
+}
+
+fn identity(
+    leaf: &Leaf,
+) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), PkiError> {
+    let certificate = CertificateDer::from_pem_slice(leaf.certificate.as_bytes())
+        .map_err(|error| PkiError::Tls(error.to_string()))?;
+    let key = PrivatePkcs8KeyDer::from_pem_slice(leaf.key.as_bytes())
+        .map_err(|error| PkiError::Tls(error.to_string()))?;
+    Ok((vec![certificate], PrivateKeyDer::Pkcs8(key)))
+}
+
+fn make_ca(now: Timestamp) -> Result<Leaf, PkiError> {
+    let key = KeyPair::generate()?;
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, "evenkeel-ca");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![
+        KeyUsagePurpose::DigitalSignature,
+        KeyUsagePurpose::KeyCertSign,
+        KeyUsagePurpose::CrlSign,
+    ];
+    validity(&mut params, now, CA_DAYS);
+    let certificate = params.self_signed(&key)?;
+    Ok(Leaf { certificate: certificate.pem(), key: key.serialize_pem() })
+}

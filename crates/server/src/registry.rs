@@ -1,0 +1,289 @@
+//! Reading fresh and writing with compare-and-swap: the only place that talks to the store.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use evenkeel_api::row::ResourceDef;
+use evenkeel_api::{Rows, Status, json, object};
+use evenkeel_store::{Compare, Op, OpResult, Range, Store, StoreError, Txn};
+use serde_json::Value;
+
+use crate::cache::{Caches, KindCache};
+use crate::object::{Head, Object};
+use crate::seal::Seal;
+
+/// What came of an attempt to replace or remove an object.
+#[derive(Debug)]
+pub enum Outcome {
+    /// It is done; the object as it is now (of a removed one its last state, with the revision of
+    /// its removal).
+    Done(Arc<Object>),
+    /// Somebody else was faster; this is what is there now.
+    Stale(Option<Arc<Object>>),
+}
+
+/// The stored objects of all kinds.
+#[derive(Clone)]
+pub struct Registry {
+    /// The kinds.
+    pub rows: Arc<Rows>,
+    /// Where everything is kept.
+    pub store: Arc<dyn Store>,
+    /// Where everything is read.
+    pub caches: Arc<Caches>,
+    /// Seals Secrets.
+    pub seal: Arc<Seal>,
+}
+
+impl std::fmt::Debug for Registry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Registry")
+    }
+}
+
+/// Turns a failure of the store into an answer.
+#[must_use]
+pub fn store_status(error: &StoreError) -> Status {
+    match error {
+        StoreError::Compacted { .. } => Status::expired(
+            "The provided continue parameter is too old to display a consistent list result. You \
+             can start a new list without the continue parameter, or use the continue token in \
+             this response to retrieve the remainder of the results.",
+        ),
+        StoreError::FutureRevision { requested, current } => {
+            let mut status =
+                Status::timeout(format!("Too large resource version: {requested}, current: {current}"), 1);
+            status.details.get_or_insert_default().causes =
+                vec![evenkeel_api::status::StatusCause {
+                    reason: "ResourceVersionTooLarge".to_owned(),
+                    message: "Too large resource version".to_owned(),
+                    field: String::new(),
+                }];
+            status
+        }
+        StoreError::TooLarge { .. } => {
+            Status::too_large(format!("Request entity too large: {error}"))
+        }
+        StoreError::Full { .. } => Status::failure(507, "InsufficientStorage", error.to_string()),
+        other => Status::internal(full_text(other)),
+    }
+}
+
+/// An error with all its causes.
+fn full_text(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+impl Registry {
+    /// The cache of a row.
+    ///
+    /// # Errors
+    /// The row keeps no objects.
+    pub fn cache(&self, row: &ResourceDef) -> Result<Arc<KindCache>, Status> {
+        self.caches.of(row).ok_or_else(|| {
+            Status::method_not_supported(&row.gvk.group, &row.plural, "this operation")
+        })
+    }
+
+    /// Waits until reads from the cache are as fresh as the store; answers the revision.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    pub async fn fresh(&self) -> Result<u64, Status> {
+        let revision = self.store.revision().await.map_err(|error| store_status(&error))?;
+        self.caches.reach(revision).await;
+        Ok(revision.max(self.caches.revision()))
+    }
+
+    /// The object of a name as the store has it now.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    pub async fn get(
+        &self,
+        row: &ResourceDef,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Option<Arc<Object>>, Status> {
+        self.fresh().await?;
+        Ok(self.cache(row)?.get(&path(namespace, name)))
+    }
+
+    /// Stores a new object. `None`: the name is taken.
+    ///
+    /// # Errors
+    /// The store refuses or fails.
+    pub async fn create(
+        &self,
+        row: &ResourceDef,
+        value: &Value,
+    ) -> Result<Option<Arc<Object>>, Status> {
+        let key = key(row, object::namespace(value), object::name(value));
+        let (encoded, stored) = self.encode(row, &key, value)?;
+        let txn = Txn {
+            compare: vec![Compare::ModRevision { key: key.clone(), revision: 0 }],
+            success: vec![Op::Put { key, value: stored }],
+            failure: Vec::new(),
+        };
+        let result = self.store.txn(txn).await.map_err(|error| store_status(&error))?;
+        Ok(result.succeeded.then(|| written(row, value, encoded, result.revision)))
+    }
+
+    /// Replaces an object if it is still what the caller has seen. Writing what is there already
+    /// does nothing.
+    ///
+    /// # Errors
+    /// The store refuses or fails.
+    pub async fn replace(
+        &self,
+        row: &ResourceDef,
+        seen: &Object,
+        value: &Value,
+    ) -> Result<Outcome, Status> {
+        let key = key(row, &seen.head.namespace, &seen.head.name);
+        let (encoded, stored) = self.encode(row, &key, value)?;
+        if encoded.bytes == seen.bytes {
+            return Ok(Outcome::Done(Arc::new(seen.clone())));
+        }
+        let txn = Txn {
+            compare: vec![Compare::ModRevision { key: key.clone(), revision: seen.revision }],
+            success: vec![Op::Put { key: key.clone(), value: stored }],
+            failure: vec![Op::Range(Range::key(key.clone()))],
+        };
+        let result = self.store.txn(txn).await.map_err(|error| store_status(&error))?;
+        if result.succeeded {
+            return Ok(Outcome::Done(written(row, value, encoded, result.revision)));
+        }
+        self.stale(row, result.results)
+    }
+
+    /// Removes an object if it is still what the caller has seen.
+    ///
+    /// # Errors
+    /// The store refuses or fails.
+    pub async fn remove(&self, row: &ResourceDef, seen: &Object) -> Result<Outcome, Status> {
+        let key = key(row, &seen.head.namespace, &seen.head.name);
+        let txn = Txn {
+            compare: vec![Compare::ModRevision { key: key.clone(), revision: seen.revision }],
+            success: vec![Op::Delete { key: key.clone() }],
+            failure: vec![Op::Range(Range::key(key.clone()))],
+        };
+        let result = self.store.txn(txn).await.map_err(|error| store_status(&error))?;
+        if result.succeeded {
+            let mut gone = seen.clone();
+            gone.revision = result.revision;
+            return Ok(Outcome::Done(Arc::new(gone)));
+        }
+        self.stale(row, result.results)
+    }
+
+    /// The objects of a kind as they were at a revision, read from the store's history.
+    ///
+    /// # Errors
+    /// The revision is compacted, or in the future, or the store fails.
+    pub async fn list_at(
+        &self,
+        row: &ResourceDef,
+        namespace: &str,
+        after: Option<&str>,
+        revision: u64,
+    ) -> Result<Vec<Arc<Object>>, Status> {
+        let prefix = key(row, namespace, "");
+        let mut range = Range::prefix(prefix).at(revision);
+        if let Some(after) = after {
+            // The key right behind the last one that was given out.
+            range.start = Bytes::from(format!("{}{after}\0", row.store_prefix()));
+        }
+        let found = self.store.range(range).await.map_err(|error| store_status(&error))?;
+        found
+            .kvs
+            .into_iter()
+            .map(|kv| self.read(row, &kv.key, &kv.value, kv.mod_revision))
+            .collect()
+    }
+
+    /// Reads a stored value.
+    ///
+    /// # Errors
+    /// It is damaged.
+    pub fn read(
+        &self,
+        row: &ResourceDef,
+        key: &[u8],
+        value: &Bytes,
+        revision: u64,
+    ) -> Result<Arc<Object>, Status> {
+        let plain = self
+            .seal
+            .unseal(key, value)
+            .map_err(|error| Status::internal(error.to_string()))?;
+        Object::read(row, plain, revision)
+            .map(Arc::new)
+            .map_err(|error| Status::internal(error.to_string()))
+    }
+
+    fn stale(&self, row: &ResourceDef, results: Vec<OpResult>) -> Result<Outcome, Status> {
+        let now = results.into_iter().find_map(|result| match result {
+            OpResult::Range(found) => found.kvs.into_iter().next(),
+            _ => None,
+        });
+        now.map(|kv| self.read(row, &kv.key, &kv.value, kv.mod_revision))
+            .transpose()
+            .map(Outcome::Stale)
+    }
+
+    /// The bytes of an object, plain and as they are stored.
+    fn encode(
+        &self,
+        row: &ResourceDef,
+        key: &Bytes,
+        value: &Value,
+    ) -> Result<(json::Encoded, Bytes), Status> {
+        let encoded = json::encode(value);
+        let stored = if is_sealed(row) {
+            self.seal
+                .seal(key, &encoded.bytes)
+                .map_err(|error| Status::internal(error.to_string()))?
+        } else {
+            encoded.bytes.clone()
+        };
+        Ok((encoded, stored))
+    }
+}
+
+/// Which kinds are encrypted at rest.
+fn is_sealed(row: &ResourceDef) -> bool {
+    row.gvk.group.is_empty() && row.plural == "secrets"
+}
+
+fn written(row: &ResourceDef, value: &Value, encoded: json::Encoded, revision: u64) -> Arc<Object> {
+    Arc::new(Object {
+        bytes: encoded.bytes,
+        splice: encoded.splice,
+        revision,
+        head: Head::of(row, value),
+    })
+}
+
+/// `NAMESPACE/NAME`, or `NAME` without a namespace.
+#[must_use]
+pub fn path(namespace: &str, name: &str) -> String {
+    if namespace.is_empty() { name.to_owned() } else { format!("{namespace}/{name}") }
+}
+
+/// The store key of an object, or the prefix of a namespace when the name is empty.
+fn key(row: &ResourceDef, namespace: &str, name: &str) -> Bytes {
+    let prefix = row.store_prefix();
+    Bytes::from(if namespace.is_empty() {
+        format!("{prefix}{name}")
+    } else {
+        format!("{prefix}{namespace}/{name}")
+    })
+}

@@ -1,0 +1,114 @@
+//! From a request body to an object of the right kind.
+
+use evenkeel_api::row::GroupVersionKind;
+use evenkeel_api::schema::{FieldValidation, Ty};
+use evenkeel_api::{Status, json, object};
+use serde_json::Value;
+
+use super::Request;
+use crate::http::content_type;
+
+const ACCEPTED: &str = "application/json, application/yaml";
+
+/// Reads the body as an object of the request's kind.
+pub(super) fn body(request: &mut Request<'_>) -> Result<Value, Status> {
+    let gvk = request.row.gvk.clone();
+    let type_name = request.row.type_name.to_string();
+    body_of(request, &gvk, &type_name)
+}
+
+/// Reads the body as an object of a given kind (subresources have kinds of their own).
+pub(super) fn body_of(
+    request: &mut Request<'_>,
+    gvk: &GroupVersionKind,
+    type_name: &str,
+) -> Result<Value, Status> {
+    let parsed = parse(request)?;
+    let mut value = parsed.value;
+    if !value.is_object() {
+        return Err(Status::bad_request(
+            "couldn't get version/kind; json parse error: json: cannot unmarshal into Go value \
+             of type struct { APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind \
+             string \"json:\\\"kind,omitempty\\\"\" }",
+        ));
+    }
+    check_kind(gvk, &mut value)?;
+    settle(request, gvk, type_name, &mut value, &parsed.duplicates)?;
+    Ok(value)
+}
+
+fn parse(request: &Request<'_>) -> Result<json::Parsed, Status> {
+    let body = &request.call.body;
+    let wrong =
+        |error: json::DecodeError| Status::bad_request(format!("couldn't get version/kind; {error}"));
+    match content_type(&request.call.parts.headers).as_str() {
+        "" | "application/json" => json::parse(body).map_err(wrong),
+        "application/yaml" => json::parse_yaml(body).map_err(wrong),
+        _ => Err(Status::unsupported_media_type(ACCEPTED)),
+    }
+}
+
+/// The kind of the data must be that of the path. A missing one is filled in.
+fn check_kind(gvk: &GroupVersionKind, value: &mut Value) -> Result<(), Status> {
+    let api_version = object::text(value, &["apiVersion"]).to_owned();
+    let kind = object::text(value, &["kind"]).to_owned();
+    let expected = gvk.api_version();
+    if !api_version.is_empty() && api_version != expected {
+        return Err(Status::bad_request(format!(
+            "the API version in the data ({api_version}) does not match the expected API version \
+             ({expected})"
+        )));
+    }
+    if !kind.is_empty() && kind != gvk.kind {
+        let (version, wanted) = (&gvk.version, &gvk.kind);
+        return Err(Status::bad_request(format!(
+            "{kind} in version \"{version}\" cannot be handled as a {wanted}: converting \
+             ({version}.{kind}) to ({version}.{wanted}): unknown conversion"
+        )));
+    }
+    let fields = object::fields(value);
+    fields.insert("apiVersion".to_owned(), expected.into());
+    fields.insert("kind".to_owned(), gvk.kind.to_string().into());
+    Ok(())
+}
+
+/// Checks types, prunes unknown fields as the client wishes, and brings values into canonical
+/// form.
+pub(super) fn settle(
+    request: &mut Request<'_>,
+    gvk: &GroupVersionKind,
+    type_name: &str,
+    value: &mut Value,
+    duplicates: &[String],
+) -> Result<(), Status> {
+    let validation = request.field_validation()?;
+    let schema = request.door.rows().schema();
+    let ty = schema.named(type_name).unwrap_or(Ty::Any);
+    let found = schema.admit(&ty, value);
+    let handled = |why: &str| {
+        Status::bad_request(format!(
+            "{kind} in version \"{version}\" cannot be handled as a {kind}: {why}",
+            kind = gvk.kind,
+            version = gvk.version
+        ))
+    };
+    if let Some(mismatch) = found.mismatch {
+        return Err(handled(&mismatch));
+    }
+    let odd: Vec<String> = duplicates
+        .iter()
+        .map(|path| format!("duplicate field \"{path}\""))
+        .chain(found.unknown.iter().map(|path| format!("unknown field \"{path}\"")))
+        .collect();
+    if odd.is_empty() {
+        return Ok(());
+    }
+    match validation {
+        FieldValidation::Ignore => {}
+        FieldValidation::Warn => request.warnings.extend(odd),
+        FieldValidation::Strict => {
+            return Err(handled(&format!("strict decoding error: {}", odd.join(", "))));
+        }
+    }
+    Ok(())
+}

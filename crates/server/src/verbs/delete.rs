@@ -1,0 +1,276 @@
+//! delete and deletecollection: at once, after a grace period, or when finalizers are done.
+
+use std::sync::Arc;
+
+use evenkeel_api::{Status, clock, json as codec, object};
+use http::StatusCode;
+use serde_json::{Value, json};
+
+use super::read::page;
+use super::show::{encode, show_value};
+use super::{Request, write};
+use crate::admission::{Change, Operation};
+use crate::http::{Answer, content_type, json_bytes, status_answer};
+use crate::object::Object;
+use crate::registry::Outcome;
+
+const FOREGROUND: &str = "foregroundDeletion";
+const ORPHAN: &str = "orphan";
+
+/// `metav1.DeleteOptions`, from the body or the query.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Options {
+    pub(super) grace: Option<i64>,
+    pub(super) propagation: Option<String>,
+    pub(super) uid: Option<String>,
+    pub(super) revision: Option<String>,
+    pub(super) dry_run: bool,
+}
+
+pub(super) fn options(request: &Request<'_>) -> Result<Options, Status> {
+    let query = &request.call.query;
+    let mut options = Options {
+        grace: query.number("gracePeriodSeconds"),
+        propagation: Some(query.get("propagationPolicy").to_owned()).filter(|text| !text.is_empty()),
+        dry_run: query.has("dryRun"),
+        ..Options::default()
+    };
+    if query.has("orphanDependents") {
+        let policy = if query.flag("orphanDependents") { "Orphan" } else { "Background" };
+        options.propagation = Some(policy.to_owned());
+    }
+    if !request.call.body.is_empty() {
+        let wrong = |error: codec::DecodeError| {
+            Status::bad_request(format!("couldn't get version/kind; {error}"))
+        };
+        let body = match content_type(&request.call.parts.headers).as_str() {
+            "" | "application/json" => codec::parse(&request.call.body).map_err(wrong)?,
+            "application/yaml" => codec::parse_yaml(&request.call.body).map_err(wrong)?,
+            _ => return Err(Status::unsupported_media_type("application/json, application/yaml")),
+        };
+        from_body(&mut options, &body.value);
+    }
+    check(&options)?;
+    Ok(options)
+}
+
+pub(super) fn from_body(options: &mut Options, body: &Value) {
+    let text = |path: &[&str]| {
+        Some(object::text(body, path).to_owned()).filter(|text| !text.is_empty())
+    };
+    options.grace = object::integer(body, &["gracePeriodSeconds"]).or(options.grace);
+    options.propagation = text(&["propagationPolicy"]).or(options.propagation.take());
+    match body.get("orphanDependents").and_then(Value::as_bool) {
+        Some(true) => options.propagation = Some("Orphan".to_owned()),
+        Some(false) => options.propagation = Some("Background".to_owned()),
+        None => {}
+    }
+    options.uid = text(&["preconditions", "uid"]);
+    options.revision = text(&["preconditions", "resourceVersion"]);
+    options.dry_run |= !object::list(body, &["dryRun"]).is_empty();
+}
+
+fn check(options: &Options) -> Result<(), Status> {
+    match options.propagation.as_deref() {
+        None | Some("Foreground" | "Background" | "Orphan") => {}
+        Some(other) => {
+            return Err(Status::failure(
+                422,
+                "Invalid",
+                format!(
+                    "DeleteOptions.meta.k8s.io \"\" is invalid: propagationPolicy: Unsupported \
+                     value: \"{other}\": supported values: \"Background\", \"Foreground\", \
+                     \"Orphan\""
+                ),
+            ));
+        }
+    }
+    if options.grace.is_some_and(|grace| grace < 0) {
+        // The reference reads a negative period as one second.
+        return Ok(());
+    }
+    Ok(())
+}
+
+pub(super) async fn delete(request: Request<'_>) -> Result<Answer, Status> {
+    let options = options(&request)?;
+    let registry = request.door.registry.clone();
+    let seen = registry
+        .get(&request.row, request.namespace(), request.name())
+        .await?
+        .ok_or_else(|| request.not_found())?;
+    match delete_object(&request, seen, &options).await? {
+        Deleted::Gone(object) => gone(&request, &object),
+        Deleted::Marked(value) => show_value(&request, StatusCode::OK, value),
+    }
+}
+
+/// The answer to a delete that removed the object: a status, or, for kinds with graceful
+/// deletion, the object itself, as the reference does.
+fn gone(request: &Request<'_>, object: &Object) -> Result<Answer, Status> {
+    if request.row.strategy.grace_period(&object.value(), None).is_some() {
+        return show_value(request, StatusCode::OK, object.value());
+    }
+    let value = object.value();
+    let status = Status::success()
+        .about(&request.row.gvk.group, &request.row.plural, object::name(&value))
+        .with_uid(object::uid(&value));
+    Ok(status_answer(&status))
+}
+
+/// What became of a deleted object.
+pub(super) enum Deleted {
+    Gone(Arc<Object>),
+    Marked(Value),
+}
+
+/// Deletes one object, however often others change it meanwhile.
+pub(super) async fn delete_object(
+    request: &Request<'_>,
+    mut seen: Arc<Object>,
+    options: &Options,
+) -> Result<Deleted, Status> {
+    let door = request.door;
+    let row = &request.row;
+    let first_revision = seen.revision;
+    loop {
+        let old = seen.value();
+        preconditions(request, &old, options, first_revision == seen.revision)?;
+        let change = Change {
+            row,
+            operation: Operation::Delete,
+            subresource: None,
+            identity: &request.call.identity,
+            namespace: &seen.head.namespace,
+            old: Some(&old),
+            dry_run: options.dry_run,
+        };
+        door.admission.validate(&door.registry, &change, &Value::Null)?;
+        let next = mark(request, &old, options);
+        if options.dry_run || request.dry_run() {
+            return Ok(match next {
+                Some(value) => Deleted::Marked(value),
+                None => Deleted::Gone(seen),
+            });
+        }
+        let outcome = match &next {
+            Some(value) => door.registry.replace(row, &seen, value).await?,
+            None => door.registry.remove(row, &seen).await?,
+        };
+        match (outcome, next) {
+            (Outcome::Done(object), None) => return Ok(Deleted::Gone(object)),
+            (Outcome::Done(object), Some(_)) => return Ok(Deleted::Marked(object.value())),
+            (Outcome::Stale(None), _) => {
+                return Err(Status::not_found(&row.gvk.group, &row.plural, &seen.head.name));
+            }
+            (Outcome::Stale(Some(newer)), _) => seen = newer,
+        }
+    }
+}
+
+fn preconditions(
+    request: &Request<'_>,
+    old: &Value,
+    options: &Options,
+    _first: bool,
+) -> Result<(), Status> {
+    let conflict = |what: &str, wanted: &str, found: &str| {
+        let why =
+            format!("Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {found}");
+        Status::conflict(&request.row.gvk.group, &request.row.plural, object::name(old), &why)
+    };
+    if let Some(wanted) = options.uid.as_deref() {
+        if wanted != object::uid(old) {
+            return Err(conflict("UID", wanted, object::uid(old)));
+        }
+    }
+    if let Some(wanted) = options.revision.as_deref() {
+        if wanted != object::resource_version(old) {
+            return Err(conflict("ResourceVersion", wanted, object::resource_version(old)));
+        }
+    }
+    Ok(())
+}
+
+/// What the object becomes when it is deleted; `None` when it goes at once.
+fn mark(request: &Request<'_>, old: &Value, options: &Options) -> Option<Value> {
+    let row = &request.row;
+    let mut new = old.clone();
+    set_propagation(&mut new, options.propagation.as_deref());
+    let asked = options.grace.map(|grace| if grace < 0 { 1 } else { grace });
+    let grace = row.strategy.grace_period(old, asked);
+    let pending = !object::finalizers(&new).is_empty()
+        || !object::list(&new, &["spec", "finalizers"]).is_empty();
+    let wait = grace.unwrap_or(0);
+    if wait == 0 && !pending {
+        return None;
+    }
+    let now = request.door.clock().now();
+    let already = object::deletion_timestamp(old).is_some();
+    let left = object::integer(old, &["metadata", "deletionGracePeriodSeconds"]);
+    // A second delete can only shorten the time that is left.
+    let shorter = left.is_some_and(|left| wait < left) && grace.is_some();
+    if !already || shorter {
+        let at = now
+            .checked_add(jiff::SignedDuration::from_secs(wait))
+            .unwrap_or(now);
+        let metadata = object::metadata(&mut new);
+        metadata.insert("deletionTimestamp".to_owned(), clock::rfc3339(at).into());
+        metadata.insert("deletionGracePeriodSeconds".to_owned(), wait.into());
+        if row.generation && !already {
+            let generation = object::integer(old, &["metadata", "generation"]).unwrap_or(0) + 1;
+            object::metadata(&mut new).insert("generation".to_owned(), generation.into());
+        }
+    }
+    if row.gvk.kind == "Namespace" && row.gvk.group.is_empty() {
+        object::fields(object::child(&mut new, "status"))
+            .insert("phase".to_owned(), "Terminating".into());
+    }
+    if write::is_finished(&new) && !pending { None } else { Some(new) }
+}
+
+/// Foreground and orphan deletion wait behind a finalizer that the garbage collector removes.
+fn set_propagation(value: &mut Value, policy: Option<&str>) {
+    let Some(policy) = policy else { return };
+    let mut finalizers: Vec<String> = object::finalizers(value)
+        .into_iter()
+        .filter(|name| !matches!(*name, FOREGROUND | ORPHAN))
+        .map(str::to_owned)
+        .collect();
+    match policy {
+        "Foreground" => finalizers.push(FOREGROUND.to_owned()),
+        "Orphan" => finalizers.push(ORPHAN.to_owned()),
+        _ => {}
+    }
+    let metadata = object::metadata(value);
+    if finalizers.is_empty() {
+        metadata.remove("finalizers");
+    } else {
+        metadata.insert("finalizers".to_owned(), finalizers.into());
+    }
+}
+
+pub(super) async fn delete_collection(request: Request<'_>) -> Result<Answer, Status> {
+    let options = options(&request)?;
+    let page = page(&request, &request.call.query).await?;
+    let mut items = Vec::with_capacity(page.objects.len());
+    for object in page.objects {
+        let value = object.value();
+        match delete_object(&request, object, &options).await {
+            Ok(_) => items.push(value),
+            // Somebody else has deleted it: that is what was wanted.
+            Err(status) if status.code == 404 => {}
+            Err(status) => return Err(status),
+        }
+    }
+    let list = json!({
+        "apiVersion": request.row.gvk.api_version(),
+        "kind": request.row.list_kind,
+        "metadata": {"resourceVersion": page.revision.to_string()},
+        "items": items,
+    });
+    if request.media.yaml {
+        return encode(request.media, StatusCode::OK, &list);
+    }
+    Ok(json_bytes(StatusCode::OK, list.to_string()))
+}

@@ -1,0 +1,174 @@
+//! Kinds that are answered and not kept: reviews of tokens and of access, and bindings.
+
+use evenkeel_api::{Status, object};
+use http::StatusCode;
+use serde_json::{Value, json};
+
+use super::show::encode;
+use super::{Request, decode, subresource};
+use crate::auth::{Decision, Identity};
+use crate::http::{Answer, Attributes};
+
+pub(super) async fn answer(mut request: Request<'_>) -> Result<Answer, Status> {
+    let kind = request.row.gvk.kind.to_string();
+    if kind == "Binding" {
+        return bind(request).await;
+    }
+    let mut body = decode::body(&mut request)?;
+    body["status"] = match kind.as_str() {
+        "TokenReview" => token_review(&request, &body)?,
+        "SelfSubjectReview" => json!({"userInfo": user_info(&request.call.identity)}),
+        "SelfSubjectAccessReview" => {
+            access_review(&request, &request.call.identity.clone(), &body)?
+        }
+        "SubjectAccessReview" | "LocalSubjectAccessReview" => {
+            let subject = subject(&body)?;
+            access_review(&request, &subject, &body)?
+        }
+        "SelfSubjectRulesReview" => rules_review(&request, &body),
+        other => return Err(Status::internal(format!("no answer for {other}"))),
+    };
+    object::metadata(&mut body)
+        .entry("creationTimestamp")
+        .or_insert(Value::Null);
+    encode(request.media, StatusCode::CREATED, &body)
+}
+
+/// `POST bindings` names the pod in its metadata.
+async fn bind(mut request: Request<'_>) -> Result<Answer, Status> {
+    let parsed = decode::body(&mut request)?;
+    let pods = request
+        .door
+        .rows()
+        .by_kind("", "v1", "Pod")
+        .cloned()
+        .ok_or_else(Status::no_such_path)?;
+    request.call.attributes.name = object::name(&parsed).to_owned();
+    request.row = pods;
+    subresource::binding(request).await
+}
+
+fn user_info(identity: &Identity) -> Value {
+    let mut info = json!({"username": identity.user, "groups": identity.groups});
+    if !identity.uid.is_empty() {
+        info["uid"] = identity.uid.clone().into();
+    }
+    if !identity.extra.is_empty() {
+        info["extra"] = json!(identity.extra);
+    }
+    info
+}
+
+fn token_review(request: &Request<'_>, body: &Value) -> Result<Value, Status> {
+    let token = object::text(body, &["spec", "token"]);
+    if token.is_empty() {
+        let path = evenkeel_api::Path::new("spec").child("token");
+        let error = evenkeel_api::FieldError::required(&path, "");
+        return Err(Status::invalid("authentication.k8s.io", "TokenReview", "", &[error]));
+    }
+    let audiences: Vec<&str> = object::list(body, &["spec", "audiences"])
+        .iter()
+        .filter_map(Value::as_str)
+        .collect();
+    Ok(match request.door.review_token(token, &audiences) {
+        Ok((identity, audiences)) => {
+            json!({"authenticated": true, "user": user_info(&identity), "audiences": audiences})
+        }
+        Err(error) => json!({"user": {}, "error": error.to_string()}),
+    })
+}
+
+/// The subject that a review asks about.
+fn subject(body: &Value) -> Result<Identity, Status> {
+    let spec = body.get("spec").cloned().unwrap_or_default();
+    let groups: Vec<String> = object::list(&spec, &["groups"])
+        .iter()
+        .filter_map(Value::as_str)
+        .map(str::to_owned)
+        .collect();
+    let user = object::text(&spec, &["user"]).to_owned();
+    if user.is_empty() && groups.is_empty() {
+        let path = evenkeel_api::Path::new("spec").child("user");
+        let error = evenkeel_api::FieldError::invalid(
+            &path,
+            "",
+            "at least one of user or group must be specified",
+        );
+        let kind = object::text(body, &["kind"]).to_owned();
+        return Err(Status::invalid("authorization.k8s.io", &kind, "", &[error]));
+    }
+    Ok(Identity { user, groups, uid: object::text(&spec, &["uid"]).to_owned(), ..Identity::default() })
+}
+
+fn access_review(
+    request: &Request<'_>,
+    identity: &Identity,
+    body: &Value,
+) -> Result<Value, Status> {
+    let spec = body.get("spec").cloned().unwrap_or_default();
+    let resource = spec.get("resourceAttributes");
+    let path = spec.get("nonResourceAttributes");
+    let attributes = match (resource, path) {
+        (Some(given), None) => {
+            let text = |name: &str| object::text(given, &[name]).to_owned();
+            if request.row.gvk.kind == "LocalSubjectAccessReview"
+                && text("namespace") != request.call.attributes.namespace
+            {
+                let path = evenkeel_api::Path::new("spec").child("resourceAttributes").child("namespace");
+                let error = evenkeel_api::FieldError::invalid(
+                    &path,
+                    text("namespace"),
+                    &format!("must match metadata.namespace: {}", request.call.attributes.namespace),
+                );
+                return Err(Status::invalid(
+                    "authorization.k8s.io",
+                    "LocalSubjectAccessReview",
+                    "",
+                    &[error],
+                ));
+            }
+            Attributes {
+                verb: text("verb"),
+                resource_request: true,
+                group: text("group"),
+                version: text("version"),
+                resource: text("resource"),
+                subresource: text("subresource"),
+                namespace: text("namespace"),
+                name: text("name"),
+                ..Attributes::default()
+            }
+        }
+        (None, Some(given)) => Attributes {
+            verb: object::text(given, &["verb"]).to_owned(),
+            path: object::text(given, &["path"]).to_owned(),
+            ..Attributes::default()
+        },
+        _ => {
+            let path = evenkeel_api::Path::new("spec").child("resourceAttributes");
+            let error = evenkeel_api::FieldError::invalid(
+                &path,
+                Value::Null,
+                "exactly one of nonResourceAttributes or resourceAttributes must be specified",
+            );
+            return Err(Status::invalid(
+                "authorization.k8s.io",
+                &request.row.gvk.kind,
+                "",
+                &[error],
+            ));
+        }
+    };
+    Ok(match request.door.authorizer().authorize(identity, &attributes) {
+        Decision::Allow(reason) => json!({"allowed": true, "reason": reason}),
+        Decision::NoOpinion(reason) if reason.is_empty() => json!({"allowed": false}),
+        Decision::NoOpinion(reason) => json!({"allowed": false, "reason": reason}),
+    })
+}
+
+fn rules_review(request: &Request<'_>, body: &Value) -> Value {
+    let namespace = object::text(body, &["spec", "namespace"]);
+    let (resources, others) =
+        request.door.authorizer().rules(&request.call.identity, namespace);
+    json!({"resourceRules": resources, "nonResourceRules": others, "incomplete": false})
+}

@@ -1,0 +1,183 @@
+//! What the door does for a request that is allowed: one implementation of each verb for all
+//! kinds.
+
+mod decode;
+mod delete;
+mod kinds;
+mod patch;
+mod read;
+mod show;
+mod streams;
+mod subresource;
+mod watch;
+mod write;
+
+use std::sync::Arc;
+
+use evenkeel_api::Status;
+use evenkeel_api::row::{ResourceDef, Storage, Subresource, Verb};
+use evenkeel_api::schema::FieldValidation;
+use http::StatusCode;
+
+use crate::door::Door;
+use crate::http::{Answer, Media};
+use crate::pipeline::{Authorized, Call};
+
+pub(crate) use streams::NodeTunnel;
+pub(crate) use write::touch_create;
+
+/// An allowed request to a known resource.
+pub(crate) struct Request<'d> {
+    pub(crate) door: &'d Arc<Door>,
+    pub(crate) row: Arc<ResourceDef>,
+    pub(crate) call: Call,
+    pub(crate) media: Media,
+    pub(crate) warnings: Vec<String>,
+}
+
+impl Request<'_> {
+    pub(crate) fn namespace(&self) -> &str {
+        if self.row.namespaced() { &self.call.attributes.namespace } else { "" }
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.call.attributes.name
+    }
+
+    /// Is nothing to be kept?
+    pub(crate) fn dry_run(&self) -> bool {
+        self.call.query.has("dryRun")
+    }
+
+    pub(crate) fn field_validation(&self) -> Result<FieldValidation, Status> {
+        let text = self.call.query.get("fieldValidation");
+        FieldValidation::parse(text).ok_or_else(|| {
+            Status::bad_request(format!(
+                "invalid query parameter fieldValidation: Unsupported value: \"{text}\": \
+                 supported values: \"Ignore\", \"Strict\", \"Warn\""
+            ))
+        })
+    }
+
+    pub(crate) fn not_found(&self) -> Status {
+        Status::not_found(&self.row.gvk.group, &self.row.plural, self.name())
+    }
+
+    /// Who writes, as managed fields name it.
+    pub(crate) fn field_manager(&self) -> String {
+        let given = self.call.query.get("fieldManager");
+        if !given.is_empty() {
+            return given.to_owned();
+        }
+        let agent = self
+            .call
+            .parts
+            .headers
+            .get(http::header::USER_AGENT)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or("unknown");
+        agent.split('/').next().unwrap_or(agent).chars().take(128).collect()
+    }
+
+    /// Checks the parameters that every write shares.
+    fn check_write_options(&self) -> Result<(), Status> {
+        for value in self.call.query.all("dryRun") {
+            if value != "All" {
+                return Err(Status::bad_request(format!(
+                    "invalid query parameter dryRun: Unsupported value: \"{value}\": supported \
+                     values: \"All\""
+                )));
+            }
+        }
+        let manager = self.call.query.get("fieldManager");
+        if manager.len() > 128 {
+            return Err(Status::bad_request(
+                "invalid query parameter fieldManager: Too long: may not be more than 128 bytes",
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Serves an allowed resource request.
+pub(crate) async fn serve(door: &Arc<Door>, call: Authorized<Call>) -> Result<Answer, Status> {
+    let call = call.into_inner();
+    let attributes = &call.attributes;
+    let row = door
+        .rows()
+        .by_path(&attributes.group, &attributes.version, &attributes.resource)
+        .cloned()
+        .ok_or_else(Status::no_such_path)?;
+    let in_namespace = !attributes.namespace.is_empty();
+    if row.namespaced() && !in_namespace && !attributes.name.is_empty() && is_object_verb(&attributes.verb) {
+        return Err(Status::no_such_path());
+    }
+    if !row.namespaced() && in_namespace && attributes.resource != "namespaces" {
+        return Err(Status::no_such_path());
+    }
+    let media = Media::negotiate(&call.parts.headers);
+    let subresource = attributes.subresource.clone();
+    if !subresource.is_empty() {
+        let known = row.subresources.iter().copied().find(|sub| sub.as_str() == subresource);
+        let Some(known) = known else { return Err(Status::no_such_path()) };
+        // Streams answer in their own media types.
+        let media = match known {
+            Subresource::Log
+            | Subresource::Exec
+            | Subresource::Attach
+            | Subresource::PortForward
+            | Subresource::Proxy => Media::JSON,
+            _ => media?,
+        };
+        let request = Request { door, row, call, media, warnings: Vec::new() };
+        return subresource::serve(request, known).await;
+    }
+    let request = Request { door, row, call, media: media?, warnings: Vec::new() };
+    match verb(&request)? {
+        Verb::Get => read::get(request).await,
+        Verb::List => read::list(request).await,
+        Verb::Watch => watch::watch(request).await,
+        Verb::Create if request.row.storage == Storage::Answered => kinds::answer(request).await,
+        Verb::Create => {
+            request.check_write_options()?;
+            write::create(request).await
+        }
+        Verb::Update => {
+            request.check_write_options()?;
+            write::update(request, None).await
+        }
+        Verb::Patch => {
+            request.check_write_options()?;
+            patch::patch(request, None).await
+        }
+        Verb::Delete => delete::delete(request).await,
+        Verb::DeleteCollection => delete::delete_collection(request).await,
+    }
+}
+
+fn is_object_verb(verb: &str) -> bool {
+    matches!(verb, "get" | "update" | "patch" | "delete")
+}
+
+fn verb(request: &Request<'_>) -> Result<Verb, Status> {
+    let asked = request.call.attributes.verb.as_str();
+    let verb = request.row.verbs.iter().copied().find(|verb| verb.as_str() == asked);
+    // POST to a name and PUT or PATCH to a collection have no meaning.
+    let misplaced = match verb {
+        Some(Verb::Create) => !request.call.attributes.name.is_empty(),
+        Some(Verb::Update | Verb::Patch) => request.call.attributes.name.is_empty(),
+        _ => false,
+    };
+    match verb {
+        Some(verb) if !misplaced => Ok(verb),
+        _ => {
+            let mut status = Status::failure(
+                StatusCode::METHOD_NOT_ALLOWED.as_u16(),
+                "MethodNotAllowed",
+                "the server does not allow this method on the requested resource",
+            );
+            status.details = Some(Box::default());
+            Err(status)
+        }
+    }
+}

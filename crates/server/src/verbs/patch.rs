@@ -1,0 +1,201 @@
+//! patch: JSON patch, merge patch, strategic merge patch and server-side apply.
+
+use evenkeel_api::patch::apply::{ManagerRequest, apply};
+use evenkeel_api::patch::{self, PatchError};
+use evenkeel_api::row::Subresource;
+use evenkeel_api::{Status, json, object};
+use http::StatusCode;
+use serde_json::Value;
+
+use super::show::{show, show_value};
+use super::write::{Created, create_once, finish, place, replace};
+use super::{Request, decode};
+use crate::http::{Answer, content_type};
+
+const JSON_PATCH: &str = "application/json-patch+json";
+const MERGE_PATCH: &str = "application/merge-patch+json";
+const STRATEGIC_MERGE_PATCH: &str = "application/strategic-merge-patch+json";
+const APPLY_PATCH: &str = "application/apply-patch+yaml";
+
+/// How a patch is to be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Json,
+    Merge,
+    Strategic,
+    Apply,
+}
+
+/// A patch that has been read but not yet applied.
+pub(super) struct Patch {
+    kind: Kind,
+    value: Value,
+    duplicates: Vec<String>,
+}
+
+impl Patch {
+    pub(super) fn read(request: &Request<'_>) -> Result<Self, Status> {
+        let kind = match content_type(&request.call.parts.headers).as_str() {
+            JSON_PATCH => Kind::Json,
+            MERGE_PATCH => Kind::Merge,
+            STRATEGIC_MERGE_PATCH => Kind::Strategic,
+            APPLY_PATCH => Kind::Apply,
+            _ => {
+                return Err(Status::unsupported_media_type(&format!(
+                    "{JSON_PATCH}, {MERGE_PATCH}, {STRATEGIC_MERGE_PATCH}, {APPLY_PATCH}"
+                )));
+            }
+        };
+        let force = request.call.query.has("force");
+        if kind == Kind::Apply && request.call.query.get("fieldManager").is_empty() {
+            return Err(Status::failure(
+                422,
+                "Invalid",
+                "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is \
+                 required for apply patch",
+            ));
+        }
+        if kind != Kind::Apply && force {
+            return Err(Status::failure(
+                422,
+                "Invalid",
+                "PatchOptions.meta.k8s.io \"\" is invalid: force: Forbidden: may not be \
+                 specified for non-apply patch",
+            ));
+        }
+        let body = &request.call.body;
+        let parsed = if kind == Kind::Apply {
+            json::parse(body).or_else(|_| json::parse_yaml(body))
+        } else {
+            json::parse(body)
+        };
+        let parsed = parsed.map_err(|error| {
+            Status::bad_request(format!("error decoding patch: {error}"))
+        })?;
+        Ok(Self { kind, value: parsed.value, duplicates: parsed.duplicates })
+    }
+
+    /// What `old` becomes. The result has not been checked against the schema.
+    pub(super) fn on(
+        &self,
+        request: &Request<'_>,
+        old: &Value,
+        type_name: &str,
+    ) -> Result<Value, Status> {
+        let schema = request.door.rows().schema();
+        let ty = schema.named(type_name).unwrap_or(evenkeel_api::schema::Ty::Any);
+        let new = match self.kind {
+            Kind::Json => patch::json_patch(old, &self.value),
+            Kind::Merge => patch::merge_patch(old, &self.value),
+            Kind::Strategic => patch::strategic_merge_patch(schema, &ty, old, &self.value),
+            Kind::Apply => Err(PatchError::Invalid("apply is not supported here".to_owned())),
+        };
+        new.map_err(|error| error.status())
+    }
+}
+
+pub(super) async fn patch(
+    mut request: Request<'_>,
+    subresource: Option<Subresource>,
+) -> Result<Answer, Status> {
+    let patch = Patch::read(&request)?;
+    if patch.kind == Kind::Apply {
+        return server_side_apply(request, subresource, patch).await;
+    }
+    let gvk = request.row.gvk.clone();
+    let type_name = request.row.type_name.to_string();
+    let replaced = replace(&mut request, subresource, true, |request, old| {
+        let mut new = patch.on(request, old, &type_name)?;
+        unchanged(old, &new)?;
+        decode::settle(request, &gvk, &type_name, &mut new, &patch.duplicates)?;
+        Ok(new)
+    })
+    .await?;
+    finish(&request, replaced)
+}
+
+/// A patch can't make an object another one.
+fn unchanged(old: &Value, new: &Value) -> Result<(), Status> {
+    for path in [&["apiVersion"][..], &["kind"], &["metadata", "name"]] {
+        let (was, is) = (object::text(old, path), object::text(new, path));
+        if was != is {
+            return Err(Status::bad_request(format!(
+                "the {} of the object ({is}) does not match the {} on the URL ({was})",
+                path.join("."),
+                path.join("."),
+            )));
+        }
+    }
+    Ok(())
+}
+
+async fn server_side_apply(
+    mut request: Request<'_>,
+    subresource: Option<Subresource>,
+    patch: Patch,
+) -> Result<Answer, Status> {
+    let row = std::sync::Arc::clone(&request.row);
+    let mut config = patch.value;
+    let type_name = row.type_name.to_string();
+    check_apply(&request, &config)?;
+    decode::settle(&mut request, &row.gvk, &type_name, &mut config, &patch.duplicates)?;
+    let given = object::name(&config).to_owned();
+    if given.is_empty() {
+        object::metadata(&mut config).insert("name".to_owned(), request.name().into());
+    } else if given != request.name() {
+        return Err(Status::bad_request(format!(
+            "the name of the object ({given}) does not match the name on the URL ({})",
+            request.name()
+        )));
+    }
+    place(&request, &mut config)?;
+    let manager = request.field_manager();
+    let api_version = row.gvk.api_version();
+    let force = request.call.query.flag("force");
+    let now = request.door.clock().now();
+    let merged = |request: &Request<'_>, live: Option<&Value>| {
+        let rows = request.door.rows();
+        let by = ManagerRequest {
+            manager: &manager,
+            subresource: subresource.map_or("", Subresource::as_str),
+            api_version: &api_version,
+            now,
+        };
+        apply(rows.schema(), &rows.ty(&row), live, &config, force, &by)
+            .map_err(|error| error.status())
+    };
+    loop {
+        let path = crate::registry::path(request.namespace(), request.name());
+        request.door.registry.fresh().await?;
+        if request.door.registry.cache(&row)?.get(&path).is_some() {
+            let replaced = replace(&mut request, subresource, false, |request, old| {
+                merged(request, Some(old))
+            })
+            .await?;
+            return finish(&request, replaced);
+        }
+        if subresource.is_some() || !object::uid(&config).is_empty() {
+            return Err(request.not_found());
+        }
+        let new = merged(&request, None)?;
+        match create_once(&mut request, new, false).await? {
+            Created::Stored(found) => return show(&request, StatusCode::CREATED, &found),
+            Created::Dry(value) => return show_value(&request, StatusCode::CREATED, value),
+            // Somebody made it just now: apply to that.
+            Created::Taken => {}
+        }
+    }
+}
+
+fn check_apply(request: &Request<'_>, config: &Value) -> Result<(), Status> {
+    let expected = request.row.gvk.api_version();
+    let (api_version, kind) =
+        (object::text(config, &["apiVersion"]), object::text(config, &["kind"]));
+    if api_version != expected || kind != request.row.gvk.kind {
+        return Err(Status::bad_request(format!(
+            "invalid object type: {api_version}, Kind={kind}; expected {expected}, Kind={}",
+            request.row.gvk.kind
+        )));
+    }
+    Ok(())
+}

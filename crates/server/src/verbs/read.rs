@@ -1,0 +1,298 @@
+//! get and list.
+
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use evenkeel_api::selector::{FieldSelector, LabelSelector};
+use evenkeel_api::Status;
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::Request;
+use super::show::{TableStyle, encode, metadata_only, show};
+use crate::http::{Answer, Media, Query, Shape, json_bytes};
+use crate::object::{Object, Selection};
+
+/// Where a list goes on: the revision it shows and the last object given out.
+#[derive(Debug, Serialize, Deserialize)]
+struct Continue {
+    v: String,
+    rv: u64,
+    start: String,
+}
+
+pub(super) async fn get(request: Request<'_>) -> Result<Answer, Status> {
+    let registry = &request.door.registry;
+    let cache = registry.cache(&request.row)?;
+    // "0" takes what the cache has; anything else, a fresh read included, is served from a cache
+    // that is at least that new.
+    match request.call.query.get("resourceVersion") {
+        "0" => {}
+        "" => {
+            registry.fresh().await?;
+        }
+        at_least => reach(&request, revision_of(at_least)?).await?,
+    }
+    let path = crate::registry::path(request.namespace(), request.name());
+    let found = cache.get(&path).ok_or_else(|| request.not_found())?;
+    show(&request, StatusCode::OK, &found)
+}
+
+/// Reads a resource version.
+pub(super) fn revision_of(text: &str) -> Result<u64, Status> {
+    text.parse().map_err(|_| {
+        Status::failure(
+            400,
+            "BadRequest",
+            format!("resourceVersion: Invalid value: \"{text}\": strconv.ParseUint: parsing \"{text}\": invalid syntax"),
+        )
+    })
+}
+
+/// Waits for the cache to be as new as the client asks, within reason.
+async fn reach(request: &Request<'_>, revision: u64) -> Result<(), Status> {
+    let registry = &request.door.registry;
+    let current = registry.fresh().await?;
+    if revision > current {
+        return Err(crate::registry::store_status(&evenkeel_store::StoreError::FutureRevision {
+            requested: revision,
+            current,
+        }));
+    }
+    Ok(())
+}
+
+/// Reads label and field selectors.
+pub(super) fn selection(request: &Request<'_>) -> Result<Selection, Status> {
+    let query = &request.call.query;
+    let labels = LabelSelector::parse(query.get("labelSelector")).map_err(|error| {
+        Status::bad_request(format!("unable to parse requirement: {error}").replace(
+            "unable to parse requirement: unable to parse requirement",
+            "unable to parse requirement",
+        ))
+    })?;
+    let fields = FieldSelector::parse(query.get("fieldSelector"))
+        .map_err(|error| Status::bad_request(error.to_string()))?;
+    for (field, _, _) in &fields.terms {
+        let known = matches!(field.as_str(), "metadata.name" | "metadata.namespace")
+            || request.row.selectable.iter().any(|known| known.path == *field);
+        if !known {
+            return Err(Status::bad_request(format!(
+                "field label not supported: {field}"
+            )));
+        }
+    }
+    Ok(Selection { namespace: request.namespace().to_owned(), labels, fields })
+}
+
+/// Which objects a list shows: them, the revision, and how the list goes on.
+pub(super) struct Page {
+    pub(super) objects: Vec<Arc<Object>>,
+    pub(super) revision: u64,
+    continue_token: String,
+    remaining: Option<usize>,
+}
+
+pub(super) async fn page(request: &Request<'_>, query: &Query) -> Result<Page, Status> {
+    let registry = &request.door.registry;
+    let cache = registry.cache(&request.row)?;
+    let selection = selection(request)?;
+    let limit = match query.number("limit") {
+        Some(limit) if limit > 0 => usize::try_from(limit).unwrap_or(usize::MAX),
+        _ => usize::MAX,
+    };
+    let asked = query.get("resourceVersion");
+    let how = query.get("resourceVersionMatch");
+    check_match(asked, how, query.get("continue"))?;
+    let token = query.get("continue");
+    let (candidates, revision) = if token.is_empty() {
+        match (asked, how) {
+            ("0", _) => {}
+            ("", _) => {
+                registry.fresh().await?;
+            }
+            (at_least, _) => reach(request, revision_of(at_least)?).await?,
+        }
+        if how == "Exact" {
+            let exact = revision_of(asked)?;
+            (at(request, &selection, None, exact).await?, exact)
+        } else {
+            // Read before the objects: they are complete up to this revision at least.
+            let revision = registry.caches.revision();
+            let snapshot = cache.snapshot(&selection.namespace);
+            (snapshot.objects, revision.max(snapshot.last))
+        }
+    } else {
+        let from = read_token(token)?;
+        (at(request, &selection, Some(&from.start), from.rv).await?, from.rv)
+    };
+    Ok(cut(request, &selection, candidates, revision, limit))
+}
+
+/// The objects behind a path at a revision: from the cache when nothing changed since, otherwise
+/// from history.
+async fn at(
+    request: &Request<'_>,
+    selection: &Selection,
+    after: Option<&str>,
+    revision: u64,
+) -> Result<Vec<Arc<Object>>, Status> {
+    let registry = &request.door.registry;
+    let cache = registry.cache(&request.row)?;
+    registry.fresh().await?;
+    match cache.list_at(&selection.namespace, after, revision) {
+        Some(objects) => Ok(objects),
+        None => registry.list_at(&request.row, &selection.namespace, after, revision).await,
+    }
+}
+
+fn cut(
+    request: &Request<'_>,
+    selection: &Selection,
+    candidates: Vec<Arc<Object>>,
+    revision: u64,
+    limit: usize,
+) -> Page {
+    let plain = selection.labels.is_everything() && selection.fields.is_everything();
+    let total = candidates.len();
+    let mut seen = 0;
+    let mut objects = Vec::new();
+    let mut more = false;
+    for candidate in candidates {
+        if !selection.matches(&request.row, &candidate.head) {
+            seen += 1;
+            continue;
+        }
+        if objects.len() == limit {
+            more = true;
+            break;
+        }
+        seen += 1;
+        objects.push(candidate);
+    }
+    let continue_token = match objects.last() {
+        Some(last) if more => write_token(&Continue {
+            v: "meta.k8s.io/v1".to_owned(),
+            rv: revision,
+            start: last.path(),
+        }),
+        _ => String::new(),
+    };
+    let remaining = (more && plain).then(|| total - seen);
+    Page { objects, revision, continue_token, remaining }
+}
+
+fn check_match(asked: &str, how: &str, token: &str) -> Result<(), Status> {
+    let wrong = |text: &str| {
+        Err(Status::bad_request(format!("resourceVersionMatch: Forbidden: {text}")))
+    };
+    match how {
+        "" => {}
+        "Exact" | "NotOlderThan" => {
+            if asked.is_empty() && token.is_empty() {
+                return wrong("resourceVersionMatch is forbidden unless resourceVersion is provided");
+            }
+            if !token.is_empty() {
+                return wrong("resourceVersionMatch is forbidden when continue is provided");
+            }
+            if how == "Exact" && asked == "0" {
+                return wrong(
+                    "resourceVersionMatch \"Exact\" is forbidden for resourceVersion \"0\"",
+                );
+            }
+        }
+        other => {
+            return Err(Status::bad_request(format!(
+                "resourceVersionMatch: Unsupported value: \"{other}\": supported values: \
+                 \"Exact\", \"NotOlderThan\", \"\""
+            )));
+        }
+    }
+    if !token.is_empty() && !matches!(asked, "" | "0") {
+        return Err(Status::bad_request(
+            "specifying resource version is not allowed when using continue",
+        ));
+    }
+    Ok(())
+}
+
+fn read_token(token: &str) -> Result<Continue, Status> {
+    let wrong = || Status::bad_request("continue key is not valid");
+    let bytes = URL_SAFE_NO_PAD.decode(token.trim_end_matches('=')).map_err(|_| wrong())?;
+    serde_json::from_slice(&bytes).map_err(|_| wrong())
+}
+
+fn write_token(token: &Continue) -> String {
+    URL_SAFE_NO_PAD.encode(serde_json::to_vec(token).unwrap_or_default())
+}
+
+impl Page {
+    fn metadata(&self) -> Value {
+        let mut metadata = json!({"resourceVersion": self.revision.to_string()});
+        if !self.continue_token.is_empty() {
+            metadata["continue"] = self.continue_token.clone().into();
+        }
+        if let Some(remaining) = self.remaining {
+            metadata["remainingItemCount"] = remaining.into();
+        }
+        metadata
+    }
+}
+
+pub(super) async fn list(request: Request<'_>) -> Result<Answer, Status> {
+    let page = page(&request, &request.call.query).await?;
+    match request.media.shape {
+        Shape::Object if request.media == Media::JSON => Ok(plain_list(&request, &page)),
+        Shape::Object => {
+            let items: Vec<Value> = page.objects.iter().map(|object| object.value()).collect();
+            let list = json!({
+                "apiVersion": request.row.gvk.api_version(),
+                "kind": request.row.list_kind,
+                "metadata": page.metadata(),
+                "items": items,
+            });
+            encode(request.media, StatusCode::OK, &list)
+        }
+        Shape::Metadata => {
+            let items: Vec<Value> =
+                page.objects.iter().map(|object| metadata_only(&object.value())).collect();
+            let list = json!({
+                "apiVersion": "meta.k8s.io/v1",
+                "kind": "PartialObjectMetadataList",
+                "metadata": page.metadata(),
+                "items": items,
+            });
+            encode(request.media, StatusCode::OK, &list)
+        }
+        Shape::Table => {
+            let values: Vec<Value> = page.objects.iter().map(|object| object.value()).collect();
+            let table = TableStyle::new(&request)?.table(&values, page.metadata());
+            encode(request.media, StatusCode::OK, &table)
+        }
+    }
+}
+
+/// A list is its objects' bytes, copied once.
+fn plain_list(request: &Request<'_>, page: &Page) -> Answer {
+    let bytes: usize = page.objects.iter().map(|object| object.bytes.len() + 48).sum();
+    let mut out = Vec::with_capacity(bytes + 256);
+    let head = json!({
+        "apiVersion": request.row.gvk.api_version(),
+        "kind": request.row.list_kind,
+        "metadata": page.metadata(),
+    })
+    .to_string();
+    out.extend_from_slice(head.trim_end_matches('}').as_bytes());
+    // The metadata's own closing brace was trimmed with the outer one.
+    out.extend_from_slice(b"},\"items\":[");
+    for (index, object) in page.objects.iter().enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        object.write(&mut out);
+    }
+    out.extend_from_slice(b"]}");
+    json_bytes(StatusCode::OK, out)
+}

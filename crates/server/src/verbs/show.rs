@@ -1,0 +1,172 @@
+//! Objects in the shape and encoding that the client asked for.
+
+use std::sync::Arc;
+
+use evenkeel_api::clock::SharedClock;
+use evenkeel_api::row::{Cell, ResourceDef};
+use evenkeel_api::{Status, object};
+use http::StatusCode;
+use serde_json::{Value, json};
+
+use super::Request;
+use crate::http::{Answer, Media, Shape, answer, full, json_bytes, warn};
+use crate::object::Object;
+
+/// Answers one object.
+pub(crate) fn show(
+    request: &Request<'_>,
+    code: StatusCode,
+    found: &Object,
+) -> Result<Answer, Status> {
+    if request.media == Media::JSON {
+        let mut out = Vec::with_capacity(found.bytes.len() + 48);
+        found.write(&mut out);
+        let mut answer = json_bytes(code, out);
+        warn(&mut answer, &request.warnings);
+        return Ok(answer);
+    }
+    show_value(request, code, found.value())
+}
+
+/// Answers one object that is not in the store.
+pub(crate) fn show_value(
+    request: &Request<'_>,
+    code: StatusCode,
+    value: Value,
+) -> Result<Answer, Status> {
+    let shaped = match request.media.shape {
+        Shape::Object => value,
+        Shape::Metadata => metadata_only(&value),
+        Shape::Table => TableStyle::new(request)?.event(&value),
+    };
+    let mut answer = encode(request.media, code, &shaped)?;
+    warn(&mut answer, &request.warnings);
+    Ok(answer)
+}
+
+/// Writes a value as JSON or YAML.
+pub(crate) fn encode(media: Media, code: StatusCode, value: &Value) -> Result<Answer, Status> {
+    if media.yaml {
+        let text = serde_saphyr::to_string(value)
+            .map_err(|error| Status::internal(format!("can't write YAML: {error}")))?;
+        return Ok(answer(code, "application/yaml", full(text)));
+    }
+    Ok(json_bytes(code, value.to_string()))
+}
+
+/// `PartialObjectMetadata` of an object.
+pub(crate) fn metadata_only(value: &Value) -> Value {
+    json!({
+        "apiVersion": "meta.k8s.io/v1",
+        "kind": "PartialObjectMetadata",
+        "metadata": value.get("metadata").cloned().unwrap_or_default(),
+    })
+}
+
+/// How much of an object a table row carries.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Include {
+    None,
+    Metadata,
+    Object,
+}
+
+/// How a kind is shown as a table.
+pub(crate) struct TableStyle {
+    row: Arc<ResourceDef>,
+    include: Include,
+    clock: SharedClock,
+    /// Definitions are sent once: with the first event of a watch, or with the whole table.
+    definitions: Value,
+}
+
+impl TableStyle {
+    pub(crate) fn new(request: &Request<'_>) -> Result<Self, Status> {
+        let include = match request.call.query.get("includeObject") {
+            "" | "Metadata" => Include::Metadata,
+            "None" => Include::None,
+            "Object" => Include::Object,
+            other => {
+                return Err(Status::bad_request(format!(
+                    "unrecognized includeObject value: {other:?}"
+                )));
+            }
+        };
+        Ok(Self {
+            row: Arc::clone(&request.row),
+            include,
+            clock: Arc::clone(request.door.clock()),
+            definitions: definitions(&request.row),
+        })
+    }
+
+    /// A table of some objects.
+    pub(crate) fn table<'v>(
+        &mut self,
+        objects: impl IntoIterator<Item = &'v Value>,
+        metadata: Value,
+    ) -> Value {
+        let now = self.clock.now();
+        let rows: Vec<Value> = objects
+            .into_iter()
+            .map(|value| {
+                let object = match self.include {
+                    Include::None => Value::Null,
+                    Include::Metadata => metadata_only(value),
+                    Include::Object => value.clone(),
+                };
+                json!({"cells": cells(&self.row, value, now), "object": object})
+            })
+            .collect();
+        json!({
+            "kind": "Table",
+            "apiVersion": "meta.k8s.io/v1",
+            "metadata": metadata,
+            "columnDefinitions": std::mem::take(&mut self.definitions),
+            "rows": rows,
+        })
+    }
+
+    /// The table of one object, with its revision.
+    pub(crate) fn event(&mut self, value: &Value) -> Value {
+        let revision = object::resource_version(value).to_owned();
+        self.table([value], json!({"resourceVersion": revision}))
+    }
+}
+
+fn definitions(row: &ResourceDef) -> Value {
+    let mut all = vec![json!({
+        "name": "Name", "type": "string", "format": "name", "priority": 0,
+        "description": "Name must be unique within a namespace.",
+    })];
+    if row.columns.is_empty() {
+        all.push(json!({
+            "name": "Age", "type": "date", "format": "", "priority": 0,
+            "description": "CreationTimestamp is the time at which this object was created.",
+        }));
+    }
+    all.extend(row.columns.iter().map(|column| {
+        json!({
+            "name": column.name, "type": column.kind, "format": column.format,
+            "priority": column.priority, "description": column.description,
+        })
+    }));
+    Value::Array(all)
+}
+
+fn cells(row: &ResourceDef, value: &Value, now: jiff::Timestamp) -> Vec<Value> {
+    let mut cells = vec![Value::String(object::name(value).to_owned())];
+    if row.columns.is_empty() {
+        cells.push(
+            object::at(value, &["metadata", "creationTimestamp"]).cloned().unwrap_or_default(),
+        );
+    }
+    cells.extend(row.columns.iter().map(|column| match &column.cell {
+        Cell::Of(cell) => cell(value),
+        Cell::At(cell) => cell(value, now),
+        Cell::Path(path) => {
+            evenkeel_api::selector::field_text(value, path.trim_start_matches('.')).into()
+        }
+    }));
+    cells
+}

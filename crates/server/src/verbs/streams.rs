@@ -1,0 +1,368 @@
+//! Logs, exec, attach, port-forward and proxies: the door authorizes, finds the node, and passes
+//! the bytes on. The streaming protocols themselves are spoken by the node's agent, once.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use evenkeel_api::row::Subresource;
+use evenkeel_api::{Status, object};
+use futures::TryStreamExt as _;
+use http::header::{AUTHORIZATION, HOST, HeaderName, HeaderValue, UPGRADE};
+use http::{Method, Request as HttpRequest, StatusCode};
+use http_body_util::{BodyExt as _, Full};
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
+use serde_json::Value;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use super::Request;
+use super::subresource::current;
+use crate::door::Door;
+use crate::http::Answer;
+
+/// A node that does not answer in this time is not there.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How the door reaches node agents: with its own client certificate, trusting the cluster's CA.
+#[derive(Clone)]
+pub(crate) struct NodeTunnel {
+    pub(crate) tls: Arc<rustls::ClientConfig>,
+}
+
+/// Where a request is passed on to.
+struct Upstream {
+    host: String,
+    port: u16,
+    tls: bool,
+    path: String,
+}
+
+pub(super) async fn serve(
+    request: Request<'_>,
+    subresource: Subresource,
+) -> Result<Answer, Status> {
+    let found = current(&request).await?.value();
+    let upstream = match (subresource, request.row.gvk.kind.as_ref()) {
+        (Subresource::Proxy, "Node") => node_proxy(&request, &found)?,
+        (Subresource::Proxy, "Pod") => pod_proxy(&request, &found)?,
+        (Subresource::Proxy, "Service") => service_proxy(&request, &found)?,
+        _ => pod_stream(&request, subresource, &found).await?,
+    };
+    pass(request, upstream).await
+}
+
+fn query_tail(request: &Request<'_>) -> String {
+    request.call.parts.uri.query().map(|query| format!("?{query}")).unwrap_or_default()
+}
+
+/// Percent-encodes a path segment.
+fn segment(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~') {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    out
+}
+
+/// A container's log or streams, or a pod's ports, at the node that runs it.
+async fn pod_stream(
+    request: &Request<'_>,
+    subresource: Subresource,
+    pod: &Value,
+) -> Result<Upstream, Status> {
+    let (namespace, name) = (object::namespace(pod), object::name(pod));
+    let place = format!("{}/{}", segment(namespace), segment(name));
+    let tail = query_tail(request);
+    let path = match subresource {
+        Subresource::PortForward => format!("/portForward/{place}{tail}"),
+        Subresource::Log => {
+            format!("/containerLogs/{place}/{}{tail}", segment(&container(request, pod)?))
+        }
+        Subresource::Exec => format!("/exec/{place}/{}{tail}", segment(&container(request, pod)?)),
+        _ => format!("/attach/{place}/{}{tail}", segment(&container(request, pod)?)),
+    };
+    let node = object::text(pod, &["spec", "nodeName"]);
+    if node.is_empty() {
+        // The reference answers an empty log for a pod that is not scheduled, and refuses streams.
+        return Err(Status::bad_request(format!("pod {name} does not have a host assigned")));
+    }
+    let row = request.door.rows().by_kind("", "v1", "Node").cloned().ok_or_else(Status::no_such_path)?;
+    let node = request
+        .door
+        .registry
+        .cache(&row)?
+        .get(node)
+        .ok_or_else(|| Status::not_found("", "nodes", node))?
+        .value();
+    agent(&node, path)
+}
+
+/// The container that a request names, or the only one there is.
+fn container(request: &Request<'_>, pod: &Value) -> Result<String, Status> {
+    let names = |list: &str| -> Vec<String> {
+        object::list(pod, &["spec", list])
+            .iter()
+            .map(|container| object::text(container, &["name"]).to_owned())
+            .collect()
+    };
+    let (regular, init, ephemeral) =
+        (names("containers"), names("initContainers"), names("ephemeralContainers"));
+    let asked = request.call.query.get("container");
+    let pod_name = object::name(pod);
+    if !asked.is_empty() {
+        let known = [&regular, &init, &ephemeral].iter().any(|list| list.iter().any(|n| n == asked));
+        return if known {
+            Ok(asked.to_owned())
+        } else {
+            Err(Status::bad_request(format!("container {asked} is not valid for pod {pod_name}")))
+        };
+    }
+    match regular.as_slice() {
+        [only] => Ok(only.clone()),
+        _ => {
+            let mut text = format!(
+                "a container name must be specified for pod {pod_name}, choose one of: [{}]",
+                regular.join(" ")
+            );
+            if !init.is_empty() {
+                text.push_str(&format!(" or one of the init containers: [{}]", init.join(" ")));
+            }
+            Err(Status::bad_request(text))
+        }
+    }
+}
+
+/// The agent of a node.
+fn agent(node: &Value, path: String) -> Result<Upstream, Status> {
+    let name = object::name(node);
+    let address = |kind: &str| {
+        object::list(node, &["status", "addresses"])
+            .iter()
+            .find(|address| object::text(address, &["type"]) == kind)
+            .map(|address| object::text(address, &["address"]).to_owned())
+    };
+    let host = ["InternalIP", "ExternalIP", "Hostname"]
+        .iter()
+        .find_map(|kind| address(kind))
+        .ok_or_else(|| Status::unavailable(format!("no address known for node {name:?}")))?;
+    let port = object::integer(node, &["status", "daemonEndpoints", "kubeletEndpoint", "Port"])
+        .and_then(|port| u16::try_from(port).ok())
+        .filter(|port| *port > 0)
+        .ok_or_else(|| Status::unavailable(format!("no agent port known for node {name:?}")))?;
+    Ok(Upstream { host, port, tls: true, path })
+}
+
+fn rest(request: &Request<'_>) -> String {
+    let path = request.call.parts.uri.path();
+    let behind = path.split_once("/proxy").map_or("", |(_, behind)| behind);
+    let slash = if behind.starts_with('/') { "" } else { "/" };
+    format!("{slash}{behind}{}", query_tail(request))
+}
+
+fn node_proxy(request: &Request<'_>, node: &Value) -> Result<Upstream, Status> {
+    agent(node, rest(request))
+}
+
+/// `[https:]NAME[:PORT]` as proxy names are written. The name has been looked up already.
+fn scheme_and_port(name: &str) -> (bool, Option<&str>) {
+    let parts: Vec<&str> = name.split(':').collect();
+    match parts.as_slice() {
+        [scheme, _, port] => (*scheme == "https", Some(port).filter(|port| !port.is_empty()).copied()),
+        [_, port] => (false, Some(*port)),
+        _ => (false, None),
+    }
+}
+
+fn pod_proxy(request: &Request<'_>, pod: &Value) -> Result<Upstream, Status> {
+    let (tls, port) = scheme_and_port(request.name());
+    let host = object::text(pod, &["status", "podIP"]);
+    if host.is_empty() {
+        return Err(Status::unavailable(format!("pod {} has no address yet", object::name(pod))));
+    }
+    let first = || {
+        object::list(pod, &["spec", "containers"])
+            .iter()
+            .flat_map(|container| object::list(container, &["ports"]))
+            .find_map(|port| object::integer(port, &["containerPort"]))
+    };
+    let port = match port {
+        Some(text) => text.parse().ok(),
+        None => first().and_then(|port| u16::try_from(port).ok()).or(Some(80)),
+    };
+    let port = port.ok_or_else(|| Status::bad_request("invalid pod port in request"))?;
+    Ok(Upstream { host: host.to_owned(), port, tls, path: rest(request) })
+}
+
+/// A ready endpoint of a service.
+fn service_proxy(request: &Request<'_>, service: &Value) -> Result<Upstream, Status> {
+    let (tls, wanted) = scheme_and_port(request.name());
+    let (namespace, name) = (object::namespace(service), object::name(service));
+    let none = || Status::unavailable(format!("no endpoints available for service \"{name}\""));
+    let row = request
+        .door
+        .rows()
+        .by_kind("discovery.k8s.io", "v1", "EndpointSlice")
+        .cloned()
+        .ok_or_else(Status::no_such_path)?;
+    let port_name = object::list(service, &["spec", "ports"])
+        .iter()
+        .find(|port| match wanted {
+            None => true,
+            Some(wanted) => {
+                object::text(port, &["name"]) == wanted
+                    || object::integer(port, &["port"]).is_some_and(|n| n.to_string() == wanted)
+            }
+        })
+        .map(|port| object::text(port, &["name"]).to_owned())
+        .ok_or_else(|| Status::unavailable(format!("no service port {wanted:?} found for service \"{name}\"")))?;
+    for slice in request.door.registry.cache(&row)?.list(namespace, None) {
+        if slice.head.label("kubernetes.io/service-name") != Some(name) {
+            continue;
+        }
+        let slice = slice.value();
+        let port = object::list(&slice, &["ports"])
+            .iter()
+            .find(|port| object::text(port, &["name"]) == port_name)
+            .and_then(|port| object::integer(port, &["port"]))
+            .and_then(|port| u16::try_from(port).ok());
+        let ready = object::list(&slice, &["endpoints"]).iter().find(|endpoint| {
+            object::at(endpoint, &["conditions", "ready"]).and_then(Value::as_bool).unwrap_or(true)
+        });
+        let host = ready
+            .and_then(|endpoint| object::list(endpoint, &["addresses"]).first())
+            .and_then(Value::as_str);
+        if let (Some(port), Some(host)) = (port, host) {
+            return Ok(Upstream { host: host.to_owned(), port, tls, path: rest(request) });
+        }
+    }
+    Err(none())
+}
+
+/// Passes the request on, upgraded connections included.
+async fn pass(request: Request<'_>, upstream: Upstream) -> Result<Answer, Status> {
+    let Request { door, call, .. } = request;
+    let unreachable = |why: String| {
+        Status::failure(
+            502,
+            "BadGateway",
+            format!("error dialing backend: {}:{}: {why}", upstream.host, upstream.port),
+        )
+    };
+    let io = tokio::time::timeout(CONNECT_TIMEOUT, connect(door, &upstream))
+        .await
+        .map_err(|_| unreachable("timed out".to_owned()))?
+        .map_err(|error| unreachable(error.to_string()))?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(io)
+        .await
+        .map_err(|error| unreachable(error.to_string()))?;
+    tokio::spawn(async move {
+        if let Err(error) = connection.with_upgrades().await {
+            tracing::debug!(%error, "connection to a node ended");
+        }
+    });
+    let mut parts = call.parts;
+    let upgrades = parts.headers.contains_key(UPGRADE);
+    let client = parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
+    let method = if parts.method == Method::HEAD { Method::GET } else { parts.method.clone() };
+    let mut onward = HttpRequest::builder()
+        .method(method)
+        .uri(&upstream.path)
+        .body(Full::new(call.body))
+        .map_err(|error| Status::bad_request(error.to_string()))?;
+    copy_headers(&parts.headers, onward.headers_mut(), upgrades);
+    let host = format!("{}:{}", upstream.host, upstream.port);
+    if let Ok(host) = HeaderValue::from_str(&host) {
+        onward.headers_mut().insert(HOST, host);
+    }
+    let mut response = sender
+        .send_request(onward)
+        .await
+        .map_err(|error| unreachable(error.to_string()))?;
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        let server = hyper::upgrade::on(&mut response);
+        if let Some(client) = client {
+            tokio::spawn(join(client, server));
+        }
+        let (head, _) = response.into_parts();
+        let mut answer = Answer::new(crate::http::full(Bytes::new()));
+        *answer.status_mut() = head.status;
+        *answer.headers_mut() = head.headers;
+        return Ok(answer);
+    }
+    let (head, body) = response.into_parts();
+    let pieces = body.into_data_stream().map_err(std::io::Error::other);
+    // The sender must live as long as the body is read.
+    let held = futures::stream::unfold((pieces, sender), |(mut pieces, sender)| async move {
+        let piece = futures::StreamExt::next(&mut pieces).await?;
+        Some((piece, (pieces, sender)))
+    });
+    let mut answer = Answer::new(crate::http::stream(held));
+    *answer.status_mut() = head.status;
+    copy_headers(&head.headers, answer.headers_mut(), false);
+    Ok(answer)
+}
+
+/// Connects two upgraded connections until either ends.
+async fn join(client: hyper::upgrade::OnUpgrade, server: hyper::upgrade::OnUpgrade) {
+    let (client, server) = match tokio::try_join!(client, server) {
+        Ok(both) => both,
+        Err(error) => {
+            tracing::debug!(%error, "an upgrade did not come about");
+            return;
+        }
+    };
+    let (mut client, mut server) = (TokioIo::new(client), TokioIo::new(server));
+    if let Err(error) = tokio::io::copy_bidirectional_with_sizes(&mut client, &mut server, 32 << 10, 32 << 10).await {
+        tracing::debug!(%error, "a stream ended");
+    }
+}
+
+/// Headers go on, but for those that belong to one connection, and credentials.
+fn copy_headers(from: &http::HeaderMap, to: &mut http::HeaderMap, upgrade: bool) {
+    const HOP: [&str; 7] = [
+        "connection",
+        "upgrade",
+        "keep-alive",
+        "proxy-authorization",
+        "te",
+        "trailer",
+        "transfer-encoding",
+    ];
+    for (name, value) in from {
+        let hop = HOP.contains(&name.as_str());
+        let kept_for_upgrade = upgrade && matches!(name.as_str(), "connection" | "upgrade");
+        let dropped = name == AUTHORIZATION || name == HOST || name == HeaderName::from_static("content-length");
+        if (!hop || kept_for_upgrade) && !dropped {
+            to.append(name.clone(), value.clone());
+        }
+    }
+}
+
+trait Duplex: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin {}
+
+impl<T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin> Duplex for T {}
+
+async fn connect(
+    door: &Arc<Door>,
+    upstream: &Upstream,
+) -> std::io::Result<TokioIo<Box<dyn Duplex>>> {
+    let stream = TcpStream::connect((upstream.host.as_str(), upstream.port)).await?;
+    stream.set_nodelay(true)?;
+    if !upstream.tls {
+        return Ok(TokioIo::new(Box::new(stream)));
+    }
+    let name = match upstream.host.parse::<IpAddr>() {
+        Ok(address) => ServerName::from(address),
+        Err(_) => ServerName::try_from(upstream.host.clone()).map_err(std::io::Error::other)?,
+    };
+    let connector = TlsConnector::from(Arc::clone(&door.tunnel.tls));
+    let stream = connector.connect(name, stream).await?;
+    Ok(TokioIo::new(Box::new(stream)))
+}

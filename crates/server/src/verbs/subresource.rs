@@ -1,0 +1,352 @@
+//! Parts of objects and actions on them.
+
+use evenkeel_api::row::{GroupVersionKind, ScalePaths, Subresource};
+use evenkeel_api::selector::LabelSelector;
+use evenkeel_api::{Status, clock, object};
+use http::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use super::delete::{self, Deleted, delete_object};
+use super::show::encode;
+use super::write::{Replaced, finish, replace};
+use super::{Request, decode, patch, streams, write};
+use crate::http::{Answer, status_answer};
+
+const SCALE_TYPE: &str = "io.k8s.api.autoscaling.v1.Scale";
+const BINDING_TYPE: &str = "io.k8s.api.core.v1.Binding";
+const EVICTION_TYPE: &str = "io.k8s.api.policy.v1.Eviction";
+const TOKEN_TYPE: &str = "io.k8s.api.authentication.v1.TokenRequest";
+
+pub(super) async fn serve(
+    request: Request<'_>,
+    subresource: Subresource,
+) -> Result<Answer, Status> {
+    let method = request.call.parts.method.clone();
+    if is_stream(subresource) {
+        return streams::serve(request, subresource).await;
+    }
+    let reads = method == Method::GET || method == Method::HEAD;
+    if !reads {
+        request.check_write_options()?;
+    }
+    match (subresource, &method) {
+        (Subresource::Status | Subresource::EphemeralContainers, _) if reads => {
+            super::read::get(request).await
+        }
+        (Subresource::Status, &Method::PUT) => write::update(request, Some(subresource)).await,
+        (Subresource::Status, &Method::PATCH) => patch::patch(request, Some(subresource)).await,
+        (Subresource::EphemeralContainers, &Method::PUT | &Method::PATCH) => {
+            ephemeral_containers(request).await
+        }
+        (Subresource::Finalize, &Method::PUT) => finalize(request).await,
+        (Subresource::Scale, _) if reads => {
+            let found = current(&request).await?;
+            let scale = to_scale(&request, &found.value())?;
+            encode(request.media, StatusCode::OK, &scale)
+        }
+        (Subresource::Scale, &Method::PUT | &Method::PATCH) => scale(request).await,
+        (Subresource::Binding, &Method::POST) => binding(request).await,
+        (Subresource::Eviction, &Method::POST) => eviction(request).await,
+        (Subresource::Token, &Method::POST) => token(request).await,
+        _ => {
+            let mut status = Status::failure(
+                405,
+                "MethodNotAllowed",
+                "the server does not allow this method on the requested resource",
+            );
+            status.details = Some(Box::default());
+            Err(status)
+        }
+    }
+}
+
+fn is_stream(subresource: Subresource) -> bool {
+    matches!(
+        subresource,
+        Subresource::Log
+            | Subresource::Exec
+            | Subresource::Attach
+            | Subresource::PortForward
+            | Subresource::Proxy
+    )
+}
+
+/// The request's object as it is now.
+pub(super) async fn current(
+    request: &Request<'_>,
+) -> Result<std::sync::Arc<crate::object::Object>, Status> {
+    request
+        .door
+        .registry
+        .get(&request.row, request.namespace(), request.name())
+        .await?
+        .ok_or_else(|| request.not_found())
+}
+
+fn gvk(subresource: Subresource) -> GroupVersionKind {
+    let (group, version, kind) = subresource.own_kind().unwrap_or_default();
+    GroupVersionKind { group: group.into(), version: version.into(), kind: kind.into() }
+}
+
+async fn ephemeral_containers(mut request: Request<'_>) -> Result<Answer, Status> {
+    let only = Some(Subresource::EphemeralContainers);
+    let take = |old: &Value, sent: &Value| {
+        let mut new = old.clone();
+        let containers = object::at(sent, &["spec", "ephemeralContainers"]).cloned();
+        object::set_or_remove(
+            object::fields(object::child(&mut new, "spec")),
+            "ephemeralContainers",
+            containers,
+        );
+        new
+    };
+    let replaced = if request.call.parts.method == Method::PUT {
+        let sent = decode::body(&mut request)?;
+        replace(&mut request, only, true, |_, old| Ok(take(old, &sent))).await?
+    } else {
+        let patch = patch::Patch::read(&request)?;
+        let type_name = request.row.type_name.to_string();
+        let gvk = request.row.gvk.clone();
+        replace(&mut request, only, true, |request, old| {
+            let mut new = patch.on(request, old, &type_name)?;
+            decode::settle(request, &gvk, &type_name, &mut new, &[])?;
+            Ok(take(old, &new))
+        })
+        .await?
+    };
+    finish(&request, replaced)
+}
+
+async fn finalize(mut request: Request<'_>) -> Result<Answer, Status> {
+    let sent = decode::body(&mut request)?;
+    let replaced = replace(&mut request, Some(Subresource::Finalize), true, |_, old| {
+        let mut new = old.clone();
+        let finalizers = object::at(&sent, &["spec", "finalizers"]).cloned();
+        object::set_or_remove(
+            object::fields(object::child(&mut new, "spec")),
+            "finalizers",
+            finalizers,
+        );
+        Ok(new)
+    })
+    .await?;
+    finish(&request, replaced)
+}
+
+/// The value at a dotted path.
+fn dotted<'v>(value: &'v Value, path: &str) -> Option<&'v Value> {
+    path.split('.').try_fold(value, |value, name| value.get(name))
+}
+
+fn paths(request: &Request<'_>) -> Result<ScalePaths, Status> {
+    request.row.scale.clone().ok_or_else(Status::no_such_path)
+}
+
+fn to_scale(request: &Request<'_>, value: &Value) -> Result<Value, Status> {
+    let paths = paths(request)?;
+    let number = |path: &str| dotted(value, path).and_then(Value::as_i64).unwrap_or(0);
+    let selector = match dotted(value, &paths.selector) {
+        Some(Value::String(text)) => text.clone(),
+        Some(selector) => query_form(selector),
+        None => String::new(),
+    };
+    let metadata = value.get("metadata").cloned().unwrap_or_default();
+    let mut kept = json!({});
+    for name in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
+        if let Some(found) = metadata.get(name) {
+            kept[name] = found.clone();
+        }
+    }
+    Ok(json!({
+        "kind": "Scale",
+        "apiVersion": "autoscaling/v1",
+        "metadata": kept,
+        "spec": {"replicas": number(&paths.spec_replicas)},
+        "status": {"replicas": number(&paths.status_replicas), "selector": selector},
+    }))
+}
+
+/// A structured selector in query form.
+fn query_form(selector: &Value) -> String {
+    let structured = selector.get("matchLabels").is_some() || selector.get("matchExpressions").is_some();
+    let labels = if structured { selector.get("matchLabels") } else { Some(selector) };
+    let mut terms: Vec<String> = labels
+        .and_then(Value::as_object)
+        .into_iter()
+        .flatten()
+        .map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default()))
+        .collect();
+    for expression in object::list(selector, &["matchExpressions"]) {
+        let key = object::text(expression, &["key"]);
+        let values: Vec<&str> =
+            object::list(expression, &["values"]).iter().filter_map(Value::as_str).collect();
+        terms.push(match object::text(expression, &["operator"]) {
+            "In" => format!("{key} in ({})", values.join(",")),
+            "NotIn" => format!("{key} notin ({})", values.join(",")),
+            "DoesNotExist" => format!("!{key}"),
+            _ => key.to_owned(),
+        });
+    }
+    let text = terms.join(",");
+    // What is written must be readable again.
+    debug_assert!(LabelSelector::parse(&text).is_ok());
+    text
+}
+
+async fn scale(mut request: Request<'_>) -> Result<Answer, Status> {
+    let paths = paths(&request)?;
+    let gvk = gvk(Subresource::Scale);
+    let is_put = request.call.parts.method == Method::PUT;
+    let sent = if is_put { Some(decode::body_of(&mut request, &gvk, SCALE_TYPE)?) } else { None };
+    let patch = if is_put { None } else { Some(patch::Patch::read(&request)?) };
+    let replaced = replace(&mut request, Some(Subresource::Scale), true, |request, old| {
+        let wanted = match (&sent, &patch) {
+            (Some(sent), _) => sent.clone(),
+            (None, Some(patch)) => {
+                let mut new = patch.on(request, &to_scale(request, old)?, SCALE_TYPE)?;
+                decode::settle(request, &gvk, SCALE_TYPE, &mut new, &[])?;
+                new
+            }
+            (None, None) => Value::Null,
+        };
+        for (wanted, found) in [
+            (object::uid(&wanted), object::uid(old)),
+            (object::resource_version(&wanted), object::resource_version(old)),
+        ] {
+            if !wanted.is_empty() && wanted != found {
+                let row = &request.row;
+                return Err(Status::modified(&row.gvk.group, &row.plural, object::name(old)));
+            }
+        }
+        let replicas = object::integer(&wanted, &["spec", "replicas"]).unwrap_or(0);
+        if replicas < 0 {
+            let path = evenkeel_api::Path::new("spec").child("replicas");
+            let error = evenkeel_api::FieldError::invalid(
+                &path,
+                replicas,
+                "must be greater than or equal to 0",
+            );
+            return Err(Status::invalid("autoscaling", "Scale", object::name(old), &[error]));
+        }
+        let mut new = old.clone();
+        set_dotted(&mut new, &paths.spec_replicas, replicas.into());
+        Ok(new)
+    })
+    .await?;
+    let value = match replaced {
+        Replaced::Stored(found) => found.value(),
+        Replaced::Dry(value) => value,
+    };
+    encode(request.media, StatusCode::OK, &to_scale(&request, &value)?)
+}
+
+fn set_dotted(value: &mut Value, path: &str, new: Value) {
+    let mut at = value;
+    let mut parts: Vec<&str> = path.split('.').collect();
+    let last = parts.pop().unwrap_or_default();
+    for part in parts {
+        at = object::child(at, part);
+    }
+    object::fields(at).insert(last.to_owned(), new);
+}
+
+/// `pods/NAME/binding`: gives the pod to a node.
+pub(super) async fn binding(mut request: Request<'_>) -> Result<Answer, Status> {
+    let gvk = gvk(Subresource::Binding);
+    let body = decode::body_of(&mut request, &gvk, BINDING_TYPE)?;
+    let node = object::text(&body, &["target", "name"]).to_owned();
+    if node.is_empty() {
+        let path = evenkeel_api::Path::new("target").child("name");
+        let error = evenkeel_api::FieldError::required(&path, "");
+        return Err(Status::invalid("", "Binding", request.name(), &[error]));
+    }
+    let wanted_uid = object::uid(&body).to_owned();
+    let now = clock::rfc3339(request.door.clock().now());
+    let name = request.name().to_owned();
+    replace(&mut request, Some(Subresource::Binding), true, |_, old| {
+        let refuse = |why: String| Err(Status::conflict("", "pods/binding", &name, &why));
+        if !wanted_uid.is_empty() && wanted_uid != object::uid(old) {
+            return refuse(format!(
+                "Precondition failed: UID in precondition: {wanted_uid}, UID in object meta: {}",
+                object::uid(old)
+            ));
+        }
+        if object::deletion_timestamp(old).is_some() {
+            return refuse(format!("pod {name} is being deleted, cannot be assigned to a host"));
+        }
+        let assigned = object::text(old, &["spec", "nodeName"]);
+        if !assigned.is_empty() {
+            return refuse(format!("pod {name} is already assigned to node \"{assigned}\""));
+        }
+        let mut new = old.clone();
+        object::fields(object::child(&mut new, "spec"))
+            .insert("nodeName".to_owned(), node.clone().into());
+        for part in ["annotations", "labels"] {
+            for (key, value) in
+                object::at(&body, &["metadata", part]).and_then(Value::as_object).into_iter().flatten()
+            {
+                let metadata = object::child(&mut new, "metadata");
+                object::fields(object::child(metadata, part)).insert(key.clone(), value.clone());
+            }
+        }
+        scheduled(&mut new, &now);
+        Ok(new)
+    })
+    .await?;
+    Ok(created())
+}
+
+/// Sets the condition `PodScheduled`.
+fn scheduled(pod: &mut Value, now: &str) {
+    let status = object::child(pod, "status");
+    let conditions = object::fields(status)
+        .entry("conditions")
+        .or_insert_with(|| Value::Array(Vec::new()));
+    let condition =
+        json!({"type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": now});
+    if let Value::Array(list) = conditions {
+        list.retain(|found| object::text(found, &["type"]) != "PodScheduled");
+        list.push(condition);
+    }
+}
+
+fn created() -> Answer {
+    let status = Status { code: 201, ..Status::success() };
+    status_answer(&status)
+}
+
+async fn eviction(mut request: Request<'_>) -> Result<Answer, Status> {
+    let gvk = gvk(Subresource::Eviction);
+    let body = decode::body_of(&mut request, &gvk, EVICTION_TYPE)?;
+    let mut options = delete::Options { dry_run: request.dry_run(), ..delete::Options::default() };
+    if let Some(given) = body.get("deleteOptions") {
+        delete::from_body(&mut options, given);
+    }
+    let pod = current(&request).await?;
+    match delete_object(&request, pod, &options).await? {
+        Deleted::Gone(_) | Deleted::Marked(_) => Ok(created()),
+    }
+}
+
+/// `serviceaccounts/NAME/token`: a bound token.
+async fn token(mut request: Request<'_>) -> Result<Answer, Status> {
+    let gvk = gvk(Subresource::Token);
+    let mut body = decode::body_of(&mut request, &gvk, TOKEN_TYPE)?;
+    let account = current(&request).await?.value();
+    let issued = request.door.issue_token(
+        &request.call.identity,
+        request.namespace(),
+        &account,
+        &body,
+    )?;
+    let metadata = object::metadata(&mut body);
+    metadata.insert("name".to_owned(), object::name(&account).into());
+    metadata.insert("namespace".to_owned(), request.namespace().into());
+    metadata.insert(
+        "creationTimestamp".to_owned(),
+        clock::rfc3339(request.door.clock().now()).into(),
+    );
+    body["spec"] = issued.spec;
+    body["status"] = json!({"token": issued.token, "expirationTimestamp": issued.expires});
+    encode(request.media, StatusCode::CREATED, &body)
+}

@@ -1,0 +1,393 @@
+//! watch: changes as they happen, in order, without a gap.
+//!
+//! A watch is a cursor into the kind's log. When it starts before the log, or falls out of it, it
+//! goes on from the store's history; where that is compacted it ends with 410 and the client
+//! lists again. Nothing is ever skipped, and a slow reader costs a writer nothing.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use evenkeel_api::Status;
+use evenkeel_api::row::ResourceDef;
+use evenkeel_store::{Event, EventKind, StoreError, WatchStream, prefix_end};
+use futures::StreamExt as _;
+use http::StatusCode;
+use serde_json::{Value, json};
+use tokio::sync::watch::Receiver;
+use tokio::time::Instant;
+
+use super::Request;
+use super::read::{revision_of, selection};
+use super::show::{TableStyle, metadata_only};
+use crate::cache::{Change, ChangeKind, KindCache, event_line};
+use crate::http::{Answer, Media, Shape, answer, stream};
+use crate::object::{Object, Selection};
+use crate::registry::{Registry, store_status};
+
+/// Bookmarks come this often to those who ask for them.
+const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
+/// A watch without a time-out of its own lives at least this long, in seconds.
+const DEFAULT_TIMEOUT: u64 = 1800;
+/// So many changes are taken from the log at once,
+const BATCH: usize = 256;
+/// and about so many bytes are handed on at once.
+const PIECE: usize = 64 << 10;
+
+/// Where changes come from.
+enum Source {
+    /// The kind's log.
+    Log { cursor: u64, end: Receiver<u64> },
+    /// The store's history.
+    Store(WatchStream),
+}
+
+struct Watch {
+    registry: Registry,
+    cache: Arc<KindCache>,
+    row: Arc<ResourceDef>,
+    selection: Selection,
+    media: Media,
+    style: Option<TableStyle>,
+    source: Source,
+    /// What is to be sent before anything else.
+    initial: VecDeque<Bytes>,
+    bookmarks: bool,
+    next_bookmark: Instant,
+    /// Revision of the last change sent or passed over.
+    last: u64,
+    deadline: Instant,
+    done: bool,
+}
+
+pub(super) async fn watch(request: Request<'_>) -> Result<Answer, Status> {
+    let query = &request.call.query;
+    let registry = request.door.registry.clone();
+    let cache = registry.cache(&request.row)?;
+    let selection = selection(&request)?;
+    let send_initial = query.has("sendInitialEvents").then(|| query.flag("sendInitialEvents"));
+    let asked = query.get("resourceVersion");
+    if send_initial.is_some() && query.get("resourceVersionMatch") != "NotOlderThan" {
+        return Err(Status::bad_request(
+            "sendInitialEvents: Forbidden: sendInitialEvents requires setting \
+             resourceVersionMatch to NotOlderThan",
+        ));
+    }
+    let from = if asked.is_empty() { 0 } else { revision_of(asked)? };
+    let style = match request.media.shape {
+        Shape::Table => Some(TableStyle::new(&request)?),
+        _ => None,
+    };
+    let seconds = query.number("timeoutSeconds").and_then(|value| u64::try_from(value).ok());
+    // Watches without a time-out end at different times, so that they do not all come back at once.
+    let timeout = seconds
+        .filter(|seconds| *seconds > 0)
+        .unwrap_or_else(|| DEFAULT_TIMEOUT + rand::random_range(0..DEFAULT_TIMEOUT));
+    let bookmarks = query.flag("allowWatchBookmarks");
+    let mut watch = Watch {
+        registry: registry.clone(),
+        cache: Arc::clone(&cache),
+        row: Arc::clone(&request.row),
+        selection,
+        media: request.media,
+        style,
+        source: Source::Log { cursor: 0, end: cache.subscribe() },
+        initial: VecDeque::new(),
+        bookmarks,
+        next_bookmark: Instant::now() + BOOKMARK_EVERY,
+        last: from,
+        deadline: Instant::now() + Duration::from_secs(timeout),
+        done: false,
+    };
+    let with_objects = send_initial.unwrap_or(from == 0);
+    if with_objects {
+        registry.fresh().await?;
+        watch.start_with_objects(send_initial.is_some() && bookmarks);
+    } else {
+        if from == 0 {
+            registry.fresh().await?;
+            watch.last = registry.caches.revision();
+        }
+        let current = registry.caches.revision();
+        if watch.last > current {
+            let current = registry.fresh().await?;
+            if watch.last > current {
+                return Err(store_status(&StoreError::FutureRevision {
+                    requested: watch.last,
+                    current,
+                }));
+            }
+        }
+        match watch.start_after(watch.last).await {
+            Ok(()) => {}
+            // A watch that can't start is told inside the stream, with 200, as the reference does.
+            Err(status) => watch.fail(&status),
+        }
+    }
+    let content_type = "application/json";
+    let pieces = futures::stream::unfold(watch, |mut watch| async move {
+        watch.next().await.map(|piece| (Ok(piece), watch))
+    });
+    Ok(answer(StatusCode::OK, content_type, stream(pieces)))
+}
+
+impl Watch {
+    fn start_with_objects(&mut self, end_bookmark: bool) {
+        // Read before the objects: they are complete up to this revision at least.
+        let revision = self.registry.caches.revision();
+        let snapshot = self.cache.snapshot(&self.selection.namespace);
+        self.source = Source::Log { cursor: snapshot.cursor, end: self.cache.subscribe() };
+        self.last = revision.max(snapshot.last);
+        let mut piece = BytesMut::new();
+        for object in snapshot.objects {
+            if self.selection.matches(&self.row, &object.head) {
+                piece.extend_from_slice(&self.render(ChangeKind::Added, &object));
+            }
+            if piece.len() > PIECE {
+                self.initial.push_back(piece.split().freeze());
+            }
+        }
+        if end_bookmark {
+            piece.extend_from_slice(&self.bookmark(self.last, true));
+        }
+        if !piece.is_empty() {
+            self.initial.push_back(piece.freeze());
+        }
+    }
+
+    async fn start_after(&mut self, revision: u64) -> Result<(), Status> {
+        if let Some(cursor) = self.cache.cursor(revision) {
+            self.source = Source::Log { cursor, end: self.cache.subscribe() };
+            return Ok(());
+        }
+        let start = Bytes::from(self.row.store_prefix());
+        let end = prefix_end(&start);
+        let changes = self
+            .registry
+            .store
+            .watch(start, Some(end), Some(revision + 1))
+            .await
+            .map_err(|error| too_old(&error, revision))?;
+        self.source = Source::Store(changes);
+        Ok(())
+    }
+
+    fn fail(&mut self, status: &Status) {
+        let event = json!({"type": "ERROR", "object": status});
+        self.initial.push_back(Bytes::from(format!("{event}\n")));
+        self.done = true;
+    }
+
+    /// The next piece of the answer; `None` at its end.
+    async fn next(&mut self) -> Option<Bytes> {
+        loop {
+            if let Some(piece) = self.initial.pop_front() {
+                return Some(piece);
+            }
+            if self.done {
+                return None;
+            }
+            let wake = if self.bookmarks {
+                self.next_bookmark.min(self.deadline)
+            } else {
+                self.deadline
+            };
+            let step = tokio::select! {
+                biased;
+                step = step(&mut self.source, &self.cache, &self.row, &self.registry, self.last) => step,
+                () = tokio::time::sleep_until(wake) => Step::Wake,
+            };
+            match step {
+                Step::Changes(changes) => {
+                    if let Some(piece) = self.take(&changes) {
+                        return Some(piece);
+                    }
+                }
+                Step::Behind => {
+                    if let Err(status) = self.start_after(self.last).await {
+                        self.fail(&status);
+                    }
+                }
+                Step::Failed(error) => self.fail(&too_old(&error, self.last)),
+                Step::Wake if Instant::now() >= self.deadline => return None,
+                Step::Wake => {
+                    self.next_bookmark = Instant::now() + BOOKMARK_EVERY;
+                    if let Some(revision) = self.complete_up_to() {
+                        self.last = revision;
+                        return Some(self.bookmark(revision, false));
+                    }
+                }
+            }
+        }
+    }
+
+    /// The revision up to which everything has been sent, when the watch has caught up.
+    fn complete_up_to(&self) -> Option<u64> {
+        let revision = self.registry.caches.revision();
+        match &self.source {
+            Source::Log { cursor, .. } => {
+                // Read after the revision: what the log holds now covers it.
+                self.cache.changes(*cursor, 1).filter(Vec::is_empty).map(|_| revision)
+            }
+            Source::Store(_) => None,
+        }
+    }
+
+    fn take(&mut self, changes: &[Arc<Change>]) -> Option<Bytes> {
+        let mut piece = BytesMut::new();
+        let mut single = None;
+        for change in changes {
+            self.last = change.object.revision;
+            let Some(event) = self.event(change) else { continue };
+            match (&single, piece.is_empty()) {
+                (None, true) => single = Some(event),
+                _ => {
+                    if let Some(first) = single.take() {
+                        piece.extend_from_slice(&first);
+                    }
+                    piece.extend_from_slice(&event);
+                }
+            }
+        }
+        // One event is the common case: its bytes are shared, not copied.
+        single.or_else(|| (!piece.is_empty()).then(|| piece.freeze()))
+    }
+
+    /// What a change is to this watch: objects enter and leave its selection.
+    fn event(&mut self, change: &Arc<Change>) -> Option<Bytes> {
+        let now = self.selection.matches(&self.row, &change.object.head);
+        let before = change
+            .previous
+            .as_ref()
+            .is_some_and(|previous| self.selection.matches(&self.row, &previous.head));
+        let kind = match (change.kind, before, now) {
+            (ChangeKind::Deleted, true, _) => ChangeKind::Deleted,
+            (ChangeKind::Deleted, false, _) | (_, false, false) => return None,
+            (_, false, true) => ChangeKind::Added,
+            (_, true, true) => ChangeKind::Modified,
+            (_, true, false) => ChangeKind::Deleted,
+        };
+        if kind == change.kind && self.media == Media::JSON {
+            return Some(change.line());
+        }
+        if kind == ChangeKind::Deleted && change.kind != ChangeKind::Deleted {
+            // What leaves the selection is shown as it last was inside, at the new revision.
+            let mut gone = Object::clone(change.previous.as_deref().unwrap_or(&change.object));
+            gone.revision = change.object.revision;
+            return Some(self.render(kind, &gone));
+        }
+        Some(self.render(kind, &change.object))
+    }
+
+    fn render(&mut self, kind: ChangeKind, object: &Object) -> Bytes {
+        let shown = match (self.media.shape, &mut self.style) {
+            (Shape::Table, Some(style)) => style.event(&object.value()),
+            (Shape::Metadata, _) => metadata_only(&object.value()),
+            _ => return event_line(kind, object),
+        };
+        line(kind.as_str(), &shown)
+    }
+
+    fn bookmark(&self, revision: u64, end_of_initial: bool) -> Bytes {
+        let (api_version, kind) = match self.media.shape {
+            Shape::Object => (self.row.gvk.api_version(), self.row.gvk.kind.to_string()),
+            Shape::Metadata => ("meta.k8s.io/v1".to_owned(), "PartialObjectMetadata".to_owned()),
+            Shape::Table => ("meta.k8s.io/v1".to_owned(), "Table".to_owned()),
+        };
+        let mut object = json!({
+            "apiVersion": api_version,
+            "kind": kind,
+            "metadata": {"resourceVersion": revision.to_string()},
+        });
+        if self.media.shape == Shape::Object {
+            object["metadata"]["creationTimestamp"] = Value::Null;
+        }
+        if end_of_initial {
+            object["metadata"]["annotations"] = json!({"k8s.io/initial-events-end": "true"});
+        }
+        line("BOOKMARK", &object)
+    }
+}
+
+fn line(kind: &str, object: &Value) -> Bytes {
+    Bytes::from(format!("{{\"type\":\"{kind}\",\"object\":{object}}}\n"))
+}
+
+fn too_old(error: &StoreError, revision: u64) -> Status {
+    match error {
+        StoreError::Compacted { compacted, .. } => {
+            Status::expired(format!("too old resource version: {revision} ({compacted})"))
+        }
+        other => store_status(other),
+    }
+}
+
+/// What happened next.
+enum Step {
+    Changes(Vec<Arc<Change>>),
+    /// The log has moved past the cursor.
+    Behind,
+    Failed(StoreError),
+    Wake,
+}
+
+async fn step(
+    source: &mut Source,
+    cache: &KindCache,
+    row: &ResourceDef,
+    registry: &Registry,
+    last: u64,
+) -> Step {
+    match source {
+        Source::Log { cursor, end } => loop {
+            match cache.changes(*cursor, BATCH) {
+                None => return Step::Behind,
+                Some(changes) if changes.is_empty() => {
+                    // The cache lives as long as the door; its end is the end of the watch.
+                    if end.changed().await.is_err() {
+                        return Step::Failed(StoreError::Closed);
+                    }
+                }
+                Some(changes) => {
+                    *cursor += changes.len() as u64;
+                    return Step::Changes(changes);
+                }
+            }
+        },
+        Source::Store(stream) => loop {
+            match stream.next().await {
+                None => return Step::Failed(StoreError::Closed),
+                Some(Err(error)) => return Step::Failed(error),
+                Some(Ok(batch)) => {
+                    let changes: Vec<Arc<Change>> = batch
+                        .events
+                        .iter()
+                        .filter(|event| event.kv.mod_revision > last)
+                        .filter_map(|event| from_history(row, registry, event))
+                        .collect();
+                    if !changes.is_empty() {
+                        return Step::Changes(changes);
+                    }
+                }
+            }
+        },
+    }
+}
+
+fn from_history(row: &ResourceDef, registry: &Registry, event: &Event) -> Option<Arc<Change>> {
+    let read = |kv: &evenkeel_store::KeyValue| {
+        registry.read(row, &kv.key, &kv.value, kv.mod_revision).ok()
+    };
+    let previous = event.prev.as_ref().and_then(read);
+    let (kind, object) = match event.kind {
+        EventKind::Put if previous.is_some() => (ChangeKind::Modified, read(&event.kv)?),
+        EventKind::Put => (ChangeKind::Added, read(&event.kv)?),
+        EventKind::Delete => {
+            let mut gone = Object::clone(previous.as_deref()?);
+            gone.revision = event.kv.mod_revision;
+            (ChangeKind::Deleted, Arc::new(gone))
+        }
+    };
+    Some(Arc::new(Change::new(kind, object, previous)))
+}

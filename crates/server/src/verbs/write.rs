@@ -1,0 +1,408 @@
+//! create and update, and the steps that every write shares.
+
+use std::sync::Arc;
+
+use evenkeel_api::field::{ErrorList, FieldError, Path};
+use evenkeel_api::patch::apply::{ManagerRequest, track_update};
+use evenkeel_api::row::{ResourceDef, Subresource};
+use evenkeel_api::{Status, clock, object, validation};
+use http::StatusCode;
+use serde_json::Value;
+
+use super::show::{show, show_value};
+use super::{Request, decode};
+use crate::admission::{Change, Operation};
+use crate::door::Door;
+use crate::http::Answer;
+use crate::object::Object;
+use crate::registry::Outcome;
+
+/// So many names are tried for `generateName`.
+const NAME_TRIES: usize = 8;
+/// Letters of generated names: no vowels, so that no words come out.
+const NAME_LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+/// A generated name is cut so that five letters fit.
+const NAME_PREFIX_MOST: usize = 58;
+
+pub(super) async fn create(mut request: Request<'_>) -> Result<Answer, Status> {
+    // Admission reads the caches: what the client wrote just before must be there.
+    request.door.registry.fresh().await?;
+    let mut value = decode::body(&mut request)?;
+    place(&request, &mut value)?;
+    let generated = object::name(&value).is_empty()
+        && !object::text(&value, &["metadata", "generateName"]).is_empty();
+    for attempt in 1.. {
+        if generated {
+            let prefix = object::text(&value, &["metadata", "generateName"]).to_owned();
+            object::metadata(&mut value).insert("name".to_owned(), generate_name(&prefix).into());
+        }
+        match create_once(&mut request, value.clone(), true).await? {
+            Created::Stored(found) => return show(&request, StatusCode::CREATED, &found),
+            Created::Dry(value) => return show_value(&request, StatusCode::CREATED, value),
+            Created::Taken if generated && attempt < NAME_TRIES => {}
+            Created::Taken => {
+                let row = &request.row;
+                return Err(Status::already_exists(
+                    &row.gvk.group,
+                    &row.plural,
+                    object::name(&value),
+                ));
+            }
+        }
+    }
+    Err(Status::internal("no name could be generated"))
+}
+
+/// A name from a prefix and five random letters.
+fn generate_name(prefix: &str) -> String {
+    let prefix: String = prefix.chars().take(NAME_PREFIX_MOST).collect();
+    let letters = (0..5).map(|_| {
+        char::from(NAME_LETTERS[rand::random_range(0..NAME_LETTERS.len())])
+    });
+    prefix.chars().chain(letters).collect()
+}
+
+/// Namespace and name of the path and of the object must agree.
+pub(super) fn place(request: &Request<'_>, value: &mut Value) -> Result<(), Status> {
+    let namespace = request.namespace();
+    let given = object::namespace(value).to_owned();
+    if !request.row.namespaced() {
+        object::metadata(value).remove("namespace");
+        return Ok(());
+    }
+    if namespace.is_empty() {
+        return Err(Status::bad_request(
+            "an empty namespace may not be set during creation",
+        ));
+    }
+    if !given.is_empty() && given != namespace {
+        return Err(Status::bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ));
+    }
+    object::metadata(value).insert("namespace".to_owned(), namespace.into());
+    Ok(())
+}
+
+pub(super) enum Created {
+    Stored(Arc<Object>),
+    Dry(Value),
+    Taken,
+}
+
+/// All steps of a create for one name. `tracked` says whether managed fields are to be computed
+/// here (apply brings its own).
+pub(super) async fn create_once(
+    request: &mut Request<'_>,
+    mut value: Value,
+    tracked: bool,
+) -> Result<Created, Status> {
+    let row = Arc::clone(&request.row);
+    let door = Arc::clone(request.door);
+    if !object::resource_version(&value).is_empty() {
+        return Err(Status::bad_request(
+            "resourceVersion should not be set on objects to be created",
+        ));
+    }
+    row.strategy.defaults(&mut value);
+    let change = Change {
+        row: &row,
+        operation: Operation::Create,
+        subresource: None,
+        identity: &request.call.identity,
+        namespace: request.namespace(),
+        old: None,
+        dry_run: request.dry_run(),
+    };
+    door.admission.mutate(&door.registry, &change, &mut value)?;
+    prepare_create(&door, &row, &mut value);
+    let mut errors = validation::validate_metadata(&row, &value);
+    errors.extend(row.strategy.validate(&value));
+    refuse(&row, object::name(&value), &errors)?;
+    let hold = door.allocate.on_create(&door.registry, &row, &mut value)?;
+    door.admission.validate(&door.registry, &change, &value)?;
+    request.warnings.extend(row.strategy.warnings(&value, None));
+    if tracked {
+        track(request, None, &mut value, None);
+    }
+    if request.dry_run() {
+        return Ok(Created::Dry(value));
+    }
+    let stored = door.registry.create(&row, &value).await?;
+    if let Some(found) = &stored {
+        hold.keep(found.revision);
+    }
+    Ok(stored.map_or(Created::Taken, Created::Stored))
+}
+
+/// Sets what the system decides on create.
+fn prepare_create(door: &Door, row: &ResourceDef, value: &mut Value) {
+    if row.has_status() {
+        object::fields(value).remove("status");
+    }
+    let now = clock::rfc3339(door.clock().now());
+    let metadata = object::metadata(value);
+    for name in ["resourceVersion", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"] {
+        metadata.remove(name);
+    }
+    metadata.insert("uid".to_owned(), uuid::Uuid::new_v4().to_string().into());
+    metadata.insert("creationTimestamp".to_owned(), now.into());
+    if row.generation {
+        metadata.insert("generation".to_owned(), 1.into());
+    } else {
+        metadata.remove("generation");
+    }
+    row.strategy.prepare_create(value);
+}
+
+/// 422 when anything is wrong.
+pub(super) fn refuse(row: &ResourceDef, name: &str, errors: &ErrorList) -> Result<(), Status> {
+    if errors.is_empty() {
+        return Ok(());
+    }
+    Err(Status::invalid(&row.gvk.group, &row.gvk.kind, name, errors))
+}
+
+/// Records in managed fields what a write has changed.
+fn track(
+    request: &Request<'_>,
+    live: Option<&Value>,
+    value: &mut Value,
+    subresource: Option<Subresource>,
+) {
+    let rows = request.door.rows();
+    let manager = request.field_manager();
+    let api_version = request.row.gvk.api_version();
+    let by = ManagerRequest {
+        manager: &manager,
+        subresource: subresource.map_or("", Subresource::as_str),
+        api_version: &api_version,
+        now: request.door.clock().now(),
+    };
+    track_update(rows.schema(), &rows.ty(&request.row), live, value, &by);
+}
+
+pub(super) async fn update(
+    mut request: Request<'_>,
+    subresource: Option<Subresource>,
+) -> Result<Answer, Status> {
+    let sent = decode::body(&mut request)?;
+    let name = object::name(&sent).to_owned();
+    if name.is_empty() {
+        let error = FieldError::required(
+            &Path::new("metadata").child("name"),
+            "name must be provided",
+        );
+        return Err(Status::bad_request(format!(
+            "the name of the object (based on URL) was undeterminable: {error}"
+        ))
+        .clone());
+    }
+    if name != request.name() {
+        return Err(Status::bad_request(format!(
+            "the name of the object ({name}) does not match the name on the URL ({})",
+            request.name()
+        )));
+    }
+    let given = object::namespace(&sent);
+    if request.row.namespaced() && !given.is_empty() && given != request.namespace() {
+        return Err(Status::bad_request(format!(
+            "the namespace of the object ({given}) does not match the namespace on the request ({})",
+            request.namespace()
+        )));
+    }
+    let stored = replace(&mut request, subresource, true, |_, _| Ok(sent.clone())).await?;
+    finish(&request, stored)
+}
+
+/// What a replacement came to.
+pub(super) enum Replaced {
+    Stored(Arc<Object>),
+    Dry(Value),
+}
+
+pub(super) fn finish(request: &Request<'_>, replaced: Replaced) -> Result<Answer, Status> {
+    match replaced {
+        Replaced::Stored(found) => show(request, StatusCode::OK, &found),
+        Replaced::Dry(value) => show_value(request, StatusCode::OK, value),
+    }
+}
+
+/// Changes an object: reads it, lets `change` make the new one, runs all steps, and writes it if
+/// nobody was faster; otherwise from the start with what is there now. `tracked` says whether
+/// managed fields are to be computed here (apply brings its own).
+pub(super) async fn replace(
+    request: &mut Request<'_>,
+    subresource: Option<Subresource>,
+    tracked: bool,
+    mut change: impl FnMut(&mut Request<'_>, &Value) -> Result<Value, Status>,
+) -> Result<Replaced, Status> {
+    let row = Arc::clone(&request.row);
+    let registry = request.door.registry.clone();
+    let mut seen = registry
+        .get(&row, request.namespace(), request.name())
+        .await?
+        .ok_or_else(|| request.not_found())?;
+    loop {
+        let old = seen.value();
+        let warnings = request.warnings.len();
+        let mut new = change(request, &old)?;
+        steps(request, subresource, tracked, &old, &mut new)?;
+        if request.dry_run() {
+            return Ok(Replaced::Dry(new));
+        }
+        let outcome = if is_finished(&new) {
+            registry.remove(&row, &seen).await?
+        } else {
+            registry.replace(&row, &seen, &new).await?
+        };
+        match outcome {
+            Outcome::Done(found) => return Ok(Replaced::Stored(found)),
+            Outcome::Stale(None) => return Err(request.not_found()),
+            Outcome::Stale(Some(newer)) => {
+                request.warnings.truncate(warnings);
+                seen = newer;
+            }
+        }
+    }
+}
+
+/// An object that is being deleted goes when nothing holds it any more.
+pub(super) fn is_finished(value: &Value) -> bool {
+    object::deletion_timestamp(value).is_some()
+        && object::finalizers(value).is_empty()
+        && object::integer(value, &["metadata", "deletionGracePeriodSeconds"]).unwrap_or(0) == 0
+        && object::list(value, &["spec", "finalizers"]).is_empty()
+}
+
+/// All steps of an update but the write.
+fn steps(
+    request: &mut Request<'_>,
+    subresource: Option<Subresource>,
+    tracked: bool,
+    old: &Value,
+    new: &mut Value,
+) -> Result<(), Status> {
+    let row = Arc::clone(&request.row);
+    let door = Arc::clone(request.door);
+    preconditions(&row, old, new)?;
+    row.strategy.defaults(new);
+    let change = Change {
+        row: &row,
+        operation: Operation::Update,
+        subresource,
+        identity: &request.call.identity,
+        namespace: request.namespace(),
+        old: Some(old),
+        dry_run: request.dry_run(),
+    };
+    door.admission.mutate(&door.registry, &change, new)?;
+    keep_system_fields(&row, old, new, subresource);
+    let mut errors = validation::validate_metadata(&row, new);
+    errors.extend(validation::validate_metadata_update(&row, new, old));
+    match subresource {
+        None => {
+            row.strategy.prepare_update(new, old);
+            door.allocate.on_update(&door.registry, &row, old, new)?;
+            errors.extend(row.strategy.validate(new));
+            errors.extend(row.strategy.validate_update(new, old));
+        }
+        Some(Subresource::Status) => {
+            row.strategy.prepare_status(new, old);
+            errors.extend(row.strategy.validate_status(new, old));
+        }
+        Some(_) => errors.extend(row.strategy.validate(new)),
+    }
+    refuse(&row, object::name(old), &errors)?;
+    if row.generation && subresource != Some(Subresource::Status) && row.strategy.bumps_generation(new, old) {
+        let generation = object::integer(old, &["metadata", "generation"]).unwrap_or(0) + 1;
+        object::metadata(new).insert("generation".to_owned(), generation.into());
+    }
+    door.admission.validate(&door.registry, &change, new)?;
+    request.warnings.extend(row.strategy.warnings(new, Some(old)));
+    if tracked {
+        track(request, Some(old), new, subresource);
+    }
+    Ok(())
+}
+
+fn preconditions(row: &ResourceDef, old: &Value, new: &Value) -> Result<(), Status> {
+    let wanted = object::uid(new);
+    if !wanted.is_empty() && wanted != object::uid(old) {
+        let why = format!(
+            "Precondition failed: UID in precondition: {wanted}, UID in object meta: {}",
+            object::uid(old)
+        );
+        return Err(Status::conflict(&row.gvk.group, &row.plural, object::name(old), &why));
+    }
+    let revision = object::resource_version(new);
+    if !revision.is_empty() && revision != object::resource_version(old) {
+        return Err(Status::modified(&row.gvk.group, &row.plural, object::name(old)));
+    }
+    Ok(())
+}
+
+/// What an update can't change, and what belongs to the other half of the object.
+fn keep_system_fields(
+    row: &ResourceDef,
+    old: &Value,
+    new: &mut Value,
+    subresource: Option<Subresource>,
+) {
+    if subresource == Some(Subresource::Status) {
+        let status = new.get("status").cloned();
+        let metadata = new.get("metadata").cloned();
+        let owners = object::at(old, &["metadata", "ownerReferences"]).cloned();
+        *new = old.clone();
+        object::set_or_remove(object::fields(new), "status", status);
+        if let Some(metadata) = metadata {
+            object::fields(new).insert("metadata".to_owned(), metadata);
+        }
+        object::set_or_remove(object::metadata(new), "ownerReferences", owners);
+    } else if row.has_status() {
+        let status = old.get("status").cloned();
+        object::set_or_remove(object::fields(new), "status", status);
+    }
+    let kept = object::at(old, &["metadata"]).cloned().unwrap_or_default();
+    let metadata = object::metadata(new);
+    for name in [
+        "uid",
+        "creationTimestamp",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "generation",
+        "namespace",
+        "generateName",
+        "resourceVersion",
+    ] {
+        object::set_or_remove(metadata, name, kept.get(name).cloned());
+    }
+    metadata.remove("selfLink");
+}
+
+/// Creates an object from inside the door (bootstrap objects), with every step that a request
+/// would take; answers whether it was made now.
+pub(crate) async fn touch_create(door: &Arc<Door>, value: Value) -> Result<bool, Status> {
+    let api_version = object::text(&value, &["apiVersion"]).to_owned();
+    let (group, version) = api_version.split_once('/').unwrap_or(("", &api_version));
+    let kind = object::text(&value, &["kind"]);
+    let row = door.rows().by_kind(group, version, kind).cloned().ok_or_else(|| {
+        Status::internal(format!("no row for {api_version} {kind}"))
+    })?;
+    let namespace = object::namespace(&value).to_owned();
+    if door.registry.get(&row, &namespace, object::name(&value)).await?.is_some() {
+        return Ok(false);
+    }
+    let mut value = value;
+    row.strategy.defaults(&mut value);
+    prepare_create(door, &row, &mut value);
+    let mut errors = validation::validate_metadata(&row, &value);
+    errors.extend(row.strategy.validate(&value));
+    refuse(&row, object::name(&value), &errors)?;
+    let hold = door.allocate.on_create(&door.registry, &row, &mut value)?;
+    let stored = door.registry.create(&row, &value).await?;
+    if let Some(found) = &stored {
+        hold.keep(found.revision);
+    }
+    Ok(stored.is_some())
+}

@@ -1,0 +1,316 @@
+//! The one thread that writes. It takes all transactions that wait, evaluates them in order, makes
+//! them durable with one fsync, shows them to readers and watches, and answers. While it waits
+//! for the disk, the next group forms. With nothing to do it sleeps on its queue.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+use parking_lot::{Condvar, Mutex};
+use tokio::sync::oneshot;
+
+use super::core::Core;
+use super::evaluate::{MAX_TXN_BYTES, Pending};
+use super::log::{Append, Record, RecordId};
+use crate::error::StoreError;
+use crate::model::{EventBatch, EventKind, Op, Revision, Txn, TxnResult};
+
+/// The most transactions and bytes that one fsync covers, so that the first of a group does not
+/// wait long for the last.
+const GROUP_TXNS: usize = 1024;
+const GROUP_BYTES: usize = MAX_TXN_BYTES;
+/// How many dropped records ride along with a small group, and how many are dropped in one step
+/// when nobody waits. They cost about 5 us each.
+const DROP_ALONG: usize = 128;
+const DROP_IDLE: usize = 512;
+
+type Answer<T> = oneshot::Sender<Result<T, StoreError>>;
+
+/// What the writer is asked to do.
+pub(crate) enum Request {
+    /// Carry out a validated transaction.
+    Txn(Txn, Answer<TxnResult>),
+    /// Forget history before a revision.
+    Compact(Revision, Answer<()>),
+}
+
+#[derive(Default)]
+struct Waiting {
+    requests: VecDeque<Request>,
+    closed: bool,
+}
+
+/// The way to the writer.
+#[derive(Default)]
+pub(crate) struct Queue {
+    waiting: Mutex<Waiting>,
+    wake: Condvar,
+}
+
+impl Queue {
+    /// Hands a request over; its answer fails with [`StoreError::Closed`] after [`Queue::close`].
+    pub(crate) fn send(&self, request: Request) {
+        let mut waiting = self.waiting.lock();
+        if waiting.closed {
+            // Dropping the request drops its sender, which its caller sees.
+            return;
+        }
+        waiting.requests.push_back(request);
+        drop(waiting);
+        self.wake.notify_one();
+    }
+
+    /// Refuses new requests, and those that wait.
+    fn abandon(&self) {
+        let mut waiting = self.waiting.lock();
+        waiting.closed = true;
+        // Their callers see their answers dropped.
+        waiting.requests.clear();
+    }
+
+    /// Refuses new requests; those that wait are still carried out.
+    pub(crate) fn close(&self) {
+        self.waiting.lock().closed = true;
+        self.wake.notify_one();
+    }
+
+    fn is_empty(&self) -> bool {
+        self.waiting.lock().requests.is_empty()
+    }
+
+    /// The next group: transactions, or one compaction alone. `None` when closed and empty, or an
+    /// empty group when there is nothing to do and `idle_work` says that the caller has work.
+    fn take(&self, idle_work: bool) -> Option<Vec<Request>> {
+        let mut waiting = self.waiting.lock();
+        while waiting.requests.is_empty() {
+            if waiting.closed {
+                return None;
+            }
+            if idle_work {
+                return Some(Vec::new());
+            }
+            self.wake.wait(&mut waiting);
+        }
+        let mut group = Vec::new();
+        let mut bytes = 0;
+        while group.len() < GROUP_TXNS {
+            let alone = match waiting.requests.front() {
+                Some(Request::Txn(txn, _)) => {
+                    bytes += size(txn);
+                    reads_past(txn)
+                }
+                Some(Request::Compact(..)) => true,
+                None => break,
+            };
+            if !group.is_empty() && (alone || bytes > GROUP_BYTES) {
+                break;
+            }
+            group.extend(waiting.requests.pop_front());
+            if alone {
+                break;
+            }
+        }
+        Some(group)
+    }
+}
+
+fn size(txn: &Txn) -> usize {
+    let of = |op: &Op| match op {
+        Op::Put { key, value } => key.len() + value.len(),
+        _ => 0,
+    };
+    txn.success.iter().chain(&txn.failure).map(of).sum()
+}
+
+/// Whether the transaction reads at a given revision, which must then be committed, not pending.
+fn reads_past(txn: &Txn) -> bool {
+    let past = |op: &Op| matches!(op, Op::Range(range) if range.revision.is_some());
+    txn.success.iter().chain(&txn.failure).any(past)
+}
+
+/// The writer's own state.
+pub(crate) struct Writer {
+    core: Arc<Core>,
+    queue: Arc<Queue>,
+    /// Records that compaction gave up and that are still in the log, in the order in which they
+    /// must go: a deletion after what it deleted, so that a crash in between revives nothing.
+    garbage: VecDeque<RecordId>,
+    /// Whether the log has tidying up to do when nobody waits.
+    untidy: bool,
+}
+
+impl Writer {
+    pub(crate) fn new(core: Arc<Core>, queue: Arc<Queue>, garbage: Vec<RecordId>) -> Self {
+        Self {
+            core,
+            queue,
+            garbage: garbage.into(),
+            untidy: true,
+        }
+    }
+
+    /// Works until the queue is closed and empty.
+    pub(crate) fn run(mut self) {
+        // Whatever ends this thread, even a panic: nobody may wait for it afterwards.
+        let _end = End(Arc::clone(&self.core), Arc::clone(&self.queue));
+        while let Some(group) = self.queue.take(self.untidy || !self.garbage.is_empty()) {
+            self.work(group);
+            self.untidy = self
+                .core
+                .log
+                .maintain(self.queue.is_empty())
+                .unwrap_or_else(|error| {
+                    tracing::warn!(%error, "cannot tidy up the store");
+                    false
+                });
+        }
+        while !self.garbage.is_empty() {
+            let left = self.garbage.len();
+            self.work(Vec::new());
+            if self.garbage.len() == left {
+                break;
+            }
+        }
+    }
+
+    fn work(&mut self, mut group: Vec<Request>) {
+        if let Some(Request::Compact(..)) = group.first() {
+            if let Some(Request::Compact(revision, answer)) = group.pop() {
+                // Nobody listens any more when the send fails, and nothing is lost by it.
+                answer.send(self.compact(revision)).ok();
+            }
+        } else {
+            self.commit(group);
+        }
+    }
+
+    /// Makes `append` durable together with the next records to drop.
+    fn append(&mut self, mut append: Append) -> Result<(), StoreError> {
+        // Twice what comes in: however busy the writer is, old records go faster than new ones come.
+        let drop = if append.put.is_empty() {
+            DROP_IDLE
+        } else {
+            DROP_ALONG.max(2 * append.put.len())
+        };
+        let drop = drop.min(self.garbage.len());
+        append.drop = self.garbage.iter().take(drop).copied().collect();
+        if append.put.is_empty() && append.drop.is_empty() && append.compacted.is_none() {
+            return Ok(());
+        }
+        #[allow(
+            clippy::disallowed_methods,
+            reason = "measures a latency, decides nothing"
+        )]
+        let began = Instant::now();
+        let done = self.core.log.append(&append);
+        self.core.counters.group(began.elapsed());
+        match &done {
+            Ok(()) => {
+                self.garbage.drain(..drop);
+            }
+            Err(error) if append.put.is_empty() && append.compacted.is_none() => {
+                // Nobody waits for this. Forget the rest until the store is opened again, rather
+                // than to try in a circle.
+                tracing::warn!(%error, "compaction cannot drop old records");
+                self.garbage.clear();
+            }
+            Err(_) => {}
+        }
+        done
+    }
+
+    fn commit(&mut self, group: Vec<Request>) {
+        let core = Arc::clone(&self.core);
+        let mut answers = Vec::with_capacity(group.len());
+        let mut batches: Vec<EventBatch> = Vec::new();
+        let index = core.index.read();
+        let mut pending = Pending::new(&index);
+        for request in group {
+            let Request::Txn(txn, answer) = request else {
+                continue;
+            };
+            let evaluated = pending.evaluate(txn, |range| {
+                core.complete(range, (index.range(range)?, index.revision))
+            });
+            match evaluated {
+                Ok(evaluated) => {
+                    batches.extend(evaluated.batch);
+                    answers.push((answer, Ok(evaluated.result)));
+                }
+                Err(error) => answers.push((answer, Err(error))),
+            }
+        }
+        drop(pending);
+        drop(index);
+        let append = Append {
+            put: batches.iter().flat_map(records).collect(),
+            ..Append::default()
+        };
+        let done = self.append(append);
+        if done.is_ok() && !batches.is_empty() {
+            let mut index = core.index.write();
+            let mut hub = core.hub.lock();
+            for batch in batches {
+                index.apply(&batch);
+                hub.publish(Arc::new(batch));
+            }
+        }
+        core.counters.txns(answers.len());
+        for (answer, result) in answers {
+            // A transaction whose caller is gone took effect all the same.
+            answer.send(done.clone().and(result)).ok();
+        }
+    }
+
+    fn compact(&mut self, revision: Revision) -> Result<(), StoreError> {
+        {
+            let index = self.core.index.read();
+            index.check(revision)?;
+            if revision == index.compacted {
+                return Err(StoreError::Compacted {
+                    requested: revision,
+                    compacted: revision,
+                });
+            }
+        }
+        // The log learns of it first: a crash in between must not bring back what readers were
+        // told is gone.
+        self.append(Append {
+            compacted: Some(revision),
+            ..Append::default()
+        })?;
+        let garbage = self.core.index.write().compact(revision);
+        self.garbage.extend(garbage);
+        Ok(())
+    }
+}
+
+/// Ends everything that waits for the writer, when dropped.
+struct End(Arc<Core>, Arc<Queue>);
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.1.abandon();
+        self.0.log.close();
+        self.0.hub.lock().close();
+    }
+}
+
+fn records(batch: &EventBatch) -> impl Iterator<Item = Record> + '_ {
+    let count = batch.events.len();
+    (0u32..).zip(&batch.events).map(move |(sub, event)| Record {
+        id: RecordId {
+            revision: batch.revision,
+            sub,
+        },
+        last: sub as usize + 1 == count,
+        create_revision: event.kv.create_revision,
+        version: if event.kind == EventKind::Delete {
+            0
+        } else {
+            event.kv.version
+        },
+        key: event.kv.key.clone(),
+        value: event.kv.value.clone(),
+    })
+}

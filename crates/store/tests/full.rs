@@ -1,0 +1,126 @@
+//! A disk that is full, and that has space again. Needs root for a small tmpfs of its own; without
+//! it the test says so and passes.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use evenkeel_store::embedded::{EmbeddedOptions, EmbeddedStore};
+use evenkeel_store::{Range, Store, StoreError, Txn};
+
+/// A mounted file system that is taken away also when the test fails.
+struct Mounted {
+    at: PathBuf,
+    _dir: tempfile::TempDir,
+}
+
+impl Mounted {
+    fn new(options: &str) -> Option<Self> {
+        let dir = tempfile::tempdir().unwrap();
+        let at = dir.path().to_owned();
+        let mount = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", options, "evenkeel-store-full"])
+            .arg(&at)
+            .output()
+            .ok()?;
+        mount.status.success().then_some(Self { at, _dir: dir })
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let done = Command::new("umount").arg(&self.at).status();
+        assert!(
+            done.is_ok_and(|status| status.success()),
+            "{} stays mounted",
+            self.at.display()
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_writes_and_nothing_else() {
+    let Some(disk) = Mounted::new("size=12m") else {
+        eprintln!("skipped: no right to mount a tmpfs");
+        return;
+    };
+    let ballast = disk.at.join("ballast");
+    std::fs::write(&ballast, vec![1; 4 << 20]).unwrap();
+    let data = disk.at.join("data");
+    let store = EmbeddedStore::open(&data, EmbeddedOptions::default()).unwrap();
+    let value = "v".repeat(10_000);
+    let mut written = 0;
+    let error = loop {
+        match store
+            .txn(Txn::put(format!("k/{written:05}"), value.clone()))
+            .await
+        {
+            Ok(_) => written += 1,
+            Err(error) => break error,
+        }
+        assert!(written < 2000, "the disk does not fill");
+    };
+    assert!(
+        matches!(&error, StoreError::Full { path } if path.starts_with(&data)),
+        "{error:?}"
+    );
+    let all = store.range(Range::prefix("k/")).await.unwrap();
+    assert_eq!(
+        (all.count, all.revision),
+        (written, written as u64 + 1),
+        "reads go on"
+    );
+    let past = store.range(Range::prefix("k/").at(3)).await.unwrap();
+    assert_eq!(past.count, 2);
+    let group = (0..20).map(|i| store.txn(Txn::put(format!("g/{i}"), value.clone())));
+    for refused in futures::future::join_all(group).await {
+        assert!(
+            matches!(refused, Err(StoreError::Full { .. })),
+            "{refused:?}"
+        );
+    }
+    assert_eq!(
+        store.range(Range::prefix("g/")).await.unwrap().count,
+        0,
+        "nothing half"
+    );
+    assert_eq!(store.revision().await.unwrap(), written as u64 + 1);
+
+    std::fs::remove_file(&ballast).unwrap();
+    let again = store
+        .txn(Txn::put("k/again", "v"))
+        .await
+        .expect("there is space again");
+    assert_eq!(again.revision, written as u64 + 2);
+    drop(store);
+    let store = EmbeddedStore::open(&data, EmbeddedOptions::default()).unwrap();
+    let all = store.range(Range::prefix("k/")).await.unwrap();
+    assert_eq!((all.count, all.revision), (written + 1, written as u64 + 2));
+}
+
+#[tokio::test]
+async fn a_disk_without_any_space_cannot_hold_a_store() {
+    let Some(disk) = Mounted::new("size=64k") else {
+        return;
+    };
+    std::fs::write(disk.at.join("ballast"), vec![1; 60 << 10]).unwrap();
+    let error = EmbeddedStore::open(&disk.at.join("data"), EmbeddedOptions::default()).unwrap_err();
+    assert!(matches!(error, StoreError::Full { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_disk_that_is_read_only_is_named() {
+    let Some(disk) = Mounted::new("ro,size=64k") else {
+        return;
+    };
+    let data = disk.at.join("data");
+    for place in [&disk.at, &data] {
+        let error = EmbeddedStore::open(place, EmbeddedOptions::default()).unwrap_err();
+        assert!(matches!(error, StoreError::Io { .. }), "{error:?}");
+        assert!(
+            error.to_string().contains(place.to_str().unwrap()),
+            "{error}"
+        );
+    }
+}
