@@ -80,11 +80,20 @@ impl Place {
         }
         let mut rest = rest.into_iter().map(str::to_owned);
         let mut next = || rest.next().unwrap_or_default();
-        Self { resource: next(), namespace, name: next(), sub: next() }
+        Self {
+            resource: next(),
+            namespace,
+            name: next(),
+            sub: next(),
+        }
     }
 
     fn key(&self) -> Key {
-        (self.resource.clone(), self.namespace.clone(), self.name.clone())
+        (
+            self.resource.clone(),
+            self.namespace.clone(),
+            self.name.clone(),
+        )
     }
 }
 
@@ -126,9 +135,17 @@ impl FakeApi {
     }
 
     /// Changes an object in place.
-    pub fn change(&self, resource: &str, namespace: &str, name: &str, with: impl FnOnce(&mut Value)) {
+    pub fn change(
+        &self,
+        resource: &str,
+        namespace: &str,
+        name: &str,
+        with: impl FnOnce(&mut Value),
+    ) {
         let key = (resource.to_owned(), namespace.to_owned(), name.to_owned());
-        let Some(mut object) = self.shared.state.lock().objects.get(&key).cloned() else { return };
+        let Some(mut object) = self.shared.state.lock().objects.get(&key).cloned() else {
+            return;
+        };
         with(&mut object);
         self.store(key, object);
     }
@@ -137,12 +154,18 @@ impl FakeApi {
     pub fn remove(&self, resource: &str, namespace: &str, name: &str) {
         let key = (resource.to_owned(), namespace.to_owned(), name.to_owned());
         let mut state = self.shared.state.lock();
-        let Some(mut object) = state.objects.remove(&key) else { return };
+        let Some(mut object) = state.objects.remove(&key) else {
+            return;
+        };
         state.version += 1;
         let version = state.version;
         object["metadata"]["resourceVersion"] = json!(version.to_string());
-        let change =
-            Change { resource: key.0, type_: "DELETED", object, version };
+        let change = Change {
+            resource: key.0,
+            type_: "DELETED",
+            object,
+            version,
+        };
         state.history.push(Arc::new(change));
         drop(state);
         self.shared.version.send_replace(version);
@@ -159,7 +182,12 @@ impl FakeApi {
     #[must_use]
     pub fn list(&self, resource: &str) -> Vec<Value> {
         let state = self.shared.state.lock();
-        state.objects.iter().filter(|(key, _)| key.0 == resource).map(|(_, o)| o.clone()).collect()
+        state
+            .objects
+            .iter()
+            .filter(|(key, _)| key.0 == resource)
+            .map(|(_, o)| o.clone())
+            .collect()
     }
 
     /// `METHOD /path` of every request so far.
@@ -203,7 +231,12 @@ impl FakeApi {
         object["metadata"]["resourceVersion"] = json!(version.to_string());
         let known = state.objects.insert(key.clone(), object.clone()).is_some();
         let type_ = if known { "MODIFIED" } else { "ADDED" };
-        state.history.push(Arc::new(Change { resource: key.0, type_, object, version }));
+        state.history.push(Arc::new(Change {
+            resource: key.0,
+            type_,
+            object,
+            version,
+        }));
         drop(state);
         self.shared.version.send_replace(version);
     }
@@ -212,17 +245,27 @@ impl FakeApi {
         let (head, body) = request.into_parts();
         let path = head.uri.path().to_owned();
         let query = head.uri.query().unwrap_or_default().to_owned();
-        self.shared.state.lock().requests.push(format!("{} {path}", head.method));
-        let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+        self.shared
+            .state
+            .lock()
+            .requests
+            .push(format!("{} {path}", head.method));
+        let body = body
+            .collect()
+            .await
+            .map(|body| body.to_bytes())
+            .unwrap_or_default();
         let body: Value = serde_json::from_slice(&body).unwrap_or(Value::Null);
         let place = Place::of(&path);
         Ok(match (head.method, place.name.is_empty()) {
             (Method::GET, true) if query.contains("watch=true") => self.watch(&place, &query),
             (Method::GET, true) => self.answer_list(&place, &query),
-            (Method::GET, false) => match self.get(&place.resource, &place.namespace, &place.name) {
-                Some(object) => reply(200, &object),
-                None => not_found(&place),
-            },
+            (Method::GET, false) => {
+                match self.get(&place.resource, &place.namespace, &place.name) {
+                    Some(object) => reply(200, &object),
+                    None => not_found(&place),
+                }
+            }
             (Method::POST, true) => self.create(&place, body),
             (Method::POST, false) if place.sub == "token" => reply(
                 201,
@@ -245,7 +288,10 @@ impl FakeApi {
     }
 
     fn create(&self, place: &Place, mut body: Value) -> Answer {
-        let name = body["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+        let name = body["metadata"]["name"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned();
         if !place.namespace.is_empty() {
             body["metadata"]["namespace"] = json!(place.namespace);
         }
@@ -294,7 +340,9 @@ impl FakeApi {
             .unwrap_or(0);
         let start = {
             let state = self.shared.state.lock();
-            state.history.partition_point(|change| change.version <= from)
+            state
+                .history
+                .partition_point(|change| change.version <= from)
         };
         let state = (self.clone(), start, self.shared.version.subscribe());
         let (resource, query) = (place.resource.clone(), query.to_owned());
@@ -327,7 +375,9 @@ impl FakeApi {
 }
 
 fn selected(object: &Value, query: &str) -> bool {
-    let Some(at) = query.find("fieldSelector=") else { return true };
+    let Some(at) = query.find("fieldSelector=") else {
+        return true;
+    };
     let selector = query[at + 14..].split('&').next().unwrap_or_default();
     let selector = selector.replace("%3D", "=");
     match selector.split_once('=') {
@@ -338,7 +388,9 @@ fn selected(object: &Value, query: &str) -> bool {
 
 /// A merge patch, but conditions merge by type as a strategic one does.
 fn merge(target: &mut Value, patch: Value) {
-    let (Some(fields), Value::Object(patch)) = (target.as_object_mut(), patch) else { return };
+    let (Some(fields), Value::Object(patch)) = (target.as_object_mut(), patch) else {
+        return;
+    };
     for (name, value) in patch {
         match value {
             Value::Null => {
@@ -385,5 +437,9 @@ fn failure(code: u16, reason: &str, message: &str) -> Answer {
 }
 
 fn not_found(place: &Place) -> Answer {
-    failure(404, "NotFound", &format!("{} \"{}\" not found", place.resource, place.name))
+    failure(
+        404,
+        "NotFound",
+        &format!("{} \"{}\" not found", place.resource, place.name),
+    )
 }

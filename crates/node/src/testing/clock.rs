@@ -15,7 +15,10 @@ impl TokioClock {
     /// It is `at` now.
     #[must_use]
     pub fn new(at: Timestamp) -> Self {
-        Self { began: Instant::now(), at }
+        Self {
+            began: Instant::now(),
+            at,
+        }
     }
 }
 

@@ -24,7 +24,9 @@ impl FakeImages {
 
     /// Puts an image there.
     pub fn put(&self, reference: &str) {
-        self.present.lock().insert(reference.to_owned(), status(reference));
+        self.present
+            .lock()
+            .insert(reference.to_owned(), status(reference));
     }
 
     /// Pulls of this reference fail, until [`Self::put`] or [`Self::allow`].

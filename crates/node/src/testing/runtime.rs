@@ -84,7 +84,11 @@ impl FakeRuntime {
 
     /// Says what containers of that name do from their next start on.
     pub fn behave(&self, container: &str, behaviour: Behaviour) {
-        self.shared.state.lock().behaviours.insert(container.to_owned(), behaviour);
+        self.shared
+            .state
+            .lock()
+            .behaviours
+            .insert(container.to_owned(), behaviour);
     }
 
     /// Makes sandbox creation fail with that text, or succeed again.
@@ -130,7 +134,11 @@ impl FakeRuntime {
     #[must_use]
     pub fn running(&self) -> usize {
         let state = self.shared.state.lock();
-        state.containers.values().filter(|c| c.status.state == ContainerState::Running).count()
+        state
+            .containers
+            .values()
+            .filter(|c| c.status.state == ContainerState::Running)
+            .count()
     }
 
     /// Nothing left?
@@ -155,15 +163,20 @@ impl FakeRuntime {
     fn end(&self, id: &str, code: i32, reason: &str) {
         let now = self.now();
         let mut state = self.shared.state.lock();
-        let Some(container) = state.containers.get_mut(id) else { return };
+        let Some(container) = state.containers.get_mut(id) else {
+            return;
+        };
         if container.status.state == ContainerState::Exited {
             return;
         }
         container.status.state = ContainerState::Exited;
         container.status.finished_at = now;
         container.status.exit_code = code;
-        container.status.reason =
-            if code == 0 { "Completed".to_owned() } else { reason.to_owned() };
+        container.status.reason = if code == 0 {
+            "Completed".to_owned()
+        } else {
+            reason.to_owned()
+        };
         container.status.pid = None;
         let sandbox_id = container.status.sandbox_id.clone();
         drop(state);
@@ -181,14 +194,20 @@ impl FakeRuntime {
     }
 
     fn not_found<T>(kind: &'static str, id: &str) -> Result<T> {
-        Err(RuntimeError::NotFound { kind, id: id.to_owned() })
+        Err(RuntimeError::NotFound {
+            kind,
+            id: id.to_owned(),
+        })
     }
 
     fn behaviour(&self, id: &str) -> Option<(Behaviour, String)> {
         let state = self.shared.state.lock();
         let container = state.containers.get(id)?;
-        let behaviour =
-            state.behaviours.get(&container.config.name).cloned().unwrap_or_default();
+        let behaviour = state
+            .behaviours
+            .get(&container.config.name)
+            .cloned()
+            .unwrap_or_default();
         Some((behaviour, container.status.sandbox_id.clone()))
     }
 }
@@ -221,7 +240,11 @@ impl Runtime for FakeRuntime {
                 labels: config.labels.clone(),
                 annotations: config.annotations.clone(),
             };
-            self.shared.state.lock().sandboxes.insert(id.clone(), (status, config.clone()));
+            self.shared
+                .state
+                .lock()
+                .sandboxes
+                .insert(id.clone(), (status, config.clone()));
             Ok(id)
         })
     }
@@ -255,7 +278,9 @@ impl Runtime for FakeRuntime {
             self.stop_sandbox(id).await?;
             let mut state = self.shared.state.lock();
             state.sandboxes.remove(id);
-            state.containers.retain(|_, container| container.status.sandbox_id != id);
+            state
+                .containers
+                .retain(|_, container| container.status.sandbox_id != id);
             Ok(())
         })
     }
@@ -263,7 +288,11 @@ impl Runtime for FakeRuntime {
     fn list_sandboxes(&self) -> BoxFuture<'_, Result<Vec<SandboxStatus>>> {
         Box::pin(async move {
             let state = self.shared.state.lock();
-            Ok(state.sandboxes.values().map(|(status, _)| status.clone()).collect())
+            Ok(state
+                .sandboxes
+                .values()
+                .map(|(status, _)| status.clone())
+                .collect())
         })
     }
 
@@ -308,7 +337,13 @@ impl Runtime for FakeRuntime {
                 log_path: sandbox.log_directory.join(&config.log_path),
                 pid: None,
             };
-            state.containers.insert(id.clone(), Container { status, config: config.clone() });
+            state.containers.insert(
+                id.clone(),
+                Container {
+                    status,
+                    config: config.clone(),
+                },
+            );
             Ok(id)
         })
     }
@@ -331,7 +366,10 @@ impl Runtime for FakeRuntime {
                 container.status.state = ContainerState::Running;
                 container.status.started_at = now;
                 container.status.pid = Some(1);
-                let call = format!("start {}#{}", container.config.name, container.config.attempt);
+                let call = format!(
+                    "start {}#{}",
+                    container.config.name, container.config.attempt
+                );
                 state.calls.push(call);
             }
             self.tell(id, &sandbox_id, ContainerState::Running);
@@ -348,10 +386,16 @@ impl Runtime for FakeRuntime {
 
     fn stop_container<'a>(&'a self, id: &'a str, grace: Duration) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
-            let Some((behaviour, _)) = self.behaviour(id) else { return Ok(()) };
+            let Some((behaviour, _)) = self.behaviour(id) else {
+                return Ok(());
+            };
             let name = {
                 let state = self.shared.state.lock();
-                state.containers.get(id).map(|c| c.config.name.clone()).unwrap_or_default()
+                state
+                    .containers
+                    .get(id)
+                    .map(|c| c.config.name.clone())
+                    .unwrap_or_default()
             };
             self.note(format!("stop {name} {}", grace.as_secs()));
             if behaviour.stops_in < grace || (behaviour.stops_in.is_zero() && !grace.is_zero()) {
@@ -375,7 +419,11 @@ impl Runtime for FakeRuntime {
     fn list_containers(&self) -> BoxFuture<'_, Result<Vec<ContainerStatus>>> {
         Box::pin(async move {
             let state = self.shared.state.lock();
-            Ok(state.containers.values().map(|container| container.status.clone()).collect())
+            Ok(state
+                .containers
+                .values()
+                .map(|container| container.status.clone())
+                .collect())
         })
     }
 
@@ -396,7 +444,10 @@ impl Runtime for FakeRuntime {
             let now = self.now();
             let started = {
                 let state = self.shared.state.lock();
-                state.containers.get(id).map_or(now, |c| c.status.started_at)
+                state
+                    .containers
+                    .get(id)
+                    .map_or(now, |c| c.status.started_at)
             };
             let ran = u64::try_from(now - started).unwrap_or(0);
             Ok(ContainerStats {
@@ -435,7 +486,11 @@ impl Runtime for FakeRuntime {
         _id: &'a str,
         _request: &'a ExecRequest,
     ) -> BoxFuture<'a, Result<StreamSession>> {
-        Box::pin(async move { Err(RuntimeError::Unsupported("exec in the fake runtime".to_owned())) })
+        Box::pin(async move {
+            Err(RuntimeError::Unsupported(
+                "exec in the fake runtime".to_owned(),
+            ))
+        })
     }
 
     fn exec_sync<'a>(
@@ -459,7 +514,9 @@ impl Runtime for FakeRuntime {
         _request: &'a ExecRequest,
     ) -> BoxFuture<'a, Result<StreamSession>> {
         Box::pin(async move {
-            Err(RuntimeError::Unsupported("attach in the fake runtime".to_owned()))
+            Err(RuntimeError::Unsupported(
+                "attach in the fake runtime".to_owned(),
+            ))
         })
     }
 

@@ -23,8 +23,9 @@ pub(crate) struct Node {
 
 impl Node {
     pub(crate) fn start() -> Self {
-        let clock: SharedClock =
-            Arc::new(TokioClock::new("2026-11-21T05:00:00Z".parse().expect("a time")));
+        let clock: SharedClock = Arc::new(TokioClock::new(
+            "2026-11-21T05:00:00Z".parse().expect("a time"),
+        ));
         let runtime = FakeRuntime::new(Arc::clone(&clock));
         let images = Arc::new(FakeImages::new());
         images.put("app:1");
@@ -34,7 +35,14 @@ impl Node {
 
     /// The same machine with a new agent.
     pub(crate) fn restarted(self) -> Self {
-        let Self { api, runtime, images, dir, clock, _agent } = self;
+        let Self {
+            api,
+            runtime,
+            images,
+            dir,
+            clock,
+            _agent,
+        } = self;
         drop(_agent);
         Self::over(api, runtime, images, dir, clock)
     }
@@ -69,7 +77,14 @@ impl Node {
         let task = AbortOnDropHandle::new(tokio::spawn(async move {
             agent.run(CancellationToken::new()).await.expect("it runs");
         }));
-        Self { api, runtime, images, dir, clock, _agent: task }
+        Self {
+            api,
+            runtime,
+            images,
+            dir,
+            clock,
+            _agent: task,
+        }
     }
 
     /// Binds a pod to the node.
@@ -95,18 +110,29 @@ impl Node {
     /// Waits until the pod is as asked; fails with the pod as it is.
     pub(crate) async fn until(&self, name: &str, asked: impl Fn(&Value) -> bool) -> Value {
         let check = |pod: Option<&Value>| pod.is_some_and(&asked);
-        let pod = self.api.wait_for("pods", "default", name, LIMIT, check).await;
+        let pod = self
+            .api
+            .wait_for("pods", "default", name, LIMIT, check)
+            .await;
         let pod = pod.unwrap_or(Value::Null);
-        assert!(asked(&pod), "not reached: {pod:#}\ncalls: {:?}", self.runtime.calls());
+        assert!(
+            asked(&pod),
+            "not reached: {pod:#}\ncalls: {:?}",
+            self.runtime.calls()
+        );
         pod
     }
 
     pub(crate) async fn until_ready(&self, name: &str) -> Value {
-        self.until(name, |pod| condition(pod, "Ready")["status"] == "True").await
+        self.until(name, |pod| condition(pod, "Ready")["status"] == "True")
+            .await
     }
 
     pub(crate) async fn until_gone(&self, name: &str) {
-        let left = self.api.wait_for("pods", "default", name, LIMIT, |pod| pod.is_none()).await;
+        let left = self
+            .api
+            .wait_for("pods", "default", name, LIMIT, |pod| pod.is_none())
+            .await;
         assert!(left.is_none(), "still there: {left:#?}");
     }
 
@@ -122,8 +148,14 @@ impl Node {
 }
 
 pub(crate) fn condition(pod: &Value, type_: &str) -> Value {
-    let conditions = pod["status"]["conditions"].as_array().cloned().unwrap_or_default();
-    conditions.into_iter().find(|condition| condition["type"] == type_).unwrap_or(Value::Null)
+    let conditions = pod["status"]["conditions"]
+        .as_array()
+        .cloned()
+        .unwrap_or_default();
+    conditions
+        .into_iter()
+        .find(|condition| condition["type"] == type_)
+        .unwrap_or(Value::Null)
 }
 
 pub(crate) fn container(name: &str) -> Value {
