@@ -99,10 +99,41 @@ impl Agent {
             pods: Mutex::default(),
             config,
         };
+        let context = Arc::new(context);
+        let stats = Arc::new(StatsSampler::new(Arc::clone(&context)));
         Ok(Self {
-            context: Arc::new(context),
+            context,
             writer,
+            stats,
+            server: None,
         })
+    }
+
+    /// Serves the node's HTTPS API too. `tls` must ask for client certificates of the cluster's
+    /// CA; only the API server and `system:masters` are let in.
+    #[must_use]
+    pub fn with_server(
+        mut self,
+        listener: std::net::TcpListener,
+        tls: Arc<rustls::ServerConfig>,
+    ) -> Self {
+        self.server = Some((listener, tls));
+        self
+    }
+
+    /// The figures of this node's pods.
+    #[must_use]
+    pub fn stats(&self) -> Arc<StatsSampler> {
+        Arc::clone(&self.stats)
+    }
+
+    /// What answers the node's API, for those who serve it themselves.
+    #[must_use]
+    pub fn backend(&self) -> Arc<AgentBackend> {
+        Arc::new(AgentBackend::new(
+            Arc::clone(&self.context),
+            Arc::clone(&self.stats),
+        ))
     }
 
     /// What the agent's parts share; the node's API answers from it.

@@ -571,13 +571,18 @@ impl Worker {
         let known = self.memory.container(container);
         match pulled {
             Pulled::Present(image) => known.image = ImageState::Present(image),
-            Pulled::StillMissing => {}
+            Pulled::StillMissing => {
+                if let ImageState::Failed { checked_at, .. } = &mut known.image {
+                    *checked_at = now;
+                }
+            }
             Pulled::Failed { reason, message } => {
                 known.pull_backoff.next(now, now);
                 known.image = ImageState::Failed {
                     reason,
                     message,
                     at: now,
+                    checked_at: now,
                 };
             }
         }
