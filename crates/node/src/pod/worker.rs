@@ -40,8 +40,11 @@ const FAILURE_PAUSE: Duration = Duration::from_secs(1);
 const STATUS_RETRY: SignedDuration = SignedDuration::from_secs(1);
 /// Wait after a start could not be tried.
 const START_RETRY: SignedDuration = SignedDuration::from_secs(5);
-/// Wait after a volume could not be made.
-const VOLUME_RETRY: SignedDuration = SignedDuration::from_secs(2);
+/// First wait after a volume could not be made; it doubles from there. Short, because what is
+/// missing in a new namespace (the CA's config map) is about to be published.
+const VOLUME_RETRY_MS: i64 = 100;
+/// Longest of those waits.
+const VOLUME_RETRY_MAX_MS: i64 = 10_000;
 /// Contents of volumes are read again this often, and up to half as much later.
 const REFRESH: Duration = Duration::from_secs(60);
 /// How old an object may be that a refresh uses.
@@ -101,6 +104,7 @@ pub struct Worker {
     refresh_at: tokio::time::Instant,
     /// The back-off last told of, by container.
     announced: BTreeMap<String, String>,
+    volume_failures: u32,
     over: bool,
 }
 
@@ -138,6 +142,7 @@ impl Worker {
             deadline: watch::Sender::new(None),
             refresh_at: next_refresh(),
             announced: BTreeMap::new(),
+            volume_failures: 0,
             over: false,
         }
     }
@@ -485,12 +490,16 @@ impl Worker {
             Outcome::VolumesPrepared(Ok(volumes)) => {
                 self.volumes = volumes;
                 self.memory.volumes = VolumesState::Ready;
+                self.volume_failures = 0;
                 self.refresh_at = next_refresh();
             }
             Outcome::VolumesPrepared(Err(error)) => {
                 ops::report_volume_failure(&self.context, &self.model, &error);
+                let wait = VOLUME_RETRY_MS << self.volume_failures.min(7);
+                self.volume_failures += 1;
+                let wait = SignedDuration::from_millis(wait.min(VOLUME_RETRY_MAX_MS));
                 self.memory.volumes = VolumesState::Failed {
-                    retry_at: now + VOLUME_RETRY,
+                    retry_at: now + wait,
                 };
             }
             Outcome::VolumesRefreshed(Ok(volumes)) => self.volumes = volumes,
@@ -501,9 +510,7 @@ impl Worker {
             Outcome::VolumesReleased(Ok(())) => self.memory.volumes = VolumesState::Released,
             Outcome::VolumesReleased(Err(error)) => {
                 warn!(pod = self.model.full_name(), error, "volumes not released");
-                self.memory.volumes = VolumesState::Failed {
-                    retry_at: now + VOLUME_RETRY,
-                };
+                self.memory.volumes = VolumesState::Failed { retry_at: now };
                 return true;
             }
             Outcome::SandboxCreated(result) => self.take_sandbox(result, now),

@@ -2,3 +2,5 @@
 
 mod cluster;
 mod lifecycle;
+mod probes;
+mod volumes;
