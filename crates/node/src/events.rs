@@ -238,7 +238,9 @@ impl Writer {
             .clone()
             .unwrap_or_else(|| "default".to_owned());
         // Two events of one instant still get two names.
-        let unique = u64::try_from(now.as_nanosecond()).unwrap_or(0).max(self.last_name + 1);
+        let unique = u64::try_from(now.as_nanosecond())
+            .unwrap_or(0)
+            .max(self.last_name + 1);
         self.last_name = unique;
         let name = format!("{}.{:x}", about.name.as_deref().unwrap_or("node"), unique);
         let event = Event {

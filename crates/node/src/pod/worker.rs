@@ -15,9 +15,11 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use super::kill::{self, Kill};
 use super::memory::{
     Ending, ImageState, Memory, Op, ProbeResults, Refusal, Termination, VolumesState,
 };
+use super::message;
 use super::model::PodModel;
 use super::observed::Observed;
 use super::ops::{self, Outcome};
@@ -26,7 +28,6 @@ use super::pull::{self, Pulled};
 use super::start::{self, Start};
 use super::status::{StatusInputs, compute};
 use super::status_patch::{diff, merged};
-use super::{kill, message};
 use crate::context::Context;
 use crate::events::Kind;
 use crate::probe::{ProbeKind, Probes, Report};
@@ -389,10 +390,14 @@ impl Worker {
                 let deadline = self.deadline.subscribe();
                 Box::pin(async move {
                     let spec = model.container(&container);
-                    let killed = kill::kill(
-                        &context, &model, spec, &container, &id, why, grace, deadline,
-                    )
-                    .await;
+                    let kill = Kill {
+                        name: container.clone(),
+                        id,
+                        why,
+                        grace,
+                        deadline,
+                    };
+                    let killed = kill::kill(&context, &model, spec, kill).await;
                     Outcome::Killed(container, killed)
                 })
             }

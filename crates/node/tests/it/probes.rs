@@ -11,9 +11,15 @@ use tokio::net::TcpListener;
 use crate::cluster::{Node, condition, container};
 
 fn answering(code: i32, text: &str) -> Behaviour {
-    let exec =
-        ExecOutput { stderr: text.as_bytes().to_vec(), exit_code: code, ..ExecOutput::default() };
-    Behaviour { exec, ..Behaviour::default() }
+    let exec = ExecOutput {
+        stderr: text.as_bytes().to_vec(),
+        exit_code: code,
+        ..ExecOutput::default()
+    };
+    Behaviour {
+        exec,
+        ..Behaviour::default()
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -25,10 +31,15 @@ async fn readiness_follows_the_probe_at_once() {
         json!({ "exec": { "command": ["check"] }, "periodSeconds": 5, "failureThreshold": 2 });
     node.pod("web", json!({ "containers": [app] }));
     let pod = node
-        .until("web", |pod| pod["status"]["containerStatuses"][0]["started"] == true)
+        .until("web", |pod| {
+            pod["status"]["containerStatuses"][0]["started"] == true
+        })
         .await;
     assert_eq!(condition(&pod, "Ready")["reason"], "ContainersNotReady");
-    assert_eq!(condition(&pod, "Ready")["message"], "containers with unready status: [app]");
+    assert_eq!(
+        condition(&pod, "Ready")["message"],
+        "containers with unready status: [app]"
+    );
     tokio::time::sleep(Duration::from_secs(7)).await;
     node.runtime.behave("app", answering(0, ""));
     let began = tokio::time::Instant::now();
@@ -36,11 +47,15 @@ async fn readiness_follows_the_probe_at_once() {
     assert!(began.elapsed() <= Duration::from_secs(5));
     node.runtime.behave("app", answering(1, "no"));
     let began = tokio::time::Instant::now();
-    node.until("web", |pod| condition(pod, "Ready")["status"] == "False").await;
+    node.until("web", |pod| condition(pod, "Ready")["status"] == "False")
+        .await;
     let passed = began.elapsed().as_secs();
     assert!((5..=10).contains(&passed), "{passed}");
     let events = node.events();
-    let wanted = ("Unhealthy".to_owned(), "Readiness probe failed: no".to_owned());
+    let wanted = (
+        "Unhealthy".to_owned(),
+        "Readiness probe failed: no".to_owned(),
+    );
     assert!(events.contains(&wanted), "{events:?}");
 }
 
@@ -51,13 +66,22 @@ async fn a_failed_liveness_probe_restarts_the_container() {
     let mut app = container("app");
     app["livenessProbe"] = json!({ "exec": { "command": ["check"] }, "periodSeconds": 1 });
     node.pod("web", json!({ "containers": [app] }));
-    node.until("web", |pod| pod["status"]["containerStatuses"][0]["restartCount"] == 1).await;
+    node.until("web", |pod| {
+        pod["status"]["containerStatuses"][0]["restartCount"] == 1
+    })
+    .await;
     let events = node.events();
     for (reason, text) in [
         ("Unhealthy", "Liveness probe failed: stuck"),
-        ("Killing", "Container app failed liveness probe, will be restarted"),
+        (
+            "Killing",
+            "Container app failed liveness probe, will be restarted",
+        ),
     ] {
-        assert!(events.contains(&(reason.to_owned(), text.to_owned())), "{events:?}");
+        assert!(
+            events.contains(&(reason.to_owned(), text.to_owned())),
+            "{events:?}"
+        );
     }
 }
 
@@ -106,8 +130,13 @@ async fn a_program_that_comes_up_late_is_ready_when_it_listens() {
     let mut app = container("app");
     app["readinessProbe"] = http_probe(port);
     node.pod("web", json!({ "containers": [app] }));
-    node.until("web", |pod| pod["status"]["containerStatuses"][0]["started"] == true).await;
-    let listener = TcpListener::bind(("127.0.0.1", port)).await.expect("bound again");
+    node.until("web", |pod| {
+        pod["status"]["containerStatuses"][0]["started"] == true
+    })
+    .await;
+    let listener = TcpListener::bind(("127.0.0.1", port))
+        .await
+        .expect("bound again");
     let server = tokio::spawn(serve(listener, "200 OK"));
     let ready = tokio::time::timeout(Duration::from_secs(10), node.until_ready("web")).await;
     assert!(ready.is_ok(), "not a period later");
