@@ -2,6 +2,8 @@
 
 mod config;
 mod kubeconfig;
+mod local;
+mod node;
 mod up;
 
 use std::process::ExitCode;
@@ -33,6 +35,11 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    // The helper must run before any thread exists, and its arguments are not for people.
+    let mut arguments = std::env::args().skip(1);
+    if arguments.next().as_deref() == Some(node::HELPER) {
+        evenkeel_runtime::helper_main(arguments.collect());
+    }
     let cli = Cli::parse();
     let outcome = match cli.command {
         Command::Up(args) => up::main(*args),

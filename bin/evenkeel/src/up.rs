@@ -6,18 +6,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use evenkeel_api::clock::{Clock as _, SharedClock, SystemClock};
+use evenkeel_api::clock::{SharedClock, SystemClock};
 use evenkeel_server::listen::{self, SharedTls};
 use evenkeel_server::pki::{LeafSpec, Pki};
 use evenkeel_server::seal::Seal;
-use evenkeel_server::{Door, DoorOptions};
+use evenkeel_autoscaling::NodeSummaries;
+use evenkeel_client::{LoopRegistry, Views};
+use evenkeel_controllers::Composition;
+use evenkeel_server::{Door, DoorOptions, Identity};
 use evenkeel_store::Store;
 use evenkeel_store::embedded::{EmbeddedOptions, EmbeddedStore};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{LogFormat, Settings, UpArgs};
-use crate::kubeconfig;
+use crate::node::Node;
+use crate::{kubeconfig, local};
 
 /// History is kept this long, as by the reference with etcd.
 const HISTORY: Duration = Duration::from_secs(300);
@@ -62,7 +66,7 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     let store = Arc::new(store);
     let pki = Arc::new(Pki::open(&data.join("pki"), clock.now()).context("certificates")?);
     let seal = Arc::new(Seal::open(&data.join("pki").join("encryption.key"))?);
-    let issuer = format!("https://kubernetes.default.svc.cluster.local");
+    let issuer = "https://kubernetes.default.svc.cluster.local".to_owned();
     let (door, mut follower) = Door::open(DoorOptions {
         store: Arc::clone(&store) as Arc<dyn Store>,
         pki: Arc::clone(&pki),
@@ -85,7 +89,27 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     ));
     tokio::spawn(Arc::clone(&door).compact_by_age(HISTORY));
     tokio::spawn(Arc::clone(&door).expire_events(EVENTS));
-    tokio::spawn(renew(Arc::clone(&pki), settings.clone(), address, Arc::clone(&clock), tls));
+    tokio::spawn(renew(
+        Arc::clone(&pki),
+        settings.clone(),
+        address,
+        Arc::clone(&clock),
+        Arc::clone(&tls),
+    ));
+    loops(&door, &pki, &settings, &clock, &stop);
+    let node = if settings.node {
+        let node = Node::open(&settings).await?;
+        inward(&door, &node, address, tls, &stop).await?;
+        let run =
+            node.run(settings.clone(), Arc::clone(&door), pki, Arc::clone(&clock), stop.clone());
+        Some(tokio::spawn(run))
+    } else {
+        // Without a node no pod runs here, and an endpoint can't be a loopback address.
+        if !address.ip().is_loopback() && !address.ip().is_unspecified() {
+            door.publish(address.ip(), address.port()).await?;
+        }
+        None
+    };
     tracing::info!(%address, data = %data.display(), "ready");
     notify(&[sd_notify::NotifyState::Ready]);
 
@@ -99,6 +123,9 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     notify(&[sd_notify::NotifyState::Stopping]);
     tracing::info!("stopping; containers go on running");
     stop.cancel();
+    if let Some(node) = node {
+        node.await.context("the node ended badly")??;
+    }
     serving.await.context("the server ended badly")?;
     store.close();
     match failed {
@@ -106,6 +133,59 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
         Some(Ok(error)) => Err(anyhow::Error::new(error).context("the store failed while serving")),
         Some(Err(error)) => Err(anyhow::Error::new(error).context("the cache ended badly")),
     }
+}
+
+/// Starts all loops, each as its own service account.
+fn loops(
+    door: &Arc<Door>,
+    pki: &Pki,
+    settings: &Settings,
+    clock: &SharedClock,
+    stop: &CancellationToken,
+) {
+    let views = Views::new(
+        local::client(door, Identity::user("system:kube-controller-manager", &[])),
+        Arc::clone(clock),
+    );
+    let composition = Composition {
+        views,
+        client_for: {
+            let door = Arc::clone(door);
+            Arc::new(move |account| local::loop_client(&door, account))
+        },
+        clock: Arc::clone(clock),
+        shutdown: stop.clone(),
+        metrics: LoopRegistry::default(),
+        cluster_ca: pki.ca().to_owned(),
+        cluster_cidr: Some(settings.cluster_cidr.into()),
+    };
+    for each in evenkeel_controllers::all(&composition) {
+        tokio::spawn(each.run);
+    }
+    let context =
+        composition.context("horizontal-pod-autoscaler", "horizontal-pod-autoscaler");
+    let metrics = Arc::new(NodeSummaries::new(context.client.clone()));
+    tokio::spawn(evenkeel_autoscaling::run(context, metrics));
+}
+
+/// Opens the door to pods: they reach it at the gateway of their network, through the service
+/// `kubernetes`.
+async fn inward(
+    door: &Arc<Door>,
+    node: &Node,
+    address: SocketAddr,
+    tls: SharedTls,
+    stop: &CancellationToken,
+) -> anyhow::Result<()> {
+    let here = SocketAddr::from((node.gateway, address.port()));
+    if !address.ip().is_unspecified() {
+        let listener = listen::bind(here)
+            .await
+            .with_context(|| format!("can't listen on {here}, where pods reach the API"))?;
+        tokio::spawn(listen::serve(Arc::clone(door), listener, tls, stop.clone()));
+    }
+    door.publish(here.ip(), here.port()).await?;
+    Ok(())
 }
 
 /// Tells systemd, when it asked to be told.

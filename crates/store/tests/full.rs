@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use evenkeel_store::embedded::{EmbeddedOptions, EmbeddedStore};
@@ -37,6 +37,17 @@ impl Drop for Mounted {
             self.at.display()
         );
     }
+}
+
+/// Opens a copy of the files as a kill at this moment would leave them.
+async fn opens_as_killed(data: &Path, copy: &Path, keys: usize) {
+    std::fs::create_dir(copy).unwrap();
+    for file in std::fs::read_dir(data).unwrap().flatten() {
+        std::fs::copy(file.path(), copy.join(file.file_name())).unwrap();
+    }
+    let store = EmbeddedStore::open(copy, EmbeddedOptions::default()).unwrap();
+    let all = store.range(Range::prefix("k/")).await.unwrap();
+    assert_eq!((all.count, all.revision), (keys, keys as u64 + 1));
 }
 
 #[tokio::test]
@@ -87,12 +98,17 @@ async fn a_full_disk_refuses_writes_and_nothing_else() {
     );
     assert_eq!(store.revision().await.unwrap(), written as u64 + 1);
 
+    let killed = tempfile::tempdir().unwrap();
+    opens_as_killed(&data, &killed.path().join("full"), written).await;
+
     std::fs::remove_file(&ballast).unwrap();
     let again = store
         .txn(Txn::put("k/again", "v"))
         .await
         .expect("there is space again");
     assert_eq!(again.revision, written as u64 + 2);
+    // What the refused writes left behind in the files must not be taken for damage.
+    opens_as_killed(&data, &killed.path().join("again"), written + 1).await;
     drop(store);
     let store = EmbeddedStore::open(&data, EmbeddedOptions::default()).unwrap();
     let all = store.range(Range::prefix("k/")).await.unwrap();
@@ -123,4 +139,52 @@ async fn a_disk_that_is_read_only_is_named() {
             "{error}"
         );
     }
+}
+
+/// What compaction gave up while the disk was full goes when there is space again.
+#[tokio::test]
+async fn old_records_go_once_there_is_space() {
+    let Some(disk) = Mounted::new("size=24m") else {
+        return;
+    };
+    let ballast = disk.at.join("ballast");
+    std::fs::write(&ballast, vec![1; 8 << 20]).unwrap();
+    let store = EmbeddedStore::open(&disk.at.join("data"), EmbeddedOptions::default()).unwrap();
+    let value = "v".repeat(10_000);
+    while store.txn(Txn::put("k", value.clone())).await.is_ok() {}
+    let full = store.stats().await.unwrap();
+    assert!(full.history > 200, "{full:?}");
+    // It may or may not work on a full disk; if not, it says so.
+    let early = store.compact(full.revision).await;
+    assert!(
+        matches!(early, Ok(()) | Err(StoreError::Full { .. })),
+        "{early:?}"
+    );
+    std::fs::remove_file(&ballast).unwrap();
+    let last = store
+        .txn(Txn::put("k", value.clone()))
+        .await
+        .expect("there is space again");
+    store
+        .compact(last.revision)
+        .await
+        .expect("there is space again");
+    let bound = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    loop {
+        let stats = store.stats().await.unwrap();
+        if stats.history == 0 && stats.size_on_disk + (4 << 20) < full.size_on_disk {
+            break;
+        }
+        assert!(
+            std::time::Instant::now() < bound,
+            "the space does not come back: {stats:?}"
+        );
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    assert_eq!(
+        store.range(Range::key("k")).await.unwrap().kvs[0]
+            .value
+            .len(),
+        value.len()
+    );
 }

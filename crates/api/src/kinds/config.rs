@@ -153,16 +153,12 @@ fn keys_of_type(at: &Cursor<'_>, out: &mut ErrorList) {
         }
         "kubernetes.io/dockercfg" => json_key(&data, ".dockercfg", out),
         "kubernetes.io/dockerconfigjson" => json_key(&data, ".dockerconfigjson", out),
-        "kubernetes.io/basic-auth" => {
-            if !data.has("username") && !data.has("password") {
-                need("username");
-                need("password");
-            }
+        "kubernetes.io/basic-auth" if !data.has("username") && !data.has("password") => {
+            need("username");
+            need("password");
         }
-        "kubernetes.io/ssh-auth" => {
-            if data.text("ssh-privatekey").is_empty() {
-                out.push(FieldError::required(&data.path.key("ssh-privatekey"), ""));
-            }
+        "kubernetes.io/ssh-auth" if data.text("ssh-privatekey").is_empty() => {
+            out.push(FieldError::required(&data.path.key("ssh-privatekey"), ""));
         }
         "kubernetes.io/tls" => {
             need("tls.crt");

@@ -18,6 +18,16 @@ pub struct Deployments;
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ReplicaSets;
 
+/// Warnings about a template that is new.
+fn template_warnings(new: &Value, old: Option<&Value>) -> Vec<String> {
+    let template = |object: &Value| object::at(object, &["spec", "template"]).cloned();
+    if old.is_some_and(|old| template(old) == template(new)) {
+        return Vec::new();
+    }
+    let template = Cursor::root(new).child("spec").child("template");
+    pod::spec_warnings(&template.child("spec"))
+}
+
 fn keep_status(new: &mut Value, old: &Value) {
     object::set_or_remove(fields(new), "status", old.get("status").cloned());
 }
@@ -254,6 +264,10 @@ impl Strategy for Deployments {
         }
         out
     }
+
+    fn warnings(&self, new: &Value, old: Option<&Value>) -> Vec<String> {
+        template_warnings(new, old)
+    }
 }
 
 fn counts(at: &Cursor<'_>, first: &str, out: &mut ErrorList) {
@@ -320,5 +334,9 @@ impl Strategy for ReplicaSets {
         }
         counts(&at, "fullyLabeledReplicas", &mut out);
         out
+    }
+
+    fn warnings(&self, new: &Value, old: Option<&Value>) -> Vec<String> {
+        template_warnings(new, old)
     }
 }

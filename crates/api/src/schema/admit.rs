@@ -267,7 +267,9 @@ impl Walk<'_> {
             self.path.push(name.clone());
             let empty = value.is_null() || self.value_in(owner, &field.ty, value, field.pointer);
             self.path.pop();
-            !(value.is_null() || (empty && !keeps_empty(field)))
+            // An empty list of managed fields asks to forget all owners.
+            let kept = keeps_empty(field) || name == "managedFields";
+            !(value.is_null() || (empty && !kept))
         });
         false
     }

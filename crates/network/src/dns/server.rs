@@ -22,6 +22,10 @@ const CONNECTIONS: usize = 200;
 /// A connection that asks nothing is closed after this.
 const IDLE: Duration = Duration::from_secs(10);
 
+/// A process that was just killed, or a child between fork and exec, may hold the port a moment.
+const BIND_TRIES: u32 = 30;
+const BIND_WAIT: Duration = Duration::from_millis(10);
+
 /// Bound sockets, not yet served.
 #[derive(Debug)]
 pub struct DnsSockets {
@@ -36,12 +40,16 @@ impl DnsSockets {
     pub fn bind(addresses: &[SocketAddr]) -> io::Result<Self> {
         let mut bound = Vec::new();
         for address in addresses {
-            let datagrams = std::net::UdpSocket::bind(address)?;
-            let address = datagrams.local_addr()?;
-            let listener = std::net::TcpListener::bind(address)?;
-            datagrams.set_nonblocking(true)?;
-            listener.set_nonblocking(true)?;
-            bound.push((datagrams, listener));
+            let mut tries = BIND_TRIES;
+            bound.push(loop {
+                match bind_one(*address) {
+                    Err(error) if error.kind() == io::ErrorKind::AddrInUse && tries > 0 => {
+                        tries -= 1;
+                        std::thread::sleep(BIND_WAIT);
+                    }
+                    other => break other?,
+                }
+            });
         }
         Ok(Self { bound })
     }
@@ -74,6 +82,14 @@ impl DnsSockets {
         }
         Ok(())
     }
+}
+
+fn bind_one(address: SocketAddr) -> io::Result<(std::net::UdpSocket, std::net::TcpListener)> {
+    let datagrams = std::net::UdpSocket::bind(address)?;
+    let listener = std::net::TcpListener::bind(datagrams.local_addr()?)?;
+    datagrams.set_nonblocking(true)?;
+    listener.set_nonblocking(true)?;
+    Ok((datagrams, listener))
 }
 
 async fn serve_datagrams(socket: Arc<UdpSocket>, resolver: Arc<Resolver>) -> io::Result<()> {

@@ -224,3 +224,6 @@ fn weight(batch: &EventBatch) -> usize {
         .sum::<usize>()
         + 64
 }
+
+#[cfg(test)]
+mod tests;

@@ -28,7 +28,7 @@ const PAGE_BYTES: u64 = 8192;
 /// else to do, and at the latest at four times as many.
 const CHECKPOINT_PAGES: u64 = 512;
 /// Free pages are given back to the file system when they are this many and a third of the file.
-const FREE_PAGES: i64 = 1024;
+const FREE_PAGES: i64 = 256;
 /// How many free pages one step gives back, so that a write that comes meanwhile waits little.
 const VACUUM_PAGES: i64 = 256;
 
@@ -46,6 +46,8 @@ struct Open {
     wal_pages: u64,
     /// Whether records were dropped since free pages were looked at last.
     dropped: bool,
+    /// Whether free pages were given back and the files have not been cut off yet.
+    vacuumed: bool,
     /// Held for as long as the files are open.
     _lock: File,
 }
@@ -68,14 +70,15 @@ impl SqliteLog {
             create(dir, &path)?;
         }
         check_header(&path)?;
-        check_wal(&path)?;
+        let wal_bytes = check_wal(&path)?;
         let db = connect(&path).map_err(|e| failure(&path, "open", e))?;
         let open = Open {
             db,
             tally: Tally::default(),
             compacted: 0,
-            wal_pages: 0,
+            wal_pages: wal_bytes / PAGE_BYTES,
             dropped: true,
+            vacuumed: false,
             _lock: lock,
         };
         let log = Self {
@@ -110,6 +113,16 @@ impl SqliteLog {
                 }
             }
         })
+    }
+}
+
+impl Open {
+    /// Folds the write-ahead log into the database, whose file shrinks by what was given back; the
+    /// mode TRUNCATE cuts the log off as well.
+    fn checkpoint(&mut self, mode: &str) -> rusqlite::Result<()> {
+        self.wal_pages = 0;
+        let sql = format!("PRAGMA wal_checkpoint({mode})");
+        self.db.query_row(&sql, [], |_| Ok(()))
     }
 }
 
@@ -221,14 +234,15 @@ fn check_header(path: &Path) -> Result<(), StoreError> {
     }
 }
 
-fn check_wal(path: &Path) -> Result<(), StoreError> {
+/// Refuses a damaged write-ahead log; returns the length in bytes of one that is in order.
+fn check_wal(path: &Path) -> Result<u64, StoreError> {
     let path = with_suffix(path, "-wal");
     match std::fs::read(&path) {
         Ok(wal) => match wal::damage(&wal) {
             Some(detail) => Err(StoreError::Corrupt { path, detail }),
-            None => Ok(()),
+            None => Ok(wal.len() as u64),
         },
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(0),
         Err(e) => Err(StoreError::io("read", path, e)),
     }
 }
@@ -240,7 +254,7 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     db.execute_batch(
         "PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL;
          PRAGMA synchronous = FULL; PRAGMA cache_size = -2048;
-         PRAGMA wal_autocheckpoint = 8192; PRAGMA journal_size_limit = 33554432;
+         PRAGMA wal_autocheckpoint = 8192; PRAGMA journal_size_limit = 16777216;
          PRAGMA cell_size_check = ON; PRAGMA temp_store = MEMORY;",
     )?;
     Ok(db)
@@ -410,9 +424,7 @@ impl Log for SqliteLog {
                 4 * CHECKPOINT_PAGES
             };
             if open.wal_pages > limit {
-                open.wal_pages = 0;
-                open.db
-                    .query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?;
+                open.checkpoint("PASSIVE")?;
                 return Ok(open.dropped);
             }
             if !idle || !open.dropped {
@@ -425,8 +437,13 @@ impl Log for SqliteLog {
             let (free, all) = (pragma("freelist_count")?, pragma("page_count")?);
             if free < FREE_PAGES || free * 3 < all {
                 open.dropped = false;
+                // The files shrink when the write-ahead log is folded in and cut off.
+                if std::mem::take(&mut open.vacuumed) {
+                    open.checkpoint("TRUNCATE")?;
+                }
                 return Ok(false);
             }
+            open.vacuumed = true;
             // Each step of this statement gives one page back.
             let mut vacuum = open
                 .db

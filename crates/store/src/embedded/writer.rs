@@ -137,6 +137,8 @@ pub(crate) struct Writer {
     garbage: VecDeque<RecordId>,
     /// Whether the log has tidying up to do when nobody waits.
     untidy: bool,
+    /// Whether dropping records failed, and no append has worked since.
+    stalled: bool,
 }
 
 impl Writer {
@@ -146,6 +148,7 @@ impl Writer {
             queue,
             garbage: garbage.into(),
             untidy: true,
+            stalled: false,
         }
     }
 
@@ -153,7 +156,8 @@ impl Writer {
     pub(crate) fn run(mut self) {
         // Whatever ends this thread, even a panic: nobody may wait for it afterwards.
         let _end = End(Arc::clone(&self.core), Arc::clone(&self.queue));
-        while let Some(group) = self.queue.take(self.untidy || !self.garbage.is_empty()) {
+        // What is still to be dropped when the store closes is found again when it opens.
+        while let Some(group) = self.queue.take(self.has_idle_work()) {
             self.work(group);
             self.untidy = self
                 .core
@@ -164,13 +168,10 @@ impl Writer {
                     false
                 });
         }
-        while !self.garbage.is_empty() {
-            let left = self.garbage.len();
-            self.work(Vec::new());
-            if self.garbage.len() == left {
-                break;
-            }
-        }
+    }
+
+    fn has_idle_work(&self) -> bool {
+        self.untidy || !(self.garbage.is_empty() || self.stalled)
     }
 
     fn work(&mut self, mut group: Vec<Request>) {
@@ -207,12 +208,12 @@ impl Writer {
         match &done {
             Ok(()) => {
                 self.garbage.drain(..drop);
+                self.stalled = false;
             }
             Err(error) if append.put.is_empty() && append.compacted.is_none() => {
-                // Nobody waits for this. Forget the rest until the store is opened again, rather
-                // than to try in a circle.
-                tracing::warn!(%error, "compaction cannot drop old records");
-                self.garbage.clear();
+                // Nobody waits for this: rather than to try in a circle, wait for a write that works.
+                tracing::warn!(%error, "compaction cannot drop old records yet");
+                self.stalled = true;
             }
             Err(_) => {}
         }

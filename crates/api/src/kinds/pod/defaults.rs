@@ -46,9 +46,7 @@ fn pod_spec(spec: &mut Value) {
     default_field(spec, "schedulerName", "default-scheduler");
     default_field(spec, "securityContext", json!({}));
     default_field(spec, "terminationGracePeriodSeconds", 30);
-    for name in ["overhead"] {
-        round_up(spec, name);
-    }
+    round_up(spec, "overhead");
     // The older name of the service account is kept in step, whichever was given.
     let account = text_of(spec, "serviceAccountName")
         .or_else(|| text_of(spec, "serviceAccount"))
@@ -194,10 +192,8 @@ fn volume_defaults(volume: &mut Value) {
                     default_field(claim, "volumeMode", "Filesystem");
                 }
             }
-            "iscsi" => {
-                if text_of(source, "iscsiInterface").is_none() {
-                    fields(source).insert("iscsiInterface".to_owned(), "default".into());
-                }
+            "iscsi" if text_of(source, "iscsiInterface").is_none() => {
+                fields(source).insert("iscsiInterface".to_owned(), "default".into());
             }
             _ => {}
         }

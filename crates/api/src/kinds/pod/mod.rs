@@ -17,6 +17,7 @@ mod table;
 mod update;
 mod validate;
 mod volumes;
+mod warnings;
 
 use serde_json::{Value, json};
 
@@ -26,6 +27,7 @@ pub use resources::{compute_qos, pod_limits, pod_requests};
 pub(crate) use scheduling::effect as validate_taint_effect;
 pub use table::{columns, status_text};
 pub use validate::template as validate_template;
+pub use warnings::of_spec as spec_warnings;
 
 use crate::field::ErrorList;
 use crate::object::{self, Fields, fields};
@@ -87,6 +89,10 @@ impl Strategy for Pods {
         let mut out = ErrorList::new();
         update::status(new, old, &mut out);
         out
+    }
+
+    fn warnings(&self, new: &Value, _old: Option<&Value>) -> Vec<String> {
+        spec_warnings(&Cursor::root(new).child("spec"))
     }
 
     fn grace_period(&self, object: &Value, asked: Option<i64>) -> Option<i64> {

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::{Contested, ManagerRequest};
 use crate::object;
-use crate::patch::structured::{Shape, compare, fields_of, validate};
+use crate::patch::structured::{New, Shape, compare, fields_of, validate};
 
 const ANNOTATION: &str = "kubectl.kubernetes.io/last-applied-configuration";
 const KUBECTL: &str = "kubectl";
@@ -49,7 +49,7 @@ fn applied_by_client(
     {
         return None;
     }
-    let difference = compare(shape, Some(&applied), Some(live));
+    let difference = compare(shape, Some(&applied), Some(live), New::Object);
     Some(
         fields_of(shape, &applied)
             .difference(&difference.modified)

@@ -33,6 +33,25 @@ impl Owner {
         }
     }
 
+    /// The reference's name for an owner, which it sorts by.
+    pub(super) fn identity(&self) -> String {
+        let mut out = String::from("{");
+        let parts = [
+            ("manager", self.manager.as_str()),
+            ("operation", self.operation()),
+            ("apiVersion", self.api_version.as_str()),
+            ("subresource", self.subresource.as_str()),
+        ];
+        for (name, value) in parts.into_iter().filter(|(_, value)| !value.is_empty()) {
+            if out.len() > 1 {
+                out.push(',');
+            }
+            out.push_str(&format!("\"{name}\":{}", Value::from(value)));
+        }
+        out.push('}');
+        out
+    }
+
     pub(super) fn operation(&self) -> &'static str {
         if self.apply { "Apply" } else { "Update" }
     }
@@ -157,9 +176,7 @@ impl Managed {
         updates.sort_by(|left, right| {
             left.seconds()
                 .cmp(&right.seconds())
-                .then_with(|| left.owner.manager.cmp(&right.owner.manager))
-                .then_with(|| left.owner.api_version.cmp(&right.owner.api_version))
-                .then_with(|| left.owner.subresource.cmp(&right.owner.subresource))
+                .then_with(|| left.owner.identity().cmp(&right.owner.identity()))
         });
         // The first entry of each version becomes the bucket that later ones go into.
         let mut buckets: Vec<Entry> = Vec::new();

@@ -22,7 +22,7 @@ pub use conflict::{Conflict, conflicts_status};
 use super::PatchError;
 use super::field_set::{FieldSet, PathElement};
 use super::structured::{
-    self, Comparison, Emptied, Shape, compare, equal, fields_of, with_named_fields,
+    self, Comparison, Emptied, New, Shape, compare, equal, fields_of, with_named_fields,
 };
 use crate::object;
 use crate::schema::{Schema, Ty};
@@ -157,14 +157,15 @@ pub fn apply(
     );
     let (mut merged, mut managed) = match applied.settle(shape, &bare, force, &filter) {
         Ok(done) => done,
-        Err((applied, conflicts)) => {
+        Err(refused) => {
+            let (applied, conflicts) = *refused;
             let left = last_applied::unresolved(shape, &bare, &conflicts, request);
             if !left.is_empty() {
                 return Err(PatchError::Conflict(listing(&left)));
             }
             applied
                 .settle(shape, &bare, true, &filter)
-                .map_err(|(_, conflicts)| PatchError::Conflict(listing(&conflicts)))?
+                .map_err(|refused| PatchError::Conflict(listing(&refused.1)))?
         }
     };
     let changed = !equal(&bare, &merged);
@@ -307,7 +308,7 @@ fn update(
     filter: &Filter,
     request: &ManagerRequest<'_>,
 ) {
-    let difference = filtered(filter, compare(shape, live, Some(new)));
+    let difference = filtered(filter, compare(shape, live, Some(new), New::Object));
     let mut set = match (difference.added.is_empty(), difference.modified.is_empty()) {
         (_, true) => difference.added,
         (true, false) => difference.modified,
@@ -377,6 +378,10 @@ fn strip(set: &mut FieldSet) {
 
 /// An apply before conflicts are looked at.
 struct Applied {
+    /// The outcome, with nulls where maps and lists lost all they had: whoever owns such a map
+    /// itself still owns it.
+    marked: Value,
+    /// The outcome.
     merged: Value,
     managed: Managed,
     owner: Owner,
@@ -413,20 +418,23 @@ fn applied(
             FieldSet::default()
         }
     };
-    let merged = prune(shape, merged, &managed, &last);
+    let (marked, merged) = prune(shape, merged, &managed, &last);
     Applied {
+        marked,
         merged,
         managed,
         owner: owner.clone(),
     }
 }
 
-/// Removes what the manager applied last time and nobody claims now.
-fn prune(shape: Shape<'_>, merged: Value, managed: &Managed, last: &FieldSet) -> Value {
+/// Removes what the manager applied last time and nobody claims now. Answers the outcome with and
+/// without nulls in the place of what was emptied.
+fn prune(shape: Shape<'_>, merged: Value, managed: &Managed, last: &FieldSet) -> (Value, Value) {
     if last.is_empty() {
-        return merged;
+        return (merged.clone(), merged);
     }
     let named = |set: &FieldSet| with_named_fields(shape, set);
+    let without = |set: &FieldSet, emptied| structured::remove(shape, &merged, set, emptied);
     let last = named(last);
     let everything = named(&fields_of(shape, &merged));
     let claimed = managed
@@ -434,15 +442,15 @@ fn prune(shape: Shape<'_>, merged: Value, managed: &Managed, last: &FieldSet) ->
         .iter()
         .fold(FieldSet::default(), |all, entry| all.union(&entry.set));
 
-    let pruned = structured::remove(shape, &merged, &last, Emptied::Null);
+    let pruned = without(&last, Emptied::Null);
     let keep = named(&fields_of(shape, &pruned)).union(&named(&claimed));
     // Back with what somebody claims …
-    let pruned = structured::remove(shape, &merged, &everything.difference(&keep), Emptied::Null);
+    let pruned = without(&everything.difference(&keep), Emptied::Null);
     // … and with what this manager never applied.
     let gone = everything
         .difference(&named(&fields_of(shape, &pruned)))
         .intersection(&last);
-    structured::remove(shape, &merged, &gone, Emptied::Gone)
+    (without(&gone, Emptied::Null), without(&gone, Emptied::Gone))
 }
 
 impl Applied {
@@ -453,8 +461,11 @@ impl Applied {
         live: &Value,
         force: bool,
         filter: &Filter,
-    ) -> Result<(Value, Managed), (Self, Contested)> {
-        let difference = filtered(filter, compare(shape, Some(live), Some(&self.merged)));
+    ) -> Result<(Value, Managed), Box<(Self, Contested)>> {
+        let difference = filtered(
+            filter,
+            compare(shape, Some(live), Some(&self.marked), New::Configuration),
+        );
         let changed = difference.modified.union(&difference.added);
         let mut contested: Contested = Vec::new();
         if !changed.is_empty() {
@@ -469,7 +480,7 @@ impl Applied {
             }
         }
         if !force && !contested.is_empty() {
-            return Err((self, contested));
+            return Err(Box::new((self, contested)));
         }
         let mut managed = self.managed;
         for entry in &mut managed.entries {
@@ -490,14 +501,7 @@ impl Applied {
 /// Conflicts by owner, in the reference's order.
 fn listing(contested: &Contested) -> Vec<Conflict> {
     let mut owners: Vec<&(Owner, FieldSet)> = contested.iter().collect();
-    owners.sort_by_key(|(owner, _)| {
-        (
-            owner.manager.clone(),
-            owner.operation(),
-            owner.api_version.clone(),
-            owner.subresource.clone(),
-        )
-    });
+    owners.sort_by_key(|(owner, _)| owner.identity());
     owners
         .into_iter()
         .flat_map(|(owner, set)| {
@@ -512,5 +516,7 @@ fn listing(contested: &Contested) -> Vec<Conflict> {
         .collect()
 }
 
+#[cfg(test)]
+mod bench;
 #[cfg(test)]
 mod tests;

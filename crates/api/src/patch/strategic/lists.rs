@@ -256,28 +256,34 @@ pub(super) fn check_order(new: &[Value], order: &[Value], key: &str) -> Result<(
         let right = right.get(key).ok_or_else(|| no_merge_key(right, key))?;
         Ok(left == right)
     };
-    let mut wanted = order.iter();
+    let deleted = |item: &Value| item.get(MARKER).and_then(Value::as_str) == Some("delete");
+    let mut items = Vec::with_capacity(new.len());
     for item in new {
         if !key.is_empty() && !item.is_object() {
             return Err(bad_type("map[string]interface {}", item));
         }
-        if item.get(MARKER).is_some() {
+        if key.is_empty() || !deleted(item) {
+            items.push(item);
+        }
+    }
+    let (mut at, mut place) = (0, 0);
+    while at < items.len() && place < order.len() {
+        if items[at].get(MARKER).is_some() {
+            at += 1;
             continue;
         }
-        loop {
-            match wanted.next() {
-                Some(candidate) if same(item, candidate)? => break,
-                Some(_) => {}
-                None => {
-                    return Err(PatchError::Internal(format!(
-                        "The order in patch list:\n{}\n doesn't match {} list:\n{}\n",
-                        golang::plain_list(new),
-                        super::SET_ORDER,
-                        golang::plain_list(order)
-                    )));
-                }
-            }
+        if same(items[at], &order[place])? {
+            at += 1;
         }
+        place += 1;
+    }
+    if at < items.len() {
+        return Err(PatchError::Internal(format!(
+            "The order in patch list:\n{}\n doesn't match {} list:\n{}\n",
+            golang::plain_list(new),
+            super::SET_ORDER,
+            golang::plain_list(order)
+        )));
     }
     Ok(())
 }

@@ -8,7 +8,7 @@
 use serde_json::Value;
 
 use super::Shape;
-use crate::schema::{Ty, TypeDef};
+use crate::schema::{Field, Ty, TypeDef};
 
 /// `{}`
 pub(super) static EMPTY: std::sync::LazyLock<Value> =
@@ -20,13 +20,31 @@ static ZERO: std::sync::LazyLock<Value> = std::sync::LazyLock::new(|| Value::fro
 
 /// What a present struct holds in a field that its JSON lacks.
 pub(super) fn absent<'v>(shape: Shape<'_>, name: &str) -> Option<&'v Value> {
-    let definition = shape.schema.definition(shape.ty)?;
-    if !definition.name.starts_with("io.k8s.") {
-        return None;
-    }
-    let field = definition.fields.get(name)?;
+    let definition = go_struct(shape)?;
+    implied(definition, name, definition.fields.get(name)?)
+}
+
+/// All fields that a present struct holds whether or not its JSON has them.
+pub(super) fn all<'s>(shape: Shape<'s>) -> impl Iterator<Item = (&'s str, &'static Value)> {
+    go_struct(shape).into_iter().flat_map(|definition| {
+        definition
+            .fields
+            .iter()
+            .filter_map(|(name, field)| Some((&**name, implied(definition, name, field)?)))
+    })
+}
+
+fn go_struct(shape: Shape<'_>) -> Option<&TypeDef> {
+    shape
+        .schema
+        .definition(shape.ty)
+        .filter(|definition| definition.name.starts_with("io.k8s."))
+}
+
+fn implied(definition: &TypeDef, name: &str, field: &Field) -> Option<&'static Value> {
     match &field.ty {
         Ty::Struct(_) if by_value(definition, name) => Some(&EMPTY),
+        Ty::Time | Ty::MicroTime if time_by_value(definition, name) => Some(&NULL),
         _ if !field.always => None,
         _ if field.pointer => Some(&NULL),
         Ty::String => Some(&NO_TEXT),
@@ -60,6 +78,28 @@ fn by_value(definition: &TypeDef, name: &str) -> bool {
         "updateStrategy" | "loadBalancer" | "daemonEndpoints" | "kubeletEndpoint" | "nodeInfo"
         | "involvedObject" | "deprecatedSource" | "regarding" | "roleRef" | "scaleTargetRef"
         | "describedObject" | "jobTemplate" | "podSelector" => true,
+        _ => false,
+    }
+}
+
+/// Times held by value; zero ones are written as null.
+fn time_by_value(definition: &TypeDef, name: &str) -> bool {
+    match name {
+        "lastTransitionTime"
+        | "lastProbeTime"
+        | "lastHeartbeatTime"
+        | "lastUpdateTime"
+        | "lastObservedTime"
+        | "firstTimestamp"
+        | "lastTimestamp"
+        | "eventTime"
+        | "deprecatedFirstTimestamp"
+        | "deprecatedLastTimestamp" => true,
+        "startedAt" | "finishedAt" => matches!(
+            definition.short_name(),
+            "ContainerStateRunning" | "ContainerStateTerminated"
+        ),
+        "time" => definition.short_name() == "VolumeError",
         _ => false,
     }
 }

@@ -16,7 +16,7 @@ mod validate;
 
 use serde_json::{Map, Value};
 
-pub(super) use compare::{Comparison, compare};
+pub(super) use compare::{Comparison, New, compare};
 pub(super) use fields::{fields_of, reconcile, with_named_fields};
 pub(super) use merge::merge;
 pub(super) use remove::{Emptied, remove};
@@ -105,12 +105,12 @@ impl<'s> Shape<'s> {
     }
 
     /// The entries of a value that merges entry by entry.
-    fn entries<'v>(self, value: &'v Value) -> Option<&'v Map<String, Value>> {
+    fn entries(self, value: &Value) -> Option<&Map<String, Value>> {
         value.as_object().filter(|_| self.is_granular_map())
     }
 
     /// The items of a value that merges item by item.
-    fn items<'v>(self, value: &'v Value) -> Option<&'v [Value]> {
+    fn items(self, value: &Value) -> Option<&[Value]> {
         value
             .as_array()
             .filter(|_| self.granular_list().is_some())

@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 
 fn documents() -> Vec<Value> {
     [
-        include_str!("samples/checkout.yaml"),
-        include_str!("samples/demo-nginx.yaml"),
-        include_str!("samples/order-service.yaml"),
+        include_str!("manifests/checkout.yaml"),
+        include_str!("manifests/demo-nginx.yaml"),
+        include_str!("manifests/order-service.yaml"),
     ]
     .iter()
     .flat_map(|text| text.split("\n---\n"))

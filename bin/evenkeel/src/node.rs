@@ -1,0 +1,154 @@
+//! The node of this process: network, images, runtime, agent, and the agent's own API.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use evenkeel_api::clock::SharedClock;
+use evenkeel_network::{BuiltInNetwork, NodeNetwork, NodeNetworkConfig};
+use evenkeel_node::{Agent, NodeConfig};
+use evenkeel_runtime::{EmbeddedOptions, EmbeddedRuntime, ImageOptions, ImageStore};
+use evenkeel_server::pki::{LeafSpec, Pki};
+use evenkeel_server::{Door, Identity};
+use ipnet::Ipv4Net;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Settings;
+use crate::local;
+
+/// First argument of the hidden helper that containers are started by.
+pub(crate) const HELPER: &str = "runtime-helper";
+const CLUSTER_DOMAIN: &str = "cluster.local";
+/// Place of the cluster's DNS in the service network.
+const DNS_PLACE: u32 = 10;
+
+/// The images of a data directory.
+pub(crate) fn images(data: &Path, mirrors: &[(String, String)]) -> anyhow::Result<ImageStore> {
+    let mut options = ImageOptions::default();
+    for (host, url) in mirrors {
+        options.mirrors.entry(host.clone()).or_default().push(url.clone());
+    }
+    let place = data.join("node").join("images");
+    ImageStore::open(&place, options)
+        .with_context(|| format!("can't open the image store in {}", place.display()))
+}
+
+/// The pods of this node: the first /24 of the cluster's network.
+pub(crate) fn pod_cidr(settings: &Settings) -> anyhow::Result<Ipv4Net> {
+    Ipv4Net::new(settings.cluster_cidr.network(), 24).context("pod network")
+}
+
+/// How this node's network is laid out.
+pub(crate) fn network(settings: &Settings) -> anyhow::Result<NodeNetworkConfig> {
+    let instance = settings.instance();
+    let state = settings.data_dir.join("node").join("network");
+    let mut config = NodeNetworkConfig::new(&instance, &settings.node_name, &state);
+    config.bridge = format!("ek-{instance}");
+    config.pod_cidr = pod_cidr(settings)?;
+    config.cluster_cidr = settings.cluster_cidr;
+    config.service_cidr = settings.service_cidr;
+    config.dns_address = settings.service_address(DNS_PLACE);
+    config.cluster_domain = CLUSTER_DOMAIN.to_owned();
+    Ok(config)
+}
+
+/// What must be known before pods can reach the door: the network is up, its gateway is an
+/// address of this machine.
+pub(crate) struct Node {
+    network: Arc<NodeNetwork>,
+    runtime: Arc<EmbeddedRuntime>,
+    images: Arc<ImageStore>,
+    api: TcpListener,
+    pub(crate) gateway: Ipv4Addr,
+}
+
+impl Node {
+    /// Sets up network, images and runtime, and adopts the containers that run already.
+    pub(crate) async fn open(settings: &Settings) -> anyhow::Result<Self> {
+        let config = network(settings)?;
+        let network = tokio::task::spawn_blocking(move || NodeNetwork::start(config))
+            .await?
+            .context("can't set up the pod network (it needs root; --no-node runs without)")?;
+        let images = Arc::new(images(&settings.data_dir, &settings.registry_mirrors)?);
+        let runtime = EmbeddedRuntime::new(EmbeddedOptions {
+            root: settings.data_dir.join("node"),
+            instance: settings.instance(),
+            network: Arc::new(BuiltInNetwork(Arc::clone(&network))),
+            images: Arc::clone(&images),
+            helper: "/proc/self/exe".into(),
+            helper_args: vec![HELPER.to_owned()],
+        })
+        .context("can't start the container runtime")?;
+        let gateway = network.gateway();
+        let api = TcpListener::bind((gateway, settings.node_port)).await.with_context(|| {
+            format!(
+                "can't listen on {gateway}:{} for the node's API; choose another port with \
+                 --node-port",
+                settings.node_port
+            )
+        })?;
+        Ok(Self { network, runtime: Arc::new(runtime), images, api, gateway })
+    }
+
+    /// Runs the agent and the network until told to stop. Containers go on running.
+    pub(crate) async fn run(
+        self,
+        settings: Settings,
+        door: Arc<Door>,
+        pki: Arc<Pki>,
+        clock: SharedClock,
+        stop: CancellationToken,
+    ) -> anyhow::Result<()> {
+        let name = settings.node_name.clone();
+        let identity = Identity::user(format!("system:node:{name}"), &["system:nodes"]);
+        let client = local::client(&door, identity);
+        let port = self.api.local_addr().context("the node's socket has no address")?.port();
+        let agent = Agent::new(NodeConfig {
+            name: name.clone(),
+            client,
+            runtime: self.runtime,
+            images: self.images,
+            root: settings.data_dir.join("node").join("agent"),
+            log_root: settings.data_dir.join("node").join("logs"),
+            cluster_dns: vec![IpAddr::V4(settings.service_address(DNS_PLACE))],
+            cluster_domain: CLUSTER_DOMAIN.to_owned(),
+            node_ip: IpAddr::V4(self.gateway),
+            kubelet_port: port,
+            pod_cidr: Some(pod_cidr(&settings)?.to_string()),
+            max_pods: 110,
+            labels: Default::default(),
+            clock: Arc::clone(&clock),
+            api_server_host: settings.service_address(1).to_string(),
+            api_server_port: 443,
+            version: format!(
+                "{}+evenkeel-{}",
+                evenkeel_server::describe::KUBERNETES_VERSION,
+                env!("CARGO_PKG_VERSION")
+            ),
+        })
+        .context("can't start the node agent")?;
+        let spec = LeafSpec {
+            name: "kubelet".to_owned(),
+            common_name: format!("system:node:{name}"),
+            organizations: vec!["system:nodes".to_owned()],
+            dns_names: vec![name.clone(), "localhost".to_owned()],
+            addresses: vec![IpAddr::V4(self.gateway), IpAddr::V4(Ipv4Addr::LOCALHOST)],
+            client: true,
+            server: true,
+        };
+        let leaf = pki.leaf(&spec, clock.now()).context("the node's certificate")?;
+        let mut tls = pki.server_config(&leaf, false)?;
+        evenkeel_server::listen::offer_http(&mut tls);
+        drop(tls);
+        let proxy = Identity::user("system:kube-proxy", &[]);
+        let network = Arc::clone(&self.network);
+        let proxy_client = local::client(&door, proxy);
+        let routing = tokio::spawn(async move { network.run(proxy_client).await });
+        let outcome = agent.run(stop).await.context("the node agent ended");
+        routing.abort();
+        drop(self.api);
+        outcome
+    }
+}

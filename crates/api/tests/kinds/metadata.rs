@@ -1,0 +1,146 @@
+//! Metadata of new and changed objects.
+
+use serde_json::json;
+
+use super::{
+    LABEL, LABEL_VALUE, NAME_PART, SUBDOMAIN, check, create_errors, pod, service, update_errors,
+    with,
+};
+
+#[test]
+fn of_new_objects() {
+    let name = format!("metadata.name: Invalid value: \"Web\": {SUBDOMAIN}");
+    let generate = format!("metadata.generateName: Invalid value: \"We-\": {SUBDOMAIN}");
+    let namespace = format!("metadata.namespace: Invalid value: \"A\": {LABEL}");
+    let label = format!("metadata.labels: Invalid value: \"b c\": {LABEL_VALUE}");
+    let key = format!("metadata.labels: Invalid value: \"a b\": {NAME_PART}");
+    let annotation = format!("metadata.annotations: Invalid value: \"a b\": {NAME_PART}");
+    let long = "a".repeat(254);
+    let too_long =
+        format!("metadata.name: Invalid value: \"{long}\": must be no more than 253 characters");
+    let long_label = "a".repeat(64);
+    let label_length =
+        format!("metadata.labels: Invalid value: \"{long_label}\": must be no more than 63 bytes");
+    let owner = json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "a", "uid": "1", "controller": true});
+    check(
+        vec![
+            (json!({"name": "Web"}), vec![name.as_str()]),
+            (
+                json!({"name": null}),
+                vec!["metadata.name: Required value: name or generateName is required"],
+            ),
+            (json!({"generateName": "web-"}), vec![]),
+            (json!({"generateName": "We-"}), vec![generate.as_str()]),
+            (json!({"name": long}), vec![too_long.as_str()]),
+            (json!({"namespace": "A"}), vec![namespace.as_str()]),
+            (json!({"labels": {"a": "b c"}}), vec![label.as_str()]),
+            (
+                json!({"labels": {"a": long_label}}),
+                vec![label_length.as_str()],
+            ),
+            (json!({"labels": {"a b": "c"}}), vec![key.as_str()]),
+            (
+                json!({"annotations": {"a b": "c"}}),
+                vec![annotation.as_str()],
+            ),
+            (
+                json!({"annotations": {"a": "x".repeat(256 * 1024)}}),
+                vec!["metadata.annotations: Too long: may not be more than 262144 bytes"],
+            ),
+            (
+                json!({"ownerReferences": [{"kind": "A"}]}),
+                vec![
+                    "metadata.ownerReferences[0].apiVersion: Required value: must not be empty",
+                    "metadata.ownerReferences[0].name: Required value: must not be empty",
+                    "metadata.ownerReferences[0].uid: Required value: must not be empty",
+                ],
+            ),
+            (
+                json!({"ownerReferences": [owner, owner]}),
+                vec![
+                    "metadata.ownerReferences: Invalid value: [{\"apiVersion\":\"apps/v1\",\"controller\":true,\"kind\":\"ReplicaSet\",\"name\":\"a\",\"uid\":\"1\"},{\"apiVersion\":\"apps/v1\",\"controller\":true,\"kind\":\"ReplicaSet\",\"name\":\"a\",\"uid\":\"1\"}]: Only one reference can have Controller set to true. Found \"true\" in references for ReplicaSet/a and ReplicaSet/a",
+                ],
+            ),
+            (
+                json!({"finalizers": ["mine"]}),
+                vec![
+                    "metadata.finalizers[0]: Invalid value: \"mine\": name is neither a standard finalizer name nor is it fully qualified",
+                ],
+            ),
+            (
+                json!({"finalizers": ["orphan", "foregroundDeletion"]}),
+                vec![
+                    "metadata.finalizers: Invalid value: [\"orphan\",\"foregroundDeletion\"]: finalizer orphan and foregroundDeletion cannot be both set",
+                ],
+            ),
+        ],
+        |patch| with(pod(), &json!({"metadata": patch})),
+    );
+}
+
+#[test]
+fn of_kinds_with_other_names() {
+    assert_eq!(
+        create_errors(with(service(), &json!({"metadata": {"name": "1a"}}))),
+        [
+            "metadata.name: Invalid value: \"1a\": a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for validation is '[a-z]([-a-z0-9]*[a-z0-9])?')"
+        ]
+    );
+    assert_eq!(
+        create_errors(json!({"apiVersion": "v1", "kind": "Namespace",
+            "metadata": {"name": "a.b", "namespace": "c"}})),
+        [
+            "metadata.name: Invalid value: \"a.b\": must not contain dots",
+            "metadata.namespace: Forbidden: not allowed on this type",
+        ]
+    );
+    let role = |name: &str| {
+        json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
+            "metadata": {"name": name}})
+    };
+    assert_eq!(create_errors(role("system:node")), Vec::<String>::new());
+    assert_eq!(
+        create_errors(role("a/b")),
+        ["metadata.name: Invalid value: \"a/b\": may not contain '/'"]
+    );
+}
+
+#[test]
+fn of_changes() {
+    let mut old = pod();
+    old["metadata"]["uid"] = json!("1");
+    old["metadata"]["creationTimestamp"] = json!("2026-01-01T00:00:00Z");
+    for (patch, wanted) in [
+        (json!({"labels": {"a": "b"}}), vec![]),
+        (
+            json!({"name": "other"}),
+            vec!["metadata.name: Invalid value: \"other\": field is immutable"],
+        ),
+        (
+            json!({"uid": "2"}),
+            vec!["metadata.uid: Invalid value: \"2\": field is immutable"],
+        ),
+        (
+            json!({"creationTimestamp": null}),
+            vec!["metadata.creationTimestamp: Invalid value: null: field is immutable"],
+        ),
+        (
+            json!({"resourceVersion": null}),
+            vec!["metadata.resourceVersion: Invalid value: \"\": must be specified for an update"],
+        ),
+    ] {
+        let found = update_errors(old.clone(), &json!({"metadata": patch}));
+        assert_eq!(found, wanted, "{patch}");
+    }
+    let mut deleted = old;
+    deleted["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+    assert_eq!(
+        update_errors(
+            deleted,
+            &json!({"metadata": {"finalizers": ["b.io/b", "a.io/a"]}})
+        ),
+        [
+            "metadata.finalizers: Forbidden: no new finalizers can be added if the object is being deleted, found new finalizers []string{\"a.io/a\", \"b.io/b\"}"
+        ]
+    );
+}
