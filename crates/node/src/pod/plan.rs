@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use evenkeel_runtime::{ContainerState, ContainerStatus, SandboxState};
+use evenkeel_runtime::{ContainerState, ContainerStatus};
 use jiff::{SignedDuration, Timestamp};
 
 use super::memory::{Ending, ImageState, Memory, Op, PULL_ERROR_SHOWN, VolumesState};
@@ -632,9 +632,7 @@ impl<'a> Planner<'a> {
         }
         self.plan.stopped = true;
         for sandbox in &observed.sandboxes {
-            if sandbox.state == SandboxState::Ready
-                || !self.at.memory.stopped_sandboxes.contains(&sandbox.id)
-            {
+            if !self.at.memory.stopped_sandboxes.contains(&sandbox.id) {
                 self.act(Action::StopSandbox {
                     id: sandbox.id.clone(),
                 });
