@@ -224,7 +224,7 @@ pub fn deployment(deployment: &Deployment, sets: &[ReplicaSet], pods: Vec<Chain>
     let mut chain = Chain::default();
     let meta = &deployment.metadata;
     let this = named("Deployment", meta.namespace.as_ref(), meta.name.as_ref());
-    let wanted = deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
+    let wanted = deployment.spec.replicas.unwrap_or(1);
     let status = deployment.status.clone().unwrap_or_default();
     let ready = status.ready_replicas.unwrap_or(0);
     let updated = status.updated_replicas.unwrap_or(0);
@@ -233,7 +233,7 @@ pub fn deployment(deployment: &Deployment, sets: &[ReplicaSet], pods: Vec<Chain>
         return chain;
     }
     chain.link(&this, format!("has {ready} of {wanted} replicas ready, {updated} up to date"));
-    if deployment.spec.as_ref().and_then(|spec| spec.paused) == Some(true) {
+    if deployment.spec.paused == Some(true) {
         chain.link(&this, "is paused");
         chain.step(format!(
             "kubectl rollout resume deployment/{} -n {}",
@@ -242,8 +242,10 @@ pub fn deployment(deployment: &Deployment, sets: &[ReplicaSet], pods: Vec<Chain>
         ));
     }
     for condition in status.conditions.iter().flatten() {
-        let bad = (condition.type_ == "ReplicaFailure" && condition.status == "True")
-            || (condition.type_ == "Progressing" && condition.status == "False");
+        let bad = matches!(
+            (condition.type_.as_deref(), condition.status.as_deref()),
+            (Some("ReplicaFailure"), Some("True")) | (Some("Progressing"), Some("False"))
+        );
         if bad {
             let message = condition.message.clone().unwrap_or_default();
             chain.link(&this, format!("{}: {message}", condition.reason.clone().unwrap_or_default()));
@@ -251,7 +253,9 @@ pub fn deployment(deployment: &Deployment, sets: &[ReplicaSet], pods: Vec<Chain>
     }
     for set in sets {
         for condition in set.status.iter().flat_map(|status| status.conditions.iter().flatten()) {
-            if condition.type_ == "ReplicaFailure" && condition.status == "True" {
+            if condition.type_.as_deref() == Some("ReplicaFailure")
+                && condition.status.as_deref() == Some("True")
+            {
                 let name = named("ReplicaSet", set.metadata.namespace.as_ref(), set.metadata.name.as_ref());
                 chain.link(name, condition.message.clone().unwrap_or_default());
                 chain.step("correct the pod template, or what refuses its pods");

@@ -102,7 +102,7 @@ impl Asker<'_> {
 
     async fn replica_set(&self, name: &str) -> Result<Chain, ExplainError> {
         let found = self.api::<ReplicaSet>().get(name).await?;
-        let wanted = found.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
+        let wanted = found.spec.replicas.unwrap_or(1);
         let ready = found.status.as_ref().and_then(|status| status.ready_replicas).unwrap_or(0);
         let mut chain = Chain::default();
         chain.link(
@@ -113,7 +113,9 @@ impl Asker<'_> {
             return Ok(chain);
         }
         for condition in found.status.iter().flat_map(|status| status.conditions.iter().flatten()) {
-            if condition.type_ == "ReplicaFailure" && condition.status == "True" {
+            if condition.type_.as_deref() == Some("ReplicaFailure")
+                && condition.status.as_deref() == Some("True")
+            {
                 chain.link("its pods", condition.message.clone().unwrap_or_default());
                 chain.step("correct the pod template, or what refuses its pods");
             }
@@ -139,7 +141,7 @@ impl Asker<'_> {
             ListParams::default().labels(&format!("kubernetes.io/service-name={name}"));
         let (mut ready, mut not_ready) = (0, 0);
         for slice in self.api::<EndpointSlice>().list(&of_service).await? {
-            for endpoint in slice.endpoints {
+            for endpoint in slice.endpoints.into_iter().flatten() {
                 let is_ready = endpoint.conditions.and_then(|found| found.ready).unwrap_or(true);
                 if is_ready { ready += 1 } else { not_ready += 1 }
             }
