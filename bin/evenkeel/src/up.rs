@@ -11,7 +11,7 @@ use evenkeel_server::listen::{self, SharedTls};
 use evenkeel_server::pki::{LeafSpec, Pki};
 use evenkeel_server::seal::Seal;
 use evenkeel_autoscaling::NodeSummaries;
-use evenkeel_client::{LoopRegistry, Views};
+use evenkeel_client::{LoopContext, LoopRegistry, Recorder, Views};
 use evenkeel_controllers::Composition;
 use evenkeel_server::{Door, DoorOptions, Identity};
 use evenkeel_store::Store;
@@ -96,7 +96,8 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
         Arc::clone(&clock),
         Arc::clone(&tls),
     ));
-    loops(&door, &pki, &settings, &clock, &stop);
+    let metrics = loops(&door, &pki, &settings, &clock, &stop);
+    door.metrics().also(move || metrics.render());
     let node = if settings.node {
         let node = Node::open(&settings).await?;
         inward(&door, &node, address, tls, &stop).await?;
@@ -142,7 +143,7 @@ fn loops(
     settings: &Settings,
     clock: &SharedClock,
     stop: &CancellationToken,
-) {
+) -> LoopRegistry {
     let views = Views::new(
         local::client(door, Identity::user("system:kube-controller-manager", &[])),
         Arc::clone(clock),
@@ -164,8 +165,20 @@ fn loops(
     }
     let context =
         composition.context("horizontal-pod-autoscaler", "horizontal-pod-autoscaler");
-    let metrics = Arc::new(NodeSummaries::new(context.client.clone()));
-    tokio::spawn(evenkeel_autoscaling::run(context, metrics));
+    let summaries = Arc::new(NodeSummaries::new(context.client.clone()));
+    tokio::spawn(evenkeel_autoscaling::run(context, summaries));
+    let client = local::client(door, Identity::user("system:kube-scheduler", &[]));
+    let recorder =
+        Recorder::new(client.clone(), Arc::clone(clock), "default-scheduler", "");
+    tokio::spawn(evenkeel_scheduler::run(LoopContext {
+        views: composition.views.clone(),
+        client,
+        recorder,
+        clock: Arc::clone(clock),
+        shutdown: stop.clone(),
+        metrics: composition.metrics.clone(),
+    }));
+    composition.metrics
 }
 
 /// Opens the door to pods: they reach it at the gateway of their network, through the service

@@ -17,11 +17,21 @@ struct Series {
     buckets: [u64; BUCKETS.len()],
 }
 
+/// Text from somebody else in this process.
+type More = Box<dyn Fn() -> String + Send + Sync>;
+
 /// What the door counts.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Metrics {
     requests: Mutex<BTreeMap<(String, String, u16), Series>>,
     connections: AtomicU64,
+    more: Mutex<Vec<More>>,
+}
+
+impl std::fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Metrics")
+    }
 }
 
 impl Metrics {
@@ -35,6 +45,11 @@ impl Metrics {
         for (bucket, bound) in series.buckets.iter_mut().zip(BUCKETS) {
             *bucket += u64::from(seconds <= bound);
         }
+    }
+
+    /// Adds what others in this process count to the text.
+    pub fn also(&self, more: impl Fn() -> String + Send + Sync + 'static) {
+        self.more.lock().push(Box::new(more));
     }
 
     /// A connection was accepted.
@@ -77,6 +92,9 @@ impl Metrics {
         // Writing into a String can't fail.
         out.write_fmt(format_args!("apiserver_connections_total {connections}\n"))
             .unwrap_or_default();
+        for more in self.more.lock().iter() {
+            out.push_str(&more());
+        }
         out
     }
 }
