@@ -14,6 +14,7 @@ pub mod describe;
 pub mod door;
 pub mod http;
 pub mod listen;
+pub mod local;
 pub mod metrics;
 pub mod object;
 pub mod pipeline;
