@@ -97,6 +97,22 @@ fn host_name() -> String {
     if good.is_empty() { "node".to_owned() } else { good.to_owned() }
 }
 
+/// What is wrong with a config file in one line: place, fault, and the line it stands in.
+fn fault(error: &serde_saphyr::Error, file: &str) -> String {
+    // The first line says place and fault; the rest is a picture of the file.
+    let text = error.to_string();
+    let first = text.lines().next().unwrap_or_default();
+    let fault = first.strip_prefix("error: ").unwrap_or(first);
+    let place = fault.strip_prefix("line ").and_then(|rest| rest.split(' ').next());
+    let line = place
+        .and_then(|place| place.parse::<usize>().ok())
+        .and_then(|place| file.lines().nth(place.checked_sub(1)?));
+    match line {
+        Some(line) => format!("{fault} in `{}`", line.trim()),
+        None => fault.to_owned(),
+    }
+}
+
 impl UpArgs {
     /// Fills gaps from the config file and from defaults.
     ///
@@ -107,8 +123,9 @@ impl UpArgs {
             Some(path) => {
                 let text = std::fs::read_to_string(path)
                     .with_context(|| format!("config file {}", path.display()))?;
-                serde_saphyr::from_str::<Self>(&text)
-                    .with_context(|| format!("config file {}", path.display()))?
+                serde_saphyr::from_str::<Self>(&text).map_err(|error| {
+                    anyhow::anyhow!("config file {}: {}", path.display(), fault(&error, &text))
+                })?
             }
             None => Self::default(),
         };

@@ -10,6 +10,7 @@ mod up;
 
 use std::process::ExitCode;
 
+use clap::error::ErrorKind;
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 #[global_allocator]
@@ -44,13 +45,31 @@ enum Command {
     },
 }
 
+/// What is wrong with the arguments, without the usage below it.
+fn one_line(error: &clap::Error) -> String {
+    let text = error.render().to_string();
+    let text = text.strip_prefix("error: ").unwrap_or(&text);
+    let lines: Vec<&str> =
+        text.lines().take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more")).collect();
+    let words: Vec<&str> = lines.iter().flat_map(|line| line.split_whitespace()).collect();
+    format!("{}; --help shows what there is", words.join(" "))
+}
+
 fn main() -> ExitCode {
     // The helper must run before any thread exists, and its arguments are not for people.
     let mut arguments = std::env::args().skip(1);
     if arguments.next().as_deref() == Some(node::HELPER) {
         evenkeel_runtime::helper_main(arguments.collect());
     }
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) if error.use_stderr() && error.kind() != ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            eprintln!("evenkeel: {}", one_line(&error));
+            return ExitCode::FAILURE;
+        }
+        // Help and version are answers, not faults.
+        Err(answer) => answer.exit(),
+    };
     let outcome = match cli.command {
         Command::Up(args) => up::main(*args),
         Command::Image(args) => image::main(args),

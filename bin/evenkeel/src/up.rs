@@ -16,6 +16,7 @@ use evenkeel_controllers::Composition;
 use evenkeel_server::{Door, DoorOptions, Identity};
 use evenkeel_store::Store;
 use evenkeel_store::embedded::{EmbeddedOptions, EmbeddedStore};
+use rustix::fs::Access;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -55,7 +56,14 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     let clock: SharedClock = Arc::new(SystemClock);
     let data = &settings.data_dir;
     std::fs::create_dir_all(data)
-        .with_context(|| format!("can't use data directory {}", data.display()))?;
+        .and_then(|()| std::fs::read_dir(data).map(drop))
+        .and_then(|()| Ok(rustix::fs::access(data, Access::WRITE_OK | Access::EXEC_OK)?))
+        .with_context(|| {
+            format!(
+                "can't use data directory {}; make it writable, or choose another with --data-dir",
+                data.display()
+            )
+        })?;
     // The socket first: a port that is taken should be told before anything is touched.
     let listener = listen::bind(settings.listen).await.with_context(|| {
         format!("can't listen on {}; choose another address with --listen", settings.listen)
@@ -81,6 +89,9 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     let tls = listen::shared_tls(server_tls(&pki, &settings, address, &clock)?);
     write_kubeconfig(&pki, &settings, address, &clock)?;
     let stop = CancellationToken::new();
+    // Before anybody can see that it serves: a signal right after that must end it cleanly.
+    let mut terminate = signal(SignalKind::terminate()).context("signals")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("signals")?;
     let serving = tokio::spawn(listen::serve(
         Arc::clone(&door),
         listener,
@@ -114,8 +125,6 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     tracing::info!(%address, data = %data.display(), "ready");
     notify(&[sd_notify::NotifyState::Ready]);
 
-    let mut terminate = signal(SignalKind::terminate()).context("signals")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("signals")?;
     let failed = tokio::select! {
         _ = terminate.recv() => None,
         _ = interrupt.recv() => None,

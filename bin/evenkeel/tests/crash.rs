@@ -6,17 +6,21 @@
 mod crash_support;
 #[path = "crash_support/history.rs"]
 mod history;
+#[path = "crash_support/image.rs"]
+mod image;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use crash_support::{Instance, LIMIT, free_port, until};
+use crash_support::{Instance, LIMIT, evenkeel, free_port, is_root, until};
 use futures::{StreamExt as _, TryStreamExt as _};
 use history::{Done, Line, Seen, Write, compare};
-use k8s_openapi::api::core::v1::ConfigMap;
-use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use kube::api::{
+    Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams,
+};
 use rand::Rng as _;
 use serde_json::json;
 
@@ -26,7 +30,9 @@ const WATCHERS: usize = 3;
 const MARKER: &str = "marker";
 
 fn rounds() -> usize {
-    std::env::var("EVENKEEL_CRASH_ROUNDS").ok().map_or(5, |text| text.parse().unwrap())
+    std::env::var("EVENKEEL_CRASH_ROUNDS")
+        .ok()
+        .map_or(5, |text| text.parse().unwrap())
 }
 
 fn map(name: &str, number: u64) -> ConfigMap {
@@ -48,7 +54,12 @@ fn number(map: &ConfigMap) -> u64 {
 }
 
 fn revision(map: &ConfigMap) -> u64 {
-    map.metadata.resource_version.as_deref().unwrap().parse().unwrap()
+    map.metadata
+        .resource_version
+        .as_deref()
+        .unwrap()
+        .parse()
+        .unwrap()
 }
 
 /// The server answered, and the answer is no: a fault of the test or of the server, not a crash.
@@ -71,9 +82,12 @@ async fn write(
         let now = line.now();
         let choice = rand::rng().random_range(0..4);
         let (write, answer) = match (now, choice) {
-            (None, _) => {
-                (Write::Put(next), api.create(&PostParams::default(), &map(name, next)).await.map(Some))
-            }
+            (None, _) => (
+                Write::Put(next),
+                api.create(&PostParams::default(), &map(name, next))
+                    .await
+                    .map(Some),
+            ),
             (Some(_), 0) => {
                 let answer = api.delete(name, &DeleteParams::default()).await;
                 (Write::Delete, answer.map(|_| None))
@@ -86,7 +100,12 @@ async fn write(
             (Some((_, seen)), _) => {
                 let mut new = map(name, next);
                 new.metadata.resource_version = Some(seen.to_string());
-                (Write::Put(next), api.replace(name, &PostParams::default(), &new).await.map(Some))
+                (
+                    Write::Put(next),
+                    api.replace(name, &PostParams::default(), &new)
+                        .await
+                        .map(Some),
+                )
             }
         };
         match answer {
@@ -129,7 +148,10 @@ async fn watch(api: Api<ConfigMap>, mut last: u64, stop: Arc<AtomicBool>) -> (Se
                 WatchEvent::Added(object) => {
                     let known = seen.get(object.metadata.name.as_ref().unwrap());
                     let gone = known.and_then(|seen: &Vec<_>| seen.last());
-                    assert!(!matches!(gone, Some((Write::Put(_), _))), "ADDED twice: {object:?}");
+                    assert!(
+                        !matches!(gone, Some((Write::Put(_), _))),
+                        "ADDED twice: {object:?}"
+                    );
                     (Write::Put(number(&object)), object)
                 }
                 WatchEvent::Modified(object) => (Write::Put(number(&object)), object),
@@ -160,13 +182,25 @@ async fn acknowledged_writes_and_watches_survive_kill_9() {
     let namespace = json!({"metadata": {"name": "crash"}});
     let namespaces: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(client.clone());
     namespaces
-        .create(&PostParams::default(), &serde_json::from_value(namespace).unwrap())
+        .create(
+            &PostParams::default(),
+            &serde_json::from_value(namespace).unwrap(),
+        )
         .await
         .unwrap();
     let api: Api<ConfigMap> = Api::namespaced(client, "crash");
     // The loop that publishes the root certificate writes here too; wait, then leave it out.
-    until("the root certificate", LIMIT, async || api.get_opt("kube-root-ca.crt").await.ok()?).await;
-    let start = api.list(&ListParams::default()).await.unwrap().metadata.resource_version.unwrap();
+    until("the root certificate", LIMIT, async || {
+        api.get_opt("kube-root-ca.crt").await.ok()?
+    })
+    .await;
+    let start = api
+        .list(&ListParams::default())
+        .await
+        .unwrap()
+        .metadata
+        .resource_version
+        .unwrap();
     let start: u64 = start.parse().unwrap();
 
     let stop = Arc::new(AtomicBool::new(false));
@@ -177,7 +211,11 @@ async fn acknowledged_writes_and_watches_survive_kill_9() {
     }
     let (numbers, acknowledged) = (Arc::new(AtomicU64::new(1)), Arc::new(AtomicU64::new(0)));
     let mut written: Vec<BTreeMap<String, Line>> = (0..WRITERS)
-        .map(|writer| (0..KEYS).map(|key| (format!("w{writer}-{key}"), Line::default())).collect())
+        .map(|writer| {
+            (0..KEYS)
+                .map(|key| (format!("w{writer}-{key}"), Line::default()))
+                .collect()
+        })
         .collect();
     let mut highest = start;
     let mut times = Vec::new();
@@ -207,16 +245,37 @@ async fn acknowledged_writes_and_watches_survive_kill_9() {
 
         let api: Api<ConfigMap> = Api::namespaced(instance.client().await, "crash");
         let list = api.list(&ListParams::default()).await.unwrap();
-        let now: u64 = list.metadata.resource_version.as_ref().unwrap().parse().unwrap();
-        let known = written.iter().flat_map(BTreeMap::values).flat_map(|line| &line.done);
-        let most = known.filter_map(|done| done.revision).max().unwrap_or(0).max(highest);
-        assert!(now >= most, "the revision fell from {most} to {now} in round {round}");
+        let now: u64 = list
+            .metadata
+            .resource_version
+            .as_ref()
+            .unwrap()
+            .parse()
+            .unwrap();
+        let known = written
+            .iter()
+            .flat_map(BTreeMap::values)
+            .flat_map(|line| &line.done);
+        let most = known
+            .filter_map(|done| done.revision)
+            .max()
+            .unwrap_or(0)
+            .max(highest);
+        assert!(
+            now >= most,
+            "the revision fell from {most} to {now} in round {round}"
+        );
         highest = now;
         let shown: BTreeMap<String, (u64, u64)> = list
             .items
             .iter()
             .filter(|map| map.metadata.name.as_deref().unwrap().starts_with('w'))
-            .map(|map| (map.metadata.name.clone().unwrap(), (number(map), revision(map))))
+            .map(|map| {
+                (
+                    map.metadata.name.clone().unwrap(),
+                    (number(map), revision(map)),
+                )
+            })
             .collect();
         for (key, line) in written.iter_mut().flatten() {
             line.settle(key, shown.get(key).copied());
@@ -224,7 +283,9 @@ async fn acknowledged_writes_and_watches_survive_kill_9() {
     }
 
     let api: Api<ConfigMap> = Api::namespaced(instance.client().await, "crash");
-    api.create(&PostParams::default(), &map(MARKER, 0)).await.unwrap();
+    api.create(&PostParams::default(), &map(MARKER, 0))
+        .await
+        .unwrap();
     let written: BTreeMap<String, Line> = written.into_iter().flatten().collect();
     let mut reconnects = 0;
     for watcher in watchers {
@@ -245,4 +306,139 @@ async fn acknowledged_writes_and_watches_survive_kill_9() {
         times.get(times.len() / 2).copied().unwrap_or_default(),
         times.last().copied().unwrap_or_default(),
     );
+}
+
+/// Networks that no other test takes.
+const NETWORKS: [&str; 4] = [
+    "--cluster-cidr",
+    "10.187.0.0/16",
+    "--service-cidr",
+    "10.188.0.0/16",
+];
+
+/// Takes everything of a node out of the kernel, also when the test fails.
+struct Clean(std::path::PathBuf);
+
+impl Drop for Clean {
+    fn drop(&mut self) {
+        let mut command = evenkeel();
+        command
+            .arg("clean")
+            .arg("--data-dir")
+            .arg(&self.0)
+            .args(NETWORKS);
+        let output = command.output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr);
+        if !output.status.success() && !std::thread::panicking() {
+            panic!("clean: {text}");
+        }
+    }
+}
+
+/// Process and start time (clock ticks since boot) of the one that runs a program of this name.
+fn process(program: &str) -> Option<(u32, String)> {
+    let found = std::fs::read_dir("/proc")
+        .unwrap()
+        .flatten()
+        .find_map(|entry| {
+            let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
+            let exe = std::fs::read_link(entry.path().join("exe")).ok()?;
+            (exe.file_name()? == program).then_some(pid)
+        })?;
+    let stat = std::fs::read_to_string(format!("/proc/{found}/stat")).ok()?;
+    // The name in parentheses may hold spaces; fields are counted after it.
+    let start = stat.rsplit(") ").next()?.split(' ').nth(19)?.to_owned();
+    Some((found, start))
+}
+
+#[cfg(target_arch = "x86_64")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn running_containers_are_not_touched() {
+    if !is_root() {
+        println!("skipped: containers need root");
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data");
+    let program = format!("hold-{}", std::process::id());
+    let file = directory.path().join("hold.tar");
+    image::write(&file, &program);
+    std::fs::create_dir(&data).unwrap();
+    let mut import = evenkeel();
+    import
+        .args(["image", "import"])
+        .arg(&file)
+        .args(["--as", "example.com/hold:1", "--data-dir"]);
+    let output = import.arg(&data).output().unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+
+    let _clean = Clean(data.clone());
+    let port = free_port();
+    let more = [
+        &["--node-name", "crash-node", "--node-port", "0"],
+        &NETWORKS[..],
+    ]
+    .concat();
+    let mut instance = Instance::start(&data, port, &more);
+    instance.ready().await;
+    let api: Api<Pod> = Api::default_namespaced(instance.client().await);
+    let pod = json!({
+        "metadata": {"name": "hold"},
+        "spec": {
+            "terminationGracePeriodSeconds": 1,
+            "containers": [{"name": "hold", "image": "example.com/hold:1", "imagePullPolicy": "Never"}],
+        },
+    });
+    let pod: Pod = serde_json::from_value(pod).unwrap();
+    // The service account comes with the namespace's loop.
+    until("a pod", LIMIT, async || {
+        api.create(&PostParams::default(), &pod).await.ok()
+    })
+    .await;
+    let running = async |api: &Api<Pod>| {
+        until("a running pod", LIMIT, async || {
+            let status = api.get("hold").await.ok()?.status?;
+            let container = status.container_statuses?.into_iter().next()?;
+            container
+                .ready
+                .then_some((container.container_id, container.restart_count))
+        })
+        .await
+    };
+    let before = running(&api).await;
+    let found = process(&program).unwrap();
+    for _ in 0..3 {
+        instance.kill();
+        assert_eq!(
+            process(&program).as_ref(),
+            Some(&found),
+            "it goes on without us"
+        );
+        instance = Instance::start(&data, port, &more);
+        instance.ready().await;
+        let api: Api<Pod> = Api::default_namespaced(instance.client().await);
+        assert_eq!(running(&api).await, before);
+        assert_eq!(
+            process(&program).as_ref(),
+            Some(&found),
+            "it was started again"
+        );
+    }
+    // A stop leaves it alone too, and the next start still has it in hand.
+    assert!(instance.stop().success(), "{}", instance.log());
+    assert_eq!(process(&program).as_ref(), Some(&found));
+    instance = Instance::start(&data, port, &more);
+    instance.ready().await;
+    let api: Api<Pod> = Api::default_namespaced(instance.client().await);
+    api.delete("hold", &DeleteParams::default()).await.unwrap();
+    until("the end of the pod", LIMIT, async || {
+        api.get_opt("hold").await.ok()?.is_none().then_some(())
+    })
+    .await;
+    assert_eq!(process(&program), None, "deleted and still running");
+    assert!(instance.stop().success(), "{}", instance.log());
 }

@@ -34,9 +34,10 @@ impl Line {
     /// What is stored when nothing is open: content and revision.
     pub(crate) fn now(&self) -> Option<(u64, u64)> {
         match self.done.last()? {
-            Done { write: Write::Put(number), revision: Some(revision) } => {
-                Some((*number, *revision))
-            }
+            Done {
+                write: Write::Put(number),
+                revision: Some(revision),
+            } => Some((*number, *revision)),
             _ => None,
         }
     }
@@ -45,7 +46,10 @@ impl Line {
     pub(crate) fn settle(&mut self, key: &str, shown: Option<(u64, u64)>) {
         let before = self.now();
         let Some(open) = self.open.take() else {
-            assert_eq!(shown, before, "{key}: an acknowledged write is lost or changed: {self:?}");
+            assert_eq!(
+                shown, before,
+                "{key}: an acknowledged write is lost or changed: {self:?}"
+            );
             return;
         };
         if shown == before {
@@ -56,9 +60,15 @@ impl Line {
                 if let Some((_, old)) = before {
                     assert!(revision > old, "{key}: revision {revision} after {old}");
                 }
-                self.done.push(Done { write: open, revision: Some(revision) });
+                self.done.push(Done {
+                    write: open,
+                    revision: Some(revision),
+                });
             }
-            (Write::Delete, None) => self.done.push(Done { write: open, revision: None }),
+            (Write::Delete, None) => self.done.push(Done {
+                write: open,
+                revision: None,
+            }),
             _ => panic!("{key}: shown {shown:?}, written {before:?}, perhaps {open:?}"),
         }
     }
@@ -81,6 +91,9 @@ pub(crate) fn compare(written: &BTreeMap<String, Line>, seen: &Seen) {
         }
     }
     for key in seen.keys() {
-        assert!(written.contains_key(key), "{key} was seen and never written");
+        assert!(
+            written.contains_key(key),
+            "{key} was seen and never written"
+        );
     }
 }

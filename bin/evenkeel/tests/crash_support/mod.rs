@@ -16,7 +16,11 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 
 /// A port that nobody has now.
 pub(crate) fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
 }
 
 /// The program without the settings of the shell that runs the tests.
@@ -52,7 +56,11 @@ impl Instance {
         change: impl FnOnce(&mut Command),
     ) -> Self {
         let log = data.with_extension("log");
-        let out = File::options().create(true).append(true).open(&log).unwrap();
+        let out = File::options()
+            .create(true)
+            .append(true)
+            .open(&log)
+            .unwrap();
         let mut command = evenkeel();
         command
             .arg("up")
@@ -63,7 +71,12 @@ impl Instance {
             .stdout(out.try_clone().unwrap())
             .stderr(out);
         change(&mut command);
-        Self { child: command.spawn().unwrap(), data: data.to_owned(), port, log }
+        Self {
+            child: command.spawn().unwrap(),
+            data: data.to_owned(),
+            port,
+            log,
+        }
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -74,7 +87,12 @@ impl Instance {
     pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();
         let status = self.child.wait().unwrap();
-        assert_eq!(status.signal(), Some(9), "it ended before it was killed:\n{}", self.log());
+        assert_eq!(
+            status.signal(),
+            Some(9),
+            "it ended before it was killed:\n{}",
+            self.log()
+        );
     }
 
     /// SIGTERM, and the exit code.
@@ -97,8 +115,9 @@ impl Instance {
     pub(crate) async fn client(&self) -> kube::Client {
         let text = std::fs::read_to_string(self.data.join("kubeconfig")).unwrap();
         let file = kube::config::Kubeconfig::from_yaml(&text).unwrap();
-        let mut config =
-            kube::Config::from_custom_kubeconfig(file, &Default::default()).await.unwrap();
+        let mut config = kube::Config::from_custom_kubeconfig(file, &Default::default())
+            .await
+            .unwrap();
         config.connect_timeout = Some(Duration::from_secs(5));
         kube::Client::try_from(config).unwrap()
     }
@@ -147,7 +166,11 @@ pub(crate) fn wait_child(child: &mut Child) -> Option<ExitStatus> {
 }
 
 /// Waits for a condition with a bound.
-pub(crate) async fn until<T>(what: &str, limit: Duration, mut check: impl AsyncFnMut() -> Option<T>) -> T {
+pub(crate) async fn until<T>(
+    what: &str,
+    limit: Duration,
+    mut check: impl AsyncFnMut() -> Option<T>,
+) -> T {
     let began = Instant::now();
     loop {
         if let Some(found) = check().await {
