@@ -255,7 +255,15 @@ impl Door {
     }
 
     async fn dispatch(self: &Arc<Self>, call: Call) -> Result<Answer, Status> {
-        let call = authorize(self.authorizer(), call)?;
+        let call = match authorize(self.authorizer(), call) {
+            Ok(call) => call,
+            Err(refused) => {
+                // The right may have been given by a write that is acknowledged and not yet in the
+                // caches: only what is still refused after that is refused.
+                self.registry.fresh().await?;
+                authorize(self.authorizer(), refused.call).map_err(|refused| refused.status)?
+            }
+        };
         match call.attributes.target() {
             Target::Resource => verbs::serve(self, call).await,
             Target::Other => describe::serve(self, call).await,

@@ -47,11 +47,26 @@ impl<T> Authorized<T> {
 ///
 /// # Errors
 /// 403 in the reference's words, or 401 for somebody who has shown no credential.
-pub fn authorize(authorizer: &dyn Authorizer, call: Call) -> Result<Authorized<Call>, Status> {
+pub fn authorize(
+    authorizer: &dyn Authorizer,
+    call: Call,
+) -> Result<Authorized<Call>, Box<Refused>> {
     match authorizer.authorize(&call.identity, &call.attributes) {
         Decision::Allow(_) => Ok(Authorized(call)),
-        Decision::NoOpinion(why) => Err(refusal(&call.identity, &call.attributes, &why)),
+        Decision::NoOpinion(why) => {
+            let status = refusal(&call.identity, &call.attributes, &why);
+            Err(Box::new(Refused { call, status }))
+        }
     }
+}
+
+/// A request that is not allowed, as it came, and the answer to it.
+#[derive(Debug)]
+pub struct Refused {
+    /// The request.
+    pub call: Call,
+    /// The answer.
+    pub status: Status,
 }
 
 /// The 403 that the reference words for a request.
