@@ -24,7 +24,10 @@ impl Local {
     /// Requests of `identity` to `door`.
     #[must_use]
     pub fn new(door: &Arc<Door>, identity: Identity) -> Self {
-        Self { door: Arc::clone(door), identity }
+        Self {
+            door: Arc::clone(door),
+            identity,
+        }
     }
 }
 

@@ -1,0 +1,192 @@
+//! Door, store and loops.
+
+use std::sync::Arc;
+
+use evenkeel_client::{
+    CancellationToken, LoopContext, LoopRegistry, Recorder, SharedClock, SystemClock, Views,
+};
+use evenkeel_controllers::Composition;
+use evenkeel_server::local::Local;
+use evenkeel_server::pki::Pki;
+use evenkeel_server::seal::Seal;
+use evenkeel_server::{Door, DoorOptions, Identity};
+use evenkeel_store::Store;
+use evenkeel_store::embedded::{EmbeddedOptions, EmbeddedStore};
+use tempfile::TempDir;
+use tokio_util::sync::DropGuard;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::node::FakeNode;
+use crate::request::Caller;
+
+/// The group that may do everything.
+pub const ADMIN: &str = "system:masters";
+
+/// A cluster in this process. Its loops end and its directory goes when it is dropped.
+#[derive(Debug)]
+pub struct Cluster {
+    door: Arc<Door>,
+    store: Arc<EmbeddedStore>,
+    clock: SharedClock,
+    cluster_ca: String,
+    shutdown: CancellationToken,
+    _stop: DropGuard,
+    tasks: Vec<AbortOnDropHandle<()>>,
+    directory: TempDir,
+}
+
+impl Cluster {
+    /// The door alone: nothing changes but what the test changes.
+    pub async fn door() -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        Self::over(directory, EmbeddedOptions::default()).await
+    }
+
+    /// The door with controllers and scheduler.
+    pub async fn start() -> Self {
+        let mut cluster = Self::door().await;
+        cluster.run_loops();
+        cluster
+    }
+
+    async fn over(directory: TempDir, options: EmbeddedOptions) -> Self {
+        let clock: SharedClock = Arc::new(SystemClock);
+        let path = directory.path();
+        let store = EmbeddedStore::open(&path.join("store"), options).expect("a store");
+        let store = Arc::new(store);
+        let pki = Pki::open(&path.join("pki"), clock.now()).expect("certificates");
+        let seal = Seal::open(&path.join("encryption.key")).expect("a key");
+        let cluster_ca = pki.ca().to_owned();
+        let (door, follower) = Door::open(DoorOptions {
+            store: Arc::clone(&store) as Arc<dyn Store>,
+            pki: Arc::new(pki),
+            seal: Arc::new(seal),
+            clock: Arc::clone(&clock),
+            service_cidr: "10.96.0.0/16".parse().expect("a network"),
+            issuer: "https://kubernetes.default.svc.cluster.local".to_owned(),
+        })
+        .await
+        .expect("a door");
+        let follower = AbortOnDropHandle::new(tokio::spawn(async move {
+            // It ends with the store; a test that goes on after that sees its own failures.
+            drop(follower.await);
+        }));
+        let shutdown = CancellationToken::new();
+        Self {
+            door,
+            store,
+            clock,
+            cluster_ca,
+            _stop: shutdown.clone().drop_guard(),
+            shutdown,
+            tasks: vec![follower],
+            directory,
+        }
+    }
+
+    /// Closes everything and opens it again on the same data, as a restart does. Loops have to be
+    /// started again.
+    pub async fn restarted(self) -> Self {
+        let Self {
+            door,
+            store,
+            shutdown,
+            tasks,
+            directory,
+            ..
+        } = self;
+        shutdown.cancel();
+        for task in tasks {
+            task.abort();
+            // Cancelled is how it should end.
+            drop(task.await);
+        }
+        store.close();
+        drop((door, store));
+        Self::over(directory, EmbeddedOptions::default()).await
+    }
+
+    /// Starts controllers and scheduler.
+    pub fn run_loops(&mut self) {
+        let metrics = LoopRegistry::default();
+        let manager = Identity::user("system:kube-controller-manager", &[]);
+        let composition = Composition {
+            views: Views::new(self.client(manager), Arc::clone(&self.clock)),
+            client_for: {
+                let door = Arc::clone(&self.door);
+                Arc::new(move |account| {
+                    let account = Identity::service_account("kube-system", account);
+                    kube::Client::new(Local::new(&door, account), "default")
+                })
+            },
+            clock: Arc::clone(&self.clock),
+            shutdown: self.shutdown.clone(),
+            metrics: metrics.clone(),
+            cluster_ca: self.cluster_ca.clone(),
+            cluster_cidr: Some("10.244.0.0/16".parse().expect("a network")),
+        };
+        for each in evenkeel_controllers::all(&composition) {
+            self.tasks
+                .push(AbortOnDropHandle::new(tokio::spawn(each.run)));
+        }
+        let client = self.client(Identity::user("system:kube-scheduler", &[]));
+        let recorder = Recorder::new(
+            client.clone(),
+            Arc::clone(&self.clock),
+            "default-scheduler",
+            "",
+        );
+        let scheduler = evenkeel_scheduler::run(LoopContext {
+            views: composition.views.clone(),
+            client,
+            recorder,
+            clock: Arc::clone(&self.clock),
+            shutdown: self.shutdown.clone(),
+            metrics,
+        });
+        self.tasks
+            .push(AbortOnDropHandle::new(tokio::spawn(scheduler)));
+    }
+
+    /// Adds a node with pretended containers.
+    pub fn node(&self, name: &str) -> FakeNode {
+        let identity = Identity::user(format!("system:node:{name}"), &["system:nodes"]);
+        FakeNode::start(
+            name,
+            self.client(identity),
+            Arc::clone(&self.clock),
+            self.directory.path().join(name),
+            self.shutdown.child_token(),
+        )
+    }
+
+    /// A client that acts as somebody.
+    #[must_use]
+    pub fn client(&self, identity: Identity) -> kube::Client {
+        kube::Client::new(Local::new(&self.door, identity), "default")
+    }
+
+    /// A client that may do everything.
+    #[must_use]
+    pub fn admin(&self) -> kube::Client {
+        self.client(Identity::user("admin", &[ADMIN]))
+    }
+
+    /// Plain requests as somebody.
+    #[must_use]
+    pub fn caller(&self, identity: Identity) -> Caller {
+        Caller::new(&self.door, identity)
+    }
+
+    /// The door itself.
+    #[must_use]
+    pub fn the_door(&self) -> &Arc<Door> {
+        &self.door
+    }
+
+    /// The store under the door.
+    #[must_use]
+    pub fn store(&self) -> &Arc<EmbeddedStore> {
+        &self.store
+    }
+}

@@ -1,0 +1,44 @@
+//! The smallest valid object of each kind. A kind without one fails the suite: adding a row means
+//! adding a line here.
+
+use serde_json::{Value, json};
+
+/// What makes an object of this kind valid, beside its metadata.
+pub(crate) fn example(kind: &str) -> Option<Value> {
+    let containers = json!([{"name": "app", "image": "app:1"}]);
+    let template = json!({
+        "metadata": {"labels": {"app": "web"}},
+        "spec": {"containers": containers.clone()},
+    });
+    let selector = json!({"matchLabels": {"app": "web"}});
+    let role =
+        json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "view"});
+    Some(match kind {
+        "Namespace" | "Node" | "Endpoints" | "ConfigMap" | "Secret" | "ServiceAccount"
+        | "Lease" => {
+            json!({})
+        }
+        "Pod" => json!({"spec": {"containers": containers}}),
+        "Service" => json!({"spec": {"ports": [{"port": 80}]}}),
+        "Event" => json!({
+            "involvedObject": {"kind": "Pod", "name": "p", "namespace": "rows"},
+            "reason": "Tested", "message": "told", "type": "Normal",
+        }),
+        "Deployment" | "ReplicaSet" => {
+            json!({"spec": {"selector": selector, "template": template}})
+        }
+        "HorizontalPodAutoscaler" => json!({"spec": {
+            "maxReplicas": 3,
+            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"},
+        }}),
+        "EndpointSlice" => {
+            json!({"addressType": "IPv4", "endpoints": [{"addresses": ["10.0.0.1"]}]})
+        }
+        "ClusterRole" | "Role" => {
+            json!({"rules": [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}]})
+        }
+        "ClusterRoleBinding" | "RoleBinding" => json!({"roleRef": role, "subjects": [
+            {"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "dora"}]}),
+        _ => return None,
+    })
+}

@@ -1,0 +1,638 @@
+//! Every verb of every row.
+
+use evenkeel_api::row::Verb;
+use serde_json::{Value, json};
+
+use super::{APPLY_PATCH, JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, over_every_row};
+
+#[tokio::test]
+async fn create_get_and_list() {
+    over_every_row(|kind, admin| async move {
+        let made = admin.post(&kind.path, &kind.object("a")).await.expect(201);
+        let metadata = &made.body["metadata"];
+        assert!(
+            metadata["uid"].as_str().is_some_and(|uid| uid.len() == 36),
+            "{metadata:#}"
+        );
+        assert!(metadata["creationTimestamp"].is_string());
+        assert!(made.revision() > 0);
+        let managed = &metadata["managedFields"][0];
+        assert_eq!(managed["operation"], "Update", "{metadata:#}");
+        assert_eq!(managed["fieldsType"], "FieldsV1");
+        assert_eq!(
+            managed["fieldsV1"]["f:metadata"]["f:labels"]["f:suite"],
+            json!({})
+        );
+
+        let got = admin.get(&kind.named("a")).await.expect(200);
+        assert_eq!(got.body, made.body, "get answers what create answered");
+        assert_eq!(got.content_type, "application/json");
+
+        admin.post(&kind.path, &kind.object("b")).await.expect(201);
+        admin.post(&kind.path, &kind.object("c")).await.expect(201);
+        let all = admin
+            .get(&format!("{}?labelSelector=suite%3Drows", kind.path))
+            .await
+            .expect(200);
+        assert_eq!(all.body["kind"], format!("{}List", kind.row.gvk.kind));
+        assert_eq!(all.body["apiVersion"], kind.row.gvk.api_version());
+        assert_eq!(names(&all.body), ["a", "b", "c"]);
+        assert!(all.revision() >= made.revision() + 2);
+        assert_eq!(all.body["items"][0]["metadata"], got.body["metadata"]);
+
+        let none = admin
+            .get(&format!(
+                "{}?labelSelector=suite%21%3Drows,suite",
+                kind.path
+            ))
+            .await;
+        assert_eq!(names(&none.expect(200).body), [""; 0]);
+        let one = admin
+            .get(&format!("{}?fieldSelector=metadata.name%3Db", kind.path))
+            .await;
+        assert_eq!(names(&one.expect(200).body), ["b"]);
+        let wrong = admin
+            .get(&format!("{}?fieldSelector=spec.nonsense%3Db", kind.path))
+            .await;
+        assert_eq!(wrong.code, 400, "{:#}", wrong.body);
+        for field in &kind.row.selectable {
+            let path = format!("{}?fieldSelector={}%3Dnever", kind.path, field.path);
+            assert_eq!(
+                names(&admin.get(&path).await.expect(200).body),
+                [""; 0],
+                "{}",
+                field.path
+            );
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn list_goes_on_where_the_page_ended_and_shows_one_revision() {
+    over_every_row(|kind, admin| async move {
+        for name in ["p1", "p2", "p3", "p4", "p5"] {
+            admin.post(&kind.path, &kind.object(name)).await.expect(201);
+        }
+        let select = format!("{}?labelSelector=suite&limit=2", kind.path);
+        let first = admin.get(&select).await.expect(200);
+        assert_eq!(names(&first.body), ["p1", "p2"]);
+        let token = first.body["metadata"]["continue"]
+            .as_str()
+            .unwrap()
+            .to_owned();
+        // What changes between pages is not seen in them.
+        kind.remove(&admin, "p3").await;
+        admin
+            .post(&kind.path, &kind.object("p35"))
+            .await
+            .expect(201);
+        let second = admin
+            .get(&format!("{select}&continue={token}"))
+            .await
+            .expect(200);
+        assert_eq!(names(&second.body), ["p3", "p4"]);
+        assert_eq!(second.revision(), first.revision());
+        let token = second.body["metadata"]["continue"].as_str().unwrap();
+        let third = admin
+            .get(&format!("{select}&continue={token}"))
+            .await
+            .expect(200);
+        assert_eq!(names(&third.body), ["p5"]);
+        assert!(third.body["metadata"].get("continue").is_none());
+        let plain = admin
+            .get(&format!("{}?limit=1", kind.path))
+            .await
+            .expect(200);
+        assert!(
+            plain.body["metadata"]["remainingItemCount"]
+                .as_u64()
+                .unwrap()
+                >= 4
+        );
+        let wrong = admin.get(&format!("{select}&continue=nonsense")).await;
+        assert_eq!(wrong.code, 400, "{:#}", wrong.body);
+        // The collection as it was.
+        let exact = format!(
+            "{}?labelSelector=suite&resourceVersion={}&resourceVersionMatch=Exact",
+            kind.path,
+            first.revision()
+        );
+        let then = admin.get(&exact).await.expect(200);
+        assert_eq!(names(&then.body), ["p1", "p2", "p3", "p4", "p5"]);
+        assert_eq!(then.revision(), first.revision());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn update_needs_the_current_revision() {
+    over_every_row(|kind, admin| async move {
+        let first = admin
+            .post(&kind.path, &kind.object("a"))
+            .await
+            .expect(201)
+            .body;
+        let mut second = first.clone();
+        second["metadata"]["labels"]["turn"] = "2".into();
+        let stored = admin.put(&kind.named("a"), &second).await.expect(200);
+        assert!(stored.revision() > evenkeel_testkit::revision(&first));
+        assert_eq!(stored.body["metadata"]["uid"], first["metadata"]["uid"]);
+        assert_eq!(stored.body["metadata"]["labels"]["turn"], "2");
+
+        let late = admin.put(&kind.named("a"), &second).await;
+        assert_eq!((late.code, late.reason()), (409, "Conflict"));
+        let resource = evenkeel_api::status::group_resource(&kind.row.gvk.group, &kind.row.plural);
+        let expected = format!(
+            "Operation cannot be fulfilled on {resource} \"a\": the object has been modified; \
+             please apply your changes to the latest version and try again"
+        );
+        assert_eq!(late.message(), expected);
+        assert_eq!(admin.get(&kind.named("a")).await.body, stored.body);
+
+        // Writing what is there changes nothing, the revision included.
+        let same = admin.put(&kind.named("a"), &stored.body).await.expect(200);
+        assert_eq!(same.revision(), stored.revision());
+
+        let absent = admin
+            .put(&kind.named("missing"), &kind.object("missing"))
+            .await;
+        assert_eq!((absent.code, absent.reason()), (404, "NotFound"));
+        let other = admin.put(&kind.named("b"), &kind.object("a")).await;
+        assert_eq!(other.code, 400, "{:#}", other.body);
+        let mut stranger = stored.body.clone();
+        stranger["metadata"]["uid"] = "00000000-0000-0000-0000-000000000000".into();
+        let refused = admin.put(&kind.named("a"), &stranger).await;
+        assert_eq!((refused.code, refused.reason()), (409, "Conflict"));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn four_kinds_of_patch() {
+    over_every_row(|kind, admin| async move {
+        let path = kind.named("a");
+        admin.post(&kind.path, &kind.object("a")).await.expect(201);
+        let label = |name: &str| json!({"metadata": {"labels": {name: "1"}}});
+        let merged = admin
+            .patch(&path, MERGE_PATCH, &label("merge"))
+            .await
+            .expect(200);
+        let strategic = admin
+            .patch(&path, STRATEGIC_PATCH, &label("strategic"))
+            .await
+            .expect(200);
+        assert!(strategic.revision() > merged.revision());
+        let operations = json!([
+            {"op": "test", "path": "/metadata/labels/merge", "value": "1"},
+            {"op": "add", "path": "/metadata/labels/json", "value": "1"},
+        ]);
+        let json = admin
+            .patch(&path, JSON_PATCH, &operations)
+            .await
+            .expect(200);
+        assert_eq!(
+            labels(&json.body),
+            json!({"suite": "rows", "merge": "1", "strategic": "1", "json": "1"})
+        );
+        let gone = json!({"metadata": {"labels": {"merge": null}}});
+        let gone = admin.patch(&path, MERGE_PATCH, &gone).await.expect(200);
+        assert_eq!(gone.body["metadata"]["labels"].get("merge"), None);
+
+        let operations =
+            json!([{"op": "test", "path": "/metadata/labels/suite", "value": "other"}]);
+        let refused = admin.patch(&path, JSON_PATCH, &operations).await;
+        assert_eq!(
+            (refused.code, refused.reason()),
+            (422, "Invalid"),
+            "{:#}",
+            refused.body
+        );
+        let late = json!({"metadata": {"resourceVersion": "1", "labels": {"late": "1"}}});
+        assert_eq!(admin.patch(&path, MERGE_PATCH, &late).await.code, 409);
+        assert_eq!(
+            admin
+                .patch(&kind.named("missing"), MERGE_PATCH, &late)
+                .await
+                .code,
+            404
+        );
+        assert_eq!(
+            admin.patch(&path, "application/nonsense", &late).await.code,
+            415
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn apply_creates_owns_conflicts_and_forgets() {
+    over_every_row(|kind, admin| async move {
+        let path = kind.named("a");
+        let apply = |manager: &str, force: &str, value: Value| {
+            let path = format!("{path}?fieldManager={manager}{force}");
+            let admin = admin.clone();
+            async move { admin.patch(&path, APPLY_PATCH, &value).await }
+        };
+        let mut value = kind.object("a");
+        value["metadata"]["labels"]["owner"] = "one".into();
+        let made = apply("one", "", value.clone()).await.expect(201);
+        let managed = &made.body["metadata"]["managedFields"][0];
+        assert_eq!(
+            (&managed["manager"], &managed["operation"]),
+            (&json!("one"), &json!("Apply"))
+        );
+        let again = apply("one", "", value.clone()).await.expect(200);
+        assert_eq!(
+            again.revision(),
+            made.revision(),
+            "applying the same changes nothing"
+        );
+
+        let mut other = json!({
+            "apiVersion": value["apiVersion"], "kind": value["kind"],
+            "metadata": {"name": "a", "labels": {"owner": "two"}},
+        });
+        // What a kind requires belongs into every configuration of it.
+        for (name, part) in value.as_object().unwrap() {
+            if !["apiVersion", "kind", "metadata"].contains(&name.as_str()) {
+                other[name] = part.clone();
+            }
+        }
+        let conflict = apply("two", "", other.clone()).await;
+        assert_eq!(
+            (conflict.code, conflict.reason()),
+            (409, "Conflict"),
+            "{:#}",
+            conflict.body
+        );
+        assert!(
+            conflict.message().contains("conflict with \"one\""),
+            "{}",
+            conflict.message()
+        );
+        let forced = apply("two", "&force=true", other).await.expect(200);
+        assert_eq!(
+            labels(&forced.body),
+            json!({"owner": "two", "suite": "rows"})
+        );
+
+        // A field that its only owner no longer names goes.
+        value["metadata"]["labels"].as_object_mut().unwrap().clear();
+        let less = apply("one", "", value.clone()).await.expect(200);
+        assert_eq!(labels(&less.body), json!({"owner": "two"}));
+        let nobody = admin.patch(&path, APPLY_PATCH, &value).await;
+        assert_eq!(nobody.code, 422, "{:#}", nobody.body);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_dry_run_leaves_nothing() {
+    over_every_row(|kind, admin| async move {
+        let dry = format!("{}?dryRun=All", kind.path);
+        let made = admin.post(&dry, &kind.object("a")).await.expect(201);
+        assert!(made.body["metadata"]["uid"].is_string());
+        assert_eq!(
+            made.body["metadata"].get("resourceVersion"),
+            None,
+            "{:#}",
+            made.body
+        );
+        assert_eq!(admin.get(&kind.named("a")).await.code, 404);
+        let stored = admin
+            .post(&kind.path, &kind.object("a"))
+            .await
+            .expect(201)
+            .body;
+        let on = format!("{}?dryRun=All", kind.named("a"));
+        let patched = admin
+            .patch(
+                &on,
+                MERGE_PATCH,
+                &json!({"metadata": {"labels": {"x": "1"}}}),
+            )
+            .await;
+        assert_eq!(patched.expect(200).body["metadata"]["labels"]["x"], "1");
+        let mut changed = stored.clone();
+        changed["metadata"]["labels"]["x"] = "2".into();
+        assert_eq!(
+            admin.put(&on, &changed).await.expect(200).body["metadata"]["labels"]["x"],
+            "2"
+        );
+        admin.delete(&on, None).await.expect(200);
+        admin
+            .delete(&kind.named("a"), Some(&json!({"dryRun": ["All"]})))
+            .await
+            .expect(200);
+        if kind.can(Verb::DeleteCollection) {
+            admin
+                .delete(&format!("{dry}&labelSelector=suite"), None)
+                .await
+                .expect(200);
+        }
+        assert_eq!(admin.get(&kind.named("a")).await.body, stored);
+        let wrong = admin
+            .post(&format!("{}?dryRun=Some", kind.path), &kind.object("b"))
+            .await;
+        assert_eq!(wrong.code, 400, "{:#}", wrong.body);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn tables_and_partial_metadata() {
+    over_every_row(|kind, admin| async move {
+        let made = admin
+            .post(&kind.path, &kind.object("a"))
+            .await
+            .expect(201)
+            .body;
+        let select = format!("{}?labelSelector=suite", kind.path);
+        for path in [select.clone(), kind.named("a")] {
+            let table = admin
+                .get_as(&path, "application/json;as=Table;v=v1;g=meta.k8s.io")
+                .await;
+            let table = table.expect(200).body;
+            assert_eq!(table["kind"], "Table");
+            let columns = table["columnDefinitions"].as_array().unwrap();
+            let rows = table["rows"].as_array().unwrap();
+            assert_eq!(rows.len(), 1);
+            assert_eq!(rows[0]["cells"].as_array().unwrap().len(), columns.len());
+            let place = columns.iter().position(|column| column["format"] == "name");
+            if let Some(place) = place {
+                assert_eq!(rows[0]["cells"][place], "a");
+            } else {
+                assert_eq!(
+                    kind.row.gvk.kind, "Event",
+                    "only events have no name column"
+                );
+            }
+            assert_eq!(rows[0]["object"]["kind"], "PartialObjectMetadata");
+            assert_eq!(rows[0]["object"]["metadata"], made["metadata"]);
+        }
+        let accept = "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io";
+        let partial = admin
+            .get_as(&kind.named("a"), accept)
+            .await
+            .expect(200)
+            .body;
+        assert_eq!(partial["kind"], "PartialObjectMetadata");
+        assert_eq!(partial["metadata"], made["metadata"]);
+        assert_eq!(partial.as_object().unwrap().len(), 3);
+        let accept = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io";
+        let list = admin.get_as(&select, accept).await.expect(200).body;
+        assert_eq!(list["kind"], "PartialObjectMetadataList");
+        assert_eq!(list["items"][0]["metadata"], made["metadata"]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn deletion_and_its_preconditions() {
+    over_every_row(|kind, admin| async move {
+        let made = admin.post(&kind.path, &kind.object("a")).await.expect(201);
+        let wrong = json!({"preconditions": {"uid": "00000000-0000-0000-0000-000000000000"}});
+        let refused = admin.delete(&kind.named("a"), Some(&wrong)).await;
+        assert_eq!((refused.code, refused.reason()), (409, "Conflict"));
+        let wrong = json!({"preconditions": {"resourceVersion": "1"}});
+        assert_eq!(admin.delete(&kind.named("a"), Some(&wrong)).await.code, 409);
+        assert_eq!(
+            admin.get(&kind.named("a")).await.revision(),
+            made.revision()
+        );
+        if kind.row.gvk.kind != "Namespace" {
+            let right = json!({"preconditions": {"uid": made.body["metadata"]["uid"]}});
+            let gone = admin
+                .delete(&kind.named("a"), Some(&right))
+                .await
+                .expect(200);
+            if gone.body["kind"] == "Status" {
+                assert_eq!(gone.body["status"], "Success");
+                assert_eq!(gone.body["details"]["name"], "a");
+                assert_eq!(gone.body["details"]["uid"], made.body["metadata"]["uid"]);
+            }
+            assert_eq!(admin.get(&kind.named("a")).await.code, 404);
+        }
+
+        // A finalizer holds it; nothing else does.
+        let mut held = kind.object("held");
+        held["metadata"]["finalizers"] = json!(["example.com/hold"]);
+        admin.post(&kind.path, &held).await.expect(201);
+        admin.delete(&kind.named("held"), None).await.expect(200);
+        let marked = admin.get(&kind.named("held")).await.expect(200).body;
+        assert!(marked["metadata"]["deletionTimestamp"].is_string());
+        let more = json!({"metadata": {"finalizers": ["example.com/hold", "example.com/more"]}});
+        let refused = admin.patch(&kind.named("held"), MERGE_PATCH, &more).await;
+        assert_eq!(refused.code, 422, "{:#}", refused.body);
+        let free = json!({"metadata": {"finalizers": null}});
+        admin
+            .patch(&kind.named("held"), MERGE_PATCH, &free)
+            .await
+            .expect(200);
+        if kind.row.gvk.kind != "Namespace" {
+            assert_eq!(admin.get(&kind.named("held")).await.code, 404);
+        }
+
+        if kind.can(Verb::DeleteCollection) {
+            for name in ["c1", "c2"] {
+                admin.post(&kind.path, &kind.object(name)).await.expect(201);
+            }
+            let mut other = kind.object("stays");
+            other["metadata"]["labels"] = json!({"suite": "other"});
+            admin.post(&kind.path, &other).await.expect(201);
+            let path = format!("{}?labelSelector=suite%3Drows", kind.path);
+            let gone = admin.delete(&path, None).await.expect(200);
+            assert_eq!(names(&gone.body), ["c1", "c2"]);
+            assert_eq!(admin.get(&kind.named("c1")).await.code, 404);
+            admin.get(&kind.named("stays")).await.expect(200);
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn refusals_are_worded_as_by_the_reference() {
+    over_every_row(|kind, admin| async move {
+        let gvk = &kind.row.gvk;
+        let resource = evenkeel_api::status::group_resource(&gvk.group, &kind.row.plural);
+        let missing = admin.get(&kind.named("nobody")).await;
+        assert_eq!((missing.code, missing.reason()), (404, "NotFound"));
+        assert_eq!(
+            missing.message(),
+            format!("{resource} \"nobody\" not found")
+        );
+        assert_eq!(missing.body["details"]["kind"], kind.row.plural.to_string());
+        assert_eq!(missing.body["kind"], "Status");
+        assert_eq!(
+            admin.delete(&kind.named("nobody"), None).await.message(),
+            missing.message()
+        );
+
+        admin.post(&kind.path, &kind.object("a")).await.expect(201);
+        let taken = admin.post(&kind.path, &kind.object("a")).await;
+        assert_eq!((taken.code, taken.reason()), (409, "AlreadyExists"));
+        assert_eq!(taken.message(), format!("{resource} \"a\" already exists"));
+
+        for (method, path) in [
+            ("PUT", kind.path.clone()),
+            ("PATCH", kind.path.clone()),
+            ("POST", kind.named("a")),
+        ] {
+            let headers = [(
+                "content-type",
+                if method == "PATCH" {
+                    MERGE_PATCH
+                } else {
+                    "application/json"
+                },
+            )];
+            let refused = admin
+                .send(method, &path, &headers, Some(&kind.object("a")))
+                .await;
+            assert_eq!(
+                (refused.code, refused.reason()),
+                (405, "MethodNotAllowed"),
+                "{method}"
+            );
+            assert_eq!(
+                refused.message(),
+                "the server does not allow this method on the requested resource"
+            );
+        }
+        let unknown = admin.get(&format!("{}/nonsense", kind.named("a"))).await;
+        assert_eq!(unknown.code, 404);
+        assert_eq!(
+            unknown.message(),
+            "the server could not find the requested resource"
+        );
+
+        let mut wrong = kind.object("a");
+        wrong["metadata"]["name"] = "with/slash".into();
+        let refused = admin.post(&kind.path, &wrong).await;
+        assert_eq!(
+            (refused.code, refused.reason()),
+            (422, "Invalid"),
+            "{:#}",
+            refused.body
+        );
+        assert_eq!(
+            refused.body["details"]["causes"][0]["field"],
+            "metadata.name"
+        );
+        let mut nameless = kind.object("a");
+        nameless["metadata"].as_object_mut().unwrap().remove("name");
+        let refused = admin.post(&kind.path, &nameless).await;
+        assert_eq!(refused.code, 422, "{:#}", refused.body);
+        let mut generated = nameless.clone();
+        generated["metadata"]["generateName"] = "made-".into();
+        let made = admin.post(&kind.path, &generated).await.expect(201).body;
+        let name = made["metadata"]["name"].as_str().unwrap();
+        assert!(name.starts_with("made-") && name.len() == 10, "{name}");
+        let mut stranger = kind.object("a");
+        stranger["kind"] = "Nonsense".into();
+        assert_eq!(admin.post(&kind.path, &stranger).await.code, 400);
+
+        let mut odd = kind.object("odd");
+        odd["nonsense"] = json!(1);
+        let strict = admin
+            .post(&format!("{}?fieldValidation=Strict", kind.path), &odd)
+            .await;
+        assert_eq!(strict.code, 400, "{:#}", strict.body);
+        assert!(
+            strict.message().contains("unknown field \"nonsense\""),
+            "{}",
+            strict.message()
+        );
+        assert_eq!(admin.get(&kind.named("odd")).await.code, 404);
+        let warned = admin
+            .post(&format!("{}?fieldValidation=Warn", kind.path), &odd)
+            .await;
+        let warned = warned.expect(201);
+        assert!(
+            warned.warnings.join("").contains("unknown field"),
+            "{:?}",
+            warned.warnings
+        );
+        assert_eq!(warned.body.get("nonsense"), None);
+
+        if kind.row.namespaced() {
+            let path = kind.path.replace("/rows/", "/nowhere/");
+            let refused = admin.post(&path, &kind.object("a")).await;
+            assert_eq!((refused.code, refused.reason()), (404, "NotFound"));
+            assert_eq!(refused.message(), "namespaces \"nowhere\" not found");
+            let mut elsewhere = kind.object("z");
+            elsewhere["metadata"]["namespace"] = "default".into();
+            assert_eq!(admin.post(&kind.path, &elsewhere).await.code, 400);
+            // Lists of a namespace that is not there are empty, as by the reference.
+            assert_eq!(names(&admin.get(&path).await.expect(200).body), [""; 0]);
+            let everywhere = kind.path.replace("/namespaces/rows", "");
+            let all = admin
+                .get(&format!("{everywhere}?fieldSelector=metadata.name%3Da"))
+                .await;
+            assert_eq!(names(&all.expect(200).body), ["a"]);
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn status_and_spec_are_written_apart() {
+    over_every_row(|kind, admin| async move {
+        if !kind.row.has_status() {
+            return;
+        }
+        let made = admin
+            .post(&kind.path, &kind.object("a"))
+            .await
+            .expect(201)
+            .body;
+        let path = format!("{}/status", kind.named("a"));
+        let mut sent = made.clone();
+        sent["metadata"]["labels"]["by"] = "status".into();
+        let shown = admin.put(&path, &sent).await.expect(200).body;
+        // Labels go with the status too, but for kinds whose strategy keeps them.
+        if kind.row.gvk.kind != "Deployment" {
+            assert_eq!(shown["metadata"]["labels"]["by"], "status");
+        }
+        assert_eq!(admin.get(&path).await.expect(200).body, shown);
+        let condition = json!({"status": {"conditions": [{"type": "Tested", "status": "True",
+            "lastTransitionTime": "2026-01-01T00:00:00Z", "reason": "Test", "message": "m"}]}});
+        let through_main = admin.patch(&kind.named("a"), MERGE_PATCH, &condition).await;
+        assert_eq!(
+            through_main.expect(200).body.pointer("/status/conditions"),
+            made.pointer("/status/conditions"),
+            "the status is not written with the object"
+        );
+        let through_status = admin
+            .patch(&path, MERGE_PATCH, &condition)
+            .await
+            .expect(200)
+            .body;
+        assert_eq!(through_status["status"]["conditions"][0]["type"], "Tested");
+        assert_eq!(
+            through_status["metadata"]["generation"],
+            made["metadata"]["generation"]
+        );
+    })
+    .await;
+}
+
+/// The labels that clients gave; namespaces get one of their own.
+fn labels(object: &Value) -> Value {
+    let mut labels = object["metadata"]["labels"].clone();
+    if let Some(labels) = labels.as_object_mut() {
+        labels.remove("kubernetes.io/metadata.name");
+    }
+    labels
+}
+
+fn names(list: &Value) -> Vec<&str> {
+    let items = list["items"]
+        .as_array()
+        .unwrap_or_else(|| panic!("no items: {list:#}"));
+    items
+        .iter()
+        .map(|item| item["metadata"]["name"].as_str().unwrap())
+        .collect()
+}
