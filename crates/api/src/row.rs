@@ -399,6 +399,13 @@ impl ResourceDef {
         }
     }
 
+    /// Takes a verb away.
+    #[must_use]
+    pub fn without(mut self, verb: Verb) -> Self {
+        self.verbs.retain(|kept| *kept != verb);
+        self
+    }
+
     /// Adds a short name.
     #[must_use]
     pub fn short(mut self, name: &'static str) -> Self {

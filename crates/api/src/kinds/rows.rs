@@ -16,7 +16,7 @@ use super::{
     reviews, service, workloads,
 };
 use crate::names;
-use crate::row::{ResourceDef, Subresource as Sub};
+use crate::row::{ResourceDef, Subresource as Sub, Verb};
 
 /// The built-in kinds.
 #[must_use]
@@ -98,6 +98,7 @@ fn core_rows() -> Vec<ResourceDef> {
     vec![
         ResourceDef::of::<core::Namespace>()
             .short("ns")
+            .without(Verb::DeleteCollection)
             .with(&[Sub::Finalize, Sub::Status])
             .named(names::dns1123_label)
             .selectable("status.phase")
