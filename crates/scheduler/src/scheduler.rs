@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use evenkeel_client::{EventType, LoopContext, LoopMetrics, View};
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
+use k8s_openapi::api::apps::v1::ReplicaSet;
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -43,7 +44,7 @@ struct Ended {
 impl Scheduler {
     /// The scheduler of `default-scheduler`. The context's client needs, as
     /// `system:kube-scheduler`: create on `pods/binding`, patch on `pods/status`, get on pods; its
-    /// views list and watch pods, nodes, namespaces.
+    /// views list and watch pods, nodes, namespaces, services, replicasets.
     #[must_use]
     pub fn new(context: LoopContext) -> Self {
         let profile = default_profile(DefaultBinder::new(context.client.clone()));
@@ -84,6 +85,8 @@ impl Scheduler {
         let shutdown = self.context.shutdown.clone();
         let (pod_view, node_view) = (views.of::<Pod>(), views.of::<Node>());
         let namespace_view = views.of::<Namespace>();
+        let service_view = views.of::<Service>();
+        let set_view = views.of::<ReplicaSet>();
         let synced = async {
             tokio::join!(
                 pod_view.synced(),
@@ -98,6 +101,8 @@ impl Scheduler {
         }
         let mut nodes = node_view.subscribe();
         let mut namespaces = namespace_view.subscribe();
+        let mut services = service_view.subscribe();
+        let mut sets = set_view.subscribe();
         let mut pods = pod_view.subscribe();
         let mut bindings: JoinSet<Ended> = JoinSet::new();
         let mut texts: JoinSet<()> = JoinSet::new();
@@ -105,6 +110,13 @@ impl Scheduler {
             let now = Instant::now();
             while let Some(change) = namespaces.try_next() {
                 self.core.namespace(&change, now);
+            }
+            // These only shade preferences: nobody waits for them, and no cycle is due to them.
+            while let Some(change) = services.try_next() {
+                self.core.service(&change);
+            }
+            while let Some(change) = sets.try_next() {
+                self.core.replica_set(&change);
             }
             while let Some(change) = nodes.try_next() {
                 self.core.node(&change, now);

@@ -2,3 +2,7 @@
 
 mod door;
 mod objects;
+mod placement;
+mod properties;
+mod queueing;
+mod spreading;
