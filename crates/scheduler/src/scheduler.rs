@@ -4,10 +4,12 @@
 //! the door's latency never holds up a cycle. Nothing is remembered that the door does not know:
 //! killed anywhere and started again, the loop reads where the pods are and goes on.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use evenkeel_client::{EventType, LoopContext, LoopMetrics, View};
+use futures::FutureExt as _;
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
 use tokio::task::JoinSet;
@@ -129,17 +131,17 @@ impl Scheduler {
             }
             while texts.try_join_next().is_some() {}
             self.core.tick(now);
-            if bindings.len() < MAX_BINDINGS {
-                if let Some(action) = self.core.cycle(now) {
-                    LoopMetrics::bump(&metrics.reconciles);
-                    self.carry_out(action, &pod_view, &mut bindings, &mut texts);
-                    // Lets bindings begin while more pods wait.
-                    tokio::task::yield_now().await;
-                    if shutdown.is_cancelled() {
-                        return;
-                    }
-                    continue;
+            if bindings.len() < MAX_BINDINGS
+                && let Some(action) = self.core.cycle(now)
+            {
+                LoopMetrics::bump(&metrics.reconciles);
+                self.carry_out(action, &pod_view, &mut bindings, &mut texts);
+                // Lets bindings begin while more pods wait.
+                tokio::task::yield_now().await;
+                if shutdown.is_cancelled() {
+                    return;
                 }
+                continue;
             }
             let depth = self.core.depth();
             let waiting = depth.active + depth.backoff + depth.unschedulable;
@@ -186,7 +188,11 @@ impl Scheduler {
                         pod: Arc::clone(&pod.pod),
                         node: Arc::clone(&node),
                     };
-                    let result = bind::bind(&profile, &client, &binding, held).await;
+                    // A plugin that panics fails one pod, and its room on the node comes back.
+                    let binding = bind::bind(&profile, &client, &binding, held);
+                    let result = AssertUnwindSafe(binding).catch_unwind().await;
+                    let panicked = |_| Err(BindError::Refused("a plugin panicked".to_owned()));
+                    let result = result.unwrap_or_else(panicked);
                     Ended {
                         pod,
                         node,
@@ -243,8 +249,8 @@ impl Scheduler {
         let ended = match ended {
             Ok(ended) => ended,
             Err(error) => {
-                // The pod stays counted where it was to go: too careful, until a restart.
-                tracing::error!(%error, "a binding panicked");
+                // Panics are caught inside; what is left is the runtime's own end.
+                tracing::debug!(%error, "a binding was dropped");
                 return;
             }
         };

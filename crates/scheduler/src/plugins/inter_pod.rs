@@ -122,28 +122,26 @@ impl PreFilter for InterPodAffinity {
                 }
             }
         }
-        if let Some(terms) = pod.terms.as_ref() {
-            if !terms.affinity.is_empty() || !terms.anti_affinity.is_empty() {
-                for pods in snapshot.classes() {
-                    if !terms.affinity.is_empty()
-                        && all_match(&terms.affinity, &pods.class, snapshot)
-                    {
-                        for term in &terms.affinity {
-                            counted.affinity.add(snapshot, &term.topology_key, pods, 1);
-                        }
-                    }
-                    for term in &terms.anti_affinity {
-                        if term.matches(&pods.class, &snapshot.namespaces) {
-                            counted
-                                .anti_affinity
-                                .add(snapshot, &term.topology_key, pods, 1);
-                        }
+        if let Some(terms) = pod.terms.as_ref()
+            && (!terms.affinity.is_empty() || !terms.anti_affinity.is_empty())
+        {
+            for pods in snapshot.classes() {
+                if !terms.affinity.is_empty() && all_match(&terms.affinity, &pods.class, snapshot) {
+                    for term in &terms.affinity {
+                        counted.affinity.add(snapshot, &term.topology_key, pods, 1);
                     }
                 }
-                counted.matches_itself = all_match(&terms.affinity, &pod.class, snapshot);
-                state.put(counted);
-                return PreFiltered::All;
+                for term in &terms.anti_affinity {
+                    if term.matches(&pods.class, &snapshot.namespaces) {
+                        counted
+                            .anti_affinity
+                            .add(snapshot, &term.topology_key, pods, 1);
+                    }
+                }
             }
+            counted.matches_itself = all_match(&terms.affinity, &pod.class, snapshot);
+            state.put(counted);
+            return PreFiltered::All;
         }
         if counted.existing_anti_affinity.is_empty() {
             return PreFiltered::Skip;
@@ -208,15 +206,15 @@ impl PreScore for InterPodAffinity {
                 domains.add(snapshot, &term.topology_key, pods, weight);
             }
         };
-        if let Some(terms) = &pod.terms {
-            if !terms.preferred.is_empty() || !terms.preferred_anti.is_empty() {
-                for pods in snapshot.classes() {
-                    for term in &terms.preferred {
-                        weigh(term, &pods.example, pods, term.weight);
-                    }
-                    for term in &terms.preferred_anti {
-                        weigh(term, &pods.example, pods, -term.weight);
-                    }
+        if let Some(terms) = &pod.terms
+            && (!terms.preferred.is_empty() || !terms.preferred_anti.is_empty())
+        {
+            for pods in snapshot.classes() {
+                for term in &terms.preferred {
+                    weigh(term, &pods.example, pods, term.weight);
+                }
+                for term in &terms.preferred_anti {
+                    weigh(term, &pods.example, pods, -term.weight);
                 }
             }
         }

@@ -5,4 +5,5 @@ mod objects;
 mod placement;
 mod properties;
 mod queueing;
+mod speed;
 mod spreading;

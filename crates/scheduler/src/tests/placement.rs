@@ -107,8 +107,9 @@ fn prefer_no_schedule_only_prefers() {
 
 #[test]
 fn resources() {
+    type Row<'a> = (&'a str, Value, &'a [(Pod, &'a str)], &'a str);
     let small = || node("n", 1000, 1024);
-    let rows: &[(&str, Value, &[(Pod, &str)], &str)] = &[
+    let rows: &[Row<'_>] = &[
         (
             "fits exactly",
             json!({"cpu": "1", "memory": "1Gi"}),
