@@ -1,6 +1,8 @@
 //! The one binary: composition and flags, nothing else.
 
+mod ask;
 mod config;
+mod image;
 mod kubeconfig;
 mod local;
 mod node;
@@ -25,6 +27,14 @@ struct Cli {
 enum Command {
     /// Run server, loops and node in this process, in the foreground
     Up(Box<config::UpArgs>),
+    /// Import, pull, list and remove images
+    Image(image::ImageArgs),
+    /// Say whether the cluster answers, which nodes it has, and what is not healthy
+    Status(ask::Place),
+    /// Explain anything that is not healthy: the cause chain and the next step
+    Why(ask::WhyArgs),
+    /// Remove what a stopped node left in the kernel: containers, mounts, links, tables
+    Clean(Box<config::UpArgs>),
     /// Print the version
     Version,
     /// Print a completion script for a shell
@@ -43,6 +53,10 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let outcome = match cli.command {
         Command::Up(args) => up::main(*args),
+        Command::Image(args) => image::main(args),
+        Command::Status(place) => ask::status(&place),
+        Command::Why(args) => ask::why(&args),
+        Command::Clean(args) => args.settle().and_then(|settings| node::clean(&settings)),
         Command::Version => {
             println!(
                 "evenkeel {} (Kubernetes API {})",

@@ -7,6 +7,9 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use evenkeel_api::clock::SharedClock;
 use evenkeel_network::{BuiltInNetwork, NodeNetwork, NodeNetworkConfig};
+use evenkeel_node::backend::AgentBackend;
+use evenkeel_node::server::{NodeServer, masters_and_api_server};
+use evenkeel_node::stats::StatsSampler;
 use evenkeel_node::{Agent, NodeConfig};
 use evenkeel_runtime::{EmbeddedOptions, EmbeddedRuntime, ImageOptions, ImageStore};
 use evenkeel_server::pki::{LeafSpec, Pki};
@@ -14,6 +17,7 @@ use evenkeel_server::{Door, Identity};
 use ipnet::Ipv4Net;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::config::Settings;
 use crate::local;
@@ -141,14 +145,40 @@ impl Node {
         let leaf = pki.leaf(&spec, clock.now()).context("the node's certificate")?;
         let mut tls = pki.server_config(&leaf, false)?;
         evenkeel_server::listen::offer_http(&mut tls);
-        drop(tls);
-        let proxy = Identity::user("system:kube-proxy", &[]);
+        let context = agent.context();
+        let stats = Arc::new(StatsSampler::new(Arc::clone(&context)));
+        let sampling = {
+            let stats = Arc::clone(&stats);
+            AbortOnDropHandle::new(tokio::spawn(async move { stats.run().await }))
+        };
+        let server = NodeServer::new(
+            Arc::new(AgentBackend::new(context, stats)),
+            Arc::new(masters_and_api_server),
+            stop.clone(),
+        );
+        let api = self.api;
+        let serving =
+            AbortOnDropHandle::new(tokio::spawn(
+                async move { server.serve(api, Arc::new(tls)).await },
+            ));
         let network = Arc::clone(&self.network);
-        let proxy_client = local::client(&door, proxy);
-        let routing = tokio::spawn(async move { network.run(proxy_client).await });
+        let proxy = local::client(&door, Identity::user("system:kube-proxy", &[]));
+        let routing = AbortOnDropHandle::new(tokio::spawn(async move {
+            if let Err(error) = network.run(proxy).await {
+                tracing::error!(%error, "service routing and DNS ended");
+            }
+        }));
         let outcome = agent.run(stop).await.context("the node agent ended");
-        routing.abort();
-        drop(self.api);
+        drop((sampling, serving, routing));
         outcome
     }
+}
+
+/// Removes everything that a node of this data directory left in the kernel: containers, mounts,
+/// namespaces, control groups, links, routes and tables. The data stays.
+pub(crate) fn clean(settings: &Settings) -> anyhow::Result<()> {
+    let root = settings.data_dir.join("node");
+    evenkeel_runtime::cleanup(&root, &settings.instance()).context("containers")?;
+    evenkeel_network::cleanup(&network(settings)?).context("network")?;
+    Ok(())
 }

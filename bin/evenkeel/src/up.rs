@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use evenkeel_api::clock::{Clock as _, SharedClock, SystemClock};
+use evenkeel_api::clock::{SharedClock, SystemClock};
 use evenkeel_server::listen::{self, SharedTls};
 use evenkeel_server::pki::{LeafSpec, Pki};
 use evenkeel_server::seal::Seal;
+use evenkeel_autoscaling::NodeSummaries;
 use evenkeel_client::{LoopRegistry, Views};
 use evenkeel_controllers::Composition;
 use evenkeel_server::{Door, DoorOptions, Identity};
@@ -95,7 +96,7 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
         Arc::clone(&clock),
         Arc::clone(&tls),
     ));
-    loops(&door, &clock, &stop);
+    loops(&door, &pki, &settings, &clock, &stop);
     let node = if settings.node {
         let node = Node::open(&settings).await?;
         inward(&door, &node, address, tls, &stop).await?;
@@ -103,7 +104,10 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
             node.run(settings.clone(), Arc::clone(&door), pki, Arc::clone(&clock), stop.clone());
         Some(tokio::spawn(run))
     } else {
-        door.publish(address.ip(), address.port()).await?;
+        // Without a node no pod runs here, and an endpoint can't be a loopback address.
+        if !address.ip().is_loopback() && !address.ip().is_unspecified() {
+            door.publish(address.ip(), address.port()).await?;
+        }
         None
     };
     tracing::info!(%address, data = %data.display(), "ready");
@@ -132,7 +136,13 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
 }
 
 /// Starts all loops, each as its own service account.
-fn loops(door: &Arc<Door>, clock: &SharedClock, stop: &CancellationToken) {
+fn loops(
+    door: &Arc<Door>,
+    pki: &Pki,
+    settings: &Settings,
+    clock: &SharedClock,
+    stop: &CancellationToken,
+) {
     let views = Views::new(
         local::client(door, Identity::user("system:kube-controller-manager", &[])),
         Arc::clone(clock),
@@ -146,10 +156,16 @@ fn loops(door: &Arc<Door>, clock: &SharedClock, stop: &CancellationToken) {
         clock: Arc::clone(clock),
         shutdown: stop.clone(),
         metrics: LoopRegistry::default(),
+        cluster_ca: pki.ca().to_owned(),
+        cluster_cidr: Some(settings.cluster_cidr.into()),
     };
     for each in evenkeel_controllers::all(&composition) {
         tokio::spawn(each.run);
     }
+    let context =
+        composition.context("horizontal-pod-autoscaler", "horizontal-pod-autoscaler");
+    let metrics = Arc::new(NodeSummaries::new(context.client.clone()));
+    tokio::spawn(evenkeel_autoscaling::run(context, metrics));
 }
 
 /// Opens the door to pods: they reach it at the gateway of their network, through the service

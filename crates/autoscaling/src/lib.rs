@@ -1,1 +1,65 @@
 //! Pods scaled by measured use: the HorizontalPodAutoscaler loop.
+//!
+//! `calculate` turns use into a number of replicas, `behavior` limits how fast that number may
+//! move, `plan` puts both together with the conditions people read; all three are pure. `apply`
+//! reads and writes the `scale` subresource. What never lives here: a source of metrics; the
+//! composition hands in a [`PodMetrics`].
+
+mod apply;
+pub mod behavior;
+pub mod calculate;
+pub mod plan;
+pub mod sample;
+pub mod summary;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use evenkeel_client::{LoopContext, WorkQueue, run_loop};
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
+use k8s_openapi::api::core::v1::Pod;
+
+pub use sample::{ContainerSample, PodMetrics, PodSample, SampleError};
+pub use summary::NodeSummaries;
+
+/// Between two looks at one autoscaler (`--horizontal-pod-autoscaler-sync-period`).
+pub const PERIOD: Duration = Duration::from_secs(15);
+/// Autoscalers looked at at once.
+const WORKERS: usize = 5;
+
+/// Runs until the context's shutdown. The context acts as
+/// `system:serviceaccount:kube-system:horizontal-pod-autoscaler`.
+pub async fn run(context: LoopContext, metrics: Arc<dyn PodMetrics>) {
+    let queue = WorkQueue::new(context.metrics.of("horizontal-pod-autoscaler"));
+    let scalers = context.views.of::<HorizontalPodAutoscaler>();
+    scalers.synced().await;
+    {
+        let queue = Arc::clone(&queue);
+        scalers.on_change(move |change| {
+            let generation = |side: &Option<Arc<HorizontalPodAutoscaler>>| {
+                side.as_ref()
+                    .map(|it| (it.metadata.uid.clone(), it.metadata.generation))
+            };
+            // Our own status is no reason to look again.
+            if generation(&change.old) != generation(&change.new) {
+                queue.add(change.key.clone());
+            }
+        });
+    }
+    let reconciler = apply::Reconciler::new(scalers, context.clone(), metrics);
+    run_loop(
+        "horizontal-pod-autoscaler",
+        WORKERS,
+        queue,
+        context.shutdown,
+        |key| reconciler.reconcile(key),
+    )
+    .await;
+}
+
+/// Asks for the view of pods only once there is an autoscaler.
+pub(crate) fn pods_of(context: &LoopContext) -> Arc<evenkeel_client::View<Pod>> {
+    context.views.of::<Pod>()
+}

@@ -223,3 +223,60 @@ impl LeaderElector {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use parking_lot::Mutex;
+
+    use super::*;
+    use crate::testing::{FakeApi, FakeClock};
+
+    #[tokio::test(start_paused = true)]
+    async fn one_leads_at_a_time_and_the_other_follows() {
+        let clock = FakeClock::shared();
+        let fake = FakeApi::new(Arc::clone(&clock));
+        let leaders = Arc::new(Mutex::new(Vec::new()));
+        let start = |identity: &'static str| {
+            let times = LeaseTimes::default();
+            let clock = Arc::clone(&clock);
+            let elector = LeaderElector::new(
+                fake.client(),
+                clock,
+                "kube-system",
+                "loops",
+                identity,
+                times,
+            );
+            let shutdown = CancellationToken::new();
+            let (stop, leaders) = (shutdown.clone(), Arc::clone(&leaders));
+            let task = tokio::spawn(async move {
+                let lead = |token: CancellationToken| {
+                    leaders.lock().push(identity);
+                    async move { token.cancelled().await }
+                };
+                elector.run(stop, lead).await;
+            });
+            (shutdown, task)
+        };
+        let (stop_one, one) = start("one");
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        let (stop_two, two) = start("two");
+        tokio::time::sleep(Duration::from_secs(120)).await;
+        assert_eq!(*leaders.lock(), ["one"], "renewals keep the other out");
+        // Killed without release: the other waits for the lease to run out.
+        one.abort();
+        drop(stop_one);
+        tokio::time::sleep(Duration::from_secs(12)).await;
+        assert_eq!(*leaders.lock(), ["one"]);
+        tokio::time::sleep(Duration::from_secs(8)).await;
+        assert_eq!(*leaders.lock(), ["one", "two"]);
+        stop_two.cancel();
+        two.await.unwrap();
+        let lease: Lease = fake.get("kube-system", "loops").unwrap();
+        let spec = lease.spec.unwrap();
+        assert_eq!(spec.holder_identity.as_deref(), Some(""), "released");
+        assert_eq!(spec.lease_transitions, Some(1));
+    }
+}

@@ -5,9 +5,13 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use ipnet::IpNet;
+
 use evenkeel_client::{
     CancellationToken, Client, LoopContext, LoopRegistry, Recorder, SharedClock, Views,
 };
+
+use crate::{garbage, namespaces, nodes};
 
 /// What the composition gives to the loops of this crate.
 #[derive(Clone)]
@@ -22,6 +26,10 @@ pub struct Composition {
     pub shutdown: CancellationToken,
     /// Where loops count.
     pub metrics: LoopRegistry,
+    /// Certificate of the cluster's CA (PEM), published into every namespace.
+    pub cluster_ca: String,
+    /// Where nodes' pod ranges are cut from; `None`: somebody else gives them.
+    pub cluster_cidr: Option<IpNet>,
 }
 
 impl Debug for Composition {
@@ -77,7 +85,7 @@ impl Loop {
 #[must_use]
 pub fn all(composition: &Composition) -> Vec<Loop> {
     let context = |account, component| composition.context(account, component);
-    vec![
+    let mut all = vec![
         Loop::new(
             "deployment",
             crate::deployment::run(context("deployment-controller", "deployment-controller")),
@@ -104,5 +112,50 @@ pub fn all(composition: &Composition) -> Vec<Loop> {
                 "endpoint-slice-mirroring-controller",
             )),
         ),
-    ]
+        Loop::new(
+            "garbage-collector",
+            garbage::run(context(
+                "generic-garbage-collector",
+                "garbage-collector-controller",
+            )),
+        ),
+        Loop::new(
+            "namespace",
+            namespaces::run_deletion(context("namespace-controller", "namespace-controller")),
+        ),
+        Loop::new(
+            "serviceaccount",
+            namespaces::service_account::run(context(
+                "service-account-controller",
+                "service-account-controller",
+            )),
+        ),
+        Loop::new(
+            "root-ca-publisher",
+            namespaces::root_ca::run(
+                context("root-ca-cert-publisher", "root-ca-cert-publisher"),
+                composition.cluster_ca.clone(),
+            ),
+        ),
+        Loop::new(
+            "node-lifecycle",
+            nodes::run_health(context("node-controller", "node-controller")),
+        ),
+        Loop::new(
+            "taint-eviction",
+            nodes::run_eviction(context("node-controller", "taint-eviction-controller")),
+        ),
+        Loop::new(
+            "pod-gc",
+            nodes::run_pod_gc(context(
+                "pod-garbage-collector",
+                "pod-garbage-collector-controller",
+            )),
+        ),
+    ];
+    if let Some(cluster) = composition.cluster_cidr {
+        let context = context("node-controller", "cidrAllocator");
+        all.push(Loop::new("node-ipam", nodes::run_cidr(context, cluster)));
+    }
+    all
 }

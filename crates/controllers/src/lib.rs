@@ -8,8 +8,12 @@
 pub mod all;
 pub mod claim;
 pub mod deployment;
+pub mod discovered;
 pub mod endpoints;
 pub mod error;
+pub mod garbage;
+pub mod namespaces;
+pub mod nodes;
 pub mod pods;
 pub mod replicaset;
 #[cfg(test)]

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, info, warn};
 
+use crate::backend::AgentBackend;
 use crate::config::{NodeConfig, NodeError};
 use crate::context::Context;
 use crate::events::Recorder;
@@ -25,10 +26,11 @@ use crate::probe::Dialers;
 use crate::services::Services;
 use crate::spec::dns::DnsFacts;
 use crate::spec::service_env::ServiceFacts;
+use crate::stats::StatsSampler;
 use crate::view::{RuntimeView, Wakers};
 use crate::volume::token::Tokens;
 use crate::volume::{Gatherer, release};
-use crate::{gc, orphan, register};
+use crate::{gc, orphan, register, server};
 
 /// The runtime is listed anew this often, in case an event was lost.
 const RELIST: Duration = Duration::from_secs(90);
@@ -40,6 +42,8 @@ const RUNTIME_RETRY: Duration = Duration::from_secs(1);
 pub struct Agent {
     context: Arc<Context>,
     writer: crate::events::Writer,
+    stats: Arc<StatsSampler>,
+    server: Option<(std::net::TcpListener, Arc<rustls::ServerConfig>)>,
 }
 
 impl Agent {
@@ -95,10 +99,41 @@ impl Agent {
             pods: Mutex::default(),
             config,
         };
+        let context = Arc::new(context);
+        let stats = Arc::new(StatsSampler::new(Arc::clone(&context)));
         Ok(Self {
-            context: Arc::new(context),
+            context,
             writer,
+            stats,
+            server: None,
         })
+    }
+
+    /// Serves the node's HTTPS API too. `tls` must ask for client certificates of the cluster's
+    /// CA; only the API server and `system:masters` are let in.
+    #[must_use]
+    pub fn with_server(
+        mut self,
+        listener: std::net::TcpListener,
+        tls: Arc<rustls::ServerConfig>,
+    ) -> Self {
+        self.server = Some((listener, tls));
+        self
+    }
+
+    /// The figures of this node's pods.
+    #[must_use]
+    pub fn stats(&self) -> Arc<StatsSampler> {
+        Arc::clone(&self.stats)
+    }
+
+    /// What answers the node's API, for those who serve it themselves.
+    #[must_use]
+    pub fn backend(&self) -> Arc<AgentBackend> {
+        Arc::new(AgentBackend::new(
+            Arc::clone(&self.context),
+            Arc::clone(&self.stats),
+        ))
     }
 
     /// What the agent's parts share; the node's API answers from it.
@@ -112,8 +147,26 @@ impl Agent {
     /// # Errors
     /// When the runtime can't be reached before the shutdown.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), NodeError> {
-        let Self { context, writer } = self;
+        let backend = self.backend();
+        let Self {
+            context,
+            writer,
+            stats,
+            server,
+        } = self;
+        let serving = server.map(|(listener, tls)| {
+            let shutdown = shutdown.clone();
+            let authorizer = Arc::new(server::masters_and_api_server);
+            spawn(async move {
+                if let Err(error) =
+                    server::serve(listener, tls, backend, authorizer, shutdown).await
+                {
+                    warn!(%error, "the node's API is not served");
+                }
+            })
+        });
         let mut tasks = vec![
+            spawn(async move { stats.run().await }),
             spawn(writer.run()),
             spawn(register::run(Arc::clone(&context))),
             spawn({
@@ -141,6 +194,12 @@ impl Agent {
             "node agent ends; containers go on"
         );
         drop(tasks);
+        if let Some(serving) = serving {
+            // Sessions get a moment to end; the server bounds it.
+            if serving.await.is_err() {
+                warn!("the node's API ended badly");
+            }
+        }
         Ok(())
     }
 }

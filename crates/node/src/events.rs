@@ -63,6 +63,7 @@ impl Recorder {
             inbox,
             known: HashMap::new(),
             spam: HashMap::new(),
+            last_name: 0,
         };
         (Self { queue }, writer)
     }
@@ -151,6 +152,7 @@ pub struct Writer {
     inbox: mpsc::Receiver<Happening>,
     known: HashMap<Key, Known>,
     spam: HashMap<String, (f64, Timestamp)>,
+    last_name: u64,
 }
 
 impl std::fmt::Debug for Writer {
@@ -235,7 +237,11 @@ impl Writer {
             .namespace
             .clone()
             .unwrap_or_else(|| "default".to_owned());
-        let unique = u64::try_from(now.as_nanosecond()).unwrap_or(0);
+        // Two events of one instant still get two names.
+        let unique = u64::try_from(now.as_nanosecond())
+            .unwrap_or(0)
+            .max(self.last_name + 1);
+        self.last_name = unique;
         let name = format!("{}.{:x}", about.name.as_deref().unwrap_or("node"), unique);
         let event = Event {
             metadata: ObjectMeta {

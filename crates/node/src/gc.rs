@@ -7,8 +7,7 @@ use evenkeel_runtime::ContainerState;
 use tracing::warn;
 
 use crate::context::Context;
-use crate::logs;
-use crate::volume::blocking;
+use crate::server::rotate::{RotationPolicy, rotate};
 
 /// Time between looks at log sizes.
 const PERIOD: Duration = Duration::from_secs(10);
@@ -22,32 +21,14 @@ pub(crate) async fn run(context: Arc<Context>) {
                 if container.state != ContainerState::Running {
                     continue;
                 }
-                if let Err(error) = rotate(&context, container).await {
-                    warn!(error, container = container.id, "log not rotated");
+                let runtime = &*context.config.runtime;
+                let now = context.config.clock.now();
+                let policy = RotationPolicy::default();
+                let log = &container.log_path;
+                if let Err(error) = rotate(runtime, &container.id, log, now, policy).await {
+                    warn!(%error, container = container.id, "log not rotated");
                 }
             }
         }
     }
-}
-
-async fn rotate(
-    context: &Context,
-    container: &evenkeel_runtime::ContainerStatus,
-) -> Result<(), String> {
-    let log = container.log_path.clone();
-    // One look at the size, without leaving this thread; only a rotation is handed on.
-    if std::fs::metadata(&log).map_or(0, |meta| meta.len()) < logs::MAX_SIZE {
-        return Ok(());
-    }
-    let stamp = context
-        .config
-        .clock
-        .now()
-        .strftime("%Y%m%d-%H%M%S")
-        .to_string();
-    if blocking(move || logs::rotate(&log, &stamp)).await? {
-        let reopened = context.config.runtime.reopen_log(&container.id).await;
-        reopened.map_err(|error| error.to_string())?;
-    }
-    Ok(())
 }

@@ -9,6 +9,7 @@
 //! `system:node:NAME`, and containers outlive it.
 
 pub mod agent;
+pub mod backend;
 pub mod config;
 pub mod context;
 pub mod events;
@@ -23,8 +24,12 @@ mod register;
 pub mod server;
 pub mod services;
 pub mod spec;
+pub mod stats;
+pub mod testing;
 pub mod view;
 pub mod volume;
 
 pub use agent::{Agent, run};
+pub use backend::AgentBackend;
 pub use config::{NodeConfig, NodeError};
+pub use stats::{PodUsage, StatsSampler};

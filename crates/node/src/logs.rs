@@ -1,21 +1,13 @@
-//! Log files of containers: rotation and removal.
-//!
-//! The runtime writes a log and opens it again when told; how large it may grow and how many old
-//! ones stay is the agent's to say. Rotation renames, so that a reader that follows the file goes
-//! on with the old one to its end.
+//! Removal of the log files of containers that nobody asks about any more. Rotation is in
+//! [`crate::server::rotate`], beside the code that reads rotated logs.
 
 use std::path::{Path, PathBuf};
 
 use crate::volume::blocking;
 
-/// Size at which a log is put aside, bytes.
-pub(crate) const MAX_SIZE: u64 = 10 << 20;
-/// Log files of one container, the current one included.
-pub(crate) const MAX_FILES: usize = 5;
-
 /// Files that hold older parts of a log, the oldest first.
 #[must_use]
-pub(crate) fn rotated(log: &Path) -> Vec<PathBuf> {
+fn rotated(log: &Path) -> Vec<PathBuf> {
     let (Some(dir), Some(name)) = (log.parent(), log.file_name().and_then(|name| name.to_str()))
     else {
         return Vec::new();
@@ -30,27 +22,6 @@ pub(crate) fn rotated(log: &Path) -> Vec<PathBuf> {
         .collect();
     found.sort();
     found
-}
-
-/// Puts a log aside if it has grown too large; true when the writer must open it again.
-///
-/// # Errors
-/// What failed, with the path.
-pub(crate) fn rotate(log: &Path, stamp: &str) -> Result<bool, String> {
-    let text = |error: std::io::Error| format!("{}: {error}", log.display());
-    match std::fs::metadata(log) {
-        Ok(meta) if meta.len() >= MAX_SIZE => {}
-        _ => return Ok(false),
-    }
-    let mut aside = log.as_os_str().to_owned();
-    aside.push(format!(".{stamp}"));
-    std::fs::rename(log, &aside).map_err(text)?;
-    let old = rotated(log);
-    let surplus = (old.len() + 1).saturating_sub(MAX_FILES);
-    for file in old.iter().take(surplus) {
-        std::fs::remove_file(file).map_err(text)?;
-    }
-    Ok(true)
 }
 
 /// Removes a container's log with its older parts; what is gone already is fine.

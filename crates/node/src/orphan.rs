@@ -19,7 +19,8 @@ pub(crate) fn clean_up_all(context: &Arc<Context>, known: &HashSet<String>) {
     for entry in dirs.into_iter().flatten().flatten() {
         uids.insert(entry.file_name().to_string_lossy().into_owned());
     }
-    for uid in uids.difference(known).cloned() {
+    uids.retain(|uid| !known.contains(uid));
+    for uid in uids {
         let context = Arc::clone(context);
         tokio::spawn(async move { clean_up(&context, &uid).await });
     }

@@ -22,6 +22,11 @@ fn checked(result: libc::c_long) -> io::Result<libc::c_long> {
     }
 }
 
+/// A descriptor out of a raw answer.
+fn descriptor(answer: libc::c_long) -> RawFd {
+    RawFd::try_from(answer).expect("the kernel numbers descriptors below 2^31")
+}
+
 /// A path as the kernel takes it.
 pub(crate) fn c_path(path: &Path) -> io::Result<CString> {
     CString::new(path.as_os_str().as_bytes())
@@ -97,7 +102,7 @@ pub(crate) fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
     // SAFETY: no pointers are passed.
     let fd = checked(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
     // SAFETY: the kernel has just made this descriptor for us.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor(fd)) })
 }
 
 /// Sends a signal through a process handle.
@@ -128,7 +133,7 @@ pub(crate) fn open_tree(path: &Path, recursive: bool) -> io::Result<OwnedFd> {
         libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, path.as_ptr(), flags)
     })?;
     // SAFETY: the kernel has just made this descriptor for us.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor(fd)) })
 }
 
 /// Attaches a detached mount tree at a path.
@@ -380,7 +385,7 @@ pub(crate) fn dup_high(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
         libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 10)
     }))?;
     // SAFETY: the kernel has just made this descriptor for us.
-    Ok(unsafe { OwnedFd::from_raw_fd(new as RawFd) })
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor(new)) })
 }
 
 /// Makes the terminal on `fd` the controlling one of this session.
@@ -423,7 +428,7 @@ pub(crate) fn open_terminal_peer(master: BorrowedFd<'_>) -> io::Result<OwnedFd> 
         )
     }))?;
     // SAFETY: the kernel has just made this descriptor for us.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor(fd)) })
 }
 
 /// Number of a terminal below /dev/pts.
@@ -435,6 +440,9 @@ pub(crate) fn terminal_number(master: BorrowedFd<'_>) -> io::Result<u32> {
     }))?;
     Ok(number)
 }
+
+/// `IFF_UP | IFF_RUNNING`.
+const INTERFACE_UP: libc::c_short = 0x41;
 
 /// Brings the loopback link of the current network namespace up.
 pub(crate) fn loopback_up() -> io::Result<()> {
@@ -448,7 +456,7 @@ pub(crate) fn loopback_up() -> io::Result<()> {
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     request.ifr_name[0] = b'l' as libc::c_char;
     request.ifr_name[1] = b'o' as libc::c_char;
-    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
+    request.ifr_ifru.ifru_flags = INTERFACE_UP;
     // SAFETY: SIOCSIFFLAGS reads one ifreq.
     checked(libc::c_long::from(unsafe {
         libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request)
@@ -542,13 +550,13 @@ pub(crate) fn inherited(number: RawFd) -> io::Result<OwnedFd> {
         libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 3)
     }))?;
     // SAFETY: the kernel has just made this descriptor for us.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor(fd)) })
 }
 
 /// Whether a path lies on a mount of the given file system type (`statfs.f_type`).
 pub(crate) fn is_filesystem(fd: impl AsFd, magic: i64) -> io::Result<bool> {
     let stat = rustix::fs::fstatfs(fd)?;
-    Ok(i64::from(stat.f_type) == magic)
+    Ok(stat.f_type == magic)
 }
 
 /// Attaches a device-filter program (eBPF) to a v2 cgroup directory.
@@ -600,10 +608,10 @@ pub(crate) fn attach_device_program(cgroup: BorrowedFd<'_>, program: &[u64]) -> 
         )
     })?;
     // SAFETY: the kernel has just made this descriptor for us.
-    let loaded = unsafe { OwnedFd::from_raw_fd(fd as RawFd) };
+    let loaded = unsafe { OwnedFd::from_raw_fd(descriptor(fd)) };
     let attach = Attach {
-        target_fd: cgroup.as_raw_fd() as u32,
-        attach_bpf_fd: loaded.as_raw_fd() as u32,
+        target_fd: cgroup.as_raw_fd().cast_unsigned(),
+        attach_bpf_fd: loaded.as_raw_fd().cast_unsigned(),
         attach_type: BPF_CGROUP_DEVICE,
         attach_flags: BPF_F_ALLOW_MULTI,
     };

@@ -350,6 +350,12 @@ impl Views {
             .expect("a view is kept under its own type")
     }
 
+    /// The client the views read with: for loops that follow something a view does not hold.
+    #[must_use]
+    pub fn client(&self) -> &kube::Client {
+        &self.0.client
+    }
+
     /// The clock of the process.
     #[must_use]
     pub fn clock(&self) -> &SharedClock {

@@ -33,6 +33,8 @@ pub struct Target {
     pub path: String,
     /// Ask for `PartialObjectMetadata` only.
     pub metadata_only: bool,
+    /// Only objects that this field selector matches, such as `metadata.name=x`.
+    pub field_selector: Option<String>,
 }
 
 impl Target {
@@ -42,6 +44,7 @@ impl Target {
         Self {
             path: K::url_path(&(), None),
             metadata_only: false,
+            field_selector: None,
         }
     }
 }
@@ -150,6 +153,7 @@ where
 {
     let request = Request::new(&target.path);
     let mut params = ListParams::default().limit(PAGE);
+    params.field_selector.clone_from(&target.field_selector);
     let mut items = Vec::new();
     loop {
         let built = if target.metadata_only {
@@ -178,7 +182,10 @@ where
     S: Sink<K>,
 {
     let request = Request::new(&target.path);
-    let params = WatchParams::default();
+    let params = WatchParams {
+        field_selector: target.field_selector.clone(),
+        ..WatchParams::default()
+    };
     let from = at.to_string();
     let built = if target.metadata_only {
         request.watch_metadata(&params, &from)

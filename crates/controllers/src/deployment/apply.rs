@@ -9,8 +9,7 @@ use evenkeel_client::{EventType, LoopContext, ObjectKey, Outcome, View, errors};
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus, ReplicaSet};
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
-use serde_json::json;
+use kube::api::{DeleteParams, PostParams, Preconditions};
 
 use super::{limits, plan, revision, status};
 use crate::claim;
@@ -194,12 +193,11 @@ impl Reconciler {
         let namespace = deployment.metadata.namespace.as_deref().unwrap_or_default();
         let name = deployment.metadata.name.as_deref().unwrap_or_default();
         let api: Api<Deployment> = Api::namespaced(self.context.client.clone(), namespace);
-        let patch = json!({"metadata": {
-            "uid": deployment.metadata.uid,
-            "annotations": {revision::REVISION: revision},
-        }});
-        let params = PatchParams::default();
-        let written = api.patch(name, &params, &Patch::Merge(&patch)).await?;
+        // An update, not a patch: the role of this loop has no patch on deployments.
+        let mut fresh = deployment.clone();
+        let annotations = fresh.metadata.annotations.get_or_insert_default();
+        annotations.insert(revision::REVISION.to_owned(), revision.to_owned());
+        let written = api.replace(name, &PostParams::default(), &fresh).await?;
         self.deployments.note_written(written);
         Ok(())
     }

@@ -97,10 +97,9 @@ pub fn wanted(service: &Service, selected: &[Arc<Pod>], existing: Option<&Endpoi
         list.get_or_insert_with(Vec::new).push(address);
     }
     let subsets = groups.into_values().map(|mut subset| {
-        for list in [&mut subset.addresses, &mut subset.not_ready_addresses] {
-            if let Some(list) = list {
-                list.sort_by(|a, b| a.ip.cmp(&b.ip));
-            }
+        let lists = [&mut subset.addresses, &mut subset.not_ready_addresses];
+        for list in lists.into_iter().flatten() {
+            list.sort_by(|a, b| a.ip.cmp(&b.ip));
         }
         subset
     });

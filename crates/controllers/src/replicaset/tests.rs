@@ -188,3 +188,22 @@ async fn a_refused_create_stops_the_batch_and_is_told() {
     );
     world.end().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_thousand_pods_are_created_once_each() {
+    let fake = FakeApi::new(FakeClock::shared());
+    fake.put(&testing::set("a", "web", 1000));
+    let world = testing::start(&fake, |context| Box::pin(super::run(context)));
+    fake.wait_for("a thousand", |fake| {
+        let status = fake.get::<ReplicaSet>("a", "web")?.status?;
+        (status.replicas == 1000).then_some(())
+    })
+    .await;
+    assert_eq!(fake.count("create", "pods"), 1000);
+    // The watch falls behind and breaks: nothing is created twice for it.
+    fake.hang_up();
+    fake.compact();
+    tokio::time::sleep(std::time::Duration::from_secs(60)).await;
+    assert_eq!(fake.count("create", "pods"), 1000);
+    world.end().await;
+}

@@ -14,7 +14,22 @@ use crate::events::Kind;
 /// What a container gets after its preStop hook used all of the grace.
 const AFTER_PRE_STOP: Duration = Duration::from_secs(2);
 
-/// Ends a container. When `deadline` moves to before the end of the grace, it is kept.
+/// Which container is ended, and how.
+#[derive(Debug)]
+pub struct Kill {
+    /// Its name.
+    pub name: String,
+    /// Its id.
+    pub id: String,
+    /// Why.
+    pub why: KillReason,
+    /// How long it may take.
+    pub grace: SignedDuration,
+    /// The end of the pod's grace; when it moves to before the end of this one, it is kept.
+    pub deadline: watch::Receiver<Option<Timestamp>>,
+}
+
+/// Ends a container. One that the specification does not name any more has no hooks.
 ///
 /// # Errors
 /// What the runtime said.
@@ -22,12 +37,16 @@ pub async fn kill(
     context: &Context,
     model: &PodModel,
     container: Option<&ContainerModel>,
-    name: &str,
-    id: &str,
-    why: KillReason,
-    grace: SignedDuration,
-    mut deadline: watch::Receiver<Option<Timestamp>>,
+    kill: Kill,
 ) -> Result<(), String> {
+    let Kill {
+        name,
+        id,
+        why,
+        grace,
+        mut deadline,
+    } = kill;
+    let id = id.as_str();
     let message = match why {
         KillReason::PodEnds => format!("Stopping container {name}"),
         KillReason::Liveness => {

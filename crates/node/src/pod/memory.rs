@@ -57,6 +57,8 @@ pub enum ImageState {
         message: String,
         /// When.
         at: Timestamp,
+        /// When the local store was last looked at.
+        checked_at: Timestamp,
     },
 }
 

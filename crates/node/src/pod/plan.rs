@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use evenkeel_runtime::{ContainerState, ContainerStatus, SandboxState};
+use evenkeel_runtime::{ContainerState, ContainerStatus};
 use jiff::{SignedDuration, Timestamp};
 
 use super::memory::{Ending, ImageState, Memory, Op, PULL_ERROR_SHOWN, VolumesState};
@@ -520,8 +520,10 @@ impl<'a> Planner<'a> {
                 reason,
                 message,
                 at,
+                checked_at,
             }) => {
                 self.wait_for_image(container, reason, message, *at);
+                self.retry_image(container, reason, *at, *checked_at);
             }
             Some(ImageState::Present(_)) => {
                 if let Some(refusal) = known.and_then(|known| known.refusal.as_ref()) {
@@ -562,11 +564,6 @@ impl<'a> Planner<'a> {
         message: &str,
         at: Timestamp,
     ) {
-        let name = container.name().to_owned();
-        let known = self.at.memory.containers.get(&name);
-        let retry = known
-            .and_then(|known| known.pull_backoff.since(at))
-            .map_or(at + IMAGE_RECHECK, |delay| at + delay);
         let never = reason == "ErrImageNeverPull";
         if reason == "InvalidImageName" || never || self.at.now < at + PULL_ERROR_SHOWN {
             self.wait_for(container, reason, message.to_owned());
@@ -579,28 +576,32 @@ impl<'a> Planner<'a> {
                 format!("Back-off pulling image \"{image}\": {reason}: {message}"),
             );
         }
-        if never || retry <= self.at.now {
-            let due = if never { at + IMAGE_RECHECK } else { retry };
-            if due <= self.at.now {
-                self.act(Action::EnsureImage {
-                    container: name,
-                    may_pull: true,
-                });
-            } else {
-                self.wake(due);
-            }
+    }
+
+    /// Pulls again when the back-off is over. Until then the local store is looked at now and
+    /// then: somebody may import the image.
+    fn retry_image(
+        &mut self,
+        container: &ContainerModel,
+        reason: &str,
+        at: Timestamp,
+        checked_at: Timestamp,
+    ) {
+        let known = self.at.memory.containers.get(container.name());
+        let held = known.and_then(|known| known.pull_backoff.since(at));
+        let pull_at = match held {
+            Some(delay) if reason != "ErrImageNeverPull" => at + delay,
+            _ => at + IMAGE_RECHECK,
+        };
+        let check_at = (checked_at + IMAGE_RECHECK).min(pull_at);
+        if check_at > self.at.now {
+            self.wake(check_at);
             return;
         }
-        // Between pulls the local store is looked at: somebody may import the image.
-        let since = self.at.now.duration_since(at).as_secs() / IMAGE_RECHECK.as_secs();
-        let next = at + SignedDuration::from_secs((since + 1) * IMAGE_RECHECK.as_secs());
-        if since > 0 && self.at.now.duration_since(at).as_secs() % IMAGE_RECHECK.as_secs() == 0 {
-            self.act(Action::EnsureImage {
-                container: name,
-                may_pull: false,
-            });
-        }
-        self.wake(next.min(retry));
+        self.act(Action::EnsureImage {
+            container: container.name().to_owned(),
+            may_pull: pull_at <= self.at.now,
+        });
     }
 
     /// Ends everything that runs: app containers first and together, then sidecars in reverse
@@ -631,9 +632,7 @@ impl<'a> Planner<'a> {
         }
         self.plan.stopped = true;
         for sandbox in &observed.sandboxes {
-            if sandbox.state == SandboxState::Ready
-                || !self.at.memory.stopped_sandboxes.contains(&sandbox.id)
-            {
+            if !self.at.memory.stopped_sandboxes.contains(&sandbox.id) {
                 self.act(Action::StopSandbox {
                     id: sandbox.id.clone(),
                 });

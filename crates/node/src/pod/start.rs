@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use evenkeel_runtime::{ImageStatus, Mount, RuntimeError};
+use evenkeel_runtime::{ImageStatus, Mount};
 use futures::future::try_join_all;
 use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::VolumeMount;
@@ -129,10 +129,7 @@ async fn try_start(
     let started = runtime.start_container(&id).await;
     let refreshed = context.view.refresh_container(&id).await;
     started.map_err(|error| StartFailure {
-        reason: match error {
-            RuntimeError::CannotRun(_) => "RunContainerError",
-            _ => "StartError",
-        },
+        reason: "RunContainerError",
         message: error_chain(&error),
     })?;
     context.recorder.container(

@@ -207,7 +207,7 @@ fn container_status(inputs: &StatusInputs<'_>, container: &ContainerModel) -> Co
         .is_some_and(|known| known.starting);
     match latest.state {
         RuntimeState::Running if !starting => {
-            describe(inputs, container, latest, &mut status);
+            describe(container, latest, &mut status);
             status.state = Some(ContainerState {
                 running: Some(ContainerStateRunning {
                     started_at: Some(seconds(timestamp(latest.started_at))),
@@ -228,12 +228,12 @@ fn container_status(inputs: &StatusInputs<'_>, container: &ContainerModel) -> Co
                 ..ContainerState::default()
             });
             if let Some(earlier) = earlier {
-                describe(inputs, container, earlier, &mut status);
+                describe(container, earlier, &mut status);
                 status.last_state = Some(terminated(inputs, earlier));
             }
         }
         RuntimeState::Exited | RuntimeState::Unknown => {
-            describe(inputs, container, latest, &mut status);
+            describe(container, latest, &mut status);
             let end = terminated(inputs, latest);
             if let Some(waiting) = waiting {
                 status.state = Some(ContainerState {
@@ -268,12 +268,7 @@ fn previous_status<'a>(
 }
 
 /// Image, container id and what was applied.
-fn describe(
-    inputs: &StatusInputs<'_>,
-    container: &ContainerModel,
-    from: &RuntimeStatus,
-    status: &mut ContainerStatus,
-) {
+fn describe(container: &ContainerModel, from: &RuntimeStatus, status: &mut ContainerStatus) {
     status.container_id = Some(format!("evenkeel://{}", from.id));
     if let Some(name) = from.annotations.get(IMAGE_NAME_ANNOTATION) {
         status.image.clone_from(name);
@@ -305,7 +300,6 @@ fn describe(
             })
             .collect()
     });
-    let _ = inputs;
 }
 
 fn terminated(inputs: &StatusInputs<'_>, from: &RuntimeStatus) -> ContainerState {

@@ -15,9 +15,11 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use super::kill::{self, Kill};
 use super::memory::{
     Ending, ImageState, Memory, Op, ProbeResults, Refusal, Termination, VolumesState,
 };
+use super::message;
 use super::model::PodModel;
 use super::observed::Observed;
 use super::ops::{self, Outcome};
@@ -26,7 +28,6 @@ use super::pull::{self, Pulled};
 use super::start::{self, Start};
 use super::status::{StatusInputs, compute};
 use super::status_patch::{diff, merged};
-use super::{kill, message};
 use crate::context::Context;
 use crate::events::Kind;
 use crate::probe::{ProbeKind, Probes, Report};
@@ -40,8 +41,11 @@ const FAILURE_PAUSE: Duration = Duration::from_secs(1);
 const STATUS_RETRY: SignedDuration = SignedDuration::from_secs(1);
 /// Wait after a start could not be tried.
 const START_RETRY: SignedDuration = SignedDuration::from_secs(5);
-/// Wait after a volume could not be made.
-const VOLUME_RETRY: SignedDuration = SignedDuration::from_secs(2);
+/// First wait after a volume could not be made; it doubles from there. Short, because what is
+/// missing in a new namespace (the CA's config map) is about to be published.
+const VOLUME_RETRY_MS: i64 = 100;
+/// Longest of those waits.
+const VOLUME_RETRY_MAX_MS: i64 = 10_000;
 /// Contents of volumes are read again this often, and up to half as much later.
 const REFRESH: Duration = Duration::from_secs(60);
 /// How old an object may be that a refresh uses.
@@ -101,6 +105,7 @@ pub struct Worker {
     refresh_at: tokio::time::Instant,
     /// The back-off last told of, by container.
     announced: BTreeMap<String, String>,
+    volume_failures: u32,
     over: bool,
 }
 
@@ -138,6 +143,7 @@ impl Worker {
             deadline: watch::Sender::new(None),
             refresh_at: next_refresh(),
             announced: BTreeMap::new(),
+            volume_failures: 0,
             over: false,
         }
     }
@@ -384,10 +390,14 @@ impl Worker {
                 let deadline = self.deadline.subscribe();
                 Box::pin(async move {
                     let spec = model.container(&container);
-                    let killed = kill::kill(
-                        &context, &model, spec, &container, &id, why, grace, deadline,
-                    )
-                    .await;
+                    let kill = Kill {
+                        name: container.clone(),
+                        id,
+                        why,
+                        grace,
+                        deadline,
+                    };
+                    let killed = kill::kill(&context, &model, spec, kill).await;
                     Outcome::Killed(container, killed)
                 })
             }
@@ -485,12 +495,16 @@ impl Worker {
             Outcome::VolumesPrepared(Ok(volumes)) => {
                 self.volumes = volumes;
                 self.memory.volumes = VolumesState::Ready;
+                self.volume_failures = 0;
                 self.refresh_at = next_refresh();
             }
             Outcome::VolumesPrepared(Err(error)) => {
                 ops::report_volume_failure(&self.context, &self.model, &error);
+                let wait = VOLUME_RETRY_MS << self.volume_failures.min(7);
+                self.volume_failures += 1;
+                let wait = SignedDuration::from_millis(wait.min(VOLUME_RETRY_MAX_MS));
                 self.memory.volumes = VolumesState::Failed {
-                    retry_at: now + VOLUME_RETRY,
+                    retry_at: now + wait,
                 };
             }
             Outcome::VolumesRefreshed(Ok(volumes)) => self.volumes = volumes,
@@ -501,9 +515,7 @@ impl Worker {
             Outcome::VolumesReleased(Ok(())) => self.memory.volumes = VolumesState::Released,
             Outcome::VolumesReleased(Err(error)) => {
                 warn!(pod = self.model.full_name(), error, "volumes not released");
-                self.memory.volumes = VolumesState::Failed {
-                    retry_at: now + VOLUME_RETRY,
-                };
+                self.memory.volumes = VolumesState::Failed { retry_at: now };
                 return true;
             }
             Outcome::SandboxCreated(result) => self.take_sandbox(result, now),
@@ -571,13 +583,18 @@ impl Worker {
         let known = self.memory.container(container);
         match pulled {
             Pulled::Present(image) => known.image = ImageState::Present(image),
-            Pulled::StillMissing => {}
+            Pulled::StillMissing => {
+                if let ImageState::Failed { checked_at, .. } = &mut known.image {
+                    *checked_at = now;
+                }
+            }
             Pulled::Failed { reason, message } => {
                 known.pull_backoff.next(now, now);
                 known.image = ImageState::Failed {
                     reason,
                     message,
                     at: now,
+                    checked_at: now,
                 };
             }
         }

@@ -34,10 +34,7 @@ pub(super) fn adopt(inner: &Arc<Inner>) -> Result<()> {
 fn empty_trash(inner: &Inner) {
     let trash = inner.root.join("trash");
     for name in files::entries(&trash).unwrap_or_default() {
-        let path = trash.join(name);
-        if let Err(error) = fs::remove_dir_all(&path) {
-            tracing::warn!(path = %path.display(), %error, "emptying the trash");
-        }
+        super::destroy(&trash.join(name));
     }
 }
 

@@ -25,6 +25,9 @@ use crate::wire::{self, Attach, Exited, frame};
 /// The most that `exec_sync` keeps of a stream, bytes.
 const MAX_OUTPUT: usize = 16 << 20;
 
+/// How long output may still come after the program's end.
+const DRAIN: Duration = Duration::from_secs(2);
+
 /// The program with the container's own surroundings.
 fn process(inner: &Inner, container: &Container, command: &[String], tty: bool) -> Result<Process> {
     if command.is_empty() {
@@ -185,15 +188,12 @@ async fn exit_of(mut stream: UnixStream) -> Result<i32> {
 }
 
 /// Reads a stream to its end, keeping what fits.
-async fn collect(reader: Option<Reader>) -> Vec<u8> {
-    let mut kept = Vec::new();
-    let Some(mut reader) = reader else {
-        return kept;
-    };
+async fn collect(reader: Option<Reader>, kept: &mut Vec<u8>) {
+    let Some(mut reader) = reader else { return };
     let mut buffer = vec![0; 32 << 10];
     loop {
         match reader.read(&mut buffer).await {
-            Ok(0) | Err(_) => return kept,
+            Ok(0) | Err(_) => return,
             Ok(count) => {
                 let room = MAX_OUTPUT - kept.len();
                 kept.extend_from_slice(&buffer[..count.min(room)]);
@@ -216,13 +216,26 @@ pub(super) async fn exec_sync(
         ..ExecRequest::default()
     };
     let run = async {
-        let session = exec(inner, id, &request).await?;
-        let output = futures::future::join(collect(session.stdout), collect(session.stderr));
-        let (code, (stdout, stderr)) = futures::join!(session.exit, output);
+        let mut session = exec(inner, id, &request).await?;
+        let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+        let exit_code = {
+            let mut output = std::pin::pin!(futures::future::join(
+                collect(session.stdout, &mut stdout),
+                collect(session.stderr, &mut stderr),
+            ));
+            tokio::select! {
+                code = &mut session.exit => {
+                    // What it left running in the background may hold the pipes for ever.
+                    tokio::time::timeout(DRAIN, output).await.ok();
+                    code?
+                }
+                _ = &mut output => session.exit.await?,
+            }
+        };
         Ok(ExecOutput {
             stdout,
             stderr,
-            exit_code: code?,
+            exit_code,
         })
     };
     if timeout.is_zero() {

@@ -218,11 +218,22 @@ impl Inner {
         }
         // What a crash leaves there goes at the next start.
         tokio::task::spawn_blocking(move || {
-            if let Err(error) = fs::remove_dir_all(&doomed) {
-                tracing::warn!(path = %doomed.display(), %error, "emptying the trash");
-            }
+            destroy(&doomed);
         });
         Ok(())
+    }
+}
+
+/// Deletes a directory from the trash. A helper that was still at work when its runtime was killed
+/// may have pinned a namespace there meanwhile.
+fn destroy(dir: &std::path::Path) {
+    let removed = fs::remove_dir_all(dir).or_else(|error| {
+        sandbox::unpin(dir)
+            .map_err(|_| error)
+            .and_then(|()| fs::remove_dir_all(dir))
+    });
+    if let Err(error) = removed {
+        tracing::warn!(path = %dir.display(), %error, "emptying the trash");
     }
 }
 

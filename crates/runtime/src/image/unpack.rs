@@ -88,7 +88,7 @@ impl Unpacker<'_> {
         let Some(last) = parts.pop() else {
             // The root directory itself.
             return if kind.is_dir() {
-                self.attributes(entry, &self.root.to_path_buf())
+                self.attributes(entry, self.root)
             } else {
                 Ok(())
             };

@@ -4,7 +4,7 @@ use super::compile::action;
 use super::*;
 
 fn run(program: &[BpfInstruction], number: u32, args: [u64; 6]) -> u32 {
-    let mut data = vec![0u8; 64];
+    let mut data = [0u8; 64];
     data[0..4].copy_from_slice(&number.to_le_bytes());
     #[cfg(target_arch = "x86_64")]
     data[4..8].copy_from_slice(&0xc000_003e_u32.to_le_bytes());

@@ -49,8 +49,7 @@ pub(super) fn run(
         SockFlag::SOCK_CLOEXEC,
     )
     .map_err(|errno| Failure::system("make a socket pair", errno.desc()))?;
-    // The PID namespace counts for the next clone; the rest is joined by the new process, after
-    // it has entered its groups by their paths on the host.
+    // The PID namespace counts for the next clone; the rest is joined by the new process.
     sys::setns(target.as_fd(), libc::CLONE_NEWPID).map_err(|_| gone())?;
     let cloned = sys::clone3(0, cgroup.as_ref().map(AsFd::as_fd))
         .map_err(|error| Failure::system("clone a process", error))?;
@@ -86,6 +85,10 @@ pub(super) fn run(
                 &[terminal.as_fd()],
             )
             .map_err(|error| Failure::system("hand over the terminal", error))?;
+            continue;
+        }
+        if length == 1 {
+            start::admit(notes.as_fd(), &spec.placement, pid)?;
             continue;
         }
         waitpid(nix::unistd::Pid::from_raw(pid), None).ok();
@@ -149,8 +152,9 @@ fn child(
     notes: std::os::fd::BorrowedFd<'_>,
 ) -> Result<std::convert::Infallible, Failure> {
     nix::unistd::setsid().map_err(|errno| Failure::system("start a session", errno.desc()))?;
-    start::join_cgroups(&spec.placement)?;
     process::set_oom_score(&spec.process);
+    // The host's: what stands at that name inside is the container's to choose.
+    let null = process::open_null()?;
     sys::setns(
         target.as_fd(),
         libc::CLONE_NEWNET
@@ -168,7 +172,8 @@ fn child(
     }
     let user = &spec.container.user;
     process::own_stdio(&stdio, user);
-    process::connect_stdio(&stdio, spec.process.tty)?;
+    process::connect_stdio(&stdio, spec.process.tty, &null)?;
     drop((stdio, target));
+    start::be_admitted(notes)?;
     Err(process::execute(&spec.process, user, filter))
 }

@@ -84,6 +84,10 @@ fn seal() -> io::Error {
 
 /// Serves requests from descriptor 0 until the runtime is gone.
 fn zygote() -> i32 {
+    // Descriptors that leaked into this process would stay open as long as the last container.
+    if let Err(error) = sys::close_from(3) {
+        eprintln!("evenkeel runtime helper: closing inherited descriptors: {error}");
+    }
     let Ok(control) = sys::inherited(0) else {
         return 1;
     };

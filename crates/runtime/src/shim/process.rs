@@ -42,14 +42,23 @@ pub(super) fn set_oom_score(process: &Process) {
     }
 }
 
-/// Puts stdio in place. With a terminal, `stdio` holds its one end three times over.
-pub(super) fn connect_stdio(stdio: &[Option<OwnedFd>; 3], tty: bool) -> Result<(), Failure> {
-    let failed = |error| Failure::system("connect stdio", error);
-    let null = fs::OpenOptions::new()
+/// /dev/null of wherever this process is.
+pub(super) fn open_null() -> Result<fs::File, Failure> {
+    fs::OpenOptions::new()
         .read(true)
         .write(true)
         .open("/dev/null")
-        .map_err(|error| Failure::system("open /dev/null", error))?;
+        .map_err(|error| Failure::system("open /dev/null", error))
+}
+
+/// Puts stdio in place, `null` where an end is missing. With a terminal, `stdio` holds its one end
+/// three times over.
+pub(super) fn connect_stdio(
+    stdio: &[Option<OwnedFd>; 3],
+    tty: bool,
+    null: &fs::File,
+) -> Result<(), Failure> {
+    let failed = |error| Failure::system("connect stdio", error);
     // First away from 0 to 2, then onto them: none may be overwritten before it is placed.
     let mut high = Vec::with_capacity(3);
     for end in stdio {

@@ -46,6 +46,9 @@ const READ_ONLY: [&str; 5] = [
     "/proc/sysrq-trigger",
 ];
 
+/// Where control groups are shown.
+const CGROUPS: &str = "/sys/fs/cgroup";
+
 /// `f_type` of proc.
 const PROC_MAGIC: i64 = 0x9fa0;
 
@@ -186,9 +189,6 @@ pub(super) fn standard_mounts(spec: &ContainerSpec) -> Result<(), Failure> {
         MsFlags::MS_RDONLY
     };
     fresh("sysfs", "/sys", "sysfs", quiet | access, None)?;
-    if !spec.privileged {
-        cgroup_mounts(spec)?;
-    }
     device_nodes(&spec.devices)
 }
 
@@ -206,9 +206,9 @@ fn fresh(
 }
 
 /// The container's own groups, read-only. The cgroup namespace makes them look like the root.
-fn cgroup_mounts(spec: &ContainerSpec) -> Result<(), Failure> {
+pub(super) fn cgroup_mounts(spec: &ContainerSpec) -> Result<(), Failure> {
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC | MsFlags::MS_NODEV | MsFlags::MS_RDONLY;
-    let base = "/sys/fs/cgroup";
+    let base = CGROUPS;
     if spec.placement.controllers.is_empty() {
         return fresh("cgroup", base, "cgroup2", flags, None);
     }
@@ -377,7 +377,7 @@ pub(super) fn console(terminal: u32) -> Result<(), Failure> {
     sys::move_mount(tree.as_fd(), Path::new("/dev/console")).map_err(failed)
 }
 
-/// Masks, read-only paths, and the read-only root, which come last.
+/// Masks and read-only paths.
 pub(super) fn protect(spec: &ContainerSpec) -> Result<(), Failure> {
     if !spec.privileged && !spec.unmasked {
         let failed = |path: &str| {
@@ -395,6 +395,20 @@ pub(super) fn protect(spec: &ContainerSpec) -> Result<(), Failure> {
             mask(Path::new(path)).map_err(failed(path))?;
         }
     }
+    Ok(())
+}
+
+/// Whether a volume lies over /sys/fs/cgroup, above or below it.
+pub(super) fn covers_cgroups(spec: &ContainerSpec) -> bool {
+    let base = Path::new(CGROUPS);
+    spec.binds.iter().any(|bind| {
+        bind.target != Path::new("/")
+            && (base.starts_with(&bind.target) || bind.target.starts_with(base))
+    })
+}
+
+/// Makes the root read-only where that is asked for; nothing can be made in it afterwards.
+pub(super) fn seal_root(spec: &ContainerSpec) -> Result<(), Failure> {
     if spec.root.readonly {
         let root = File::open("/").map_err(|error| Failure::system("open the root", error))?;
         sys::mount_setattr(root.as_fd(), false, sys::MOUNT_ATTR_RDONLY, 0)
@@ -428,5 +442,12 @@ fn mask(path: &Path) -> io::Result<()> {
         return Ok(());
     }
     let null = sys::open_tree(Path::new("/dev/null"), false)?;
+    // A volume over /dev may have put something else there (CVE-2025-31133).
+    if rustix::fs::fstat(&null)?.st_rdev != makedev(1, 3) {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "/dev/null is something else",
+        ));
+    }
     sys::move_mount(null.as_fd(), path)
 }

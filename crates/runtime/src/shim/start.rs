@@ -31,6 +31,10 @@ mod note {
     pub(super) const USER: u8 = b'U';
     /// It can't go on: a failure, JSON.
     pub(super) const FAILED: u8 = b'F';
+    /// Its root is built; it waits to be moved into its v1 groups.
+    pub(super) const READY: u8 = b'R';
+    /// To the new process: it is in its groups now.
+    pub(super) const JOINED: u8 = b'J';
 }
 
 /// Starts the container and stays as its shim until it ends.
@@ -46,11 +50,11 @@ pub(super) fn run(request: &StartRequest, reply: &mut UnixStream) -> Result<(), 
     files::absent_ok(std::fs::remove_file(SOCKET))
         .and_then(|()| UnixListener::bind(SOCKET))
         .map_err(|error| Failure::system("listen for the runtime", error))
-        .and_then(|listener| {
+        .map(|listener| {
             // Whoever hears that the container started may read its log. One that can't be opened
             // (a full disk) does not keep a container from running.
             let log = Log::open(spec.log.clone()).unwrap_or_else(|_| Log::discard());
-            Ok((listener, log))
+            (listener, log)
         })
         .and_then(|(listener, log)| match launch(&spec) {
             Ok(running) => {
@@ -164,11 +168,8 @@ fn launch(spec: &ContainerSpec) -> Result<Running, Failure> {
         started_at: 0,
         user: User::default(),
     };
-    let terminal = follow(notes.as_fd(), &mut started).inspect_err(|_| {
-        // It is about to exit by itself; a stuck one is ended.
-        sys::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL).ok();
-        nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(pid), None).ok();
-    })?;
+    let terminal =
+        follow(notes.as_fd(), &spec.placement, &mut started).inspect_err(|_| end(pid, &pidfd))?;
     started.started_at = clock::now_ns();
     Ok(Running {
         started,
@@ -180,8 +181,40 @@ fn launch(spec: &ContainerSpec) -> Result<Running, Failure> {
     })
 }
 
+/// Ends a process that failed on its way; usually it has exited by itself.
+fn end(pid: i32, pidfd: &OwnedFd) {
+    sys::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL).ok();
+    nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(pid), None).ok();
+}
+
+/// Moves a process into its v1 groups and tells it so.
+pub(super) fn admit(notes: BorrowedFd<'_>, placement: &Placement, pid: i32) -> Result<(), Failure> {
+    for file in &placement.join {
+        std::fs::write(file, pid.to_string())
+            .map_err(|error| Failure::system(format!("join {}", file.display()), error))?;
+    }
+    sys::send_fds(notes, &[note::JOINED], &[])
+        .map_err(|error| Failure::system("reach the new process", error))
+}
+
+/// Asks to be moved into the v1 groups and waits for it. As late as can be: in a busy machine a
+/// pod's small share of the processor would stretch all work that follows.
+pub(super) fn be_admitted(notes: BorrowedFd<'_>) -> Result<(), Failure> {
+    let failed = |error| Failure::system("wait for the cgroups", error);
+    sys::send_fds(notes, &[note::READY], &[]).map_err(failed)?;
+    let mut answer = [0];
+    match sys::recv_fds(notes, &mut answer).map_err(failed)? {
+        (1, _) if answer[0] == note::JOINED => Ok(()),
+        _ => Err(Failure::system("wait for the cgroups", "the shim is gone")),
+    }
+}
+
 /// Reads the new process's notes until its program is executed, which closes its end.
-fn follow(notes: BorrowedFd<'_>, started: &mut Started) -> Result<Option<OwnedFd>, Failure> {
+fn follow(
+    notes: BorrowedFd<'_>,
+    placement: &Placement,
+    started: &mut Started,
+) -> Result<Option<OwnedFd>, Failure> {
     let mut buffer = vec![0; 64 << 10];
     let mut terminal = None;
     loop {
@@ -196,6 +229,7 @@ fn follow(notes: BorrowedFd<'_>, started: &mut Started) -> Result<Option<OwnedFd
                 started.user = serde_json::from_slice(body)
                     .map_err(|error| Failure::system("read the new process's user", error))?;
             }
+            note::READY => admit(notes, placement, started.pid)?,
             _ => {
                 return Err(serde_json::from_slice(body).unwrap_or_else(|error| {
                     Failure::system("read the new process's failure", error)
@@ -218,7 +252,7 @@ fn open_namespace(path: &std::path::Path) -> Result<File, Failure> {
         .map_err(|error| Failure::system(format!("open namespace {}", path.display()), error))
 }
 
-/// Moves this process into its v1 groups.
+/// Moves this very process into its v1 groups.
 pub(super) fn join_cgroups(placement: &Placement) -> Result<(), Failure> {
     for file in &placement.join {
         std::fs::write(file, "0")
@@ -234,7 +268,6 @@ fn child(
     notes: BorrowedFd<'_>,
 ) -> Result<std::convert::Infallible, Failure> {
     nix::unistd::setsid().map_err(|errno| Failure::system("start a session", errno.desc()))?;
-    join_cgroups(&spec.placement)?;
     process::set_oom_score(&spec.process);
     let joins = [
         (&spec.namespaces.net, libc::CLONE_NEWNET),
@@ -249,15 +282,16 @@ fn child(
             })?;
         }
     }
-    if !spec.privileged {
-        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWCGROUP)
-            .map_err(|errno| Failure::system("make a cgroup namespace", errno.desc()))?;
-    }
     let filter = process::load_filter(&spec.process)?;
     let binds = rootfs::open_binds(spec)?;
     rootfs::enter_root(&spec.root)?;
     let user = user::resolve(&spec.user)?;
     rootfs::standard_mounts(spec)?;
+    // A volume over the cgroups wants them below it; else they come last.
+    let early = rootfs::covers_cgroups(spec);
+    if early {
+        enter_cgroups(spec, notes)?;
+    }
     rootfs::attach_binds(&binds)?;
     drop(binds);
     if spec.process.tty {
@@ -273,12 +307,28 @@ fn child(
             spec.process.cwd
         ))
     })?;
-    rootfs::protect(spec)?;
     send_note(notes, note::USER, &user);
     process::own_stdio(&stdio, &user);
-    process::connect_stdio(&stdio, spec.process.tty)?;
+    process::connect_stdio(&stdio, spec.process.tty, &process::open_null()?)?;
     drop(stdio);
+    rootfs::protect(spec)?;
+    if !early {
+        enter_cgroups(spec, notes)?;
+    }
+    rootfs::seal_root(spec)?;
     Err(process::execute(&spec.process, &user, filter.as_deref()))
+}
+
+/// Joins the groups and shows them.
+fn enter_cgroups(spec: &ContainerSpec, notes: BorrowedFd<'_>) -> Result<(), Failure> {
+    be_admitted(notes)?;
+    if spec.privileged {
+        return Ok(());
+    }
+    // The namespace's root is the group that its maker is in.
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWCGROUP)
+        .map_err(|errno| Failure::system("make a cgroup namespace", errno.desc()))?;
+    rootfs::cgroup_mounts(spec)
 }
 
 /// A new terminal of the container's own devpts: the master, and its other side three times.

@@ -4,12 +4,14 @@
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use evenkeel_runtime::{ContainerState, Runtime, SandboxState};
+use evenkeel_runtime::{ContainerState, Images, Runtime, SandboxState};
 
 use crate::common::{Fixture, shell, text, until};
 
 /// Where the played part finds its root; set only by the test that plays the other.
 const PART: &str = "EVENKEEL_TEST_CONTROLLER";
+/// The same for the part that makes and removes pods.
+const BUSY_PART: &str = "EVENKEEL_TEST_BUSY_CONTROLLER";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn part_of_the_controller() {
@@ -105,6 +107,85 @@ async fn everything_is_found_again_after_a_kill() {
         (lasting, ContainerState::Exited)
     );
     runtime.remove_sandbox(sandbox).await.expect("removes");
+}
+
+/// Makes and removes pods without end, until it is killed.
+#[tokio::test(flavor = "multi_thread")]
+async fn part_of_the_busy_controller() {
+    let Ok(dir) = std::env::var(BUSY_PART) else {
+        return;
+    };
+    let fixture = Fixture::at(dir.into());
+    std::fs::write(fixture.dir.join("busy"), "").expect("writes");
+    loop {
+        let sandbox = fixture.sandbox().await;
+        let id = fixture.start_in(&sandbox, &shell("sleep 1000")).await;
+        fixture.exec(&id, &["true"]).await;
+        fixture
+            .runtime()
+            .remove_sandbox(&sandbox)
+            .await
+            .expect("removes");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kill_at_any_moment_breaks_nothing() {
+    let mut fixture = Fixture::new().await;
+    for round in 0..12_u64 {
+        fixture.close();
+        let mut controller = Command::new(std::env::current_exe().expect("own path"))
+            .args(["adoption::part_of_the_busy_controller", "--exact"])
+            .env(BUSY_PART, &fixture.dir)
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("spawns");
+        let busy = fixture.dir.join("busy");
+        until("it is busy", async || std::fs::remove_file(&busy).ok()).await;
+        // Spread over several pods' lives; the exact moment is left to the machine.
+        tokio::time::sleep(Duration::from_millis(7 + 13 * round)).await;
+        controller.kill().expect("kills");
+        controller.wait().expect("reaps");
+        fixture.open();
+        let runtime = fixture.runtime();
+        for sandbox in runtime.list_sandboxes().await.expect("lists") {
+            for container in runtime.list_containers().await.expect("lists") {
+                let command = ["true".to_owned()];
+                if container.state == ContainerState::Running
+                    && runtime
+                        .exec_sync(&container.id, &command, crate::common::BOUND)
+                        .await
+                        .is_err()
+                {
+                    // The controller had just sent the kill: then it is ending, and told so.
+                    assert_eq!(fixture.ended(&container.id).await.exit_code, 137);
+                }
+            }
+            runtime.remove_sandbox(&sandbox.id).await.expect("removes");
+        }
+        assert!(runtime.list_containers().await.expect("lists").is_empty());
+        let root = fixture.root();
+        until("half-made things are gone", async || {
+            ["sandboxes", "containers", "trash"]
+                .iter()
+                .all(|part| {
+                    std::fs::read_dir(root.join(part))
+                        .expect("lists")
+                        .next()
+                        .is_none()
+                })
+                .then_some(())
+        })
+        .await;
+        assert!(
+            fixture
+                .images
+                .status(crate::common::IMAGE)
+                .await
+                .expect("reads")
+                .is_some()
+        );
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

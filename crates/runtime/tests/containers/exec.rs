@@ -37,6 +37,13 @@ async fn exec_sync_gives_both_streams_and_the_code() {
     assert_eq!(output.exit_code, 9);
     assert_eq!(output.stdout, b"out 1 /tmp /root\n");
     assert_eq!(output.stderr, b"err\n");
+    let leaves = fixture
+        .exec(&id, &["sh", "-c", "sleep 1000 & echo left"])
+        .await;
+    assert_eq!(
+        (leaves.exit_code, leaves.stdout.as_slice()),
+        (0, b"left\n".as_slice())
+    );
     let missing = vec!["foo".to_owned()];
     let error = fixture
         .runtime()
@@ -48,7 +55,7 @@ async fn exec_sync_gives_both_streams_and_the_code() {
         error.to_string(),
         "exec: \"foo\": executable file not found in $PATH"
     );
-    let slow = vec!["sleep".to_owned(), "1000".to_owned()];
+    let slow = vec!["sleep".to_owned(), "2345".to_owned()];
     let error = fixture
         .runtime()
         .exec_sync(&id, &slow, Duration::from_millis(100))
@@ -58,10 +65,9 @@ async fn exec_sync_gives_both_streams_and_the_code() {
     until("the slow program is killed", async || {
         let listing = fixture.exec(&id, &["ps"]).await;
         let count = String::from_utf8_lossy(&listing.stdout)
-            .matches("sleep 1000")
+            .matches("sleep 2345")
             .count();
-        // The container's own shell and sleep remain.
-        (count <= 2).then_some(())
+        (count == 0).then_some(())
     })
     .await;
 }

@@ -209,7 +209,7 @@ async fn pulls_through_index_redirect_and_broken_transfers() {
     let (_dir, store) = store(ImageOptions::default());
     let name = format!("{}/team/app:v1", registry.address);
     let image = store.pull(&name, None).await.expect("pulls");
-    assert_eq!(image.tags, [name.clone()]);
+    assert_eq!(image.tags, std::slice::from_ref(&name));
     assert_eq!(
         image.digests,
         [format!(

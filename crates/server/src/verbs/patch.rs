@@ -138,7 +138,6 @@ async fn server_side_apply(
     let mut config = patch.value;
     let type_name = row.type_name.to_string();
     check_apply(&request, &config)?;
-    decode::settle(&mut request, &row.gvk, &type_name, &mut config, &patch.duplicates)?;
     let given = object::name(&config).to_owned();
     if given.is_empty() {
         object::metadata(&mut config).insert("name".to_owned(), request.name().into());
@@ -169,7 +168,9 @@ async fn server_side_apply(
         request.door.registry.fresh().await?;
         if request.door.registry.cache(&row)?.get(&path).is_some() {
             let replaced = replace(&mut request, subresource, false, |request, old| {
-                merged(request, Some(old))
+                let mut new = merged(request, Some(old))?;
+                decode::settle(request, &row.gvk, &type_name, &mut new, &patch.duplicates)?;
+                Ok(new)
             })
             .await?;
             return finish(&request, replaced);
@@ -177,7 +178,8 @@ async fn server_side_apply(
         if subresource.is_some() || !object::uid(&config).is_empty() {
             return Err(request.not_found());
         }
-        let new = merged(&request, None)?;
+        let mut new = merged(&request, None)?;
+        decode::settle(&mut request, &row.gvk, &type_name, &mut new, &patch.duplicates)?;
         match create_once(&mut request, new, false).await? {
             Created::Stored(found) => return show(&request, StatusCode::CREATED, &found),
             Created::Dry(value) => return show_value(&request, StatusCode::CREATED, value),

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use evenkeel_api::clock::SharedClock;
-use evenkeel_api::row::{Cell, ResourceDef};
+use evenkeel_api::kinds::{table_cells, table_columns};
+use evenkeel_api::row::ResourceDef;
 use evenkeel_api::{Status, object};
 use http::StatusCode;
 use serde_json::{Value, json};
@@ -115,7 +116,7 @@ impl TableStyle {
                     Include::Metadata => metadata_only(value),
                     Include::Object => value.clone(),
                 };
-                json!({"cells": cells(&self.row, value, now), "object": object})
+                json!({"cells": table_cells(&self.row, value, now), "object": object})
             })
             .collect();
         json!({
@@ -135,38 +136,13 @@ impl TableStyle {
 }
 
 fn definitions(row: &ResourceDef) -> Value {
-    let mut all = vec![json!({
-        "name": "Name", "type": "string", "format": "name", "priority": 0,
-        "description": "Name must be unique within a namespace.",
-    })];
-    if row.columns.is_empty() {
-        all.push(json!({
-            "name": "Age", "type": "date", "format": "", "priority": 0,
-            "description": "CreationTimestamp is the time at which this object was created.",
-        }));
-    }
-    all.extend(row.columns.iter().map(|column| {
-        json!({
-            "name": column.name, "type": column.kind, "format": column.format,
-            "priority": column.priority, "description": column.description,
+    table_columns(row)
+        .iter()
+        .map(|column| {
+            json!({
+                "name": column.name, "type": column.kind, "format": column.format,
+                "priority": column.priority, "description": column.description,
+            })
         })
-    }));
-    Value::Array(all)
-}
-
-fn cells(row: &ResourceDef, value: &Value, now: jiff::Timestamp) -> Vec<Value> {
-    let mut cells = vec![Value::String(object::name(value).to_owned())];
-    if row.columns.is_empty() {
-        cells.push(
-            object::at(value, &["metadata", "creationTimestamp"]).cloned().unwrap_or_default(),
-        );
-    }
-    cells.extend(row.columns.iter().map(|column| match &column.cell {
-        Cell::Of(cell) => cell(value),
-        Cell::At(cell) => cell(value, now),
-        Cell::Path(path) => {
-            evenkeel_api::selector::field_text(value, path.trim_start_matches('.')).into()
-        }
-    }));
-    cells
+        .collect()
 }

@@ -51,7 +51,7 @@ pub(super) async fn serve(
         (Subresource::Proxy, "Service") => service_proxy(&request, &found)?,
         _ => pod_stream(&request, subresource, &found).await?,
     };
-    pass(request, upstream).await
+    pass(request, subresource, upstream).await
 }
 
 fn query_tail(request: &Request<'_>) -> String {
@@ -246,7 +246,12 @@ fn service_proxy(request: &Request<'_>, service: &Value) -> Result<Upstream, Sta
 }
 
 /// Passes the request on, upgraded connections included.
-async fn pass(request: Request<'_>, upstream: Upstream) -> Result<Answer, Status> {
+async fn pass(
+    request: Request<'_>,
+    subresource: Subresource,
+    upstream: Upstream,
+) -> Result<Answer, Status> {
+    let refusals_become_status = subresource == Subresource::Log;
     let Request { door, call, .. } = request;
     let unreachable = |why: String| {
         Status::failure(
@@ -297,6 +302,10 @@ async fn pass(request: Request<'_>, upstream: Upstream) -> Result<Answer, Status
         return Ok(answer);
     }
     let (head, body) = response.into_parts();
+    if refusals_become_status && head.status.as_u16() >= 400 {
+        let text = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+        return Err(refusal(head.status, &String::from_utf8_lossy(&text)));
+    }
     let pieces = body.into_data_stream().map_err(std::io::Error::other);
     // The sender must live as long as the body is read.
     let held = futures::stream::unfold((pieces, sender), |(mut pieces, sender)| async move {
@@ -307,6 +316,16 @@ async fn pass(request: Request<'_>, upstream: Upstream) -> Result<Answer, Status
     *answer.status_mut() = head.status;
     copy_headers(&head.headers, answer.headers_mut(), false);
     Ok(answer)
+}
+
+/// A node agent refuses in plain text; clients of the door expect a status.
+fn refusal(code: StatusCode, text: &str) -> Status {
+    let reason = match code {
+        StatusCode::NOT_FOUND => "NotFound",
+        StatusCode::BAD_REQUEST => "BadRequest",
+        _ => "InternalError",
+    };
+    Status::failure(code.as_u16(), reason, text.trim_end())
 }
 
 /// Connects two upgraded connections until either ends.

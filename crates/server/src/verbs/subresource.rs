@@ -1,5 +1,6 @@
 //! Parts of objects and actions on them.
 
+use evenkeel_api::kinds::pod;
 use evenkeel_api::row::{GroupVersionKind, ScalePaths, Subresource};
 use evenkeel_api::selector::LabelSelector;
 use evenkeel_api::{Status, clock, object};
@@ -90,19 +91,9 @@ fn gvk(subresource: Subresource) -> GroupVersionKind {
 
 async fn ephemeral_containers(mut request: Request<'_>) -> Result<Answer, Status> {
     let only = Some(Subresource::EphemeralContainers);
-    let take = |old: &Value, sent: &Value| {
-        let mut new = old.clone();
-        let containers = object::at(sent, &["spec", "ephemeralContainers"]).cloned();
-        object::set_or_remove(
-            object::fields(object::child(&mut new, "spec")),
-            "ephemeralContainers",
-            containers,
-        );
-        new
-    };
     let replaced = if request.call.parts.method == Method::PUT {
         let sent = decode::body(&mut request)?;
-        replace(&mut request, only, true, |_, old| Ok(take(old, &sent))).await?
+        replace(&mut request, only, true, |_, _| Ok(sent.clone())).await?
     } else {
         let patch = patch::Patch::read(&request)?;
         let type_name = request.row.type_name.to_string();
@@ -110,7 +101,7 @@ async fn ephemeral_containers(mut request: Request<'_>) -> Result<Answer, Status
         replace(&mut request, only, true, |request, old| {
             let mut new = patch.on(request, old, &type_name)?;
             decode::settle(request, &gvk, &type_name, &mut new, &[])?;
-            Ok(take(old, &new))
+            Ok(new)
         })
         .await?
     };
@@ -119,17 +110,8 @@ async fn ephemeral_containers(mut request: Request<'_>) -> Result<Answer, Status
 
 async fn finalize(mut request: Request<'_>) -> Result<Answer, Status> {
     let sent = decode::body(&mut request)?;
-    let replaced = replace(&mut request, Some(Subresource::Finalize), true, |_, old| {
-        let mut new = old.clone();
-        let finalizers = object::at(&sent, &["spec", "finalizers"]).cloned();
-        object::set_or_remove(
-            object::fields(object::child(&mut new, "spec")),
-            "finalizers",
-            finalizers,
-        );
-        Ok(new)
-    })
-    .await?;
+    let only = Some(Subresource::Finalize);
+    let replaced = replace(&mut request, only, true, |_, _| Ok(sent.clone())).await?;
     finish(&request, replaced)
 }
 
@@ -254,8 +236,7 @@ fn set_dotted(value: &mut Value, path: &str, new: Value) {
 pub(super) async fn binding(mut request: Request<'_>) -> Result<Answer, Status> {
     let gvk = gvk(Subresource::Binding);
     let body = decode::body_of(&mut request, &gvk, BINDING_TYPE)?;
-    let node = object::text(&body, &["target", "name"]).to_owned();
-    if node.is_empty() {
+    if object::text(&body, &["target", "name"]).is_empty() {
         let path = evenkeel_api::Path::new("target").child("name");
         let error = evenkeel_api::FieldError::required(&path, "");
         return Err(Status::invalid("", "Binding", request.name(), &[error]));
@@ -271,43 +252,14 @@ pub(super) async fn binding(mut request: Request<'_>) -> Result<Answer, Status> 
                 object::uid(old)
             ));
         }
-        if object::deletion_timestamp(old).is_some() {
-            return refuse(format!("pod {name} is being deleted, cannot be assigned to a host"));
-        }
-        let assigned = object::text(old, &["spec", "nodeName"]);
-        if !assigned.is_empty() {
-            return refuse(format!("pod {name} is already assigned to node \"{assigned}\""));
-        }
         let mut new = old.clone();
-        object::fields(object::child(&mut new, "spec"))
-            .insert("nodeName".to_owned(), node.clone().into());
-        for part in ["annotations", "labels"] {
-            for (key, value) in
-                object::at(&body, &["metadata", part]).and_then(Value::as_object).into_iter().flatten()
-            {
-                let metadata = object::child(&mut new, "metadata");
-                object::fields(object::child(metadata, part)).insert(key.clone(), value.clone());
-            }
+        match pod::bind(&mut new, &body, &now) {
+            Ok(()) => Ok(new),
+            Err(why) => refuse(why),
         }
-        scheduled(&mut new, &now);
-        Ok(new)
     })
     .await?;
     Ok(created())
-}
-
-/// Sets the condition `PodScheduled`.
-fn scheduled(pod: &mut Value, now: &str) {
-    let status = object::child(pod, "status");
-    let conditions = object::fields(status)
-        .entry("conditions")
-        .or_insert_with(|| Value::Array(Vec::new()));
-    let condition =
-        json!({"type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": now});
-    if let Value::Array(list) = conditions {
-        list.retain(|found| object::text(found, &["type"]) != "PodScheduled");
-        list.push(condition);
-    }
 }
 
 fn created() -> Answer {

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use evenkeel_api::field::{ErrorList, FieldError, Path};
-use evenkeel_api::patch::apply::{ManagerRequest, track_update};
+use evenkeel_api::kinds::{namespace, pod};
+use evenkeel_api::patch::apply::{ManagerRequest, keep_times, track_update};
 use evenkeel_api::row::{ResourceDef, Subresource};
 use evenkeel_api::{Status, clock, object, validation};
 use http::StatusCode;
@@ -137,7 +138,8 @@ pub(super) async fn create_once(
 
 /// Sets what the system decides on create.
 fn prepare_create(door: &Door, row: &ResourceDef, value: &mut Value) {
-    if row.has_status() {
+    // A node's agent registers it with what it knows; other kinds begin without a status.
+    if row.has_status() && row.gvk.kind != "Node" {
         object::fields(value).remove("status");
     }
     let now = clock::rfc3339(door.clock().now());
@@ -160,7 +162,13 @@ pub(super) fn refuse(row: &ResourceDef, name: &str, errors: &ErrorList) -> Resul
     if errors.is_empty() {
         return Ok(());
     }
-    Err(Status::invalid(&row.gvk.group, &row.gvk.kind, name, errors))
+    let mut once = ErrorList::new();
+    for error in errors {
+        if !once.contains(error) {
+            once.push(error.clone());
+        }
+    }
+    Err(Status::invalid(&row.gvk.group, &row.gvk.kind, name, &once))
 }
 
 /// Records in managed fields what a write has changed.
@@ -311,6 +319,16 @@ fn steps(
             row.strategy.prepare_status(new, old);
             errors.extend(row.strategy.validate_status(new, old));
         }
+        Some(Subresource::EphemeralContainers) => {
+            pod::prepare_ephemeral_containers(new, old);
+            errors.extend(pod::validate_ephemeral_containers(new, old));
+        }
+        Some(Subresource::Finalize) => {
+            namespace::prepare_finalize(new, old);
+            errors.extend(namespace::validate_finalize(new));
+        }
+        // What these change was checked by the subresource itself.
+        Some(Subresource::Binding | Subresource::Scale) => {}
         Some(_) => errors.extend(row.strategy.validate(new)),
     }
     refuse(&row, object::name(old), &errors)?;
@@ -323,6 +341,7 @@ fn steps(
     if tracked {
         track(request, Some(old), new, subresource);
     }
+    keep_times(old, new);
     Ok(())
 }
 

@@ -118,11 +118,7 @@ fn endpoints(store: &Store, reference: &Reference, auth: Option<RegistryAuth>) -
         "docker.io" => "registry-1.docker.io",
         other => other,
     };
-    let plain = options
-        .plain_http
-        .iter()
-        .any(|known| *known == reference.registry)
-        || is_loopback(host);
+    let plain = options.plain_http.contains(&reference.registry) || is_loopback(host);
     let scheme = if plain { "http" } else { "https" };
     if let Ok(mut origin) = Endpoint::new(&format!("{scheme}://{host}"), options.ca_file.clone()) {
         origin.auth = auth::State::new(auth);

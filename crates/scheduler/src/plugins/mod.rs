@@ -1,0 +1,59 @@
+//! The default plugins, each to the reference's semantics and texts.
+
+pub mod binder;
+pub mod fit;
+pub mod image;
+pub mod node_affinity;
+pub mod nodes;
+pub mod queueing;
+pub mod taints;
+pub mod unsupported;
+
+use std::sync::Arc;
+
+use crate::framework::Profile;
+
+/// The profile of `default-scheduler`: the reference's default plugins, order and weights. Bindings
+/// are written by the binder handed in.
+#[must_use]
+pub fn default_profile(binder: binder::DefaultBinder) -> Profile {
+    let mut profile = Profile::new("default-scheduler", Arc::new(queueing::PrioritySort));
+    profile
+        .plugin(queueing::SchedulingGates)
+        .pre_enqueue()
+        .done();
+    profile.plugin(unsupported::Unsupported).pre_filter().done();
+    profile.plugin(nodes::NodeUnschedulable).filter().done();
+    profile.plugin(nodes::NodeName).pre_filter().filter().done();
+    profile
+        .plugin(taints::TaintToleration)
+        .filter()
+        .pre_score()
+        .score(3)
+        .done();
+    let node_affinity = profile.plugin(node_affinity::NodeAffinity);
+    node_affinity
+        .pre_filter()
+        .filter()
+        .pre_score()
+        .score(2)
+        .done();
+    profile
+        .plugin(nodes::NodePorts)
+        .pre_filter()
+        .filter()
+        .done();
+    profile.plugin(fit::Fit).filter().score(1).done();
+    profile
+        .plugin(fit::BalancedAllocation)
+        .pre_score()
+        .score(1)
+        .done();
+    profile
+        .plugin(image::ImageLocality)
+        .pre_score()
+        .score(1)
+        .done();
+    profile.plugin(binder).bind().done();
+    profile
+}

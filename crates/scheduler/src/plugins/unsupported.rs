@@ -1,0 +1,65 @@
+//! What this scheduler does not do yet is refused by name: a pod that asks for it stays pending
+//! with a text that says so, and is never placed as if it had not asked.
+
+use crate::framework::{ClusterEvent, CycleState, Plugin, PreFilter, PreFiltered, Rejection};
+use crate::pod::PodInfo;
+use crate::snapshot::Snapshot;
+
+/// The plugin.
+#[derive(Debug)]
+pub struct Unsupported;
+
+fn asked(pod: &PodInfo) -> Option<String> {
+    let spec = pod.spec()?;
+    for volume in spec.volumes.iter().flatten() {
+        if volume.persistent_volume_claim.is_some() || volume.ephemeral.is_some() {
+            return Some(format!(
+                "volume \"{}\" needs a PersistentVolumeClaim, which Evenkeel's scheduler does not \
+                 bind yet",
+                volume.name
+            ));
+        }
+    }
+    if spec
+        .resource_claims
+        .as_ref()
+        .is_some_and(|claims| !claims.is_empty())
+    {
+        return Some("spec.resourceClaims is not supported by Evenkeel's scheduler yet".to_owned());
+    }
+    if spec.scheduling_group.is_some() {
+        return Some(
+            "spec.schedulingGroup is not supported by Evenkeel's scheduler yet".to_owned(),
+        );
+    }
+    let spread = spec.topology_spread_constraints.iter().flatten();
+    if spread
+        .into_iter()
+        .any(|item| item.when_unsatisfiable == "DoNotSchedule")
+    {
+        return Some("topology spread is not supported by Evenkeel's scheduler yet".to_owned());
+    }
+    let terms = pod.terms.as_ref()?;
+    (!terms.affinity.is_empty() || !terms.anti_affinity.is_empty())
+        .then(|| "inter-pod affinity is not supported by Evenkeel's scheduler yet".to_owned())
+}
+
+impl Plugin for Unsupported {
+    fn name(&self) -> &'static str {
+        "Unsupported"
+    }
+
+    fn hint(&self, _pod: &PodInfo, _event: &ClusterEvent<'_>) -> bool {
+        // Only a change of the pod itself helps.
+        false
+    }
+}
+
+impl PreFilter for Unsupported {
+    fn pre_filter(&self, _: &mut CycleState, pod: &PodInfo, _: &Snapshot) -> PreFiltered {
+        match asked(pod) {
+            Some(text) => PreFiltered::Reject(Rejection::unresolvable(text)),
+            None => PreFiltered::Skip,
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! The loop: changes in, cycles, bindings and texts out.
+//!
+//! One task owns the [`Core`] and runs cycles; bindings and status writes run beside it, so that
+//! the door's latency never holds up a cycle. Nothing is remembered that the door does not know:
+//! killed anywhere and started again, the loop reads where the pods are and goes on.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use evenkeel_client::{EventType, LoopContext, LoopMetrics, View};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::bind::{self, Waiting};
+use crate::condition;
+use crate::core::{Action, Core};
+use crate::framework::{BindError, Binding, CycleState, Profile};
+use crate::plugins::{binder::DefaultBinder, default_profile};
+use crate::pod::PodInfo;
+use crate::trace::Traces;
+
+/// Bindings under way at once; more wait, so that a burst does not become as many open requests.
+const MAX_BINDINGS: usize = 512;
+
+/// The scheduler of one profile.
+#[derive(Debug)]
+pub struct Scheduler {
+    context: LoopContext,
+    core: Core,
+    traces: Traces,
+    waiting: Waiting,
+}
+
+/// How a binding ended.
+struct Ended {
+    pod: Arc<PodInfo>,
+    node: Arc<str>,
+    state: CycleState,
+    result: Result<(), BindError>,
+}
+
+impl Scheduler {
+    /// The scheduler of `default-scheduler`. The context's client needs, as
+    /// `system:kube-scheduler`: create on `pods/binding`, patch on `pods/status`, get on pods; its
+    /// views list and watch pods, nodes, namespaces.
+    #[must_use]
+    pub fn new(context: LoopContext) -> Self {
+        let profile = default_profile(DefaultBinder::new(context.client.clone()));
+        Self::with_profile(context, profile)
+    }
+
+    /// A scheduler with its own plugins.
+    #[must_use]
+    pub fn with_profile(context: LoopContext, profile: Profile) -> Self {
+        // How ties fall need not be unpredictable, only different from start to start.
+        let seed = context.clock.now().as_nanosecond().unsigned_abs();
+        let seed = u64::try_from(seed & u128::from(u64::MAX)).unwrap_or(1);
+        Self {
+            core: Core::new(profile, seed),
+            context,
+            traces: Traces::default(),
+            waiting: Waiting::default(),
+        }
+    }
+
+    /// The last decisions, for `evenkeel why`: [`Traces::explain`].
+    #[must_use]
+    pub fn traces(&self) -> Traces {
+        self.traces.clone()
+    }
+
+    /// The pods that a `Permit` plugin holds back.
+    #[must_use]
+    pub fn waiting(&self) -> Waiting {
+        self.waiting.clone()
+    }
+
+    /// Schedules until the context's shutdown. Bindings under way are then dropped; the watch
+    /// tells the next start which of them were written.
+    pub async fn run(mut self) {
+        let metrics = self.context.metrics.of("scheduler");
+        let views = self.context.views.clone();
+        let shutdown = self.context.shutdown.clone();
+        let (pod_view, node_view) = (views.of::<Pod>(), views.of::<Node>());
+        let namespace_view = views.of::<Namespace>();
+        let synced = async {
+            tokio::join!(
+                pod_view.synced(),
+                node_view.synced(),
+                namespace_view.synced()
+            )
+        };
+        // Before all are known a cycle would take a full node for an empty one.
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            _ = synced => {}
+        }
+        let mut nodes = node_view.subscribe();
+        let mut namespaces = namespace_view.subscribe();
+        let mut pods = pod_view.subscribe();
+        let mut bindings: JoinSet<Ended> = JoinSet::new();
+        let mut texts: JoinSet<()> = JoinSet::new();
+        loop {
+            let now = Instant::now();
+            while let Some(change) = namespaces.try_next() {
+                self.core.namespace(&change, now);
+            }
+            while let Some(change) = nodes.try_next() {
+                self.core.node(&change, now);
+            }
+            while let Some(change) = pods.try_next() {
+                self.core.pod(&change, now);
+            }
+            while let Some(ended) = bindings.try_join_next() {
+                self.ended(ended, &pod_view, &mut texts);
+            }
+            while texts.try_join_next().is_some() {}
+            self.core.tick(now);
+            if bindings.len() < MAX_BINDINGS {
+                if let Some(action) = self.core.cycle(now) {
+                    LoopMetrics::bump(&metrics.reconciles);
+                    self.carry_out(action, &pod_view, &mut bindings, &mut texts);
+                    // Lets bindings begin while more pods wait.
+                    tokio::task::yield_now().await;
+                    if shutdown.is_cancelled() {
+                        return;
+                    }
+                    continue;
+                }
+            }
+            let depth = self.core.depth();
+            let waiting = depth.active + depth.backoff + depth.unschedulable;
+            let waiting = u64::try_from(waiting).unwrap_or(u64::MAX);
+            metrics.depth.store(waiting, Ordering::Relaxed);
+            let tick = self.core.next_tick();
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return,
+                change = pods.next() => self.core.pod(&change, Instant::now()),
+                change = nodes.next() => self.core.node(&change, Instant::now()),
+                change = namespaces.next() => self.core.namespace(&change, Instant::now()),
+                Some(ended) = bindings.join_next(), if !bindings.is_empty() => {
+                    self.ended(ended, &pod_view, &mut texts);
+                }
+                Some(_) = texts.join_next(), if !texts.is_empty() => {}
+                () = sleep_until(tick) => {}
+            }
+        }
+    }
+
+    fn carry_out(
+        &self,
+        action: Action,
+        view: &Arc<View<Pod>>,
+        bindings: &mut JoinSet<Ended>,
+        texts: &mut JoinSet<()>,
+    ) {
+        let at = self.context.clock.now();
+        match action {
+            Action::Bind {
+                pod,
+                node,
+                wait,
+                state,
+                decision,
+            } => {
+                self.traces.note(&pod.uid, &pod.key, at, decision);
+                let profile = Arc::clone(self.core.profile());
+                let client = self.context.client.clone();
+                let held = wait.map(|time| (self.waiting.hold(&pod.uid), time));
+                bindings.spawn(async move {
+                    let binding = Binding {
+                        pod: Arc::clone(&pod.pod),
+                        node: Arc::clone(&node),
+                    };
+                    let result = bind::bind(&profile, &client, &binding, held).await;
+                    Ended {
+                        pod,
+                        node,
+                        state,
+                        result,
+                    }
+                });
+            }
+            Action::Tell {
+                pod,
+                decision,
+                message,
+            } => {
+                self.traces.note(&pod.uid, &pod.key, at, decision);
+                self.tell_failure(&pod, "Unschedulable", message, view, texts);
+            }
+        }
+    }
+
+    fn tell_failure(
+        &self,
+        pod: &PodInfo,
+        reason: &'static str,
+        message: String,
+        view: &Arc<View<Pod>>,
+        texts: &mut JoinSet<()>,
+    ) {
+        tracing::debug!(pod = %pod.key, message, "not scheduled");
+        let recorder = &self.context.recorder;
+        recorder.tell(
+            &*pod.pod,
+            EventType::Warning,
+            "FailedScheduling",
+            message.clone(),
+        );
+        let latest = view
+            .get_key(&pod.key)
+            .unwrap_or_else(|| Arc::clone(&pod.pod));
+        let wanted = condition::Unscheduled { reason, message };
+        if !wanted.is_news(&latest) {
+            return;
+        }
+        let (client, view) = (self.context.client.clone(), Arc::clone(view));
+        let clock = Arc::clone(&self.context.clock);
+        texts.spawn(async move { condition::write(&client, &view, &clock, latest, wanted).await });
+    }
+
+    fn ended(
+        &mut self,
+        ended: Result<Ended, tokio::task::JoinError>,
+        view: &Arc<View<Pod>>,
+        texts: &mut JoinSet<()>,
+    ) {
+        let ended = match ended {
+            Ok(ended) => ended,
+            Err(error) => {
+                // The pod stays counted where it was to go: too careful, until a restart.
+                tracing::error!(%error, "a binding panicked");
+                return;
+            }
+        };
+        let Ended {
+            pod,
+            node,
+            state,
+            result,
+        } = ended;
+        match result {
+            Ok(()) => {
+                let text = format!("Successfully assigned {} to {node}", pod.key);
+                self.context
+                    .recorder
+                    .tell(&*pod.pod, EventType::Normal, "Scheduled", text);
+            }
+            Err(error) => {
+                let latest = view.get_key(&pod.key);
+                self.core
+                    .not_bound(&pod, &node, state, latest.as_ref(), Instant::now());
+                if latest.is_some() {
+                    let message = format!("binding rejected: {error}");
+                    self.tell_failure(&pod, "SchedulerError", message, view, texts);
+                }
+            }
+        }
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Runs the scheduler of `default-scheduler` until the context's shutdown.
+pub async fn run(context: LoopContext) {
+    Scheduler::new(context).run().await;
+}

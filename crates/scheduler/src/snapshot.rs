@@ -1,0 +1,395 @@
+//! The cluster as a cycle sees it: nodes with the sums of their pods, kept up to date in place.
+//!
+//! The scheduling task owns it and changes it only between cycles, so a cycle reads it by
+//! reference: nothing is copied, however large the cluster. Each node carries the generation of
+//! its last change. Pods that other pods count are kept as classes (namespace, labels, terms) with
+//! a count per node, so that a selector is evaluated once per class and not once per pod.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Node;
+
+use crate::affinity::NamespaceLabels;
+use crate::pod::{HostPort, PodClass, PodInfo};
+use crate::resources::Resources;
+
+/// Position of a node in the snapshot; stays the same while the node exists.
+pub type NodeIndex = usize;
+
+const ZONE: &str = "topology.kubernetes.io/zone";
+const REGION: &str = "topology.kubernetes.io/region";
+
+/// A node and the sums of its pods.
+#[derive(Debug, Default)]
+pub struct NodeInfo {
+    /// Its name.
+    pub name: Arc<str>,
+    /// The object; `None` while only pods are known that name it.
+    pub node: Option<Arc<Node>>,
+    /// Grows with every change of the node or its pods.
+    pub generation: u64,
+    /// What pods may take.
+    pub allocatable: Resources,
+    /// How many pods it may hold.
+    pub allowed_pods: usize,
+    /// What its pods requested.
+    pub requested: Resources,
+    /// CPU for scoring, in millicores.
+    pub scored_milli_cpu: i64,
+    /// Memory for scoring, in bytes.
+    pub scored_memory: i64,
+    /// Its pods, bound or assumed.
+    pub pods: Vec<Arc<PodInfo>>,
+    /// Host ports taken.
+    pub ports: Vec<HostPort>,
+    /// Sizes of its images in bytes, by name.
+    pub images: HashMap<Arc<str>, i64>,
+}
+
+impl NodeInfo {
+    /// A label of the node.
+    #[must_use]
+    pub fn label(&self, key: &str) -> Option<&str> {
+        let labels = self.node.as_ref()?.metadata.labels.as_ref()?;
+        labels.get(key).map(String::as_str)
+    }
+
+    fn zone(&self) -> String {
+        let part = |key| self.label(key).unwrap_or_default();
+        format!("{}:{}", part(REGION), part(ZONE))
+    }
+}
+
+/// Pods that other pods cannot tell apart, and where they are.
+#[derive(Debug)]
+pub struct ClassCount {
+    /// What they share.
+    pub class: Arc<PodClass>,
+    /// One of them, for its terms.
+    pub example: Arc<PodInfo>,
+    /// How many are on which node.
+    pub nodes: HashMap<NodeIndex, u32>,
+}
+
+/// What a node's change was about, for queueing hints.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct NodeDelta {
+    /// It is new.
+    pub added: bool,
+    /// Its allocatable resources changed.
+    pub allocatable: bool,
+    /// Its labels changed.
+    pub labels: bool,
+    /// Its taints changed.
+    pub taints: bool,
+    /// It was cordoned or uncordoned.
+    pub unschedulable: bool,
+}
+
+impl NodeDelta {
+    /// Did anything change that a plugin looks at?
+    #[must_use]
+    pub fn any(&self) -> bool {
+        self.added || self.allocatable || self.labels || self.taints || self.unschedulable
+    }
+}
+
+/// How common an image is.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ImageSpread {
+    /// Nodes that have it.
+    pub nodes: usize,
+}
+
+/// The cluster.
+#[derive(Debug, Default)]
+pub struct Snapshot {
+    slots: Vec<NodeInfo>,
+    free: Vec<NodeIndex>,
+    by_name: HashMap<Arc<str>, NodeIndex>,
+    /// Nodes that exist, zones taking turns.
+    order: Vec<NodeIndex>,
+    order_stale: bool,
+    assigned: HashMap<Arc<str>, (NodeIndex, Arc<PodInfo>)>,
+    classes: HashMap<Arc<PodClass>, ClassCount>,
+    /// Classes whose pods carry inter-pod terms.
+    with_terms: HashSet<Arc<PodClass>>,
+    images: HashMap<Arc<str>, ImageSpread>,
+    generation: u64,
+    /// Labels of namespaces, for terms that select them.
+    pub namespaces: NamespaceLabels,
+}
+
+impl Snapshot {
+    /// The nodes to visit, in order. Zones take turns, so that a search that ends early has seen
+    /// all of them.
+    #[must_use]
+    pub fn order(&self) -> &[NodeIndex] {
+        &self.order
+    }
+
+    /// A node.
+    #[must_use]
+    pub fn node(&self, at: NodeIndex) -> &NodeInfo {
+        &self.slots[at]
+    }
+
+    /// A node by name, if it exists.
+    #[must_use]
+    pub fn find(&self, name: &str) -> Option<NodeIndex> {
+        let at = *self.by_name.get(name)?;
+        self.slots[at].node.is_some().then_some(at)
+    }
+
+    /// How many nodes exist.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.order.len()
+    }
+
+    /// There is no node.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.order.is_empty()
+    }
+
+    /// The upper bound of node indexes, for tables.
+    #[must_use]
+    pub fn slots(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Every class of pods on nodes.
+    pub fn classes(&self) -> impl Iterator<Item = &ClassCount> {
+        self.classes.values()
+    }
+
+    /// The classes whose pods carry inter-pod terms.
+    pub fn classes_with_terms(&self) -> impl Iterator<Item = &ClassCount> {
+        self.with_terms
+            .iter()
+            .filter_map(|class| self.classes.get(class))
+    }
+
+    /// On how many nodes an image is.
+    #[must_use]
+    pub fn image(&self, name: &str) -> Option<ImageSpread> {
+        self.images.get(name).copied()
+    }
+
+    /// A pod that is on a node, bound or assumed.
+    #[must_use]
+    pub fn assigned(&self, uid: &str) -> Option<(&NodeInfo, &Arc<PodInfo>)> {
+        let (at, info) = self.assigned.get(uid)?;
+        Some((&self.slots[*at], info))
+    }
+
+    fn slot(&mut self, name: &str) -> NodeIndex {
+        if let Some(at) = self.by_name.get(name) {
+            return *at;
+        }
+        let name: Arc<str> = name.into();
+        let info = NodeInfo {
+            name: Arc::clone(&name),
+            ..NodeInfo::default()
+        };
+        let at = if let Some(at) = self.free.pop() {
+            self.slots[at] = info;
+            at
+        } else {
+            self.slots.push(info);
+            self.slots.len() - 1
+        };
+        self.by_name.insert(name, at);
+        at
+    }
+
+    fn release_if_unused(&mut self, at: NodeIndex) {
+        let slot = &self.slots[at];
+        if slot.node.is_none() && slot.pods.is_empty() {
+            self.by_name.remove(&slot.name);
+            self.slots[at] = NodeInfo::default();
+            self.free.push(at);
+        }
+    }
+
+    /// Takes in a node as it is now.
+    pub fn set_node(&mut self, node: &Arc<Node>) -> NodeDelta {
+        let at = self.slot(node.metadata.name.as_deref().unwrap_or_default());
+        self.generation += 1;
+        let generation = self.generation;
+        let status = node.status.as_ref();
+        let list = status.and_then(|status| status.allocatable.as_ref());
+        let allocatable = Resources::read(list);
+        let pods = list
+            .and_then(|list| list.get("pods"))
+            .and_then(|text| text.0.parse::<evenkeel_api::quantity::Quantity>().ok())
+            .map_or(0, |amount| usize::try_from(amount.units()).unwrap_or(0));
+        let old = self.slots[at].node.clone();
+        let delta = delta(
+            old.as_deref(),
+            node,
+            self.slots[at].allocatable != allocatable || self.slots[at].allowed_pods != pods,
+        );
+        if delta.added || delta.labels {
+            self.order_stale = true;
+        }
+        let images = status.and_then(|status| status.images.as_ref());
+        let old_images = old
+            .as_ref()
+            .and_then(|old| old.status.as_ref()?.images.as_ref());
+        if images != old_images || delta.added {
+            self.set_images(at, images.into_iter().flatten());
+        }
+        let slot = &mut self.slots[at];
+        slot.allocatable = allocatable;
+        slot.allowed_pods = pods;
+        slot.node = Some(Arc::clone(node));
+        slot.generation = generation;
+        self.reorder();
+        delta
+    }
+
+    fn set_images<'a>(
+        &mut self,
+        at: NodeIndex,
+        images: impl Iterator<Item = &'a k8s_openapi::api::core::v1::ContainerImage>,
+    ) {
+        for name in std::mem::take(&mut self.slots[at].images).into_keys() {
+            if let Some(spread) = self.images.get_mut(&name) {
+                spread.nodes -= 1;
+                if spread.nodes == 0 {
+                    self.images.remove(&name);
+                }
+            }
+        }
+        for image in images {
+            for name in image.names.iter().flatten() {
+                let name: Arc<str> = match self.images.get_key_value(name.as_str()) {
+                    Some((known, _)) => Arc::clone(known),
+                    None => name.as_str().into(),
+                };
+                let size = image.size_bytes.unwrap_or(0);
+                if self.slots[at]
+                    .images
+                    .insert(Arc::clone(&name), size)
+                    .is_none()
+                {
+                    self.images.entry(name).or_default().nodes += 1;
+                }
+            }
+        }
+    }
+
+    /// Takes in that a node is gone. Its pods stay counted until they are gone as well.
+    pub fn remove_node(&mut self, name: &str) {
+        let Some(at) = self.by_name.get(name).copied() else {
+            return;
+        };
+        self.set_images(at, std::iter::empty());
+        self.generation += 1;
+        let slot = &mut self.slots[at];
+        slot.node = None;
+        slot.generation = self.generation;
+        self.order_stale = true;
+        self.release_if_unused(at);
+        self.reorder();
+    }
+
+    fn reorder(&mut self) {
+        if !std::mem::take(&mut self.order_stale) {
+            return;
+        }
+        let mut zones: BTreeMap<String, Vec<NodeIndex>> = BTreeMap::new();
+        for (at, slot) in self.slots.iter().enumerate() {
+            if slot.node.is_some() {
+                zones.entry(slot.zone()).or_default().push(at);
+            }
+        }
+        self.order.clear();
+        let longest = zones.values().map(Vec::len).max().unwrap_or(0);
+        for turn in 0..longest {
+            self.order
+                .extend(zones.values().filter_map(|zone| zone.get(turn)));
+        }
+    }
+
+    /// Counts a pod on a node, taking the place of what was known of it.
+    pub fn add_pod(&mut self, info: Arc<PodInfo>, node: &str) {
+        self.remove_pod(&info.uid);
+        let at = self.slot(node);
+        self.generation += 1;
+        let slot = &mut self.slots[at];
+        slot.generation = self.generation;
+        slot.requested.add(&info.requests.exact);
+        slot.scored_milli_cpu += info.requests.scored_milli_cpu;
+        slot.scored_memory += info.requests.scored_memory;
+        slot.ports.extend(info.ports.iter().cloned());
+        slot.pods.push(Arc::clone(&info));
+        let count = self
+            .classes
+            .entry(Arc::clone(&info.class))
+            .or_insert_with(|| ClassCount {
+                class: Arc::clone(&info.class),
+                example: Arc::clone(&info),
+                nodes: HashMap::new(),
+            });
+        *count.nodes.entry(at).or_default() += 1;
+        if info.terms.is_some() {
+            self.with_terms.insert(Arc::clone(&info.class));
+        }
+        self.assigned.insert(Arc::clone(&info.uid), (at, info));
+    }
+
+    /// Stops counting a pod. Gives back what was known of it.
+    pub fn remove_pod(&mut self, uid: &str) -> Option<Arc<PodInfo>> {
+        let (at, info) = self.assigned.remove(uid)?;
+        self.generation += 1;
+        let slot = &mut self.slots[at];
+        slot.generation = self.generation;
+        slot.requested.subtract(&info.requests.exact);
+        slot.scored_milli_cpu -= info.requests.scored_milli_cpu;
+        slot.scored_memory -= info.requests.scored_memory;
+        for port in &info.ports {
+            if let Some(at) = slot.ports.iter().position(|held| held == port) {
+                slot.ports.swap_remove(at);
+            }
+        }
+        if let Some(at) = slot.pods.iter().position(|held| held.uid == info.uid) {
+            slot.pods.swap_remove(at);
+        }
+        if let Some(count) = self.classes.get_mut(&info.class) {
+            if let Some(here) = count.nodes.get_mut(&at) {
+                *here -= 1;
+                if *here == 0 {
+                    count.nodes.remove(&at);
+                }
+            }
+            if count.nodes.is_empty() {
+                self.classes.remove(&info.class);
+                self.with_terms.remove(&info.class);
+            }
+        }
+        self.release_if_unused(at);
+        Some(info)
+    }
+}
+
+fn delta(old: Option<&Node>, new: &Node, allocatable: bool) -> NodeDelta {
+    let Some(old) = old else {
+        return NodeDelta {
+            added: true,
+            ..NodeDelta::default()
+        };
+    };
+    let taints = |node: &Node| node.spec.as_ref().and_then(|spec| spec.taints.clone());
+    let cordoned = |node: &Node| node.spec.as_ref().and_then(|spec| spec.unschedulable);
+    NodeDelta {
+        added: false,
+        allocatable,
+        labels: old.metadata.labels != new.metadata.labels,
+        taints: taints(old) != taints(new),
+        unschedulable: cordoned(old).unwrap_or(false) != cordoned(new).unwrap_or(false),
+    }
+}

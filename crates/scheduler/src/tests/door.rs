@@ -1,0 +1,174 @@
+//! The scheduler against the fake door.
+
+use std::collections::BTreeMap;
+
+use evenkeel_client::testing::{FakeApi, FakeClock};
+use evenkeel_client::{CancellationToken, LoopContext, LoopRegistry, Recorder, Views};
+use k8s_openapi::api::core::v1::{Event, Pod};
+use serde_json::json;
+
+use super::objects::{node, node_with, pod, pod_with};
+use crate::Scheduler;
+use crate::pod::node_name;
+
+fn start(api: &FakeApi) -> (crate::Traces, CancellationToken) {
+    let clock = FakeClock::shared();
+    let client = api.client();
+    let shutdown = CancellationToken::new();
+    let context = LoopContext {
+        views: Views::new(client.clone(), clock.clone()),
+        recorder: Recorder::new(client.clone(), clock.clone(), "default-scheduler", ""),
+        client,
+        clock,
+        shutdown: shutdown.clone(),
+        metrics: LoopRegistry::default(),
+    };
+    let scheduler = Scheduler::new(context);
+    let traces = scheduler.traces();
+    tokio_util::task::TaskTracker::new().spawn(scheduler.run());
+    (traces, shutdown)
+}
+
+fn fake() -> FakeApi {
+    FakeApi::new(FakeClock::shared())
+}
+
+#[tokio::test(start_paused = true)]
+async fn five_hundred_pods_on_fifty_nodes() {
+    let api = fake();
+    for at in 0..50 {
+        api.put(&node(&format!("node-{at:02}"), 4000, 8192));
+    }
+    for at in 0..500 {
+        api.put(&pod(&format!("pod-{at:03}"), 250));
+    }
+    let (_, shutdown) = start(&api);
+    let pods = api
+        .wait_for("all pods bound", |api| {
+            let pods = api.all::<Pod>();
+            pods.iter()
+                .all(|pod| node_name(pod).is_some())
+                .then_some(pods)
+        })
+        .await;
+    let mut count: BTreeMap<&str, usize> = BTreeMap::new();
+    for pod in &pods {
+        *count.entry(node_name(pod).expect("bound")).or_default() += 1;
+    }
+    // Least allocated first: even pods on even nodes end up even.
+    assert_eq!(count.len(), 50);
+    assert!(count.values().all(|count| *count == 10), "{count:?}");
+    assert_eq!(api.count("create", "pods/binding"), 500);
+    shutdown.cancel();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_scheduled_pod_is_told_of() {
+    let api = fake();
+    api.put(&node("one", 1000, 1024));
+    let (traces, shutdown) = start(&api);
+    api.put(&pod("web", 100));
+    let event = api
+        .wait_for("an event", |api| api.all::<Event>().into_iter().next())
+        .await;
+    assert_eq!(event.reason.as_deref(), Some("Scheduled"));
+    assert_eq!(event.type_.as_deref(), Some("Normal"));
+    assert_eq!(
+        event.message.as_deref(),
+        Some("Successfully assigned default/web to one")
+    );
+    let trace = traces.explain("uid-web").expect("a trace");
+    assert_eq!(trace.decision.node.as_deref(), Some("one"));
+    shutdown.cancel();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_without_room_says_why_and_is_placed_when_room_comes() {
+    let api = fake();
+    api.put(&node_with(
+        "tainted",
+        4000,
+        1024,
+        &json!({"spec": {"taints": [
+        {"key": "k", "value": "v", "effect": "NoSchedule"}]}}),
+    ));
+    api.put(&node("small-1", 100, 1024));
+    api.put(&node("small-2", 100, 1024));
+    let (_, shutdown) = start(&api);
+    api.put(&pod_with(
+        "web",
+        500,
+        &json!({"metadata": {"generation": 1}}),
+    ));
+    let text = "0/3 nodes are available: 1 node(s) had untolerated taint {k: v}, \
+                2 Insufficient cpu.";
+    let event = api
+        .wait_for("an event", |api| api.all::<Event>().into_iter().next())
+        .await;
+    assert_eq!(event.reason.as_deref(), Some("FailedScheduling"));
+    assert_eq!(event.message.as_deref(), Some(text));
+    let condition = api
+        .wait_for("the condition", |api| {
+            let pod = api.get::<Pod>("default", "web")?;
+            pod.status?.conditions?.into_iter().next()
+        })
+        .await;
+    assert_eq!(condition.type_, "PodScheduled");
+    assert_eq!(condition.status, "False");
+    assert_eq!(condition.reason.as_deref(), Some("Unschedulable"));
+    assert_eq!(condition.message.as_deref(), Some(text));
+    api.put(&node("large", 4000, 1024));
+    let bound = api
+        .wait_for("the binding", |api| {
+            let pod = api.get::<Pod>("default", "web")?;
+            node_name(&pod).map(str::to_owned)
+        })
+        .await;
+    assert_eq!(bound, "large");
+    shutdown.cancel();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_binding_is_tried_again() {
+    let api = fake();
+    api.put(&node("one", 1000, 1024));
+    api.fail_next("create", "pods/binding", 403, "Forbidden", "not today");
+    let (_, shutdown) = start(&api);
+    api.put(&pod("web", 1000));
+    api.wait_for("the binding", |api| {
+        node_name(&api.get::<Pod>("default", "web")?).map(str::to_owned)
+    })
+    .await;
+    let told = api
+        .wait_for("the failure's event", |api| {
+            api.all::<Event>()
+                .into_iter()
+                .find(|event| event.reason.as_deref() == Some("FailedScheduling"))
+        })
+        .await;
+    assert_eq!(
+        told.message.as_deref(),
+        Some("binding rejected: running Bind plugin \"DefaultBinder\": not today")
+    );
+    shutdown.cancel();
+}
+
+#[tokio::test(start_paused = true)]
+async fn other_schedulers_pods_are_left_alone() {
+    let api = fake();
+    api.put(&node("one", 1000, 1024));
+    let (_, shutdown) = start(&api);
+    api.put(&pod_with(
+        "theirs",
+        100,
+        &json!({"spec": {"schedulerName": "other"}}),
+    ));
+    api.put(&pod("ours", 100));
+    api.wait_for("our binding", |api| {
+        node_name(&api.get::<Pod>("default", "ours")?).map(str::to_owned)
+    })
+    .await;
+    let theirs = api.get::<Pod>("default", "theirs").expect("it is there");
+    assert_eq!(node_name(&theirs), None);
+    shutdown.cancel();
+}

@@ -1,0 +1,4 @@
+//! Tests of the whole scheduler and of its parts.
+
+mod door;
+mod objects;
