@@ -10,6 +10,7 @@ pub mod json;
 pub mod kinds;
 pub mod names;
 pub mod object;
+pub mod openapi;
 pub mod patch;
 pub mod quantity;
 pub mod row;

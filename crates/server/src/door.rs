@@ -58,6 +58,7 @@ pub struct Door {
     clock: SharedClock,
     metrics: Metrics,
     issuer: String,
+    openapi: Arc<describe::OpenApiHashes>,
 }
 
 impl std::fmt::Debug for Door {
@@ -123,6 +124,7 @@ impl Door {
             clock: options.clock,
             metrics: Metrics::default(),
             issuer: options.issuer,
+            openapi: Arc::default(),
         });
         crate::bootstrap::run(&door).await.map_err(|status| {
             DoorError::Certificate(format!("bootstrap objects: {}", status.message))
@@ -164,6 +166,10 @@ impl Door {
 
     pub(crate) fn issuer(&self) -> &str {
         &self.issuer
+    }
+
+    pub(crate) fn openapi(&self) -> &Arc<describe::OpenApiHashes> {
+        &self.openapi
     }
 
     /// Removes history older than `age`, by the revision that was current then. Runs for ever.
