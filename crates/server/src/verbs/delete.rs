@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use evenkeel_api::{Status, clock, json as codec, object};
+use evenkeel_api::{Status, clock, json as codec, object, protobuf};
 use http::StatusCode;
 use serde_json::{Value, json};
 
 use super::read::page;
 use super::show::{encode, show_value};
-use super::{Request, write};
+use super::{Request, decode, write};
 use crate::admission::{Change, Operation};
 use crate::http::{Answer, content_type, json_bytes, status_answer};
 use crate::object::Object;
@@ -44,11 +44,17 @@ pub(super) fn options(request: &Request<'_>) -> Result<Options, Status> {
             Status::bad_request(format!("couldn't get version/kind; {error}"))
         };
         let body = match content_type(&request.call.parts.headers).as_str() {
-            "" | "application/json" => codec::parse(&request.call.body).map_err(wrong)?,
-            "application/yaml" => codec::parse_yaml(&request.call.body).map_err(wrong)?,
-            _ => return Err(Status::unsupported_media_type("application/json, application/yaml")),
+            "" | "application/json" => codec::parse(&request.call.body).map_err(wrong)?.value,
+            "application/yaml" => codec::parse_yaml(&request.call.body).map_err(wrong)?.value,
+            protobuf::MEDIA_TYPE => decode::delete_options(request)?,
+            _ => {
+                return Err(Status::unsupported_media_type(&format!(
+                    "application/json, application/yaml, {}",
+                    protobuf::MEDIA_TYPE
+                )));
+            }
         };
-        from_body(&mut options, &body.value);
+        from_body(&mut options, &body);
     }
     check(&options)?;
     Ok(options)
