@@ -10,7 +10,7 @@ use super::read::page;
 use super::show::{encode, show_value};
 use super::{Request, decode, write};
 use crate::admission::{Change, Operation};
-use crate::http::{Answer, content_type, json_bytes, status_answer};
+use crate::http::{Answer, content_type, status_answer_as};
 use crate::object::Object;
 use crate::registry::Outcome;
 
@@ -121,7 +121,7 @@ fn gone(request: &Request<'_>, object: &Object) -> Result<Answer, Status> {
     let status = Status::success()
         .about(&request.row.gvk.group, &request.row.plural, object::name(&value))
         .with_uid(object::uid(&value));
-    Ok(status_answer(&status))
+    Ok(status_answer_as(request.media.encoding, &status))
 }
 
 /// What became of a deleted object.
@@ -275,8 +275,5 @@ pub(super) async fn delete_collection(request: Request<'_>) -> Result<Answer, St
         "metadata": {"resourceVersion": page.revision.to_string()},
         "items": items,
     });
-    if request.media.yaml {
-        return encode(request.media, StatusCode::OK, &list);
-    }
-    Ok(json_bytes(StatusCode::OK, list.to_string()))
+    encode(&request, StatusCode::OK, &list)
 }
