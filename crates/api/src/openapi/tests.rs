@@ -1,5 +1,7 @@
 use std::collections::BTreeSet;
 
+use serde_json::Map;
+
 use super::*;
 use crate::row::Rows;
 
@@ -287,4 +289,167 @@ fn the_same_rows_give_the_same_bytes() {
         out
     };
     assert_eq!(write(), write());
+}
+
+/// A field of a protobuf message: numbers or bytes.
+enum Wire<'b> {
+    Number(u64),
+    Bytes(&'b [u8]),
+}
+
+fn varint(bytes: &mut &[u8]) -> u64 {
+    let mut value = 0;
+    for shift in (0..64).step_by(7) {
+        let (first, rest) = bytes.split_first().expect("a byte");
+        *bytes = rest;
+        value |= u64::from(first & 0x7f) << shift;
+        if first & 0x80 == 0 {
+            return value;
+        }
+    }
+    panic!("too long")
+}
+
+/// Decodes one level of a message; panics on what the encoder never writes.
+fn decode(mut bytes: &[u8]) -> Vec<(u64, Wire<'_>)> {
+    let mut fields = Vec::new();
+    while !bytes.is_empty() {
+        let key = varint(&mut bytes);
+        let value = match key & 7 {
+            0 => Wire::Number(varint(&mut bytes)),
+            2 => {
+                let length = usize::try_from(varint(&mut bytes)).expect("short");
+                let (inner, rest) = bytes.split_at(length);
+                bytes = rest;
+                Wire::Bytes(inner)
+            }
+            other => panic!("wire type {other}"),
+        };
+        fields.push((key >> 3, value));
+    }
+    fields
+}
+
+fn all(message: &[u8], field: u64) -> Vec<&[u8]> {
+    decode(message)
+        .into_iter()
+        .filter_map(|(found, value)| match value {
+            Wire::Bytes(bytes) if found == field => Some(bytes),
+            _ => None,
+        })
+        .collect()
+}
+
+fn one(message: &[u8], field: u64) -> &[u8] {
+    all(message, field).first().copied().unwrap_or_default()
+}
+
+fn text(message: &[u8], field: u64) -> &str {
+    std::str::from_utf8(one(message, field)).expect("text")
+}
+
+/// The value of a `Named*` entry.
+fn named<'b>(entries: &'b [u8], field: u64, name: &str) -> &'b [u8] {
+    let found = all(entries, field)
+        .into_iter()
+        .find(|entry| text(entry, 1) == name);
+    one(found.unwrap_or_else(|| panic!("no {name}")), 2)
+}
+
+#[test]
+fn protobuf_decodes_to_what_the_json_says() {
+    let rows = Rows::builtin();
+    let json = v2(&rows);
+    let bytes = v2_protobuf(&rows);
+    assert_eq!(text(&bytes, 1), "2.0");
+    assert_eq!(text(one(&bytes, 2), 1), "Kubernetes");
+    let definitions = one(&bytes, 9);
+    let wanted = json["definitions"].as_object().expect("definitions");
+    assert_eq!(all(definitions, 1).len(), wanted.len());
+    for (name, wanted) in wanted {
+        let found = named(definitions, 1, name);
+        assert_eq!(
+            text(found, 4),
+            wanted["description"].as_str().unwrap_or_default(),
+            "{name}"
+        );
+        let properties = wanted["properties"]
+            .as_object()
+            .cloned()
+            .unwrap_or_default();
+        assert_eq!(all(one(found, 25), 1).len(), properties.len(), "{name}");
+        for (field, wanted) in &properties {
+            let found = named(one(found, 25), 1, field);
+            assert_eq!(text(found, 1), wanted["$ref"].as_str().unwrap_or_default());
+            assert_eq!(
+                text(one(found, 22), 1),
+                wanted["type"].as_str().unwrap_or_default()
+            );
+        }
+    }
+    let deployment = named(definitions, 1, "io.k8s.api.apps.v1.Deployment");
+    let kinds = named(deployment, 31, "x-kubernetes-group-version-kind");
+    assert_eq!(
+        text(kinds, 2),
+        "- group: apps\n  kind: Deployment\n  version: v1\n"
+    );
+    let spec = named(definitions, 1, "io.k8s.api.core.v1.PodSpec");
+    let containers = named(one(spec, 25), 1, "containers");
+    assert_eq!(
+        text(named(containers, 31, "x-kubernetes-list-map-keys"), 2),
+        "- name\n"
+    );
+    assert_eq!(
+        text(named(containers, 31, "x-kubernetes-patch-merge-key"), 2),
+        "name\n"
+    );
+    let pod = named(definitions, 1, "io.k8s.api.core.v1.Pod");
+    let kinds = named(pod, 31, "x-kubernetes-group-version-kind");
+    assert_eq!(
+        text(kinds, 2),
+        "- group: \"\"\n  kind: Pod\n  version: v1\n"
+    );
+}
+
+#[test]
+fn protobuf_says_that_patches_can_be_dry() {
+    let rows = Rows::builtin();
+    let bytes = v2_protobuf(&rows);
+    let paths = one(&bytes, 8);
+    assert_eq!(
+        all(paths, 2).len(),
+        v2(&rows)["paths"].as_object().map_or(0, Map::len)
+    );
+    let item = named(
+        paths,
+        2,
+        "/apis/apps/v1/namespaces/{namespace}/deployments/{name}",
+    );
+    let patch = one(item, 8);
+    assert_eq!(text(patch, 5), "patchAppsV1NamespacedDeployment");
+    let kind = named(patch, 13, "x-kubernetes-group-version-kind");
+    assert_eq!(
+        text(kind, 2),
+        "group: apps\nkind: Deployment\nversion: v1\n"
+    );
+    // ParametersItem → Parameter → NonBodyParameter → QueryParameterSubSchema.
+    let query: Vec<&str> = all(patch, 8)
+        .into_iter()
+        .map(|item| one(one(one(item, 1), 2), 3))
+        .filter(|found| !found.is_empty())
+        .map(|found| text(found, 4))
+        .collect();
+    assert_eq!(
+        query,
+        ["dryRun", "fieldManager", "fieldValidation", "force"]
+    );
+    let path: Vec<&str> = all(item, 9)
+        .into_iter()
+        .map(|item| text(one(one(one(item, 1), 2), 4), 4))
+        .collect();
+    assert_eq!(path[..2], ["name", "namespace"]);
+    let unique = decode(one(one(one(all(patch, 8)[0], 1), 2), 3))
+        .into_iter()
+        .any(|(field, value)| field == 20 && matches!(value, Wire::Number(1)));
+    assert!(unique);
 }
