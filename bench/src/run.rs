@@ -412,8 +412,8 @@ impl Bench<'_> {
             .collect();
         let updates: Vec<load::Prepared> = (0..CREATES)
             .map(|n| {
-                let body =
-                    String::from_utf8_lossy(&load::config_map(&name(n))).replace("0123", "4567");
+                let body = String::from_utf8_lossy(&load::config_map(&name(n)))
+                    .replace("0123456789abcdef", "fedcba9876543210");
                 (
                     Method::PUT,
                     format!("{path}/{}", name(n)),
