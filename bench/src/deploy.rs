@@ -118,6 +118,20 @@ pub(crate) async fn by_api(cluster: &Cluster, name: &str) -> anyhow::Result<Appl
     applied
 }
 
+/// What `kubectl apply` needs to be told: it refuses to apply where the server publishes no
+/// OpenAPI. Empty where nothing stands in the way.
+pub(crate) async fn extra(cluster: &Cluster) -> anyhow::Result<&'static [&'static str]> {
+    let mut user = cluster.connect().await?;
+    let (status, _) = user
+        .count(Method::GET, "/openapi/v3/api/v1", Bytes::new())
+        .await?;
+    Ok(if status.is_success() {
+        &[]
+    } else {
+        &["--validate=false"]
+    })
+}
+
 fn kubectl(kubeconfig: &Path) -> Command {
     let mut command = Command::new("kubectl");
     // A cache of its own, which the first call fills as it does for every user.
@@ -135,11 +149,13 @@ pub(crate) async fn by_kubectl(
     cluster: &Cluster,
     kubeconfig: &Path,
     name: &str,
+    extra: &[&str],
 ) -> anyhow::Result<Applied> {
     let watch = Watch::open(cluster, DEPLOYMENTS, name).await?;
     let began = Instant::now();
     let mut child = kubectl(kubeconfig)
         .args(["apply", "-f", "-"])
+        .args(extra)
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
@@ -170,10 +186,11 @@ pub(crate) fn kubectl_start(kubeconfig: &Path) -> anyhow::Result<Duration> {
 }
 
 /// Applies a file of manifests.
-pub(crate) fn apply_file(kubeconfig: &Path, file: &Path) -> anyhow::Result<()> {
+pub(crate) fn apply_file(kubeconfig: &Path, file: &Path, extra: &[&str]) -> anyhow::Result<()> {
     let output = kubectl(kubeconfig)
         .args(["apply", "-f"])
         .arg(file)
+        .args(extra)
         .output()
         .context("kubectl")?;
     let said = String::from_utf8_lossy(&output.stderr);

@@ -103,16 +103,27 @@ impl Bench<'_> {
         self.import(place)?;
         let (cluster, _) = place.start().await?;
         cluster.schedulable().await?;
+        // A part that fails does not take the others with it.
+        let mut failed = Vec::new();
         if self.wants(Part::Deploy) {
-            self.deployments(place, &cluster).await?;
+            failed.extend(self.deployments(place, &cluster).await.err());
         }
         if self.wants(Part::Idle) {
-            self.idle(place, &cluster).await?;
+            failed.extend(self.idle(place, &cluster).await.err());
         }
         if self.wants(Part::Requests) {
-            self.requests(&cluster).await?;
+            failed.extend(self.requests(&cluster).await.err());
         }
-        cluster.stop()
+        for error in &failed {
+            eprintln!("evenkeel-bench: {error:#}");
+        }
+        cluster.stop()?;
+        anyhow::ensure!(
+            failed.is_empty(),
+            "{} parts could not be measured",
+            failed.len()
+        );
+        Ok(())
     }
 
     /// Process start to `/readyz` and to a node that takes pods.
@@ -207,11 +218,18 @@ impl Bench<'_> {
                 .below_both(300.0, 1000.0),
         )?;
         let kubeconfig = place.kubeconfig();
+        let extra = deploy::extra(cluster).await?;
+        let how = ["kubectl apply"]
+            .iter()
+            .chain(extra)
+            .copied()
+            .collect::<Vec<_>>()
+            .join(" ");
         let (mut alone, mut ready, mut written) = (Vec::new(), Vec::new(), Vec::new());
         for round in 0..self.cli.rounds * 4 {
             alone.push(ms(deploy::kubectl_start(&kubeconfig)?));
             let name = format!("kubectl-{round}");
-            let applied = deploy::by_kubectl(cluster, &kubeconfig, &name).await?;
+            let applied = deploy::by_kubectl(cluster, &kubeconfig, &name, extra).await?;
             ready.push(applied.ready);
             written.push(applied.written);
             deploy::remove(cluster, &name).await?;
@@ -224,13 +242,9 @@ impl Bench<'_> {
             .collect();
         let kubectl = "`kubectl version --client` for kubectl";
         self.report.add(
-            Measure::new(
-                "kubectl apply to Ready, kubectl's own start included",
-                "ms",
-                ready,
-            )
-            .floor(alone + floor, kubectl)
-            .below_both(300.0, 1000.0),
+            Measure::new(format!("{how} to Ready"), "ms", ready)
+                .floor(alone + floor, kubectl)
+                .below_both(300.0, 1000.0),
         )?;
         self.report.add(
             Measure::new("  of it until the Deployment is written", "ms", written)
@@ -245,7 +259,7 @@ impl Bench<'_> {
         let (shop, kubeconfig) = (Path::new("examples/shop/shop.yaml"), place.kubeconfig());
         let there = self.images().join("shop.tar").exists() && shop.exists();
         let with = if there {
-            deploy::apply_file(&kubeconfig, shop)?;
+            deploy::apply_file(&kubeconfig, shop, deploy::extra(cluster).await?)?;
             deploy::all_ready(cluster, 2).await?;
             "the shop running"
         } else {
