@@ -8,7 +8,7 @@ trap 'rm -rf "$work"' EXIT
 chmod 755 "$work"
 
 packages="redis-server redis-tools libc6 libgcc-s1 libatomic1 libjemalloc2 liblua5.1-0 lua-bitop lua-cjson liblzf1 libssl3 libsystemd0 libcap2 liblz4-1 liblzma5 libzstd1 libgcrypt20 libgpg-error0"
-(cd "$work" && apt-get download -qq $packages >/dev/null)
+(cd "$work" && apt-get download -qq -o APT::Sandbox::User=root $packages >/dev/null)
 mkdir "$work/all"
 for package in "$work"/*.deb; do dpkg-deb -x "$package" "$work/all"; done
 

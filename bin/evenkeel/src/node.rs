@@ -1,7 +1,7 @@
 //! The node of this process: network, images, runtime, agent, and the agent's own API.
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -180,5 +180,23 @@ pub(crate) fn clean(settings: &Settings) -> anyhow::Result<()> {
     let root = settings.data_dir.join("node");
     evenkeel_runtime::cleanup(&root, &settings.instance()).context("containers")?;
     evenkeel_network::cleanup(&network(settings)?).context("network")?;
+    unmount_below(&root)
+}
+
+/// Unmounts what the agent mounted for volumes, the innermost first.
+fn unmount_below(root: &Path) -> anyhow::Result<()> {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").context("mounts")?;
+    // The fifth field is the mount point, with spaces and the like as octal escapes.
+    let mut below: Vec<PathBuf> = mounts
+        .lines()
+        .filter_map(|line| line.split(' ').nth(4))
+        .map(|point| PathBuf::from(point.replace("\\040", " ")))
+        .filter(|point| point.starts_with(root))
+        .collect();
+    below.sort_by_key(|point| std::cmp::Reverse(point.components().count()));
+    for point in below {
+        rustix::mount::unmount(&point, rustix::mount::UnmountFlags::DETACH)
+            .with_context(|| format!("can't unmount {}", point.display()))?;
+    }
     Ok(())
 }

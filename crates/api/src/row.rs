@@ -219,8 +219,10 @@ pub enum Cell {
 /// A field that lists and watches can select by.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SelectableField {
-    /// Dotted path, `spec.nodeName`.
+    /// What it is called in selectors, `spec.nodeName`.
     pub path: Text,
+    /// Where its value stands, as a dotted path; mostly the same.
+    pub at: Text,
     /// What an unset field compares as.
     pub unset: Text,
 }
@@ -422,9 +424,16 @@ impl ResourceDef {
 
     /// Adds a selectable field.
     #[must_use]
-    pub fn selectable(mut self, path: &'static str) -> Self {
+    pub fn selectable(self, path: &'static str) -> Self {
+        self.selectable_at(path, path)
+    }
+
+    /// Adds a selectable field whose value stands somewhere else than its name says.
+    #[must_use]
+    pub fn selectable_at(mut self, path: &'static str, at: &'static str) -> Self {
         self.selectable.push(SelectableField {
             path: path.into(),
+            at: at.into(),
             unset: "".into(),
         });
         self
@@ -435,6 +444,7 @@ impl ResourceDef {
     pub fn selectable_or(mut self, path: &'static str, unset: &'static str) -> Self {
         self.selectable.push(SelectableField {
             path: path.into(),
+            at: path.into(),
             unset: unset.into(),
         });
         self

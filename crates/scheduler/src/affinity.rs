@@ -57,6 +57,13 @@ impl Term {
         }
     }
 
+    /// May the term be about pods of this class, as far as can be told without the namespaces?
+    #[must_use]
+    pub fn may_match(&self, class: &PodClass) -> bool {
+        (self.namespaces.contains(&class.namespace) || !self.namespace_selector.is_nothing())
+            && self.selector.matches_with(|key| class.label(key))
+    }
+
     /// Is the term about pods of this class?
     #[must_use]
     pub fn matches(&self, class: &PodClass, namespaces: &NamespaceLabels) -> bool {

@@ -4,8 +4,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use evenkeel_api::selector::LabelSelector;
 use evenkeel_client::Change;
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
+use k8s_openapi::api::apps::v1::ReplicaSet;
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
 use tokio::time::Instant;
 
 use crate::cycle::{Decision, Turn, schedule_one};
@@ -125,6 +127,29 @@ impl Core {
             self.queue
                 .event(&self.profile, &ClusterEvent::Namespace, now);
         }
+    }
+
+    /// Takes in a service's change; it moves no pod, only preferences.
+    pub fn service(&mut self, change: &Change<Service>) {
+        let key = change.key.clone();
+        let selector = change
+            .new
+            .as_ref()
+            .and_then(|service| service.spec.as_ref()?.selector.clone());
+        match selector.filter(|selector| !selector.is_empty()) {
+            Some(selector) => self.snapshot.services.insert(key, selector),
+            None => self.snapshot.services.remove(&key),
+        };
+    }
+
+    /// Takes in a ReplicaSet's change, likewise.
+    pub fn replica_set(&mut self, change: &Change<ReplicaSet>) {
+        let key = change.key.clone();
+        let spec = change.new.as_ref().map(|set| &set.spec);
+        match spec.and_then(|spec| LabelSelector::from_spec(Some(&spec.selector)).ok()) {
+            Some(selector) => self.snapshot.replica_sets.insert(key, selector),
+            None => self.snapshot.replica_sets.remove(&key),
+        };
     }
 
     /// Takes in a pod's change.

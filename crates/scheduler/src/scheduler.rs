@@ -4,11 +4,14 @@
 //! the door's latency never holds up a cycle. Nothing is remembered that the door does not know:
 //! killed anywhere and started again, the loop reads where the pods are and goes on.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use evenkeel_client::{EventType, LoopContext, LoopMetrics, View};
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
+use futures::FutureExt as _;
+use k8s_openapi::api::apps::v1::ReplicaSet;
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -43,7 +46,7 @@ struct Ended {
 impl Scheduler {
     /// The scheduler of `default-scheduler`. The context's client needs, as
     /// `system:kube-scheduler`: create on `pods/binding`, patch on `pods/status`, get on pods; its
-    /// views list and watch pods, nodes, namespaces.
+    /// views list and watch pods, nodes, namespaces, services, replicasets.
     #[must_use]
     pub fn new(context: LoopContext) -> Self {
         let profile = default_profile(DefaultBinder::new(context.client.clone()));
@@ -84,6 +87,8 @@ impl Scheduler {
         let shutdown = self.context.shutdown.clone();
         let (pod_view, node_view) = (views.of::<Pod>(), views.of::<Node>());
         let namespace_view = views.of::<Namespace>();
+        let service_view = views.of::<Service>();
+        let set_view = views.of::<ReplicaSet>();
         let synced = async {
             tokio::join!(
                 pod_view.synced(),
@@ -98,6 +103,8 @@ impl Scheduler {
         }
         let mut nodes = node_view.subscribe();
         let mut namespaces = namespace_view.subscribe();
+        let mut services = service_view.subscribe();
+        let mut sets = set_view.subscribe();
         let mut pods = pod_view.subscribe();
         let mut bindings: JoinSet<Ended> = JoinSet::new();
         let mut texts: JoinSet<()> = JoinSet::new();
@@ -105,6 +112,13 @@ impl Scheduler {
             let now = Instant::now();
             while let Some(change) = namespaces.try_next() {
                 self.core.namespace(&change, now);
+            }
+            // These only shade preferences: nobody waits for them, and no cycle is due to them.
+            while let Some(change) = services.try_next() {
+                self.core.service(&change);
+            }
+            while let Some(change) = sets.try_next() {
+                self.core.replica_set(&change);
             }
             while let Some(change) = nodes.try_next() {
                 self.core.node(&change, now);
@@ -117,17 +131,17 @@ impl Scheduler {
             }
             while texts.try_join_next().is_some() {}
             self.core.tick(now);
-            if bindings.len() < MAX_BINDINGS {
-                if let Some(action) = self.core.cycle(now) {
-                    LoopMetrics::bump(&metrics.reconciles);
-                    self.carry_out(action, &pod_view, &mut bindings, &mut texts);
-                    // Lets bindings begin while more pods wait.
-                    tokio::task::yield_now().await;
-                    if shutdown.is_cancelled() {
-                        return;
-                    }
-                    continue;
+            if bindings.len() < MAX_BINDINGS
+                && let Some(action) = self.core.cycle(now)
+            {
+                LoopMetrics::bump(&metrics.reconciles);
+                self.carry_out(action, &pod_view, &mut bindings, &mut texts);
+                // Lets bindings begin while more pods wait.
+                tokio::task::yield_now().await;
+                if shutdown.is_cancelled() {
+                    return;
                 }
+                continue;
             }
             let depth = self.core.depth();
             let waiting = depth.active + depth.backoff + depth.unschedulable;
@@ -174,7 +188,11 @@ impl Scheduler {
                         pod: Arc::clone(&pod.pod),
                         node: Arc::clone(&node),
                     };
-                    let result = bind::bind(&profile, &client, &binding, held).await;
+                    // A plugin that panics fails one pod, and its room on the node comes back.
+                    let binding = bind::bind(&profile, &client, &binding, held);
+                    let result = AssertUnwindSafe(binding).catch_unwind().await;
+                    let panicked = |_| Err(BindError::Refused("a plugin panicked".to_owned()));
+                    let result = result.unwrap_or_else(panicked);
                     Ended {
                         pod,
                         node,
@@ -231,8 +249,8 @@ impl Scheduler {
         let ended = match ended {
             Ok(ended) => ended,
             Err(error) => {
-                // The pod stays counted where it was to go: too careful, until a restart.
-                tracing::error!(%error, "a binding panicked");
+                // Panics are caught inside; what is left is the runtime's own end.
+                tracing::debug!(%error, "a binding was dropped");
                 return;
             }
         };

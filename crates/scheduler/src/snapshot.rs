@@ -8,6 +8,8 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
+use evenkeel_api::selector::LabelSelector;
+use evenkeel_client::ObjectKey;
 use k8s_openapi::api::core::v1::Node;
 
 use crate::affinity::NamespaceLabels;
@@ -112,13 +114,18 @@ pub struct Snapshot {
     order: Vec<NodeIndex>,
     order_stale: bool,
     assigned: HashMap<Arc<str>, (NodeIndex, Arc<PodInfo>)>,
-    classes: HashMap<Arc<PodClass>, ClassCount>,
+    /// By namespace.
+    classes: HashMap<String, HashMap<Arc<PodClass>, ClassCount>>,
     /// Classes whose pods carry inter-pod terms.
     with_terms: HashSet<Arc<PodClass>>,
     images: HashMap<Arc<str>, ImageSpread>,
     generation: u64,
     /// Labels of namespaces, for terms that select them.
     pub namespaces: NamespaceLabels,
+    /// Selectors of services, for default spreading.
+    pub services: BTreeMap<ObjectKey, BTreeMap<String, String>>,
+    /// Selectors of ReplicaSets, for default spreading.
+    pub replica_sets: HashMap<ObjectKey, LabelSelector>,
 }
 
 impl Snapshot {
@@ -162,14 +169,22 @@ impl Snapshot {
 
     /// Every class of pods on nodes.
     pub fn classes(&self) -> impl Iterator<Item = &ClassCount> {
-        self.classes.values()
+        self.classes.values().flat_map(HashMap::values)
+    }
+
+    /// Every class of pods of a namespace on nodes.
+    pub fn classes_in(&self, namespace: &str) -> impl Iterator<Item = &ClassCount> {
+        self.classes
+            .get(namespace)
+            .into_iter()
+            .flat_map(HashMap::values)
     }
 
     /// The classes whose pods carry inter-pod terms.
     pub fn classes_with_terms(&self) -> impl Iterator<Item = &ClassCount> {
         self.with_terms
             .iter()
-            .filter_map(|class| self.classes.get(class))
+            .filter_map(|class| self.classes.get(&class.namespace)?.get(class))
     }
 
     /// On how many nodes an image is.
@@ -329,6 +344,8 @@ impl Snapshot {
         slot.pods.push(Arc::clone(&info));
         let count = self
             .classes
+            .entry(info.class.namespace.clone())
+            .or_default()
             .entry(Arc::clone(&info.class))
             .or_insert_with(|| ClassCount {
                 class: Arc::clone(&info.class),
@@ -340,6 +357,28 @@ impl Snapshot {
             self.with_terms.insert(Arc::clone(&info.class));
         }
         self.assigned.insert(Arc::clone(&info.uid), (at, info));
+    }
+
+    fn uncount(&mut self, at: NodeIndex, class: &Arc<PodClass>) {
+        let Some(classes) = self.classes.get_mut(&class.namespace) else {
+            return;
+        };
+        let Some(count) = classes.get_mut(class) else {
+            return;
+        };
+        if let Some(here) = count.nodes.get_mut(&at) {
+            *here -= 1;
+            if *here == 0 {
+                count.nodes.remove(&at);
+            }
+        }
+        if count.nodes.is_empty() {
+            classes.remove(class);
+            self.with_terms.remove(class);
+            if classes.is_empty() {
+                self.classes.remove(&class.namespace);
+            }
+        }
     }
 
     /// Stops counting a pod. Gives back what was known of it.
@@ -359,18 +398,7 @@ impl Snapshot {
         if let Some(at) = slot.pods.iter().position(|held| held.uid == info.uid) {
             slot.pods.swap_remove(at);
         }
-        if let Some(count) = self.classes.get_mut(&info.class) {
-            if let Some(here) = count.nodes.get_mut(&at) {
-                *here -= 1;
-                if *here == 0 {
-                    count.nodes.remove(&at);
-                }
-            }
-            if count.nodes.is_empty() {
-                self.classes.remove(&info.class);
-                self.with_terms.remove(&info.class);
-            }
-        }
+        self.uncount(at, &info.class);
         self.release_if_unused(at);
         Some(info)
     }

@@ -54,10 +54,10 @@ impl Traces {
         ring.traces.insert(Arc::clone(uid), Arc::new(trace));
         if before.is_none() {
             ring.order.push_back(Arc::clone(uid));
-            if ring.order.len() > KEPT {
-                if let Some(oldest) = ring.order.pop_front() {
-                    ring.traces.remove(&oldest);
-                }
+            if ring.order.len() > KEPT
+                && let Some(oldest) = ring.order.pop_front()
+            {
+                ring.traces.remove(&oldest);
             }
         }
     }

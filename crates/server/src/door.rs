@@ -18,7 +18,7 @@ use crate::auth::{
 };
 use crate::cache::{Caches, FeedError};
 use crate::describe;
-use crate::http::{Answer, Attributes, Query, Target, status_answer};
+use crate::http::{Answer, Attributes, Media, Query, Target, status_answer, status_answer_as};
 use crate::metrics::Metrics;
 use crate::pipeline::{Call, authorize};
 use crate::pki::Pki;
@@ -58,6 +58,7 @@ pub struct Door {
     clock: SharedClock,
     metrics: Metrics,
     issuer: String,
+    openapi: Arc<describe::OpenApiHashes>,
 }
 
 impl std::fmt::Debug for Door {
@@ -123,6 +124,7 @@ impl Door {
             clock: options.clock,
             metrics: Metrics::default(),
             issuer: options.issuer,
+            openapi: Arc::default(),
         });
         crate::bootstrap::run(&door).await.map_err(|status| {
             DoorError::Certificate(format!("bootstrap objects: {}", status.message))
@@ -164,6 +166,10 @@ impl Door {
 
     pub(crate) fn issuer(&self) -> &str {
         &self.issuer
+    }
+
+    pub(crate) fn openapi(&self) -> &Arc<describe::OpenApiHashes> {
+        &self.openapi
     }
 
     /// Removes history older than `age`, by the revision that was current then. Runs for ever.
@@ -236,19 +242,22 @@ impl Door {
             Err(status) => return status_answer(&status),
         };
         let (verb, resource) = (attributes.verb.clone(), attributes.resource.clone());
+        let accept = parts.headers.get(http::header::ACCEPT).cloned();
+        let refuse =
+            |status: &Status| status_answer_as(Media::of_status(accept.as_ref()), status);
         let began = tokio::time::Instant::now();
         let answer = match Limited::new(body, BODY_LIMIT).collect().await {
             Ok(body) => {
                 let call =
                     Call { parts, query, attributes, identity, body: body.to_bytes() };
-                self.dispatch(call).await.unwrap_or_else(|status| status_answer(&status))
+                self.dispatch(call).await.unwrap_or_else(|status| refuse(&status))
             }
             Err(error) if error.is::<http_body_util::LengthLimitError>() => {
-                status_answer(&Status::too_large(format!(
+                refuse(&Status::too_large(format!(
                     "Request entity too large: limit is {BODY_LIMIT}"
                 )))
             }
-            Err(error) => status_answer(&Status::bad_request(error.to_string())),
+            Err(error) => refuse(&Status::bad_request(error.to_string())),
         };
         self.metrics.observe(&verb, &resource, answer.status().as_u16(), began.elapsed());
         answer

@@ -90,7 +90,7 @@ fn fields(row: &ResourceDef, value: &Value) -> Box<[Box<str>]> {
     row.selectable
         .iter()
         .map(|field| {
-            let text = selector::field_text(value, &field.path);
+            let text = selector::field_text(value, &field.at);
             if text.is_empty() { field.unset.as_ref().into() } else { text.into() }
         })
         .collect()

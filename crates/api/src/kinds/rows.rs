@@ -176,7 +176,7 @@ fn core_rows() -> Vec<ResourceDef> {
             .selectable("involvedObject.fieldPath")
             .selectable("reason")
             .selectable("reportingComponent")
-            .selectable("source")
+            .selectable_at("source", "source.component")
             .selectable("type"),
     ]
 }

@@ -3,9 +3,11 @@
 pub mod binder;
 pub mod fit;
 pub mod image;
+pub mod inter_pod;
 pub mod node_affinity;
 pub mod nodes;
 pub mod queueing;
+pub mod spread;
 pub mod taints;
 pub mod unsupported;
 
@@ -17,6 +19,14 @@ use crate::framework::Profile;
 /// are written by the binder handed in.
 #[must_use]
 pub fn default_profile(binder: binder::DefaultBinder) -> Profile {
+    let mut profile = default_placement();
+    profile.plugin(binder).bind().done();
+    profile
+}
+
+/// The same without a binder: enough to decide.
+#[must_use]
+pub fn default_placement() -> Profile {
     let mut profile = Profile::new("default-scheduler", Arc::new(queueing::PrioritySort));
     profile
         .plugin(queueing::SchedulingGates)
@@ -44,6 +54,10 @@ pub fn default_profile(binder: binder::DefaultBinder) -> Profile {
         .filter()
         .done();
     profile.plugin(fit::Fit).filter().score(1).done();
+    let spread = profile.plugin(spread::PodTopologySpread);
+    spread.pre_filter().filter().pre_score().score(2).done();
+    let inter_pod = profile.plugin(inter_pod::InterPodAffinity);
+    inter_pod.pre_filter().filter().pre_score().score(2).done();
     profile
         .plugin(fit::BalancedAllocation)
         .pre_score()
@@ -54,6 +68,5 @@ pub fn default_profile(binder: binder::DefaultBinder) -> Profile {
         .pre_score()
         .score(1)
         .done();
-    profile.plugin(binder).bind().done();
     profile
 }

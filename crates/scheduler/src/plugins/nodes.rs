@@ -15,7 +15,7 @@ pub struct NodeUnschedulable;
 
 fn cordoned(pod: &PodInfo, node: &NodeInfo) -> bool {
     let spec = node.node.as_ref().and_then(|node| node.spec.as_ref());
-    if !spec.is_some_and(|spec| spec.unschedulable == Some(true)) {
+    if spec.is_none_or(|spec| spec.unschedulable != Some(true)) {
         return false;
     }
     let taint = Taint {

@@ -32,16 +32,7 @@ fn asked(pod: &PodInfo) -> Option<String> {
             "spec.schedulingGroup is not supported by Evenkeel's scheduler yet".to_owned(),
         );
     }
-    let spread = spec.topology_spread_constraints.iter().flatten();
-    if spread
-        .into_iter()
-        .any(|item| item.when_unsatisfiable == "DoNotSchedule")
-    {
-        return Some("topology spread is not supported by Evenkeel's scheduler yet".to_owned());
-    }
-    let terms = pod.terms.as_ref()?;
-    (!terms.affinity.is_empty() || !terms.anti_affinity.is_empty())
-        .then(|| "inter-pod affinity is not supported by Evenkeel's scheduler yet".to_owned())
+    None
 }
 
 impl Plugin for Unsupported {

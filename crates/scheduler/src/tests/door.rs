@@ -172,3 +172,28 @@ async fn other_schedulers_pods_are_left_alone() {
     assert_eq!(node_name(&theirs), None);
     shutdown.cancel();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "prints figures, asserts nothing"]
+async fn figures_through_the_fake_door() {
+    let api = fake();
+    api.put(&node("one", 1_000_000, 1_000_000));
+    let (_, shutdown) = start(&api);
+    let mut took = Vec::new();
+    for at in 0..100 {
+        let name = format!("pod-{at}");
+        let began = std::time::Instant::now();
+        api.put(&pod(&name, 1));
+        api.wait_for("the binding", |api| {
+            node_name(&api.get::<Pod>("default", &name)?).map(str::to_owned)
+        })
+        .await;
+        took.push(began.elapsed());
+    }
+    took.sort();
+    println!(
+        "pod written to binding taken: p50 {:?}, p99 {:?}",
+        took[50], took[98]
+    );
+    shutdown.cancel();
+}

@@ -2,3 +2,8 @@
 
 mod door;
 mod objects;
+mod placement;
+mod properties;
+mod queueing;
+mod speed;
+mod spreading;

@@ -1,6 +1,7 @@
 //! Who is asking, and may they?
 
 mod authn;
+pub(crate) mod escalation;
 mod rbac;
 mod token;
 

@@ -14,6 +14,8 @@ use crate::door::Door;
 use crate::http::{Answer, json, text};
 use crate::pipeline::{Authorized, Call};
 
+pub(crate) use openapi::Hashes as OpenApiHashes;
+
 /// The Kubernetes version whose API this is.
 pub const KUBERNETES_VERSION: &str = "v1.37.0";
 
@@ -36,7 +38,7 @@ pub(crate) async fn serve(door: &Arc<Door>, call: Authorized<Call>) -> Result<An
         ["version"] => Ok(json(StatusCode::OK, &version())),
         ["metrics"] => Ok(metrics(door)),
         ["api" | "apis", ..] => discovery::serve(door, &call, &segments),
-        ["openapi", rest @ ..] => openapi::serve(door, &call, rest),
+        ["openapi", rest @ ..] => openapi::serve(door, &call, rest).await,
         [".well-known", "openid-configuration"] => Ok(json(
             StatusCode::OK,
             &json!({

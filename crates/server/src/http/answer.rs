@@ -1,7 +1,7 @@
 //! Answers.
 
 use bytes::Bytes;
-use evenkeel_api::Status;
+use evenkeel_api::{Status, protobuf};
 use futures::Stream;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WARNING};
 use http::{Response, StatusCode};
@@ -9,6 +9,8 @@ use http_body::Frame;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full, StreamBody};
 use serde_json::Value;
+
+use super::media::Encoding;
 
 /// The body of an answer.
 pub type Body = UnsyncBoxBody<Bytes, std::io::Error>;
@@ -59,9 +61,19 @@ pub fn text(code: StatusCode, text: impl Into<String>) -> Answer {
 /// A failure, or a success without an object.
 #[must_use]
 pub fn status_answer(status: &Status) -> Answer {
+    status_answer_as(Encoding::Json, status)
+}
+
+/// A failure, or a success without an object, as JSON or protobuf.
+#[must_use]
+pub fn status_answer_as(encoding: Encoding, status: &Status) -> Answer {
     let code = StatusCode::from_u16(status.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let body = serde_json::to_vec(status).unwrap_or_default();
-    let mut answer = json_bytes(code, body);
+    let mut answer = match encoding {
+        Encoding::Protobuf => {
+            answer(code, protobuf::MEDIA_TYPE, full(protobuf::encode_status(status)))
+        }
+        _ => json_bytes(code, serde_json::to_vec(status).unwrap_or_default()),
+    };
     let wait = status.details.as_ref().map_or(0, |details| details.retry_after_seconds);
     if wait > 0 {
         answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from(wait));

@@ -2,8 +2,8 @@
 
 use evenkeel_api::row::GroupVersionKind;
 use evenkeel_api::schema::{FieldValidation, Ty};
-use evenkeel_api::{Status, json, object};
-use serde_json::Value;
+use evenkeel_api::{Status, json, object, protobuf};
+use serde_json::{Value, json as literal};
 
 use super::Request;
 use crate::http::content_type;
@@ -23,7 +23,7 @@ pub(super) fn body_of(
     gvk: &GroupVersionKind,
     type_name: &str,
 ) -> Result<Value, Status> {
-    let parsed = parse(request)?;
+    let parsed = parse(request, gvk, type_name)?;
     let mut value = parsed.value;
     if !value.is_object() {
         return Err(Status::bad_request(
@@ -37,15 +37,65 @@ pub(super) fn body_of(
     Ok(value)
 }
 
-fn parse(request: &Request<'_>) -> Result<json::Parsed, Status> {
+fn parse(
+    request: &Request<'_>,
+    gvk: &GroupVersionKind,
+    type_name: &str,
+) -> Result<json::Parsed, Status> {
     let body = &request.call.body;
     let wrong =
         |error: json::DecodeError| Status::bad_request(format!("couldn't get version/kind; {error}"));
     match content_type(&request.call.parts.headers).as_str() {
         "" | "application/json" => json::parse(body).map_err(wrong),
         "application/yaml" => json::parse_yaml(body).map_err(wrong),
+        protobuf::MEDIA_TYPE if protobuf::has_form(type_name) => {
+            from_protobuf(request, gvk, type_name)
+        }
+        _ if protobuf::has_form(type_name) => {
+            Err(Status::unsupported_media_type(&format!("{ACCEPTED}, {}", protobuf::MEDIA_TYPE)))
+        }
         _ => Err(Status::unsupported_media_type(ACCEPTED)),
     }
+}
+
+/// Reads a protobuf body. The kind in its envelope goes into the object, as JSON has it.
+fn from_protobuf(
+    request: &Request<'_>,
+    gvk: &GroupVersionKind,
+    type_name: &str,
+) -> Result<json::Parsed, Status> {
+    let wrong = |error: protobuf::ProtobufError| Status::bad_request(error.to_string());
+    let envelope = protobuf::decode_envelope(&request.call.body).map_err(wrong)?;
+    let mut head = literal!({"apiVersion": envelope.api_version, "kind": envelope.kind});
+    // Before the message is read as what it is not.
+    check_kind(gvk, &mut head)?;
+    let schema = request.door.rows().schema();
+    let ty = schema.named(type_name).unwrap_or(Ty::Any);
+    let mut value = protobuf::decode(schema, &ty, envelope.raw).map_err(|error| {
+        Status::bad_request(format!(
+            "{kind} in version \"{version}\" cannot be handled as a {kind}: {error}",
+            kind = gvk.kind,
+            version = gvk.version
+        ))
+    })?;
+    object::fields(&mut value).append(object::fields(&mut head));
+    Ok(json::Parsed { value, duplicates: Vec::new() })
+}
+
+/// Reads a body that is `meta.v1.DeleteOptions` of whatever API version.
+pub(super) fn delete_options(request: &Request<'_>) -> Result<Value, Status> {
+    let wrong = |error: protobuf::ProtobufError| Status::bad_request(error.to_string());
+    let envelope = protobuf::decode_envelope(&request.call.body).map_err(wrong)?;
+    if !matches!(envelope.kind, "" | "DeleteOptions") {
+        return Err(Status::bad_request(format!(
+            "decoded object cannot be converted to DeleteOptions: {}",
+            envelope.kind
+        )));
+    }
+    let schema = request.door.rows().schema();
+    let ty = protobuf::kind_type(schema, "v1", "DeleteOptions")
+        .ok_or_else(|| Status::unsupported_media_type(ACCEPTED))?;
+    protobuf::decode(schema, &ty, envelope.raw).map_err(wrong)
 }
 
 /// The kind of the data must be that of the path. A missing one is filled in.

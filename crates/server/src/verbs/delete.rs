@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use evenkeel_api::{Status, clock, json as codec, object};
+use evenkeel_api::{Status, clock, json as codec, object, protobuf};
 use http::StatusCode;
 use serde_json::{Value, json};
 
 use super::read::page;
 use super::show::{encode, show_value};
-use super::{Request, write};
+use super::{Request, decode, write};
 use crate::admission::{Change, Operation};
-use crate::http::{Answer, content_type, json_bytes, status_answer};
+use crate::http::{Answer, content_type, status_answer_as};
 use crate::object::Object;
 use crate::registry::Outcome;
 
@@ -44,11 +44,17 @@ pub(super) fn options(request: &Request<'_>) -> Result<Options, Status> {
             Status::bad_request(format!("couldn't get version/kind; {error}"))
         };
         let body = match content_type(&request.call.parts.headers).as_str() {
-            "" | "application/json" => codec::parse(&request.call.body).map_err(wrong)?,
-            "application/yaml" => codec::parse_yaml(&request.call.body).map_err(wrong)?,
-            _ => return Err(Status::unsupported_media_type("application/json, application/yaml")),
+            "" | "application/json" => codec::parse(&request.call.body).map_err(wrong)?.value,
+            "application/yaml" => codec::parse_yaml(&request.call.body).map_err(wrong)?.value,
+            protobuf::MEDIA_TYPE => decode::delete_options(request)?,
+            _ => {
+                return Err(Status::unsupported_media_type(&format!(
+                    "application/json, application/yaml, {}",
+                    protobuf::MEDIA_TYPE
+                )));
+            }
         };
-        from_body(&mut options, &body.value);
+        from_body(&mut options, &body);
     }
     check(&options)?;
     Ok(options)
@@ -115,7 +121,7 @@ fn gone(request: &Request<'_>, object: &Object) -> Result<Answer, Status> {
     let status = Status::success()
         .about(&request.row.gvk.group, &request.row.plural, object::name(&value))
         .with_uid(object::uid(&value));
-    Ok(status_answer(&status))
+    Ok(status_answer_as(request.media.encoding, &status))
 }
 
 /// What became of a deleted object.
@@ -269,8 +275,5 @@ pub(super) async fn delete_collection(request: Request<'_>) -> Result<Answer, St
         "metadata": {"resourceVersion": page.revision.to_string()},
         "items": items,
     });
-    if request.media.yaml {
-        return encode(request.media, StatusCode::OK, &list);
-    }
-    Ok(json_bytes(StatusCode::OK, list.to_string()))
+    encode(&request, StatusCode::OK, &list)
 }

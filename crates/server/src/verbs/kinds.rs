@@ -31,7 +31,7 @@ pub(super) async fn answer(mut request: Request<'_>) -> Result<Answer, Status> {
     object::metadata(&mut body)
         .entry("creationTimestamp")
         .or_insert(Value::Null);
-    encode(request.media, StatusCode::CREATED, &body)
+    encode(&request, StatusCode::CREATED, &body)
 }
 
 /// `POST bindings` names the pod in its metadata.

@@ -14,7 +14,7 @@ mod write;
 
 use std::sync::Arc;
 
-use evenkeel_api::Status;
+use evenkeel_api::{Status, protobuf};
 use evenkeel_api::row::{ResourceDef, Storage, Subresource, Verb};
 use evenkeel_api::schema::FieldValidation;
 use http::StatusCode;
@@ -115,7 +115,7 @@ pub(crate) async fn serve(door: &Arc<Door>, call: Authorized<Call>) -> Result<An
     if !row.namespaced() && in_namespace && attributes.resource != "namespaces" {
         return Err(Status::no_such_path());
     }
-    let media = Media::negotiate(&call.parts.headers);
+    let media = Media::negotiate(&call.parts.headers, || protobuf::has_form(&row.type_name));
     let subresource = attributes.subresource.clone();
     if !subresource.is_empty() {
         let known = row.subresources.iter().copied().find(|sub| sub.as_str() == subresource);

@@ -253,7 +253,7 @@ pub(super) async fn list(request: Request<'_>) -> Result<Answer, Status> {
                 "metadata": page.metadata(),
                 "items": items,
             });
-            encode(request.media, StatusCode::OK, &list)
+            encode(&request, StatusCode::OK, &list)
         }
         Shape::Metadata => {
             let items: Vec<Value> =
@@ -264,12 +264,12 @@ pub(super) async fn list(request: Request<'_>) -> Result<Answer, Status> {
                 "metadata": page.metadata(),
                 "items": items,
             });
-            encode(request.media, StatusCode::OK, &list)
+            encode(&request, StatusCode::OK, &list)
         }
         Shape::Table => {
             let values: Vec<Value> = page.objects.iter().map(|object| object.value()).collect();
             let table = TableStyle::new(&request)?.table(&values, page.metadata());
-            encode(request.media, StatusCode::OK, &table)
+            encode(&request, StatusCode::OK, &table)
         }
     }
 }

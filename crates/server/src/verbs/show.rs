@@ -5,12 +5,12 @@ use std::sync::Arc;
 use evenkeel_api::clock::SharedClock;
 use evenkeel_api::kinds::{table_cells, table_columns};
 use evenkeel_api::row::ResourceDef;
-use evenkeel_api::{Status, object};
+use evenkeel_api::{Status, object, protobuf};
 use http::StatusCode;
 use serde_json::{Value, json};
 
 use super::Request;
-use crate::http::{Answer, Media, Shape, answer, full, json_bytes, warn};
+use crate::http::{Answer, Encoding, Media, Shape, answer, full, json_bytes, warn};
 use crate::object::Object;
 
 /// Answers one object.
@@ -40,19 +40,30 @@ pub(crate) fn show_value(
         Shape::Metadata => metadata_only(&value),
         Shape::Table => TableStyle::new(request)?.event(&value),
     };
-    let mut answer = encode(request.media, code, &shaped)?;
+    let mut answer = encode(request, code, &shaped)?;
     warn(&mut answer, &request.warnings);
     Ok(answer)
 }
 
-/// Writes a value as JSON or YAML.
-pub(crate) fn encode(media: Media, code: StatusCode, value: &Value) -> Result<Answer, Status> {
-    if media.yaml {
-        let text = serde_saphyr::to_string(value)
-            .map_err(|error| Status::internal(format!("can't write YAML: {error}")))?;
-        return Ok(answer(code, "application/yaml", full(text)));
+/// Writes a value as the client asked for it.
+pub(crate) fn encode(
+    request: &Request<'_>,
+    code: StatusCode,
+    value: &Value,
+) -> Result<Answer, Status> {
+    match request.media.encoding {
+        Encoding::Json => Ok(json_bytes(code, value.to_string())),
+        Encoding::Yaml => {
+            let text = serde_saphyr::to_string(value)
+                .map_err(|error| Status::internal(format!("can't write YAML: {error}")))?;
+            Ok(answer(code, "application/yaml", full(text)))
+        }
+        Encoding::Protobuf => {
+            let bytes = protobuf::encode_object(request.door.rows().schema(), value)
+                .map_err(|error| Status::internal(format!("can't write protobuf: {error}")))?;
+            Ok(answer(code, protobuf::MEDIA_TYPE, full(bytes)))
+        }
     }
-    Ok(json_bytes(code, value.to_string()))
 }
 
 /// `PartialObjectMetadata` of an object.

@@ -11,7 +11,7 @@ use super::delete::{self, Deleted, delete_object};
 use super::show::encode;
 use super::write::{Replaced, finish, replace};
 use super::{Request, decode, patch, streams, write};
-use crate::http::{Answer, status_answer};
+use crate::http::{Answer, status_answer_as};
 
 const SCALE_TYPE: &str = "io.k8s.api.autoscaling.v1.Scale";
 const BINDING_TYPE: &str = "io.k8s.api.core.v1.Binding";
@@ -43,7 +43,7 @@ pub(super) async fn serve(
         (Subresource::Scale, _) if reads => {
             let found = current(&request).await?;
             let scale = to_scale(&request, &found.value())?;
-            encode(request.media, StatusCode::OK, &scale)
+            encode(&request, StatusCode::OK, &scale)
         }
         (Subresource::Scale, &Method::PUT | &Method::PATCH) => scale(request).await,
         (Subresource::Binding, &Method::POST) => binding(request).await,
@@ -219,7 +219,7 @@ async fn scale(mut request: Request<'_>) -> Result<Answer, Status> {
         Replaced::Stored(found) => found.value(),
         Replaced::Dry(value) => value,
     };
-    encode(request.media, StatusCode::OK, &to_scale(&request, &value)?)
+    encode(&request, StatusCode::OK, &to_scale(&request, &value)?)
 }
 
 fn set_dotted(value: &mut Value, path: &str, new: Value) {
@@ -259,12 +259,12 @@ pub(super) async fn binding(mut request: Request<'_>) -> Result<Answer, Status> 
         }
     })
     .await?;
-    Ok(created())
+    Ok(created(&request))
 }
 
-fn created() -> Answer {
+fn created(request: &Request<'_>) -> Answer {
     let status = Status { code: 201, ..Status::success() };
-    status_answer(&status)
+    status_answer_as(request.media.encoding, &status)
 }
 
 async fn eviction(mut request: Request<'_>) -> Result<Answer, Status> {
@@ -276,7 +276,7 @@ async fn eviction(mut request: Request<'_>) -> Result<Answer, Status> {
     }
     let pod = current(&request).await?;
     match delete_object(&request, pod, &options).await? {
-        Deleted::Gone(_) | Deleted::Marked(_) => Ok(created()),
+        Deleted::Gone(_) | Deleted::Marked(_) => Ok(created(&request)),
     }
 }
 
@@ -300,5 +300,5 @@ async fn token(mut request: Request<'_>) -> Result<Answer, Status> {
     );
     body["spec"] = issued.spec;
     body["status"] = json!({"token": issued.token, "expirationTimestamp": issued.expires});
-    encode(request.media, StatusCode::CREATED, &body)
+    encode(&request, StatusCode::CREATED, &body)
 }

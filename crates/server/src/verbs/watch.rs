@@ -9,8 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use evenkeel_api::Status;
 use evenkeel_api::row::ResourceDef;
+use evenkeel_api::schema::Schema;
+use evenkeel_api::{Status, protobuf};
 use evenkeel_store::{Event, EventKind, StoreError, WatchStream, prefix_end};
 use futures::StreamExt as _;
 use http::StatusCode;
@@ -22,7 +23,7 @@ use super::Request;
 use super::read::{revision_of, selection};
 use super::show::{TableStyle, metadata_only};
 use crate::cache::{Change, ChangeKind, KindCache, event_line};
-use crate::http::{Answer, Media, Shape, answer, stream};
+use crate::http::{Answer, Encoding, Media, Shape, answer, stream};
 use crate::object::{Object, Selection};
 use crate::registry::{Registry, store_status};
 
@@ -49,6 +50,7 @@ struct Watch {
     row: Arc<ResourceDef>,
     selection: Selection,
     media: Media,
+    schema: Arc<Schema>,
     style: Option<TableStyle>,
     source: Source,
     /// What is to be sent before anything else.
@@ -91,6 +93,7 @@ pub(super) async fn watch(request: Request<'_>) -> Result<Answer, Status> {
         row: Arc::clone(&request.row),
         selection,
         media: request.media,
+        schema: Arc::clone(request.door.rows().schema()),
         style,
         source: Source::Log { cursor: 0, end: cache.subscribe() },
         initial: VecDeque::new(),
@@ -125,7 +128,10 @@ pub(super) async fn watch(request: Request<'_>) -> Result<Answer, Status> {
             Err(status) => watch.fail(&status),
         }
     }
-    let content_type = "application/json";
+    let content_type = match request.media.encoding {
+        Encoding::Protobuf => "application/vnd.kubernetes.protobuf;stream=watch",
+        _ => "application/json",
+    };
     let pieces = futures::stream::unfold(watch, |mut watch| async move {
         watch.next().await.map(|piece| (Ok(piece), watch))
     });
@@ -174,8 +180,12 @@ impl Watch {
     }
 
     fn fail(&mut self, status: &Status) {
-        let event = json!({"type": "ERROR", "object": status});
-        self.initial.push_back(Bytes::from(format!("{event}\n")));
+        self.initial.push_back(if self.media.encoding == Encoding::Protobuf {
+            protobuf::watch_frame("ERROR", &protobuf::encode_status(status)).into()
+        } else {
+            let event = json!({"type": "ERROR", "object": status});
+            Bytes::from(format!("{event}\n"))
+        });
         self.done = true;
     }
 
@@ -284,12 +294,28 @@ impl Watch {
         let shown = match (self.media.shape, &mut self.style) {
             (Shape::Table, Some(style)) => style.event(&object.value()),
             (Shape::Metadata, _) => metadata_only(&object.value()),
+            _ if self.media.encoding == Encoding::Protobuf => object.value(),
             _ => return event_line(kind, object),
         };
-        line(kind.as_str(), &shown)
+        self.frame(kind.as_str(), &shown)
     }
 
-    fn bookmark(&self, revision: u64, end_of_initial: bool) -> Bytes {
+    /// One event in the client's encoding.
+    fn frame(&mut self, kind: &str, shown: &Value) -> Bytes {
+        if self.media.encoding != Encoding::Protobuf {
+            return line(kind, shown);
+        }
+        match protobuf::encode_object(&self.schema, shown) {
+            Ok(object) => protobuf::watch_frame(kind, &object).into(),
+            Err(error) => {
+                let status = Status::internal(format!("can't write protobuf: {error}"));
+                self.done = true;
+                protobuf::watch_frame("ERROR", &protobuf::encode_status(&status)).into()
+            }
+        }
+    }
+
+    fn bookmark(&mut self, revision: u64, end_of_initial: bool) -> Bytes {
         let (api_version, kind) = match self.media.shape {
             Shape::Object => (self.row.gvk.api_version(), self.row.gvk.kind.to_string()),
             Shape::Metadata => ("meta.k8s.io/v1".to_owned(), "PartialObjectMetadata".to_owned()),
@@ -306,7 +332,7 @@ impl Watch {
         if end_of_initial {
             object["metadata"]["annotations"] = json!({"k8s.io/initial-events-end": "true"});
         }
-        line("BOOKMARK", &object)
+        self.frame("BOOKMARK", &object)
     }
 }
 

@@ -13,6 +13,7 @@ use serde_json::Value;
 use super::show::{show, show_value};
 use super::{Request, decode};
 use crate::admission::{Change, Operation};
+use crate::auth::escalation;
 use crate::door::Door;
 use crate::http::Answer;
 use crate::object::Object;
@@ -122,6 +123,8 @@ pub(super) async fn create_once(
     refuse(&row, object::name(&value), &errors)?;
     let hold = door.allocate.on_create(&door.registry, &row, &mut value)?;
     door.admission.validate(&door.registry, &change, &value)?;
+    let identity = &request.call.identity;
+    escalation::check(door.authorizer(), &door.registry, identity, &row, &value, None)?;
     request.warnings.extend(row.strategy.warnings(&value, None));
     if tracked {
         track(request, None, &mut value, None);
@@ -337,6 +340,8 @@ fn steps(
         object::metadata(new).insert("generation".to_owned(), generation.into());
     }
     door.admission.validate(&door.registry, &change, new)?;
+    let identity = &request.call.identity;
+    escalation::check(door.authorizer(), &door.registry, identity, &row, new, Some(old))?;
     request.warnings.extend(row.strategy.warnings(new, Some(old)));
     if tracked {
         track(request, Some(old), new, subresource);

@@ -1,0 +1,53 @@
+# Evenkeel: what a person types. `make` alone lists it.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+
+export CARGO_TARGET_DIR ?= $(CURDIR)/target
+TARGET := $(CARGO_TARGET_DIR)
+IMAGES := $(TARGET)/images
+TRIPLE := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
+BINARY := $(TARGET)/release/evenkeel
+
+# Where `make run` keeps its cluster, and where it listens.
+export DATA ?= /var/lib/evenkeel
+export LISTEN ?= 127.0.0.1:6443
+
+.PHONY: help packages build images run stop test lint bench crash clean-cluster
+
+help: ## List what can be made
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+packages: ## Install the Debian packages that are missing
+	@scripts/packages.sh
+
+build: packages ## Build the binary (release)
+	@echo "building evenkeel (some minutes from nothing)"
+	@cargo build --release --locked -p evenkeel
+
+images: packages ## Write the example images to target/images/NAME.tar
+	@scripts/images.sh "$(IMAGES)" "$(TRIPLE)"
+
+run: build images ## Start a one-node cluster with the shop on it
+	@scripts/run.sh "$(BINARY)" "$(IMAGES)"
+
+stop: ## Stop the cluster of `make run`; containers go on running
+	@scripts/stop.sh "$(BINARY)"
+
+test: packages images ## Run every test
+	@cargo test --workspace --locked --no-fail-fast
+
+lint: ## Formatting and lints, warnings as errors
+	@cargo fmt --all --check
+	@cargo clippy --workspace --all-targets --locked -- -D warnings
+
+bench: build images ## Measure, beside the floors of this machine
+	@cargo build --release --locked -p evenkeel-bench
+	@"$(TARGET)/release/evenkeel-bench" --evenkeel "$(BINARY)"
+
+crash: images ## Kill the process 50 times under load and check what it promised
+	@EVENKEEL_CRASH_ROUNDS=50 cargo test --locked -p evenkeel --test crash -- --nocapture
+
+clean-cluster: ## Stop the cluster and remove it: containers, mounts, links, tables, data
+	@scripts/stop.sh "$(BINARY)" --remove

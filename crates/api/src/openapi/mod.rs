@@ -1,0 +1,184 @@
+//! OpenAPI documents, built from the rows: v3 by group and version, and v2 (Swagger) as a whole,
+//! as JSON and as gnostic's protobuf.
+//!
+//! A document is written out piece by piece, one path and one type at a time, so that building
+//! one costs little more memory than its bytes. Nothing is kept between two builds, and nothing
+//! is vendored: shapes and texts come from `k8s-openapi`, merge keys, list types and defaults from
+//! the table of facts, paths and verbs from the rows. The same rows give the same bytes.
+
+mod operations;
+mod parameters;
+mod protobuf;
+mod schemas;
+mod v3;
+
+use std::io::{self, Write};
+
+use serde_json::{Value, json};
+
+use crate::row::{ResourceDef, Rows, Storage, Text};
+use schemas::Definitions;
+
+/// A group and a version that have a document: those with at least one path.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct GroupVersion {
+    /// Empty for the core group.
+    pub group: Text,
+    /// `v1`.
+    pub version: Text,
+}
+
+impl GroupVersion {
+    /// Its key in the index of v3 documents, and its API path: `api/v1` or `apis/apps/v1`.
+    #[must_use]
+    pub fn path(&self) -> String {
+        if self.group.is_empty() {
+            format!("api/{}", self.version)
+        } else {
+            format!("apis/{}/{}", self.group, self.version)
+        }
+    }
+
+    fn rows<'r>(&self, rows: &'r Rows) -> Vec<&'r ResourceDef> {
+        let mut own: Vec<&ResourceDef> = rows
+            .iter()
+            .map(AsRef::as_ref)
+            .filter(|row| row.gvk.group == self.group && row.gvk.version == self.version)
+            .filter(|row| row.storage != Storage::BodyOnly)
+            .collect();
+        own.sort_by(|a, b| a.plural.cmp(&b.plural));
+        own
+    }
+}
+
+/// All groups and versions that have a document, sorted.
+#[must_use]
+pub fn group_versions(rows: &Rows) -> Vec<GroupVersion> {
+    let mut all: Vec<GroupVersion> = rows
+        .iter()
+        .filter(|row| row.storage != Storage::BodyOnly)
+        .map(|row| GroupVersion {
+            group: row.gvk.group.clone(),
+            version: row.gvk.version.clone(),
+        })
+        .collect();
+    all.sort();
+    all.dedup();
+    all
+}
+
+/// Writes the OpenAPI 3.0 document of a group and version as JSON.
+///
+/// # Errors
+/// Those of the writer.
+pub fn write_v3(rows: &Rows, of: &GroupVersion, out: &mut impl Write) -> io::Result<()> {
+    let own = of.rows(rows);
+    out.write_all(b"{\"components\":{\"schemas\":")?;
+    let mut object = Object::open(out)?;
+    for (name, definition) in Definitions::of(rows, &own).finish() {
+        object.entry(&name, &definition)?;
+    }
+    object.close()?;
+    let security = json!({"BearerToken": {
+        "description": "Bearer Token authentication", "in": "header", "name": "authorization",
+        "type": "apiKey",
+    }});
+    write!(
+        out,
+        ",\"securitySchemes\":{security}}},\"info\":{},\"openapi\":\"3.0.0\",\"paths\":",
+        info()
+    )?;
+    let mut object = Object::open(out)?;
+    for (path, item) in operations::paths(rows, of, &own) {
+        object.entry(&path, &v3::path_item(item))?;
+    }
+    object.close()?;
+    out.write_all(b"}")
+}
+
+/// Writes the Swagger 2.0 document of all groups as JSON.
+///
+/// # Errors
+/// Those of the writer.
+pub fn write_v2(rows: &Rows, out: &mut impl Write) -> io::Result<()> {
+    out.write_all(b"{\"definitions\":")?;
+    let mut object = Object::open(out)?;
+    for (name, definition) in Definitions::of(rows, &all_rows(rows)).finish() {
+        object.entry(&name, &schemas::to_v2(definition))?;
+    }
+    object.close()?;
+    write!(out, ",\"info\":{},\"paths\":", info())?;
+    let mut object = Object::open(out)?;
+    for of in group_versions(rows) {
+        for (path, item) in operations::paths(rows, &of, &of.rows(rows)) {
+            object.entry(&path, &item)?;
+        }
+    }
+    object.close()?;
+    write!(
+        out,
+        ",\"security\":[{{\"BearerToken\":[]}}],\"securityDefinitions\":{},\"swagger\":\"2.0\"}}",
+        security_definitions()
+    )
+}
+
+/// The Swagger 2.0 document of all groups as protobuf: an `openapi.v2.Document` of gnostic's
+/// `OpenAPIv2.proto`, the form that kubectl before 1.27 reads.
+#[must_use]
+pub fn v2_protobuf(rows: &Rows) -> Vec<u8> {
+    let mut document = protobuf::Document::begin(&info());
+    for of in group_versions(rows) {
+        for (path, item) in operations::paths(rows, &of, &of.rows(rows)) {
+            document.path(&path, &item);
+        }
+    }
+    for (name, definition) in Definitions::of(rows, &all_rows(rows)).finish() {
+        document.definition(&name, &schemas::to_v2(definition));
+    }
+    document.end(&security_definitions())
+}
+
+fn all_rows(rows: &Rows) -> Vec<&ResourceDef> {
+    rows.iter().map(AsRef::as_ref).collect()
+}
+
+fn info() -> Value {
+    json!({"title": "Kubernetes", "version": "v1.37.0"})
+}
+
+fn security_definitions() -> Value {
+    json!({"BearerToken": {
+        "description": "Bearer Token authentication", "in": "header", "name": "authorization",
+        "type": "apiKey",
+    }})
+}
+
+/// A JSON object that is written entry by entry.
+struct Object<'w, W> {
+    out: &'w mut W,
+    first: bool,
+}
+
+impl<'w, W: Write> Object<'w, W> {
+    fn open(out: &'w mut W) -> io::Result<Self> {
+        out.write_all(b"{")?;
+        Ok(Self { out, first: true })
+    }
+
+    fn entry(&mut self, name: &str, value: &Value) -> io::Result<()> {
+        if !std::mem::take(&mut self.first) {
+            self.out.write_all(b",")?;
+        }
+        serde_json::to_writer(&mut *self.out, name)?;
+        self.out.write_all(b":")?;
+        serde_json::to_writer(&mut *self.out, value)?;
+        Ok(())
+    }
+
+    fn close(self) -> io::Result<()> {
+        self.out.write_all(b"}")
+    }
+}
+
+#[cfg(test)]
+mod tests;

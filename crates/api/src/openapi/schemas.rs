@@ -1,0 +1,386 @@
+//! Types: from the published schemas and the facts to OpenAPI.
+//!
+//! Definitions are made in the form of OpenAPI 3.0; [`to_v2`] takes from one what Swagger 2.0
+//! does not have.
+
+use std::collections::{BTreeMap, HashMap};
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
+use k8s_openapi::apimachinery::pkg::runtime::RawExtension;
+use schemars::SchemaGenerator;
+use serde_json::{Map, Value, json};
+
+use crate::row::{GroupVersionKind, ResourceDef, Rows, Subresource, Verb};
+use crate::schema::{Field, ListType, Ty};
+
+use super::group_versions;
+
+const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.";
+const REFERENCE: &str = "#/components/schemas/";
+
+/// The name of a type of `meta/v1`.
+pub(super) fn meta(kind: &str) -> String {
+    format!("{META}{kind}")
+}
+
+/// The name of a row's list type.
+pub(super) fn list_type(row: &ResourceDef) -> String {
+    let parent = row
+        .type_name
+        .rsplit_once('.')
+        .map_or("", |(parent, _)| parent);
+    format!("{parent}.{}", row.list_kind)
+}
+
+/// All types that a set of rows reaches.
+pub(super) struct Definitions<'r> {
+    rows: &'r Rows,
+    kinds: HashMap<String, Vec<GroupVersionKind>>,
+    raw: BTreeMap<String, Value>,
+}
+
+impl<'r> Definitions<'r> {
+    /// Collects the types of rows, of their lists and subresources, and those of every request.
+    pub(super) fn of(rows: &'r Rows, own: &[&ResourceDef]) -> Self {
+        let mut generator = SchemaGenerator::default();
+        let mut kinds: HashMap<String, Vec<GroupVersionKind>> = HashMap::new();
+        let mut name_kind = |name: &str, gvk: &GroupVersionKind| {
+            let known = kinds.entry(name.to_owned()).or_default();
+            if !known.contains(gvk) {
+                known.push(gvk.clone());
+            }
+        };
+        for row in rows.iter() {
+            name_kind(&row.type_name, &row.gvk);
+        }
+        generator.subschema_for::<meta::APIResourceList>();
+        generator.subschema_for::<meta::DeleteOptions>();
+        generator.subschema_for::<meta::ListMeta>();
+        generator.subschema_for::<meta::ObjectMeta>();
+        generator.subschema_for::<meta::Patch>();
+        generator.subschema_for::<meta::Status>();
+        generator.subschema_for::<meta::WatchEvent<RawExtension>>();
+        let bodies = own
+            .iter()
+            .flat_map(|row| row.subresources.iter())
+            .filter_map(|sub| {
+                let (group, version, kind) = sub.own_kind()?;
+                rows.by_kind(group, version, kind).map(AsRef::as_ref)
+            });
+        for row in own.iter().copied().chain(bodies) {
+            if let Some(source) = row.source {
+                source(&mut generator);
+            }
+        }
+        let mut raw: BTreeMap<String, Value> =
+            generator.take_definitions(false).into_iter().collect();
+        for row in own.iter().filter(|row| row.verbs.contains(&Verb::List)) {
+            let name = list_type(row);
+            let kind = GroupVersionKind {
+                kind: row.list_kind.clone(),
+                ..row.gvk.clone()
+            };
+            name_kind(&name, &kind);
+            raw.insert(name, list(row));
+        }
+        for of in group_versions(rows) {
+            let of_kind = |kind: &'static str| GroupVersionKind {
+                group: of.group.clone(),
+                version: of.version.clone(),
+                kind: kind.into(),
+            };
+            name_kind(&meta("DeleteOptions"), &of_kind("DeleteOptions"));
+            name_kind(&meta("WatchEvent"), &of_kind("WatchEvent"));
+        }
+        for kind in ["Status", "APIResourceList"] {
+            let gvk = GroupVersionKind {
+                group: "".into(),
+                version: "v1".into(),
+                kind: kind.into(),
+            };
+            name_kind(&meta(kind), &gvk);
+        }
+        Self { rows, kinds, raw }
+    }
+
+    /// The definitions by name, one after the other.
+    pub(super) fn finish(self) -> impl Iterator<Item = (String, Value)> + use<'r> {
+        let Self { rows, kinds, raw } = self;
+        raw.into_iter().map(move |(name, raw)| {
+            let definition = definition(rows, &kinds, &name, raw);
+            (name, definition)
+        })
+    }
+}
+
+fn list(row: &ResourceDef) -> Value {
+    let kind = &row.gvk.kind;
+    json!({
+        "description": format!("{} is a list of {kind} objects.", row.list_kind),
+        "type": "object",
+        "required": ["items"],
+        "properties": {
+            "apiVersion": {"type": "string", "description": "APIVersion defines the versioned schema of this representation of an object. Servers should convert recognized schemas to the latest internal value, and may reject unrecognized values. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#resources"},
+            "kind": {"type": "string", "description": "Kind is a string value representing the REST resource this object represents. Servers may infer this from the endpoint the client submits requests to. Cannot be updated. In CamelCase. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#types-kinds"},
+            "metadata": {"$ref": format!("#/$defs/{META}ListMeta"), "description": "Standard list metadata. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#types-kinds"},
+            "items": {"type": "array", "description": format!("Items is the list of {kind} objects."), "items": {"$ref": format!("#/$defs/{}", row.type_name)}},
+        },
+    })
+}
+
+fn definition(
+    rows: &Rows,
+    kinds: &HashMap<String, Vec<GroupVersionKind>>,
+    name: &str,
+    raw: Value,
+) -> Value {
+    let Value::Object(mut fields) = raw else {
+        return raw;
+    };
+    fields.remove("x-kubernetes-int-or-string");
+    match name.rsplit('.').next().unwrap_or_default() {
+        "IntOrString" => {
+            fields.insert("format".into(), "int-or-string".into());
+            fields.insert(
+                "oneOf".into(),
+                json!([{"type": "integer"}, {"type": "string"}]),
+            );
+        }
+        "Quantity" => {
+            fields.insert(
+                "oneOf".into(),
+                json!([{"type": "string"}, {"type": "number"}]),
+            );
+        }
+        _ => {}
+    }
+    let properties = fields.remove("properties");
+    let known = properties.as_ref().and_then(Value::as_object);
+    let top =
+        known.is_some_and(|known| known.contains_key("kind") && known.contains_key("apiVersion"));
+    let mut required: Vec<Value> = match fields.remove("required") {
+        Some(Value::Array(required)) => required,
+        _ => Vec::new(),
+    };
+    // The types of `k8s-openapi` hold metadata by value; to the API it is optional.
+    if top {
+        required.retain(|field| field != "metadata");
+    }
+    let ty = rows.schema().named(name);
+    if let Some(Value::Object(properties)) = properties {
+        let finished: Map<String, Value> = properties
+            .into_iter()
+            .map(|(field, shape)| {
+                let facts = ty.as_ref().and_then(|ty| rows.schema().field(ty, &field));
+                let must = required.iter().any(|required| required == field.as_str());
+                let by_value = top && matches!(field.as_str(), "metadata" | "spec" | "status");
+                let shape = property(shape, facts, must, by_value);
+                (field, shape)
+            })
+            .collect();
+        fields.insert("properties".into(), finished.into());
+    }
+    if !required.is_empty() {
+        fields.insert("required".into(), required.into());
+    }
+    if ty
+        .as_ref()
+        .and_then(|ty| rows.schema().definition(ty))
+        .is_some_and(|found| found.atomic)
+    {
+        fields.insert("x-kubernetes-map-type".into(), "atomic".into());
+    }
+    if let Some(kinds) = kinds.get(name) {
+        let kinds: Vec<Value> = kinds.iter().map(gvk).collect();
+        fields.insert("x-kubernetes-group-version-kind".into(), kinds.into());
+    }
+    Value::Object(fields)
+}
+
+/// A kind as the extension `x-kubernetes-group-version-kind` names it.
+pub(super) fn gvk(gvk: &GroupVersionKind) -> Value {
+    json!({"group": gvk.group, "version": gvk.version, "kind": gvk.kind})
+}
+
+/// The kind of a subresource's bodies: its own or its parent's.
+pub(super) fn body_kind(row: &ResourceDef, sub: Subresource) -> GroupVersionKind {
+    if sub == Subresource::Proxy {
+        let kind = format!("{}ProxyOptions", row.gvk.kind);
+        return GroupVersionKind {
+            kind: kind.into(),
+            ..row.gvk.clone()
+        };
+    }
+    sub.own_kind().map_or_else(
+        || row.gvk.clone(),
+        |(group, version, kind)| GroupVersionKind {
+            group: group.into(),
+            version: version.into(),
+            kind: kind.into(),
+        },
+    )
+}
+
+/// A field: `must` says that it is required, `by_value` that it is a struct which is always there.
+fn property(shape: Value, facts: Option<&Field>, must: bool, by_value: bool) -> Value {
+    let mut shape = reshape(shape);
+    let Value::Object(fields) = &mut shape else {
+        return shape;
+    };
+    let declared = facts.and_then(|field| field.default.clone());
+    let always = facts.map_or(must, |field| field.always && !field.pointer);
+    let default = declared
+        .or_else(|| (by_value && fields.contains_key("allOf")).then(|| json!({})))
+        .or_else(|| if always { zero(fields) } else { None });
+    if let Some(default) = default {
+        fields.insert("default".into(), default);
+    }
+    let Some(facts) = facts else {
+        if fields.get("type").is_some_and(|ty| ty == "array") && !fields_items_are_objects(fields) {
+            fields.insert("x-kubernetes-list-type".into(), "atomic".into());
+        }
+        return shape;
+    };
+    if matches!(facts.ty, Ty::List(_)) {
+        let kind = match &facts.list {
+            ListType::Atomic => "atomic",
+            ListType::Set => "set",
+            ListType::Map(keys) => {
+                fields.insert("x-kubernetes-list-map-keys".into(), json!(keys));
+                "map"
+            }
+        };
+        fields.insert("x-kubernetes-list-type".into(), kind.into());
+    }
+    if facts.atomic {
+        fields.insert("x-kubernetes-map-type".into(), "atomic".into());
+    }
+    let strategy = match (facts.patch.merge, facts.patch.retain_keys) {
+        (true, true) => Some("merge,retainKeys"),
+        (true, false) => Some("merge"),
+        (false, true) => Some("retainKeys"),
+        (false, false) => None,
+    };
+    if let Some(strategy) = strategy {
+        fields.insert("x-kubernetes-patch-strategy".into(), strategy.into());
+    }
+    if let Some(key) = &facts.patch.key {
+        fields.insert(
+            "x-kubernetes-patch-merge-key".into(),
+            key.to_string().into(),
+        );
+    }
+    shape
+}
+
+/// Lists of kinds (`PodList.items`) have no list type.
+fn fields_items_are_objects(fields: &Map<String, Value>) -> bool {
+    fields
+        .get("items")
+        .is_some_and(|items| items.get("allOf").is_some())
+}
+
+/// References in OpenAPI's words; one with anything beside it moves into `allOf`, where 3.0 lets
+/// it have siblings.
+fn reshape(shape: Value) -> Value {
+    let Value::Object(mut fields) = shape else {
+        return shape;
+    };
+    if let Some(target) = fields.remove("$ref") {
+        let name = target
+            .as_str()
+            .and_then(|text| text.rsplit('/').next())
+            .unwrap_or_default();
+        let target = json!({"$ref": format!("{REFERENCE}{name}")});
+        if fields.is_empty() {
+            return target;
+        }
+        fields.insert("allOf".into(), json!([target]));
+    }
+    for inner in ["items", "additionalProperties"] {
+        if let Some(shape) = fields.remove(inner) {
+            fields.insert(inner.into(), element(shape));
+        }
+    }
+    Value::Object(fields)
+}
+
+/// What lists and maps hold is held by value, so that it has a zero.
+fn element(shape: Value) -> Value {
+    let shape = reshape(shape);
+    let Value::Object(mut fields) = shape else {
+        return shape;
+    };
+    if let Some(target) = fields.get("$ref").and_then(Value::as_str) {
+        if is_scalar(target) {
+            return Value::Object(fields);
+        }
+        return json!({"allOf": [fields], "default": {}});
+    }
+    if let Some(zero) = zero(&fields) {
+        fields.insert("default".into(), zero);
+    }
+    Value::Object(fields)
+}
+
+/// Types with an encoding of their own, whose zero is null.
+fn is_scalar(name: &str) -> bool {
+    let short = name.rsplit('.').next().unwrap_or(name);
+    matches!(
+        short,
+        "Quantity" | "IntOrString" | "Time" | "MicroTime" | "FieldsV1" | "RawExtension"
+    )
+}
+
+fn zero(fields: &Map<String, Value>) -> Option<Value> {
+    if fields.get("format").is_some_and(|format| format == "byte") {
+        return None;
+    }
+    match fields.get("type")?.as_str()? {
+        "string" => Some("".into()),
+        "integer" | "number" => Some(0.into()),
+        "boolean" => Some(false.into()),
+        _ => None,
+    }
+}
+
+/// A definition in the words of Swagger 2.0: no defaults (clients of that time take them for
+/// their own), references with siblings instead of `allOf`, one type instead of a choice.
+pub(super) fn to_v2(shape: Value) -> Value {
+    match shape {
+        Value::Object(fields) => {
+            let mut out = Map::new();
+            for (name, value) in fields {
+                match (name.as_str(), value) {
+                    ("default", _) => {}
+                    ("oneOf", _) => {
+                        out.insert("type".into(), "string".into());
+                    }
+                    ("properties", Value::Object(properties)) => {
+                        let properties: Map<String, Value> = properties
+                            .into_iter()
+                            .map(|(name, shape)| (name, to_v2(shape)))
+                            .collect();
+                        out.insert(name, properties.into());
+                    }
+                    ("allOf", Value::Array(parts)) => {
+                        if let Some(Value::Object(target)) = parts.into_iter().next().map(to_v2) {
+                            out.extend(target);
+                        }
+                    }
+                    ("items" | "additionalProperties", inner) => {
+                        out.insert(name, to_v2(inner));
+                    }
+                    ("$ref", Value::String(target)) => {
+                        out.insert(name, target.replace(REFERENCE, "#/definitions/").into());
+                    }
+                    (_, value) => {
+                        out.insert(name, value);
+                    }
+                }
+            }
+            Value::Object(out)
+        }
+        other => other,
+    }
+}

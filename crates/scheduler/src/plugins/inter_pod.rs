@@ -1,0 +1,266 @@
+//! `InterPodAffinity`: near some pods, away from others, over domains of node labels.
+//!
+//! Counts are taken over classes of pods: a term is evaluated once per class, then added up over
+//! the nodes that have pods of it.
+
+use std::collections::HashMap;
+
+use crate::affinity::Term;
+use crate::framework::{
+    ClusterEvent, CycleState, Filter, MAX_NODE_SCORE, Plugin, PreFilter, PreFiltered, PreScore,
+    Rejection, Score,
+};
+use crate::pod::PodInfo;
+use crate::snapshot::{ClassCount, NodeIndex, NodeInfo, Snapshot};
+
+/// What an existing pod's required affinity toward the pod adds to a node's score.
+const HARD_AFFINITY_WEIGHT: i64 = 1;
+
+/// The plugin.
+#[derive(Debug)]
+pub struct InterPodAffinity;
+
+/// Numbers by topology key and value.
+#[derive(Debug, Default)]
+struct Domains(HashMap<String, HashMap<String, i64>>);
+
+impl Domains {
+    /// Adds `amount` per pod of the class in the domains of the nodes they are on.
+    fn add(&mut self, snapshot: &Snapshot, key: &str, pods: &ClassCount, amount: i64) {
+        for (at, count) in &pods.nodes {
+            let Some(value) = snapshot.node(*at).label(key) else {
+                continue;
+            };
+            let more = amount * i64::from(*count);
+            if let Some(known) = self.0.get_mut(key).and_then(|values| values.get_mut(value)) {
+                *known += more;
+            } else {
+                let values = self.0.entry(key.to_owned()).or_default();
+                values.insert(value.to_owned(), more);
+            }
+        }
+    }
+
+    fn get(&self, node: &NodeInfo, key: &str) -> i64 {
+        let found = || self.0.get(key)?.get(node.label(key)?).copied();
+        found().unwrap_or(0)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.values().all(HashMap::is_empty)
+    }
+}
+
+#[derive(Debug, Default)]
+struct Counted {
+    affinity: Domains,
+    anti_affinity: Domains,
+    existing_anti_affinity: Domains,
+    matches_itself: bool,
+}
+
+#[derive(Debug)]
+struct Preferred(Domains);
+
+fn all_match(terms: &[Term], class: &crate::pod::PodClass, snapshot: &Snapshot) -> bool {
+    terms
+        .iter()
+        .all(|term| term.matches(class, &snapshot.namespaces))
+}
+
+impl Plugin for InterPodAffinity {
+    fn name(&self) -> &'static str {
+        "InterPodAffinity"
+    }
+
+    fn hint(&self, pod: &PodInfo, event: &ClusterEvent<'_>) -> bool {
+        let about =
+            |terms: &[Term], other: &PodInfo| terms.iter().any(|term| term.may_match(&other.class));
+        let wanted = |other: &PodInfo| {
+            pod.terms
+                .as_ref()
+                .is_some_and(|terms| about(&terms.affinity, other))
+        };
+        match event {
+            ClusterEvent::Node { delta, .. } => delta.added || delta.labels,
+            ClusterEvent::PodAssigned(other) => wanted(other),
+            ClusterEvent::PodLabels(_) | ClusterEvent::Namespace => true,
+            ClusterEvent::PodGone(other) => {
+                wanted(other)
+                    || pod
+                        .terms
+                        .as_ref()
+                        .is_some_and(|terms| about(&terms.anti_affinity, other))
+                    || other
+                        .terms
+                        .as_ref()
+                        .is_some_and(|terms| about(&terms.anti_affinity, pod))
+            }
+            ClusterEvent::PodShrunk(_) => false,
+        }
+    }
+}
+
+impl PreFilter for InterPodAffinity {
+    fn pre_filter(
+        &self,
+        state: &mut CycleState,
+        pod: &PodInfo,
+        snapshot: &Snapshot,
+    ) -> PreFiltered {
+        let mut counted = Counted::default();
+        for pods in snapshot.classes_with_terms() {
+            for term in pods
+                .example
+                .terms
+                .iter()
+                .flat_map(|terms| &terms.anti_affinity)
+            {
+                if term.matches(&pod.class, &snapshot.namespaces) {
+                    let domains = &mut counted.existing_anti_affinity;
+                    domains.add(snapshot, &term.topology_key, pods, 1);
+                }
+            }
+        }
+        if let Some(terms) = pod.terms.as_ref()
+            && (!terms.affinity.is_empty() || !terms.anti_affinity.is_empty())
+        {
+            for pods in snapshot.classes() {
+                if !terms.affinity.is_empty() && all_match(&terms.affinity, &pods.class, snapshot) {
+                    for term in &terms.affinity {
+                        counted.affinity.add(snapshot, &term.topology_key, pods, 1);
+                    }
+                }
+                for term in &terms.anti_affinity {
+                    if term.matches(&pods.class, &snapshot.namespaces) {
+                        counted
+                            .anti_affinity
+                            .add(snapshot, &term.topology_key, pods, 1);
+                    }
+                }
+            }
+            counted.matches_itself = all_match(&terms.affinity, &pod.class, snapshot);
+            state.put(counted);
+            return PreFiltered::All;
+        }
+        if counted.existing_anti_affinity.is_empty() {
+            return PreFiltered::Skip;
+        }
+        state.put(counted);
+        PreFiltered::All
+    }
+}
+
+/// Is every term met on the node? The first pod of a group that wants to be near its own kind
+/// finds nobody and may go to any node that has the labels.
+fn affinity_met(terms: &[Term], counted: &Counted, node: &NodeInfo) -> bool {
+    let mut met = true;
+    for term in terms {
+        if node.label(&term.topology_key).is_none() {
+            return false;
+        }
+        met &= counted.affinity.get(node, &term.topology_key) > 0;
+    }
+    met || (counted.affinity.is_empty() && counted.matches_itself)
+}
+
+impl Filter for InterPodAffinity {
+    fn filter(&self, state: &CycleState, pod: &PodInfo, node: &NodeInfo) -> Option<Rejection> {
+        let counted = state.get::<Counted>()?;
+        if let Some(terms) = &pod.terms {
+            if !affinity_met(&terms.affinity, counted, node) {
+                return Some(Rejection::unresolvable(
+                    "node(s) didn't match pod affinity rules",
+                ));
+            }
+            let crowded = terms
+                .anti_affinity
+                .iter()
+                .any(|term| counted.anti_affinity.get(node, &term.topology_key) > 0);
+            if crowded {
+                return Some(Rejection::resolvable(
+                    "node(s) didn't match pod anti-affinity rules",
+                ));
+            }
+        }
+        let existing = &counted.existing_anti_affinity;
+        let unwanted = existing.0.keys().any(|key| existing.get(node, key) > 0);
+        unwanted.then(|| {
+            Rejection::resolvable("node(s) didn't satisfy existing pods anti-affinity rules")
+        })
+    }
+}
+
+impl PreScore for InterPodAffinity {
+    fn pre_score(
+        &self,
+        state: &mut CycleState,
+        pod: &PodInfo,
+        snapshot: &Snapshot,
+        _feasible: &[NodeIndex],
+    ) -> bool {
+        let mut domains = Domains::default();
+        let namespaces = &snapshot.namespaces;
+        let mut weigh = |term: &Term, seen: &PodInfo, pods: &ClassCount, weight: i64| {
+            if term.matches(&seen.class, namespaces) {
+                domains.add(snapshot, &term.topology_key, pods, weight);
+            }
+        };
+        if let Some(terms) = &pod.terms
+            && (!terms.preferred.is_empty() || !terms.preferred_anti.is_empty())
+        {
+            for pods in snapshot.classes() {
+                for term in &terms.preferred {
+                    weigh(term, &pods.example, pods, term.weight);
+                }
+                for term in &terms.preferred_anti {
+                    weigh(term, &pods.example, pods, -term.weight);
+                }
+            }
+        }
+        for pods in snapshot.classes_with_terms() {
+            let Some(terms) = &pods.example.terms else {
+                continue;
+            };
+            for term in &terms.affinity {
+                weigh(term, pod, pods, HARD_AFFINITY_WEIGHT);
+            }
+            for term in &terms.preferred {
+                weigh(term, pod, pods, term.weight);
+            }
+            for term in &terms.preferred_anti {
+                weigh(term, pod, pods, -term.weight);
+            }
+        }
+        let any = !domains.is_empty();
+        state.put(Preferred(domains));
+        any
+    }
+}
+
+impl Score for InterPodAffinity {
+    fn score(&self, state: &CycleState, _pod: &PodInfo, node: &NodeInfo, _at: NodeIndex) -> i64 {
+        let Some(Preferred(domains)) = state.get::<Preferred>() else {
+            return 0;
+        };
+        domains.0.keys().map(|key| domains.get(node, key)).sum()
+    }
+
+    fn normalize(
+        &self,
+        _state: &CycleState,
+        _snapshot: &Snapshot,
+        _nodes: &[NodeIndex],
+        scores: &mut [i64],
+    ) {
+        let most = scores.iter().copied().max().unwrap_or(0);
+        let least = scores.iter().copied().min().unwrap_or(0);
+        for score in scores {
+            *score = if most == least {
+                0
+            } else {
+                MAX_NODE_SCORE * (*score - least) / (most - least)
+            };
+        }
+    }
+}

@@ -1,0 +1,421 @@
+//! `PodTopologySpread`: pods of a kind spread evenly over domains of node labels (KEP-895, 3022,
+//! 3094, 3243), by the pod's own constraints or by the cluster's defaults.
+
+use std::collections::HashMap;
+
+use evenkeel_api::selector::{LabelSelector, Operator, Requirement};
+use evenkeel_client::ObjectKey;
+use k8s_openapi::api::core::v1::TopologySpreadConstraint;
+
+use super::node_affinity::Required;
+use super::taints::untolerated;
+use crate::framework::{
+    ClusterEvent, CycleState, Filter, MAX_NODE_SCORE, Plugin, PreFilter, PreFiltered, PreScore,
+    Rejection, Score,
+};
+use crate::pod::PodInfo;
+use crate::snapshot::{NodeIndex, NodeInfo, Snapshot};
+
+const HOSTNAME: &str = "kubernetes.io/hostname";
+const ZONE: &str = "topology.kubernetes.io/zone";
+
+/// The plugin.
+#[derive(Debug)]
+pub struct PodTopologySpread;
+
+#[derive(Debug)]
+struct Constraint {
+    max_skew: i64,
+    min_domains: usize,
+    key: String,
+    selector: LabelSelector,
+    honor_affinity: bool,
+    honor_taints: bool,
+}
+
+impl Constraint {
+    fn read(spec: &TopologySpreadConstraint, pod: &PodInfo) -> Self {
+        let mut selector = LabelSelector::from_spec(spec.label_selector.as_ref())
+            .unwrap_or_else(|_| LabelSelector::nothing());
+        for key in spec.match_label_keys.iter().flatten() {
+            if let Some(value) = pod.class.label(key) {
+                selector.requirements.push(Requirement {
+                    key: key.clone(),
+                    operator: Operator::In,
+                    values: vec![value.to_owned()],
+                });
+            }
+        }
+        Self {
+            max_skew: i64::from(spec.max_skew),
+            min_domains: spec
+                .min_domains
+                .and_then(|number| usize::try_from(number).ok())
+                .unwrap_or(1),
+            key: spec.topology_key.clone(),
+            selector,
+            honor_affinity: spec.node_affinity_policy.as_deref().unwrap_or("Honor") == "Honor",
+            honor_taints: spec.node_taints_policy.as_deref() == Some("Honor"),
+        }
+    }
+
+    /// Does the node count, by the inclusion policies?
+    fn includes(&self, pod: &PodInfo, node: &NodeInfo, required: Option<&Required>) -> bool {
+        (!self.honor_affinity || required.is_none_or(|required| required.matches(node)))
+            && (!self.honor_taints || untolerated(pod, node).is_none())
+    }
+
+    /// How many matching pods, not being deleted, each node has.
+    fn per_node(&self, snapshot: &Snapshot, pod: &PodInfo) -> Vec<i64> {
+        let mut counts = vec![0; snapshot.slots()];
+        for pods in snapshot.classes_in(&pod.class.namespace) {
+            let class = &pods.class;
+            if !class.terminating && self.selector.matches_with(|key| class.label(key)) {
+                for (at, count) in &pods.nodes {
+                    counts[*at] += i64::from(*count);
+                }
+            }
+        }
+        counts
+    }
+}
+
+fn constraints(pod: &PodInfo, action: &str) -> Vec<Constraint> {
+    let all = pod
+        .spec()
+        .and_then(|spec| spec.topology_spread_constraints.as_ref());
+    all.into_iter()
+        .flatten()
+        .filter(|spec| spec.when_unsatisfiable == action)
+        .map(|spec| Constraint::read(spec, pod))
+        .collect()
+}
+
+fn has_own(pod: &PodInfo) -> bool {
+    pod.spec()
+        .and_then(|spec| spec.topology_spread_constraints.as_ref())
+        .is_some_and(|all| !all.is_empty())
+}
+
+/// The defaults of the cluster: spread over nodes and zones the pods of the same services and
+/// owner, as far as these are known.
+fn defaults(pod: &PodInfo, snapshot: &Snapshot) -> Vec<Constraint> {
+    let mut selector = LabelSelector::default();
+    let from = ObjectKey::new(pod.key.namespace.clone(), "");
+    let services = snapshot
+        .services
+        .range(from..)
+        .take_while(|(key, _)| key.namespace == pod.key.namespace)
+        .map(|(_, selector)| LabelSelector::from_labels(selector))
+        .filter(|selector| selector.matches_with(|key| pod.class.label(key)));
+    for service in services {
+        selector.requirements.extend(service.requirements);
+    }
+    let owners = pod.pod.metadata.owner_references.iter().flatten();
+    let owner = owners
+        .into_iter()
+        .find(|owner| owner.controller == Some(true));
+    if let Some(owner) = owner.filter(|owner| owner.kind == "ReplicaSet") {
+        let key = ObjectKey::new(pod.key.namespace.clone(), owner.name.clone());
+        if let Some(set) = snapshot.replica_sets.get(&key) {
+            selector
+                .requirements
+                .extend(set.requirements.iter().cloned());
+        }
+    }
+    if selector.is_everything() {
+        return Vec::new();
+    }
+    let constraint = |key: &str, max_skew| Constraint {
+        max_skew,
+        min_domains: 1,
+        key: key.to_owned(),
+        selector: selector.clone(),
+        honor_affinity: true,
+        honor_taints: false,
+    };
+    vec![constraint(HOSTNAME, 3), constraint(ZONE, 5)]
+}
+
+fn has_all_keys(node: &NodeInfo, constraints: &[Constraint]) -> bool {
+    constraints
+        .iter()
+        .all(|constraint| node.label(&constraint.key).is_some())
+}
+
+#[derive(Debug)]
+struct Hard {
+    constraint: Constraint,
+    domains: HashMap<String, i64>,
+    least: i64,
+    matches_itself: i64,
+}
+
+#[derive(Debug)]
+struct Hards(Vec<Hard>);
+
+impl Plugin for PodTopologySpread {
+    fn name(&self) -> &'static str {
+        "PodTopologySpread"
+    }
+
+    fn hint(&self, pod: &PodInfo, event: &ClusterEvent<'_>) -> bool {
+        let counted = |other: &PodInfo| {
+            other.class.namespace == pod.class.namespace
+                && constraints(pod, "DoNotSchedule").iter().any(|constraint| {
+                    constraint
+                        .selector
+                        .matches_with(|key| other.class.label(key))
+                })
+        };
+        match event {
+            ClusterEvent::Node { delta, .. } => delta.added || delta.labels || delta.taints,
+            ClusterEvent::PodAssigned(other) | ClusterEvent::PodGone(other) => counted(other),
+            ClusterEvent::PodLabels(other) => other.class.namespace == pod.class.namespace,
+            ClusterEvent::PodShrunk(_) | ClusterEvent::Namespace => false,
+        }
+    }
+}
+
+impl PreFilter for PodTopologySpread {
+    fn pre_filter(
+        &self,
+        state: &mut CycleState,
+        pod: &PodInfo,
+        snapshot: &Snapshot,
+    ) -> PreFiltered {
+        let constraints = constraints(pod, "DoNotSchedule");
+        if constraints.is_empty() {
+            return PreFiltered::Skip;
+        }
+        let required = Required::read(pod);
+        let counts: Vec<Vec<i64>> = constraints
+            .iter()
+            .map(|constraint| constraint.per_node(snapshot, pod))
+            .collect();
+        let mut domains: Vec<HashMap<String, i64>> = vec![HashMap::new(); constraints.len()];
+        for at in snapshot.order() {
+            let node = snapshot.node(*at);
+            if !has_all_keys(node, &constraints) {
+                continue;
+            }
+            for (index, constraint) in constraints.iter().enumerate() {
+                if !constraint.includes(pod, node, required.as_ref()) {
+                    continue;
+                }
+                let value = node.label(&constraint.key).unwrap_or_default();
+                match domains[index].get_mut(value) {
+                    Some(count) => *count += counts[index][*at],
+                    None => {
+                        domains[index].insert(value.to_owned(), counts[index][*at]);
+                    }
+                }
+            }
+        }
+        let hards = constraints
+            .into_iter()
+            .zip(domains)
+            .map(|(constraint, domains)| {
+                // Where nothing counts, nothing is skewed.
+                let least = domains
+                    .values()
+                    .copied()
+                    .min()
+                    .unwrap_or(i64::from(i32::MAX));
+                let selects = constraint.selector.matches_with(|key| pod.class.label(key));
+                Hard {
+                    least: if domains.len() < constraint.min_domains {
+                        0
+                    } else {
+                        least
+                    },
+                    matches_itself: i64::from(selects),
+                    constraint,
+                    domains,
+                }
+            });
+        state.put(Hards(hards.collect()));
+        PreFiltered::All
+    }
+}
+
+impl Filter for PodTopologySpread {
+    fn filter(&self, state: &CycleState, _pod: &PodInfo, node: &NodeInfo) -> Option<Rejection> {
+        let Hards(hards) = state.get::<Hards>()?;
+        for hard in hards {
+            let Some(value) = node.label(&hard.constraint.key) else {
+                return Some(Rejection::unresolvable(
+                    "node(s) didn't match pod topology spread constraints (missing required label)",
+                ));
+            };
+            let here = hard.domains.get(value).copied().unwrap_or(0);
+            if here + hard.matches_itself - hard.least > hard.constraint.max_skew {
+                return Some(Rejection::resolvable(
+                    "node(s) didn't match pod topology spread constraints",
+                ));
+            }
+        }
+        None
+    }
+}
+
+#[derive(Debug)]
+struct Soft {
+    constraint: Constraint,
+    /// Matching pods by node.
+    nodes: Vec<i64>,
+    /// Matching pods by domain, for other keys than the host name.
+    domains: HashMap<String, i64>,
+    /// So that few domains weigh as much as many.
+    weight: f64,
+}
+
+#[derive(Debug)]
+struct Softs {
+    constraints: Vec<Soft>,
+    /// Nodes without one of the keys, by index.
+    ignored: Vec<bool>,
+}
+
+fn softs(
+    constraints: Vec<Constraint>,
+    all_keys: bool,
+    pod: &PodInfo,
+    snapshot: &Snapshot,
+    feasible: &[NodeIndex],
+) -> Softs {
+    let mut ignored = vec![false; snapshot.slots()];
+    let mut scored = 0;
+    for at in feasible {
+        ignored[*at] = all_keys && !has_all_keys(snapshot.node(*at), &constraints);
+        scored += usize::from(!ignored[*at]);
+    }
+    let required = Required::read(pod);
+    let keyless: Vec<bool> = if all_keys {
+        (0..snapshot.slots())
+            .map(|at| !has_all_keys(snapshot.node(at), &constraints))
+            .collect()
+    } else {
+        vec![false; snapshot.slots()]
+    };
+    let constraints = constraints
+        .into_iter()
+        .map(|constraint| {
+            let nodes = constraint.per_node(snapshot, pod);
+            let mut domains: HashMap<String, i64> = HashMap::new();
+            let mut size = scored;
+            if constraint.key != HOSTNAME {
+                for at in feasible.iter().filter(|at| !ignored[**at]) {
+                    let value = snapshot
+                        .node(*at)
+                        .label(&constraint.key)
+                        .unwrap_or_default();
+                    if !domains.contains_key(value) {
+                        domains.insert(value.to_owned(), 0);
+                    }
+                }
+                size = domains.len();
+                for (at, count) in nodes.iter().enumerate().filter(|(_, count)| **count > 0) {
+                    let node = snapshot.node(at);
+                    if node.node.is_none()
+                        || keyless[at]
+                        || !constraint.includes(pod, node, required.as_ref())
+                    {
+                        continue;
+                    }
+                    let value = node.label(&constraint.key).unwrap_or_default();
+                    if let Some(known) = domains.get_mut(value) {
+                        *known += count;
+                    }
+                }
+            }
+            Soft {
+                constraint,
+                nodes,
+                domains,
+                weight: ((size + 2) as f64).ln(),
+            }
+        })
+        .collect();
+    Softs {
+        constraints,
+        ignored,
+    }
+}
+
+impl PreScore for PodTopologySpread {
+    fn pre_score(
+        &self,
+        state: &mut CycleState,
+        pod: &PodInfo,
+        snapshot: &Snapshot,
+        feasible: &[NodeIndex],
+    ) -> bool {
+        let own = has_own(pod);
+        let constraints = if own {
+            constraints(pod, "ScheduleAnyway")
+        } else {
+            defaults(pod, snapshot)
+        };
+        if constraints.is_empty() {
+            return false;
+        }
+        // By the defaults a node without a zone is still scored by its host name.
+        state.put(softs(constraints, own, pod, snapshot, feasible));
+        true
+    }
+}
+
+impl Score for PodTopologySpread {
+    fn score(&self, state: &CycleState, _pod: &PodInfo, node: &NodeInfo, at: NodeIndex) -> i64 {
+        let Some(softs) = state.get::<Softs>() else {
+            return 0;
+        };
+        if softs.ignored[at] {
+            return 0;
+        }
+        let mut score = 0.0;
+        for soft in &softs.constraints {
+            let Some(value) = node.label(&soft.constraint.key) else {
+                continue;
+            };
+            let count = if soft.constraint.key == HOSTNAME {
+                soft.nodes[at]
+            } else {
+                soft.domains.get(value).copied().unwrap_or(0)
+            };
+            score += count as f64 * soft.weight + (soft.constraint.max_skew - 1) as f64;
+        }
+        #[allow(clippy::cast_possible_truncation, reason = "pods times a small weight")]
+        let score = score.round() as i64;
+        score
+    }
+
+    fn normalize(
+        &self,
+        state: &CycleState,
+        _snapshot: &Snapshot,
+        nodes: &[NodeIndex],
+        scores: &mut [i64],
+    ) {
+        let Some(softs) = state.get::<Softs>() else {
+            return;
+        };
+        let counted = || {
+            let pairs = nodes.iter().zip(scores.iter());
+            pairs
+                .filter(|(at, _)| !softs.ignored[**at])
+                .map(|(_, score)| *score)
+        };
+        let (most, least) = (counted().max().unwrap_or(0), counted().min().unwrap_or(0));
+        for (at, score) in nodes.iter().zip(scores.iter_mut()) {
+            *score = if softs.ignored[*at] {
+                0
+            } else if most == 0 {
+                MAX_NODE_SCORE
+            } else {
+                MAX_NODE_SCORE * (most + least - *score) / most
+            };
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! `/openapi/v2` and `/openapi/v3`.
+//!
+//! Documents are built when they are asked for and forgotten when they are sent: clients cache
+//! them by their hashes, and the hashes are all that stays here.
+
+mod accept;
+
+use std::io::{self, Write};
+use std::sync::{Arc, OnceLock};
+
+use evenkeel_api::openapi::{self, GroupVersion};
+use evenkeel_api::{Rows, Status};
+use http::header::{
+    CACHE_CONTROL, CONTENT_TYPE, ETAG, EXPIRES, HeaderValue, IF_NONE_MATCH, LOCATION, VARY,
+};
+use http::{HeaderMap, StatusCode};
+use serde_json::{Map, Value, json};
+
+use crate::door::Door;
+use crate::http::{Answer, full};
+use crate::pipeline::Call;
+use accept::Form;
+
+/// A year, for answers whose URL names their content.
+const FOREVER: jiff::SignedDuration = jiff::SignedDuration::from_hours(24 * 365);
+
+/// The hashes of all documents; they change only with the rows.
+#[derive(Debug, Default)]
+pub(crate) struct Hashes {
+    v3: OnceLock<Vec<(GroupVersion, String)>>,
+    v2: OnceLock<String>,
+}
+
+impl Hashes {
+    fn v3(&self, rows: &Rows) -> &[(GroupVersion, String)] {
+        self.v3.get_or_init(|| {
+            openapi::group_versions(rows)
+                .into_iter()
+                .map(|of| {
+                    let hash = hash(|out| openapi::write_v3(rows, &of, out));
+                    (of, hash)
+                })
+                .collect()
+        })
+    }
+
+    fn v2(&self, rows: &Rows) -> &str {
+        self.v2
+            .get_or_init(|| hash(|out| openapi::write_v2(rows, out)))
+    }
+}
+
+/// The hash of what is written, in the reference's form: SHA-512 in upper-case hexadecimal.
+fn hash(write: impl FnOnce(&mut Digest) -> io::Result<()>) -> String {
+    let mut digest = Digest(ring::digest::Context::new(&ring::digest::SHA512));
+    write(&mut digest).expect("a digest takes all that is written");
+    digest
+        .0
+        .finish()
+        .as_ref()
+        .iter()
+        .map(|byte| format!("{byte:02X}"))
+        .collect()
+}
+
+struct Digest(ring::digest::Context);
+
+impl Write for Digest {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// What is to be built, with the answer's head.
+enum Document {
+    Index,
+    V3(GroupVersion),
+    V2(Form),
+}
+
+pub(super) async fn serve(door: &Arc<Door>, call: &Call, rest: &[&str]) -> Result<Answer, Status> {
+    let headers = &call.parts.headers;
+    let (document, content_type) = match rest {
+        ["v3"] => (Document::Index, accept::v3(headers)?),
+        ["v3", path @ ..] => {
+            let path = path.join("/");
+            let of = openapi::group_versions(door.rows())
+                .into_iter()
+                .find(|of| of.path() == path)
+                .ok_or_else(Status::no_such_path)?;
+            (Document::V3(of), accept::v3(headers)?)
+        }
+        ["v2"] => {
+            let form = accept::v2(headers)?;
+            (Document::V2(form), form.content_type())
+        }
+        _ => return Err(Status::no_such_path()),
+    };
+    let asked = call.query.get("hash").to_owned();
+    let known = known(headers);
+    let (rows, hashes) = (Arc::clone(door.rows()), Arc::clone(door.openapi()));
+    // Building takes tens of milliseconds: not on a thread that serves others.
+    let built =
+        tokio::task::spawn_blocking(move || build(&rows, &hashes, &document, &asked, &known));
+    let built = built
+        .await
+        .map_err(|error| Status::failure(500, "InternalError", format!("OpenAPI: {error}")))?;
+    Ok(answer(built, content_type, door.clock().now()))
+}
+
+/// An answer without its head.
+struct Built {
+    code: StatusCode,
+    tag: String,
+    /// The URL named the content.
+    named: bool,
+    location: Option<String>,
+    body: Vec<u8>,
+}
+
+fn build(
+    rows: &Rows,
+    hashes: &Hashes,
+    document: &Document,
+    asked: &str,
+    known: &[String],
+) -> Built {
+    let mut built = Built {
+        code: StatusCode::OK,
+        tag: String::new(),
+        named: false,
+        location: None,
+        body: Vec::new(),
+    };
+    match document {
+        Document::Index => {
+            built.body = index(hashes.v3(rows)).to_string().into_bytes();
+            built.tag = hash(|out| out.write_all(&built.body));
+        }
+        Document::V2(_) => hashes.v2(rows).clone_into(&mut built.tag),
+        Document::V3(of) => {
+            let hash = hashes
+                .v3(rows)
+                .iter()
+                .find(|(found, _)| found == of)
+                .map(|(_, hash)| hash);
+            built.tag = hash.cloned().unwrap_or_default();
+            if !asked.is_empty() && asked != built.tag {
+                built.code = StatusCode::MOVED_PERMANENTLY;
+                built.location = Some(url(of, &built.tag));
+                return built;
+            }
+            built.named = !asked.is_empty();
+        }
+    }
+    if known
+        .iter()
+        .any(|known| known == "*" || *known == built.tag)
+    {
+        built.code = StatusCode::NOT_MODIFIED;
+        built.body = Vec::new();
+        return built;
+    }
+    let written = match document {
+        Document::Index => Ok(()),
+        Document::V3(of) => openapi::write_v3(rows, of, &mut built.body),
+        Document::V2(Form::Json) => openapi::write_v2(rows, &mut built.body),
+        Document::V2(Form::Protobuf) => {
+            built.body = openapi::v2_protobuf(rows);
+            Ok(())
+        }
+    };
+    written.expect("memory takes all that is written");
+    built
+}
+
+fn index(hashes: &[(GroupVersion, String)]) -> Value {
+    let paths: Map<String, Value> = hashes
+        .iter()
+        .map(|(of, hash)| (of.path(), json!({"serverRelativeURL": url(of, hash)})))
+        .collect();
+    json!({"paths": paths})
+}
+
+fn url(of: &GroupVersion, hash: &str) -> String {
+    format!("/openapi/v3/{}?hash={hash}", of.path())
+}
+
+/// The entity tags that the client has.
+fn known(headers: &HeaderMap) -> Vec<String> {
+    headers
+        .get_all(IF_NONE_MATCH)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(|tag| {
+            tag.trim()
+                .trim_start_matches("W/")
+                .trim_matches('"')
+                .to_owned()
+        })
+        .collect()
+}
+
+fn answer(built: Built, content_type: &'static str, now: jiff::Timestamp) -> Answer {
+    let mut answer = Answer::new(full(built.body));
+    *answer.status_mut() = built.code;
+    let headers = answer.headers_mut();
+    headers.insert(VARY, HeaderValue::from_static("Accept"));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    if let Ok(tag) = HeaderValue::from_str(&format!("\"{}\"", built.tag)) {
+        headers.insert(ETAG, tag);
+    }
+    if let Some(Ok(location)) = built.location.map(HeaderValue::try_from) {
+        headers.insert(LOCATION, location);
+    }
+    if built.named {
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("public, immutable"));
+        let end = now.saturating_add(FOREVER).unwrap_or(now);
+        let text = end.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
+        if let Ok(value) = HeaderValue::from_str(&text) {
+            headers.insert(EXPIRES, value);
+        }
+    }
+    answer
+}
+
+#[cfg(test)]
+mod tests;
