@@ -281,7 +281,7 @@ impl Bench<'_> {
         }
         let memory = process::memory(pid)?;
         let mut helpers = 0.0;
-        for other in process::others_of(pid)? {
+        for other in process::helpers_since(pid)? {
             helpers += mebibytes(process::memory(other)?.pss);
         }
         let report = &mut self.report;
