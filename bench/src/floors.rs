@@ -5,8 +5,9 @@
 use std::convert::Infallible;
 use std::ffi::CString;
 use std::fs;
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -35,15 +36,20 @@ use crate::client::Target;
 const STATIC: &str = evenkeel_runtime::testing::BUSYBOX;
 const STACK: usize = 64 << 10;
 
-/// Milliseconds of an append of 4 KiB with fdatasync, on the disk of `directory`.
-pub(crate) fn sync(directory: &Path, count: usize) -> anyhow::Result<Vec<f64>> {
+/// Milliseconds of a write of 4 KiB with fdatasync, on the disk of `directory`: `append` makes
+/// the file longer each time, which the filesystem writes down as well; otherwise the same place
+/// is written over and over, as a log that is used again does.
+pub(crate) fn sync(directory: &Path, append: bool, count: usize) -> anyhow::Result<Vec<f64>> {
     let path = directory.join(format!("sync-{}", std::process::id()));
-    let mut file = fs::File::create(&path)?;
+    let file = fs::File::create(&path)?;
     let block = [7_u8; 4096];
+    file.write_all_at(&block, 0)?;
+    file.sync_all()?;
     let mut samples = Vec::with_capacity(count);
-    for _ in 0..count {
+    for n in 0..count {
+        let place = if append { 4096 * (n as u64 + 1) } else { 0 };
         let began = Instant::now();
-        file.write_all(&block)?;
+        file.write_all_at(&block, place)?;
         file.sync_data()?;
         samples.push(began.elapsed().as_secs_f64() * 1e3);
     }
