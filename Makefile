@@ -43,7 +43,7 @@ lint: ## Formatting and lints, warnings as errors
 	@cargo clippy --workspace --all-targets --locked -- -D warnings
 
 bench: build images ## Measure, beside the floors of this machine
-	@cargo build --release --locked -p evenkeel-bench
+	@cargo build --release --locked -p evenkeel -p evenkeel-bench
 	@"$(TARGET)/release/evenkeel-bench" --evenkeel "$(BINARY)"
 
 crash: images ## Kill the process 50 times under load and check what it promised

@@ -1,3 +1,84 @@
-//! Load generators and the floors they are measured against.
+//! Load generators and the floors they are measured against: `make bench`.
+//!
+//! Starts the given `evenkeel` in a data directory of its own, measures what issue and README
+//! promise, each beside a physical floor of the same run, prints a table and keeps every sample
+//! as JSON lines. Nothing of it is left behind. Comparisons of storage engines are a workspace of
+//! their own, in `engines`.
 
-fn main() {}
+mod client;
+mod cluster;
+mod deploy;
+mod floors;
+mod load;
+mod measure;
+mod process;
+mod run;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Measures Evenkeel against its aims and the machine's floors.
+#[derive(Debug, Parser)]
+#[command(name = "evenkeel-bench", version)]
+pub(crate) struct Cli {
+    /// The program to measure
+    #[arg(long, default_value = "target/release/evenkeel", value_name = "PATH")]
+    evenkeel: PathBuf,
+
+    /// How often the repeated parts are repeated
+    #[arg(long, default_value_t = 5, value_name = "N")]
+    rounds: usize,
+
+    /// Where raw figures and data go [default: bench/ in the target directory of the program]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+
+    /// Example images, as `make images` writes them [default: images/ in the target directory]
+    #[arg(long, value_name = "DIR")]
+    images: Option<PathBuf>,
+
+    /// Seconds over which idle processor time is taken
+    #[arg(long, default_value_t = 20, value_name = "SECONDS")]
+    idle: u64,
+
+    /// Measure only these parts
+    #[arg(long, value_enum, value_delimiter = ',')]
+    only: Vec<run::Part>,
+
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// The echo server that floors are measured with
+    #[command(hide = true)]
+    Echo,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let outcome = match cli.command {
+        // As many threads as the server that it is the floor of.
+        Some(Command::Echo) => tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()
+            .map_err(anyhow::Error::from)
+            .and_then(|runtime| runtime.block_on(floors::echo())),
+        // One thread: the client must leave the other processors to the server.
+        None => tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(anyhow::Error::from)
+            .and_then(|runtime| runtime.block_on(run::all(&cli))),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("evenkeel-bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -109,6 +109,8 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     ));
     let metrics = loops(&door, &pki, &settings, &clock, &stop);
     door.metrics().also(move || metrics.render());
+    let stored = Arc::clone(&store);
+    door.metrics().also(move || store_metrics(stored.as_ref()));
     let node = if settings.node {
         let node = Node::open(&settings).await?;
         inward(&door, &node, address, tls, &stop).await?;
@@ -143,6 +145,30 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
         Some(Ok(error)) => Err(anyhow::Error::new(error).context("the store failed while serving")),
         Some(Err(error)) => Err(anyhow::Error::new(error).context("the cache ended badly")),
     }
+}
+
+/// What the store counts, in the Prometheus text format.
+fn store_metrics(store: &dyn Store) -> String {
+    // The embedded store answers at once; one that does not is not waited for.
+    let Some(Ok(stats)) = futures::FutureExt::now_or_never(store.stats()) else {
+        return String::new();
+    };
+    let counters = [
+        ("txns_total", "counter", "Transactions answered.", stats.txns),
+        ("fsyncs_total", "counter", "Groups of transactions made durable.", stats.fsyncs),
+        ("revision", "gauge", "The current revision.", stats.revision),
+        ("live_bytes", "gauge", "Bytes of live keys and values.", stats.live_bytes),
+        ("disk_bytes", "gauge", "Bytes of the files.", stats.size_on_disk),
+    ];
+    counters
+        .iter()
+        .map(|(name, kind, help, value)| {
+            format!(
+                "# HELP evenkeel_store_{name} {help}\n# TYPE evenkeel_store_{name} {kind}\n\
+                 evenkeel_store_{name} {value}\n"
+            )
+        })
+        .collect()
 }
 
 /// Starts all loops, each as its own service account.
