@@ -162,7 +162,9 @@ impl StatsSampler {
         self.state.lock().asked = Some(Instant::now());
         self.interest.notify_one();
         self.refresh(FRESH).await;
-        (self.state.lock().node, self.pods())
+        // A lock taken inside the answer's expression would be held while `pods` takes it again.
+        let node = self.state.lock().node;
+        (node, self.pods())
     }
 
     async fn refresh(&self, age: Duration) {

@@ -201,8 +201,8 @@ impl Allocate {
                 let inside = asked.parse::<Ipv4Addr>().is_ok_and(|ip| self.network.contains(&ip));
                 if !inside {
                     return Err(FieldError::invalid(
-                        &path.index(0),
-                        asked,
+                        &path,
+                        json!([asked]),
                         &format!(
                             "failed to allocate IP {asked}: the provided network does not match \
                              the current range: {}",
