@@ -17,9 +17,18 @@ pub enum ExplainError {
     /// There is no explanation for the kind yet.
     #[error("no explanation for kind {0:?} yet; known: pod, replicaset, deployment, service, node, namespace")]
     Kind(String),
-    /// The API refuses.
+    /// The API refuses; its own words.
     #[error("{0}")]
-    Api(#[from] kube::Error),
+    Api(String),
+}
+
+impl From<kube::Error> for ExplainError {
+    fn from(error: kube::Error) -> Self {
+        match error {
+            kube::Error::Api(status) => Self::Api(status.message.clone()),
+            other => Self::Api(other.to_string()),
+        }
+    }
 }
 
 /// Explains `KIND/NAME` of a namespace.
