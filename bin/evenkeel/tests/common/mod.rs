@@ -405,9 +405,8 @@ impl Background {
         std::thread::spawn(move || {
             let mut buffer = [0; 4096];
             while let Ok(read @ 1..) = stdout.read(&mut buffer) {
-                if send.send(buffer[..read].to_vec()).is_err() {
-                    return;
-                }
+                // Read on when nobody listens any more: a full or closed pipe would end kubectl.
+                drop(send.send(buffer[..read].to_vec()));
             }
         });
         let mut text = String::new();
