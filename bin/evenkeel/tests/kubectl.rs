@@ -379,7 +379,7 @@ fn changing(cluster: &mut Cluster) {
 fn server_side_apply(cluster: &mut Cluster) {
     let manifest = |value: &str| {
         format!(
-            "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: shared}}\ndata: {{a: {value}}}\n"
+            "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: shared}}\ndata: {{a: '{value}'}}\n"
         )
     };
     let apply = |manager: &str, value: &str, more: &[&str]| {
