@@ -131,6 +131,20 @@ pub fn pod(pod: &Pod, events: &[Event]) -> Chain {
         let ready = condition("Ready").is_some_and(|found| found.status == "True");
         if ready || phase == "Succeeded" {
             chain.link(&this, if ready { "is ready" } else { "has finished" });
+            // Health now hides what happened; somebody who asks wants to hear of it.
+            for container in &all {
+                let state = container.last_state.as_ref();
+                if let Some(last) = state.and_then(|state| state.terminated.as_ref()) {
+                    let why = last.reason.as_deref().unwrap_or("Error");
+                    chain.link(
+                        format!("container {}", container.name),
+                        format!(
+                            "was restarted {} times; last it ended with exit code {} ({why})",
+                            container.restart_count, last.exit_code
+                        ),
+                    );
+                }
+            }
         } else if let Some(event) = warning(events) {
             let reason = event.reason.as_deref().unwrap_or_default();
             chain.link(&this, format!("is {phase}: {reason}: {}", event.message.as_deref().unwrap_or_default()));
