@@ -17,32 +17,32 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// The binary under test.
-pub const EVENKEEL: &str = env!("CARGO_BIN_EXE_evenkeel");
+pub(crate) const EVENKEEL: &str = env!("CARGO_BIN_EXE_evenkeel");
 
 /// How long anything may take on a busy machine before the test says that it does not happen.
-pub const BOUND: Duration = Duration::from_secs(90);
+pub(crate) const BOUND: Duration = Duration::from_secs(90);
 
 /// What a command answered.
 #[derive(Debug, Clone)]
-pub struct Answer {
+pub(crate) struct Answer {
     /// Its exit code; -1 when a signal ended it.
-    pub code: i32,
+    pub(crate) code: i32,
     /// Its standard output.
-    pub out: String,
+    pub(crate) out: String,
     /// Its standard error.
-    pub err: String,
+    pub(crate) err: String,
 }
 
 impl Answer {
     /// Both outputs, for messages.
-    pub fn all(&self) -> String {
+    pub(crate) fn all(&self) -> String {
         format!("exit {}\n{}{}", self.code, self.out, self.err)
     }
 }
 
 /// A running cluster; dropping it removes it.
 #[derive(Debug)]
-pub struct Cluster {
+pub(crate) struct Cluster {
     home: tempfile::TempDir,
     flags: Vec<String>,
     up: Option<Child>,
@@ -53,7 +53,7 @@ pub struct Cluster {
 ///
 /// # Panics
 /// When kubectl is missing: every test here drives it.
-pub fn can_run_containers() -> bool {
+pub(crate) fn can_run_containers() -> bool {
     let uid = Command::new("id")
         .arg("-u")
         .output()
@@ -69,12 +69,12 @@ pub fn can_run_containers() -> bool {
 impl Cluster {
     /// Starts a cluster with a node. `slot` tells the networks of tests apart that run at the
     /// same time on one machine: no two of them may share it.
-    pub fn with_node(slot: u8) -> Self {
+    pub(crate) fn with_node(slot: u8) -> Self {
         Self::start(slot, true)
     }
 
     /// Starts a control plane alone.
-    pub fn without_node(slot: u8) -> Self {
+    pub(crate) fn without_node(slot: u8) -> Self {
         Self::start(slot, false)
     }
 
@@ -117,7 +117,7 @@ impl Cluster {
     }
 
     /// Starts the process (again) and waits until it serves.
-    pub fn up(&mut self) {
+    pub(crate) fn up(&mut self) {
         assert!(self.up.is_none(), "the process runs already");
         let log = File::options()
             .create(true)
@@ -158,7 +158,7 @@ impl Cluster {
     }
 
     /// The name of the node.
-    pub fn node_name(&self) -> String {
+    pub(crate) fn node_name(&self) -> String {
         self.flags
             .iter()
             .find_map(|flag| flag.strip_prefix("--node-name="))
@@ -167,7 +167,7 @@ impl Cluster {
     }
 
     /// Sends the process a signal and waits for its end.
-    pub fn down(&mut self, signal: &str) {
+    pub(crate) fn down(&mut self, signal: &str) {
         let mut up = self.up.take().expect("the process runs");
         let pid = up.id().to_string();
         Command::new("kill")
@@ -185,12 +185,12 @@ impl Cluster {
     }
 
     /// The directory of this test; kubectl's HOME.
-    pub fn home(&self) -> &Path {
+    pub(crate) fn home(&self) -> &Path {
         self.home.path()
     }
 
     /// What the process logged.
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.home.path().join("log")).unwrap_or_default()
     }
 
@@ -206,22 +206,22 @@ impl Cluster {
     }
 
     /// Runs kubectl.
-    pub fn kubectl(&self, arguments: &[&str]) -> Answer {
+    pub(crate) fn kubectl(&self, arguments: &[&str]) -> Answer {
         run(self.kubectl_command().args(arguments), "")
     }
 
     /// Runs kubectl with text on its standard input.
-    pub fn kubectl_with(&self, arguments: &[&str], input: &str) -> Answer {
+    pub(crate) fn kubectl_with(&self, arguments: &[&str], input: &str) -> Answer {
         run(self.kubectl_command().args(arguments), input)
     }
 
     /// Runs kubectl with a variable in its environment.
-    pub fn kubectl_env(&self, name: &str, value: &str, arguments: &[&str]) -> Answer {
+    pub(crate) fn kubectl_env(&self, name: &str, value: &str, arguments: &[&str]) -> Answer {
         run(self.kubectl_command().env(name, value).args(arguments), "")
     }
 
     /// Runs kubectl, which must succeed; its standard output.
-    pub fn ok(&self, arguments: &[&str]) -> String {
+    pub(crate) fn ok(&self, arguments: &[&str]) -> String {
         let answer = self.kubectl(arguments);
         assert_eq!(
             answer.code,
@@ -234,7 +234,7 @@ impl Cluster {
     }
 
     /// Applies a manifest, which must succeed.
-    pub fn apply(&self, manifest: &str) -> String {
+    pub(crate) fn apply(&self, manifest: &str) -> String {
         let answer = self.kubectl_with(&["apply", "-f", "-"], manifest);
         assert_eq!(
             answer.code,
@@ -246,7 +246,7 @@ impl Cluster {
     }
 
     /// Runs kubectl, which must fail; everything it said.
-    pub fn fails(&self, arguments: &[&str]) -> String {
+    pub(crate) fn fails(&self, arguments: &[&str]) -> String {
         let answer = self.kubectl(arguments);
         assert_ne!(
             answer.code,
@@ -259,7 +259,7 @@ impl Cluster {
     }
 
     /// One value by JSONPath; empty when it is not there.
-    pub fn value(&self, object: &str, path: &str) -> String {
+    pub(crate) fn value(&self, object: &str, path: &str) -> String {
         let mut arguments = vec!["get"];
         arguments.extend(object.split_whitespace());
         let path = format!("-o=jsonpath={path}");
@@ -268,7 +268,7 @@ impl Cluster {
     }
 
     /// Waits until a value is as expected.
-    pub fn value_becomes(&mut self, object: &str, path: &str, expected: &str) {
+    pub(crate) fn value_becomes(&mut self, object: &str, path: &str, expected: &str) {
         let mut last = String::new();
         let begin = Instant::now();
         while begin.elapsed() < BOUND {
@@ -285,7 +285,7 @@ impl Cluster {
     }
 
     /// Waits until the question has an answer.
-    pub fn until<T>(&mut self, what: &str, mut question: impl FnMut(&mut Self) -> Option<T>) -> T {
+    pub(crate) fn until<T>(&mut self, what: &str, mut question: impl FnMut(&mut Self) -> Option<T>) -> T {
         let begin = Instant::now();
         loop {
             if let Some(answer) = question(self) {
@@ -301,7 +301,7 @@ impl Cluster {
     }
 
     /// Starts kubectl in the background; it is killed when dropped.
-    pub fn background(&self, arguments: &[&str]) -> Background {
+    pub(crate) fn background(&self, arguments: &[&str]) -> Background {
         let child = self
             .kubectl_command()
             .args(arguments)
@@ -314,7 +314,7 @@ impl Cluster {
     }
 
     /// `evenkeel why`.
-    pub fn why(&self, what: &str) -> String {
+    pub(crate) fn why(&self, what: &str) -> String {
         let data = self.home.path().join("data");
         run(
             Command::new(EVENKEEL)
@@ -326,7 +326,7 @@ impl Cluster {
     }
 
     /// Imports an image of the Makefile's under another name.
-    pub fn import(&self, file: &Path, reference: &str) {
+    pub(crate) fn import(&self, file: &Path, reference: &str) {
         let answer = run(
             Command::new(EVENKEEL)
                 .args(["image", "import"])
@@ -339,7 +339,7 @@ impl Cluster {
     }
 
     /// Imports an image with busybox and a shell, as `busybox:test`.
-    pub fn import_busybox(&self) {
+    pub(crate) fn import_busybox(&self) {
         let file = self.home.path().join("busybox.tar");
         evenkeel_runtime::testing::ImageBuilder::busybox()
             .and_then(|image| image.docker_archive("busybox:test", &file))
@@ -348,7 +348,7 @@ impl Cluster {
     }
 
     /// What is not healthy, for a message of a test that failed.
-    pub fn state(&self) -> String {
+    pub(crate) fn state(&self) -> String {
         let log = self.log();
         let tail: Vec<&str> = log.lines().rev().take(25).collect();
         let tail: Vec<&str> = tail.into_iter().rev().collect();
@@ -394,11 +394,11 @@ impl Drop for Cluster {
 
 /// kubectl in the background.
 #[derive(Debug)]
-pub struct Background(Child);
+pub(crate) struct Background(Child);
 
 impl Background {
     /// Reads its output until `enough` holds of what came so far.
-    pub fn read_until(&mut self, enough: impl Fn(&str) -> bool) -> String {
+    pub(crate) fn read_until(&mut self, enough: impl Fn(&str) -> bool) -> String {
         let mut stdout = self.0.stdout.take().expect("output is piped and read once");
         let (send, receive) = std::sync::mpsc::channel();
         // A read can't be bounded in time, so it happens elsewhere; it ends with the process.
@@ -431,7 +431,7 @@ impl Drop for Background {
 }
 
 /// Waits a little between two looks at a condition.
-pub fn pause() {
+pub(crate) fn pause() {
     std::thread::sleep(Duration::from_millis(100));
 }
 
@@ -439,7 +439,7 @@ pub fn pause() {
 ///
 /// # Panics
 /// When it is not there.
-pub fn image(name: &str) -> PathBuf {
+pub(crate) fn image(name: &str) -> PathBuf {
     let target = Path::new(EVENKEEL)
         .ancestors()
         .nth(2)
@@ -454,12 +454,12 @@ pub fn image(name: &str) -> PathBuf {
 }
 
 /// A file of the repository.
-pub fn repository(path: &str) -> String {
+pub(crate) fn repository(path: &str) -> String {
     format!("{}/../../{path}", env!("CARGO_MANIFEST_DIR"))
 }
 
 /// One HTTP request to `address`; status line, headers and body.
-pub fn http(address: &str, method: &str, path: &str) -> Option<String> {
+pub(crate) fn http(address: &str, method: &str, path: &str) -> Option<String> {
     let address = address.parse().expect("an address with a port");
     let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(3)).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
