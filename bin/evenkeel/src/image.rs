@@ -65,16 +65,21 @@ pub(crate) fn main(args: ImageArgs) -> anyhow::Result<()> {
             Command::Import { file, name } => {
                 let found = images.import(&file, name.as_deref()).await?;
                 for image in found {
-                    println!("{}", line(&image));
+                    println!("{}", line(&image, name.as_deref()));
                 }
             }
             Command::Pull { reference } => {
-                println!("{}", line(&images.pull(&reference, None).await?));
+                println!("{}", line(&images.pull(&reference, None).await?, Some(&reference)));
             }
             Command::List => {
                 println!("{:<50} {:<14} {:>10}", "NAME", "ID", "SIZE");
                 for image in images.list().await? {
-                    println!("{}", line(&image));
+                    for name in &image.tags {
+                        println!("{}", line(&image, Some(name)));
+                    }
+                    if image.tags.is_empty() {
+                        println!("{}", line(&image, None));
+                    }
                 }
             }
             Command::Remove { reference } => images.remove(&reference).await?,
@@ -83,11 +88,12 @@ pub(crate) fn main(args: ImageArgs) -> anyhow::Result<()> {
     })
 }
 
-fn line(image: &ImageStatus) -> String {
+/// One image under a name: the one that was asked for, or its first.
+fn line(image: &ImageStatus, asked: Option<&str>) -> String {
     const MEBIBYTE: f64 = 1_048_576.0;
     let short = image.id.trim_start_matches("sha256:").chars().take(12).collect::<String>();
     let names: Vec<&str> = image.tags.iter().chain(&image.digests).map(String::as_str).collect();
-    let name = names.first().copied().unwrap_or("<none>");
+    let name = asked.or(names.first().copied()).unwrap_or("<none>");
     #[allow(clippy::cast_precision_loss, reason = "shown with one decimal")]
     let size = image.size as f64 / MEBIBYTE;
     format!("{name:<50} {short:<14} {size:>8.1}Mi")
