@@ -44,7 +44,10 @@ impl Place {
             (None, None) => PathBuf::from("/var/lib/evenkeel/kubeconfig"),
         };
         let found = Kubeconfig::read_from(&path).with_context(|| {
-            format!("can't read {}; is the cluster's data directory another one?", path.display())
+            format!(
+                "can't read {}; is the cluster's data directory another one?",
+                path.display()
+            )
         })?;
         let config = Config::from_custom_kubeconfig(found, &KubeConfigOptions::default())
             .await
@@ -70,17 +73,33 @@ pub(crate) fn status(place: &Place) -> anyhow::Result<()> {
             .await
             .context("the API server does not answer; start it with: evenkeel up")?;
         println!("API server  {}", version.git_version);
-        for node in Api::<Node>::all(client.clone()).list(&ListParams::default()).await? {
+        for node in Api::<Node>::all(client.clone())
+            .list(&ListParams::default())
+            .await?
+        {
             let name = node.metadata.name.unwrap_or_default();
-            let conditions = node.status.and_then(|status| status.conditions).unwrap_or_default();
+            let conditions = node
+                .status
+                .and_then(|status| status.conditions)
+                .unwrap_or_default();
             let ready = conditions
                 .iter()
                 .any(|found| found.type_ == "Ready" && found.status == "True");
-            println!("node        {name}: {}", if ready { "Ready" } else { "NotReady" });
+            println!(
+                "node        {name}: {}",
+                if ready { "Ready" } else { "NotReady" }
+            );
         }
-        let pods = Api::<Pod>::all(client).list(&ListParams::default()).await?.items;
+        let pods = Api::<Pod>::all(client)
+            .list(&ListParams::default())
+            .await?
+            .items;
         let unhealthy: Vec<&Pod> = pods.iter().filter(|pod| !is_well(pod)).collect();
-        println!("pods        {} in all, {} not ready", pods.len(), unhealthy.len());
+        println!(
+            "pods        {} in all, {} not ready",
+            pods.len(),
+            unhealthy.len()
+        );
         for pod in unhealthy {
             let name = pod.metadata.name.as_deref().unwrap_or_default();
             let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
@@ -91,7 +110,9 @@ pub(crate) fn status(place: &Place) -> anyhow::Result<()> {
 }
 
 fn is_well(pod: &Pod) -> bool {
-    let Some(status) = &pod.status else { return false };
+    let Some(status) = &pod.status else {
+        return false;
+    };
     status.phase.as_deref() == Some("Succeeded")
         || status
             .conditions

@@ -60,7 +60,12 @@ pub(crate) struct UpArgs {
     pub(crate) node_port: Option<u16>,
 
     /// Pull images of a registry from another place: HOST=URL (may be repeated)
-    #[arg(long, env = "EVENKEEL_REGISTRY_MIRROR", value_name = "HOST=URL", value_delimiter = ',')]
+    #[arg(
+        long,
+        env = "EVENKEEL_REGISTRY_MIRROR",
+        value_name = "HOST=URL",
+        value_delimiter = ','
+    )]
     pub(crate) registry_mirror: Option<Vec<String>>,
 
     /// How log lines look [default: text]
@@ -90,11 +95,26 @@ pub(crate) struct Settings {
 
 /// The name of this machine, in the form that a node's name must have.
 fn host_name() -> String {
-    let name = rustix::system::uname().nodename().to_string_lossy().to_lowercase();
-    let good: String =
-        name.chars().map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' }).collect();
+    let name = rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .to_lowercase();
+    let good: String = name
+        .chars()
+        .map(|c| {
+            if c.is_ascii_alphanumeric() || c == '.' {
+                c
+            } else {
+                '-'
+            }
+        })
+        .collect();
     let good = good.trim_matches(|c| c == '-' || c == '.');
-    if good.is_empty() { "node".to_owned() } else { good.to_owned() }
+    if good.is_empty() {
+        "node".to_owned()
+    } else {
+        good.to_owned()
+    }
 }
 
 /// What is wrong with a config file in one line: place, fault, and the line it stands in.
@@ -103,7 +123,9 @@ fn fault(error: &serde_saphyr::Error, file: &str) -> String {
     let text = error.to_string();
     let first = text.lines().next().unwrap_or_default();
     let fault = first.strip_prefix("error: ").unwrap_or(first);
-    let place = fault.strip_prefix("line ").and_then(|rest| rest.split(' ').next());
+    let place = fault
+        .strip_prefix("line ")
+        .and_then(|rest| rest.split(' ').next());
     let line = place
         .and_then(|place| place.parse::<usize>().ok())
         .and_then(|place| file.lines().nth(place.checked_sub(1)?));
@@ -130,7 +152,10 @@ impl UpArgs {
             None => Self::default(),
         };
         let cidr = |text: &str| text.parse::<Ipv4Net>().context("built-in network");
-        let mirrors = self.registry_mirror.or(file.registry_mirror).unwrap_or_default();
+        let mirrors = self
+            .registry_mirror
+            .or(file.registry_mirror)
+            .unwrap_or_default();
         let registry_mirrors = mirrors
             .iter()
             .map(|mirror| {
@@ -152,11 +177,20 @@ impl UpArgs {
             write_kubeconfig: self.write_kubeconfig.or(file.write_kubeconfig),
             node: !self.no_node.or(file.no_node).unwrap_or(false),
             node_name: self.node_name.or(file.node_name).unwrap_or_else(host_name),
-            cluster_cidr: self.cluster_cidr.or(file.cluster_cidr).map_or_else(|| cidr("10.244.0.0/16"), Ok)?,
-            service_cidr: self.service_cidr.or(file.service_cidr).map_or_else(|| cidr("10.96.0.0/16"), Ok)?,
+            cluster_cidr: self
+                .cluster_cidr
+                .or(file.cluster_cidr)
+                .map_or_else(|| cidr("10.244.0.0/16"), Ok)?,
+            service_cidr: self
+                .service_cidr
+                .or(file.service_cidr)
+                .map_or_else(|| cidr("10.96.0.0/16"), Ok)?,
             node_port: self.node_port.or(file.node_port).unwrap_or(10250),
             registry_mirrors,
-            log_format: self.log_format.or(file.log_format).unwrap_or(LogFormat::Text),
+            log_format: self
+                .log_format
+                .or(file.log_format)
+                .unwrap_or(LogFormat::Text),
             log: self.log.or(file.log).unwrap_or_else(|| "info".to_owned()),
         };
         settings.check()?;
@@ -167,7 +201,12 @@ impl UpArgs {
 impl Settings {
     fn check(&self) -> anyhow::Result<()> {
         let wrong = evenkeel_api::names::dns1123_subdomain(&self.node_name);
-        anyhow::ensure!(wrong.is_empty(), "--node-name {:?}: {}", self.node_name, wrong.join("; "));
+        anyhow::ensure!(
+            wrong.is_empty(),
+            "--node-name {:?}: {}",
+            self.node_name,
+            wrong.join("; ")
+        );
         anyhow::ensure!(
             self.cluster_cidr.prefix_len() <= 24,
             "--cluster-cidr {}: each node takes a /24, so it must be /24 or larger",

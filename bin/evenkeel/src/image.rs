@@ -17,7 +17,13 @@ pub(crate) struct ImageArgs {
     data_dir: Option<PathBuf>,
 
     /// Pull images of a registry from another place: HOST=URL (may be repeated)
-    #[arg(long, env = "EVENKEEL_REGISTRY_MIRROR", value_name = "HOST=URL", value_delimiter = ',', global = true)]
+    #[arg(
+        long,
+        env = "EVENKEEL_REGISTRY_MIRROR",
+        value_name = "HOST=URL",
+        value_delimiter = ',',
+        global = true
+    )]
     registry_mirror: Option<Vec<String>>,
 
     #[command(subcommand)]
@@ -69,7 +75,10 @@ pub(crate) fn main(args: ImageArgs) -> anyhow::Result<()> {
                 }
             }
             Command::Pull { reference } => {
-                println!("{}", line(&images.pull(&reference, None).await?, Some(&reference)));
+                println!(
+                    "{}",
+                    line(&images.pull(&reference, None).await?, Some(&reference))
+                );
             }
             Command::List => {
                 println!("{:<50} {:<14} {:>10}", "NAME", "ID", "SIZE");
@@ -91,8 +100,18 @@ pub(crate) fn main(args: ImageArgs) -> anyhow::Result<()> {
 /// One image under a name: the one that was asked for, or its first.
 fn line(image: &ImageStatus, asked: Option<&str>) -> String {
     const MEBIBYTE: f64 = 1_048_576.0;
-    let short = image.id.trim_start_matches("sha256:").chars().take(12).collect::<String>();
-    let names: Vec<&str> = image.tags.iter().chain(&image.digests).map(String::as_str).collect();
+    let short = image
+        .id
+        .trim_start_matches("sha256:")
+        .chars()
+        .take(12)
+        .collect::<String>();
+    let names: Vec<&str> = image
+        .tags
+        .iter()
+        .chain(&image.digests)
+        .map(String::as_str)
+        .collect();
     let name = asked.or(names.first().copied()).unwrap_or("<none>");
     #[allow(clippy::cast_precision_loss, reason = "shown with one decimal")]
     let size = image.size as f64 / MEBIBYTE;

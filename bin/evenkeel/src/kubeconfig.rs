@@ -10,7 +10,6 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use evenkeel_server::pki::Leaf;
 
-
 /// Renders a kubeconfig with a client certificate.
 pub(crate) fn render(server: &str, ca: &str, leaf: &Leaf) -> String {
     let [ca, certificate, key] =

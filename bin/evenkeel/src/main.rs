@@ -49,9 +49,14 @@ enum Command {
 fn one_line(error: &clap::Error) -> String {
     let text = error.render().to_string();
     let text = text.strip_prefix("error: ").unwrap_or(&text);
-    let lines: Vec<&str> =
-        text.lines().take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more")).collect();
-    let words: Vec<&str> = lines.iter().flat_map(|line| line.split_whitespace()).collect();
+    let lines: Vec<&str> = text
+        .lines()
+        .take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"))
+        .collect();
+    let words: Vec<&str> = lines
+        .iter()
+        .flat_map(|line| line.split_whitespace())
+        .collect();
     format!("{}; --help shows what there is", words.join(" "))
 }
 
@@ -63,7 +68,10 @@ fn main() -> ExitCode {
     }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) if error.use_stderr() && error.kind() != ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+        Err(error)
+            if error.use_stderr()
+                && error.kind() != ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand =>
+        {
             eprintln!("evenkeel: {}", one_line(&error));
             return ExitCode::FAILURE;
         }
@@ -85,7 +93,12 @@ fn main() -> ExitCode {
             Ok(())
         }
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "evenkeel", &mut std::io::stdout());
+            clap_complete::generate(
+                shell,
+                &mut Cli::command(),
+                "evenkeel",
+                &mut std::io::stdout(),
+            );
             Ok(())
         }
     };

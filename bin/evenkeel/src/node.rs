@@ -32,7 +32,11 @@ const DNS_PLACE: u32 = 10;
 pub(crate) fn images(data: &Path, mirrors: &[(String, String)]) -> anyhow::Result<ImageStore> {
     let mut options = ImageOptions::default();
     for (host, url) in mirrors {
-        options.mirrors.entry(host.clone()).or_default().push(url.clone());
+        options
+            .mirrors
+            .entry(host.clone())
+            .or_default()
+            .push(url.clone());
     }
     let place = data.join("node").join("images");
     ImageStore::open(&place, options)
@@ -86,14 +90,22 @@ impl Node {
         })
         .context("can't start the container runtime")?;
         let gateway = network.gateway();
-        let api = TcpListener::bind((gateway, settings.node_port)).await.with_context(|| {
-            format!(
-                "can't listen on {gateway}:{} for the node's API; choose another port with \
+        let api = TcpListener::bind((gateway, settings.node_port))
+            .await
+            .with_context(|| {
+                format!(
+                    "can't listen on {gateway}:{} for the node's API; choose another port with \
                  --node-port",
-                settings.node_port
-            )
-        })?;
-        Ok(Self { network, runtime: Arc::new(runtime), images, api, gateway })
+                    settings.node_port
+                )
+            })?;
+        Ok(Self {
+            network,
+            runtime: Arc::new(runtime),
+            images,
+            api,
+            gateway,
+        })
     }
 
     /// Runs the agent and the network until told to stop. Containers go on running.
@@ -108,7 +120,11 @@ impl Node {
         let name = settings.node_name.clone();
         let identity = Identity::user(format!("system:node:{name}"), &["system:nodes"]);
         let client = local::client(&door, identity);
-        let port = self.api.local_addr().context("the node's socket has no address")?.port();
+        let port = self
+            .api
+            .local_addr()
+            .context("the node's socket has no address")?
+            .port();
         let agent = Agent::new(NodeConfig {
             name: name.clone(),
             client,
@@ -142,7 +158,9 @@ impl Node {
             client: true,
             server: true,
         };
-        let leaf = pki.leaf(&spec, clock.now()).context("the node's certificate")?;
+        let leaf = pki
+            .leaf(&spec, clock.now())
+            .context("the node's certificate")?;
         let mut tls = pki.server_config(&leaf, false)?;
         evenkeel_server::listen::offer_http(&mut tls);
         let context = agent.context();
@@ -157,10 +175,9 @@ impl Node {
             stop.clone(),
         );
         let api = self.api;
-        let serving =
-            AbortOnDropHandle::new(tokio::spawn(
-                async move { server.serve(api, Arc::new(tls)).await },
-            ));
+        let serving = AbortOnDropHandle::new(tokio::spawn(async move {
+            server.serve(api, Arc::new(tls)).await
+        }));
         let network = Arc::clone(&self.network);
         let proxy = local::client(&door, Identity::user("system:kube-proxy", &[]));
         let routing = AbortOnDropHandle::new(tokio::spawn(async move {

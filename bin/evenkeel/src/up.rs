@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use evenkeel_api::clock::{SharedClock, SystemClock};
-use evenkeel_server::listen::{self, SharedTls};
-use evenkeel_server::pki::{LeafSpec, Pki};
-use evenkeel_server::seal::Seal;
 use evenkeel_autoscaling::NodeSummaries;
 use evenkeel_client::{LoopContext, LoopRegistry, Recorder, Views};
 use evenkeel_controllers::Composition;
+use evenkeel_server::listen::{self, SharedTls};
+use evenkeel_server::pki::{LeafSpec, Pki};
+use evenkeel_server::seal::Seal;
 use evenkeel_server::{Door, DoorOptions, Identity};
 use evenkeel_store::Store;
 use evenkeel_store::embedded::{EmbeddedOptions, EmbeddedStore};
@@ -44,7 +44,9 @@ pub(crate) fn main(args: UpArgs) -> anyhow::Result<()> {
 fn logging(settings: &Settings) -> anyhow::Result<()> {
     let filter = tracing_subscriber::EnvFilter::try_new(&settings.log)
         .with_context(|| format!("--log {:?}", settings.log))?;
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     match settings.log_format {
         LogFormat::Text => lines.with_target(false).init(),
         LogFormat::Json => lines.json().init(),
@@ -57,7 +59,12 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     let data = &settings.data_dir;
     std::fs::create_dir_all(data)
         .and_then(|()| std::fs::read_dir(data).map(drop))
-        .and_then(|()| Ok(rustix::fs::access(data, Access::WRITE_OK | Access::EXEC_OK)?))
+        .and_then(|()| {
+            Ok(rustix::fs::access(
+                data,
+                Access::WRITE_OK | Access::EXEC_OK,
+            )?)
+        })
         .with_context(|| {
             format!(
                 "can't use data directory {}; make it writable, or choose another with --data-dir",
@@ -66,7 +73,10 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
         })?;
     // The socket first: a port that is taken should be told before anything is touched.
     let listener = listen::bind(settings.listen).await.with_context(|| {
-        format!("can't listen on {}; choose another address with --listen", settings.listen)
+        format!(
+            "can't listen on {}; choose another address with --listen",
+            settings.listen
+        )
     })?;
     let address = listener.local_addr().context("the socket has no address")?;
     let store = EmbeddedStore::open(&data.join("store"), EmbeddedOptions::default())
@@ -114,8 +124,13 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     let node = if settings.node {
         let node = Node::open(&settings).await?;
         inward(&door, &node, address, tls, &stop).await?;
-        let run =
-            node.run(settings.clone(), Arc::clone(&door), pki, Arc::clone(&clock), stop.clone());
+        let run = node.run(
+            settings.clone(),
+            Arc::clone(&door),
+            pki,
+            Arc::clone(&clock),
+            stop.clone(),
+        );
         Some(tokio::spawn(run))
     } else {
         // Without a node no pod runs here, and an endpoint can't be a loopback address.
@@ -154,11 +169,31 @@ fn store_metrics(store: &dyn Store) -> String {
         return String::new();
     };
     let counters = [
-        ("txns_total", "counter", "Transactions answered.", stats.txns),
-        ("fsyncs_total", "counter", "Groups of transactions made durable.", stats.fsyncs),
+        (
+            "txns_total",
+            "counter",
+            "Transactions answered.",
+            stats.txns,
+        ),
+        (
+            "fsyncs_total",
+            "counter",
+            "Groups of transactions made durable.",
+            stats.fsyncs,
+        ),
         ("revision", "gauge", "The current revision.", stats.revision),
-        ("live_bytes", "gauge", "Bytes of live keys and values.", stats.live_bytes),
-        ("disk_bytes", "gauge", "Bytes of the files.", stats.size_on_disk),
+        (
+            "live_bytes",
+            "gauge",
+            "Bytes of live keys and values.",
+            stats.live_bytes,
+        ),
+        (
+            "disk_bytes",
+            "gauge",
+            "Bytes of the files.",
+            stats.size_on_disk,
+        ),
     ];
     counters
         .iter()
@@ -198,13 +233,11 @@ fn loops(
     for each in evenkeel_controllers::all(&composition) {
         tokio::spawn(each.run);
     }
-    let context =
-        composition.context("horizontal-pod-autoscaler", "horizontal-pod-autoscaler");
+    let context = composition.context("horizontal-pod-autoscaler", "horizontal-pod-autoscaler");
     let summaries = Arc::new(NodeSummaries::new(context.client.clone()));
     tokio::spawn(evenkeel_autoscaling::run(context, summaries));
     let client = local::client(door, Identity::user("system:kube-scheduler", &[]));
-    let recorder =
-        Recorder::new(client.clone(), Arc::clone(clock), "default-scheduler", "");
+    let recorder = Recorder::new(client.clone(), Arc::clone(clock), "default-scheduler", "");
     tokio::spawn(evenkeel_scheduler::run(LoopContext {
         views: composition.views.clone(),
         client,
@@ -268,12 +301,18 @@ fn server_tls(
     let spec = LeafSpec {
         name: "apiserver".to_owned(),
         common_name: "kube-apiserver".to_owned(),
-        dns_names: names.iter().map(|name| (*name).to_owned()).chain([settings.node_name.clone()]).collect(),
+        dns_names: names
+            .iter()
+            .map(|name| (*name).to_owned())
+            .chain([settings.node_name.clone()])
+            .collect(),
         addresses,
         server: true,
         ..LeafSpec::default()
     };
-    let leaf = pki.leaf(&spec, clock.now()).context("the server's certificate")?;
+    let leaf = pki
+        .leaf(&spec, clock.now())
+        .context("the server's certificate")?;
     let mut config = pki.server_config(&leaf, false)?;
     listen::offer_http(&mut config);
     Ok(config)
@@ -297,7 +336,9 @@ fn write_kubeconfig(
         client: true,
         ..LeafSpec::default()
     };
-    let leaf = pki.leaf(&spec, clock.now()).context("the administrator's certificate")?;
+    let leaf = pki
+        .leaf(&spec, clock.now())
+        .context("the administrator's certificate")?;
     let host = if address.ip().is_unspecified() {
         SocketAddr::from(([127, 0, 0, 1], address.port()))
     } else {
@@ -323,10 +364,16 @@ async fn renew(
         tokio::time::sleep(CERTIFICATES).await;
         match server_tls(&pki, &settings, address, &clock) {
             Ok(config) => tls.store(Arc::new(config)),
-            Err(error) => tracing::error!(error = format!("{error:#}"), "certificates can't be renewed"),
+            Err(error) => tracing::error!(
+                error = format!("{error:#}"),
+                "certificates can't be renewed"
+            ),
         }
         if let Err(error) = write_kubeconfig(&pki, &settings, address, &clock) {
-            tracing::error!(error = format!("{error:#}"), "the kubeconfig can't be renewed");
+            tracing::error!(
+                error = format!("{error:#}"),
+                "the kubeconfig can't be renewed"
+            );
         }
     }
 }

@@ -21,10 +21,18 @@ fn table() -> String {
         let verbs = if row.verbs.len() == evenkeel_api::row::ALL_VERBS.len() {
             "all".to_owned()
         } else {
-            row.verbs.iter().map(|verb| verb.as_str()).collect::<Vec<_>>().join(", ")
+            row.verbs
+                .iter()
+                .map(|verb| verb.as_str())
+                .collect::<Vec<_>>()
+                .join(", ")
         };
         let subresources: Vec<&str> = row.subresources.iter().map(|sub| sub.as_str()).collect();
-        let fields: Vec<&str> = row.selectable.iter().map(|field| field.path.as_ref()).collect();
+        let fields: Vec<&str> = row
+            .selectable
+            .iter()
+            .map(|field| field.path.as_ref())
+            .collect();
         writeln!(
             out,
             "| {} | {} | {verbs} | {} | {} |",
@@ -43,11 +51,17 @@ fn the_page_says_what_the_rows_say() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../COMPATIBILITY.md");
     let page = std::fs::read_to_string(&path).expect("COMPATIBILITY.md is there");
     let (before, rest) = page.split_once(MARK).expect("the page has its mark");
-    let after = rest.split_once("\n\n").and_then(|(_, rest)| rest.split_once("\n\n")).map_or("", |(_, rest)| rest);
+    let after = rest
+        .split_once("\n\n")
+        .and_then(|(_, rest)| rest.split_once("\n\n"))
+        .map_or("", |(_, rest)| rest);
     let wanted = format!("{before}{MARK}\n\n{}\n{after}", table());
     if std::env::var_os("EVENKEEL_UPDATE").is_some() {
         std::fs::write(&path, wanted).expect("written");
         return;
     }
-    assert!(page.contains(&table()), "COMPATIBILITY.md is not up to date; see its mark");
+    assert!(
+        page.contains(&table()),
+        "COMPATIBILITY.md is not up to date; see its mark"
+    );
 }

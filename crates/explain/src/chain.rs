@@ -32,7 +32,10 @@ impl Chain {
 
     /// Adds a link.
     pub fn link(&mut self, object: impl Into<String>, says: impl Into<String>) {
-        self.links.push(Link { object: object.into(), says: says.into() });
+        self.links.push(Link {
+            object: object.into(),
+            says: says.into(),
+        });
     }
 
     /// Adds a next step, once.
@@ -94,15 +97,24 @@ pub fn pod(pod: &Pod, events: &[Event]) -> Chain {
     let status = pod.status.clone().unwrap_or_default();
     let phase = status.phase.as_deref().unwrap_or("Pending");
     let condition = |kind: &str| {
-        status.conditions.iter().flatten().find(|condition| condition.type_ == kind)
+        status
+            .conditions
+            .iter()
+            .flatten()
+            .find(|condition| condition.type_ == kind)
     };
     if meta.deletion_timestamp.is_some() {
         chain.link(&this, "is being deleted");
         let finalizers = meta.finalizers.clone().unwrap_or_default();
         if finalizers.is_empty() {
-            chain.step(format!("wait for its containers to stop: kubectl get pod {place} -w"));
+            chain.step(format!(
+                "wait for its containers to stop: kubectl get pod {place} -w"
+            ));
         } else {
-            chain.link(&this, format!("waits for its finalizers: {}", finalizers.join(", ")));
+            chain.link(
+                &this,
+                format!("waits for its finalizers: {}", finalizers.join(", ")),
+            );
             chain.step("see whether the owners of these finalizers are running");
         }
         return chain;
@@ -113,7 +125,11 @@ pub fn pod(pod: &Pod, events: &[Event]) -> Chain {
         chain.step(next_for_scheduling(&message));
         return chain;
     }
-    if pod.spec.as_ref().is_none_or(|spec| spec.node_name.is_none()) {
+    if pod
+        .spec
+        .as_ref()
+        .is_none_or(|spec| spec.node_name.is_none())
+    {
         chain.link(&this, "waits to be scheduled");
         chain.step("see whether a scheduler is running: evenkeel status");
         return chain;
@@ -147,7 +163,13 @@ pub fn pod(pod: &Pod, events: &[Event]) -> Chain {
             }
         } else if let Some(event) = warning(events) {
             let reason = event.reason.as_deref().unwrap_or_default();
-            chain.link(&this, format!("is {phase}: {reason}: {}", event.message.as_deref().unwrap_or_default()));
+            chain.link(
+                &this,
+                format!(
+                    "is {phase}: {reason}: {}",
+                    event.message.as_deref().unwrap_or_default()
+                ),
+            );
             chain.step(format!("kubectl describe pod {place}"));
         } else {
             let why = condition("Ready")
@@ -181,7 +203,10 @@ fn container_chain(
 ) {
     let name = &container.name;
     let state = container.state.clone().unwrap_or_default();
-    let last = container.last_state.as_ref().and_then(|state| state.terminated.as_ref());
+    let last = container
+        .last_state
+        .as_ref()
+        .and_then(|state| state.terminated.as_ref());
     if let Some(waiting) = state.waiting {
         let reason = waiting.reason.unwrap_or_default();
         if matches!(reason.as_str(), "PodInitializing" | "ContainerCreating") {
@@ -193,10 +218,15 @@ fn container_chain(
             let why = last.reason.clone().unwrap_or_default();
             chain.link(
                 format!("container {name}"),
-                format!("ended with exit code {} ({why}) after {} restarts", last.exit_code, container.restart_count),
+                format!(
+                    "ended with exit code {} ({why}) after {} restarts",
+                    last.exit_code, container.restart_count
+                ),
             );
             chain.step(match why.as_str() {
-                "OOMKilled" => format!("raise the memory limit of container {name}, or make it use less"),
+                "OOMKilled" => {
+                    format!("raise the memory limit of container {name}, or make it use less")
+                }
                 _ => format!("read its last words: kubectl logs {place} -c {name} --previous"),
             });
         } else {
@@ -215,7 +245,13 @@ fn container_chain(
     }
     if let Some(ended) = state.terminated.filter(|ended| ended.exit_code != 0) {
         let why = ended.reason.unwrap_or_default();
-        chain.link(this, format!("container {name} ended with exit code {} ({why})", ended.exit_code));
+        chain.link(
+            this,
+            format!(
+                "container {name} ended with exit code {} ({why})",
+                ended.exit_code
+            ),
+        );
         chain.step(format!("kubectl logs {place} -c {name}"));
         return;
     }
@@ -226,7 +262,10 @@ fn container_chain(
             .max_by_key(|event| event.last_timestamp.as_ref().map(|time| time.0))
             .and_then(|event| event.message.clone());
         let says = probe.unwrap_or_else(|| "it has not passed its readiness probe yet".to_owned());
-        chain.link(this, format!("container {name} runs but is not ready: {says}"));
+        chain.link(
+            this,
+            format!("container {name} runs but is not ready: {says}"),
+        );
         chain.step(format!("kubectl logs {place} -c {name}"));
     }
 }
@@ -246,7 +285,10 @@ pub fn deployment(deployment: &Deployment, sets: &[ReplicaSet], pods: Vec<Chain>
         chain.link(this, format!("has {ready} of {wanted} replicas ready"));
         return chain;
     }
-    chain.link(&this, format!("has {ready} of {wanted} replicas ready, {updated} up to date"));
+    chain.link(
+        &this,
+        format!("has {ready} of {wanted} replicas ready, {updated} up to date"),
+    );
     if deployment.spec.paused == Some(true) {
         chain.link(&this, "is paused");
         chain.step(format!(
@@ -262,15 +304,29 @@ pub fn deployment(deployment: &Deployment, sets: &[ReplicaSet], pods: Vec<Chain>
         );
         if bad {
             let message = condition.message.clone().unwrap_or_default();
-            chain.link(&this, format!("{}: {message}", condition.reason.clone().unwrap_or_default()));
+            chain.link(
+                &this,
+                format!(
+                    "{}: {message}",
+                    condition.reason.clone().unwrap_or_default()
+                ),
+            );
         }
     }
     for set in sets {
-        for condition in set.status.iter().flat_map(|status| status.conditions.iter().flatten()) {
+        for condition in set
+            .status
+            .iter()
+            .flat_map(|status| status.conditions.iter().flatten())
+        {
             if condition.type_.as_deref() == Some("ReplicaFailure")
                 && condition.status.as_deref() == Some("True")
             {
-                let name = named("ReplicaSet", set.metadata.namespace.as_ref(), set.metadata.name.as_ref());
+                let name = named(
+                    "ReplicaSet",
+                    set.metadata.namespace.as_ref(),
+                    set.metadata.name.as_ref(),
+                );
                 chain.link(name, condition.message.clone().unwrap_or_default());
                 chain.step("correct the pod template, or what refuses its pods");
             }
@@ -295,15 +351,25 @@ pub fn service(service: &Service, ready: usize, not_ready: usize, pods: Vec<Chai
         chain.link(this, format!("has {ready} ready endpoints"));
         return chain;
     }
-    let selector = service.spec.as_ref().and_then(|spec| spec.selector.clone()).unwrap_or_default();
+    let selector = service
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.selector.clone())
+        .unwrap_or_default();
     if selector.is_empty() {
         chain.link(this, "has no selector and no ready endpoints");
         chain.step("give it endpoints, or a selector");
         return chain;
     }
-    let selector: Vec<String> = selector.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    let selector: Vec<String> = selector
+        .iter()
+        .map(|(key, value)| format!("{key}={value}"))
+        .collect();
     let selector = selector.join(",");
-    chain.link(this, format!("has no ready endpoints, {not_ready} that are not ready"));
+    chain.link(
+        this,
+        format!("has no ready endpoints, {not_ready} that are not ready"),
+    );
     if pods.is_empty() {
         chain.link("Pods", format!("none match {selector}"));
         chain.step(format!(
@@ -351,7 +417,10 @@ mod tests {
             &[],
         );
         assert_eq!(chain.links.len(), 2);
-        assert_eq!(chain.next, ["read its last words: kubectl logs p -n d -c c --previous"]);
+        assert_eq!(
+            chain.next,
+            ["read its last words: kubectl logs p -n d -c c --previous"]
+        );
     }
 
     #[test]
@@ -364,15 +433,25 @@ mod tests {
             &[],
         );
         assert!(chain.next[0].contains("memory limit"), "{chain}");
-        let chain =
-            pod(&a_pod(container(json!({"waiting": {"reason": "ErrImagePull"}}), json!({}))), &[]);
-        assert!(chain.next[0].contains("evenkeel image import FILE.tar --as shop:1"), "{chain}");
+        let chain = pod(
+            &a_pod(container(
+                json!({"waiting": {"reason": "ErrImagePull"}}),
+                json!({}),
+            )),
+            &[],
+        );
+        assert!(
+            chain.next[0].contains("evenkeel image import FILE.tar --as shop:1"),
+            "{chain}"
+        );
     }
 
     #[test]
     fn what_no_node_fits_says_why() {
-        let mut found = a_pod(json!({"phase": "Pending", "conditions": [{"type": "PodScheduled",
-            "status": "False", "message": "0/1 nodes are available: 1 Insufficient cpu."}]}));
+        let mut found = a_pod(
+            json!({"phase": "Pending", "conditions": [{"type": "PodScheduled",
+            "status": "False", "message": "0/1 nodes are available: 1 Insufficient cpu."}]}),
+        );
         found.spec.as_mut().expect("there").node_name = None;
         let chain = pod(&found, &[]);
         assert!(chain.links[0].says.contains("Insufficient cpu"));
@@ -382,7 +461,9 @@ mod tests {
     #[test]
     fn the_healthy_have_no_next_step() {
         let chain = pod(
-            &a_pod(json!({"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]})),
+            &a_pod(
+                json!({"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}),
+            ),
             &[],
         );
         assert!(chain.is_healthy());
@@ -393,8 +474,9 @@ mod tests {
 
     #[test]
     fn a_service_without_matching_pods_says_so() {
-        let found: Service =
-            read(json!({"metadata": {"name": "s", "namespace": "d"}, "spec": {"selector": {"app": "x"}}}));
+        let found: Service = read(
+            json!({"metadata": {"name": "s", "namespace": "d"}, "spec": {"selector": {"app": "x"}}}),
+        );
         let chain = service(&found, 0, 0, Vec::new());
         assert_eq!(chain.links[1].says, "none match app=x");
         assert!(!chain.is_healthy());

@@ -15,7 +15,9 @@ pub enum ExplainError {
     #[error("{0:?} is not KIND/NAME, for example pod/web-1 or deployment/web")]
     Question(String),
     /// There is no explanation for the kind yet.
-    #[error("no explanation for kind {0:?} yet; known: pod, replicaset, deployment, service, node, namespace")]
+    #[error(
+        "no explanation for kind {0:?} yet; known: pod, replicaset, deployment, service, node, namespace"
+    )]
     Kind(String),
     /// The API refuses; its own words.
     #[error("{0}")]
@@ -77,7 +79,11 @@ impl Asker<'_> {
 
     async fn pods(&self, selector: &str) -> Result<Vec<Chain>, ExplainError> {
         let mut chains = Vec::new();
-        for pod in self.api::<Pod>().list(&ListParams::default().labels(selector)).await? {
+        for pod in self
+            .api::<Pod>()
+            .list(&ListParams::default().labels(selector))
+            .await?
+        {
             chains.push(self.pod(&pod).await?);
         }
         Ok(chains)
@@ -86,9 +92,10 @@ impl Asker<'_> {
     async fn deployment(&self, name: &str) -> Result<Chain, ExplainError> {
         let found = self.api::<Deployment>().get(name).await?;
         let uid = found.uid().unwrap_or_default();
-        let owned = |owners: &[k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference]| {
-            owners.iter().any(|owner| owner.uid == uid)
-        };
+        let owned =
+            |owners: &[k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference]| {
+                owners.iter().any(|owner| owner.uid == uid)
+            };
         let sets: Vec<ReplicaSet> = self
             .api::<ReplicaSet>()
             .list(&ListParams::default())
@@ -100,7 +107,9 @@ impl Asker<'_> {
         let mut chains = Vec::new();
         for pod in self.api::<Pod>().list(&ListParams::default()).await? {
             let of_set = sets.iter().any(|set| {
-                pod.owner_references().iter().any(|owner| Some(&owner.uid) == set.uid().as_ref())
+                pod.owner_references()
+                    .iter()
+                    .any(|owner| Some(&owner.uid) == set.uid().as_ref())
             });
             if of_set {
                 chains.push(self.pod(&pod).await?);
@@ -112,7 +121,11 @@ impl Asker<'_> {
     async fn replica_set(&self, name: &str) -> Result<Chain, ExplainError> {
         let found = self.api::<ReplicaSet>().get(name).await?;
         let wanted = found.spec.replicas.unwrap_or(1);
-        let ready = found.status.as_ref().and_then(|status| status.ready_replicas).unwrap_or(0);
+        let ready = found
+            .status
+            .as_ref()
+            .and_then(|status| status.ready_replicas)
+            .unwrap_or(0);
         let mut chain = Chain::default();
         chain.link(
             format!("ReplicaSet {}/{name}", self.namespace),
@@ -121,7 +134,11 @@ impl Asker<'_> {
         if ready >= wanted {
             return Ok(chain);
         }
-        for condition in found.status.iter().flat_map(|status| status.conditions.iter().flatten()) {
+        for condition in found
+            .status
+            .iter()
+            .flat_map(|status| status.conditions.iter().flatten())
+        {
             if condition.type_.as_deref() == Some("ReplicaFailure")
                 && condition.status.as_deref() == Some("True")
             {
@@ -130,7 +147,11 @@ impl Asker<'_> {
             }
         }
         for pod in self.api::<Pod>().list(&ListParams::default()).await? {
-            if pod.owner_references().iter().any(|owner| Some(&owner.uid) == found.uid().as_ref()) {
+            if pod
+                .owner_references()
+                .iter()
+                .any(|owner| Some(&owner.uid) == found.uid().as_ref())
+            {
                 let cause = self.pod(&pod).await?;
                 if !cause.is_healthy() {
                     chain.follow(cause);
@@ -151,14 +172,27 @@ impl Asker<'_> {
         let (mut ready, mut not_ready) = (0, 0);
         for slice in self.api::<EndpointSlice>().list(&of_service).await? {
             for endpoint in slice.endpoints.into_iter().flatten() {
-                let is_ready = endpoint.conditions.and_then(|found| found.ready).unwrap_or(true);
+                let is_ready = endpoint
+                    .conditions
+                    .and_then(|found| found.ready)
+                    .unwrap_or(true);
                 if is_ready { ready += 1 } else { not_ready += 1 }
             }
         }
-        let selector = found.spec.as_ref().and_then(|spec| spec.selector.clone()).unwrap_or_default();
-        let terms: Vec<String> =
-            selector.iter().map(|(key, value)| format!("{key}={value}")).collect();
-        let pods = if terms.is_empty() { Vec::new() } else { self.pods(&terms.join(",")).await? };
+        let selector = found
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.selector.clone())
+            .unwrap_or_default();
+        let terms: Vec<String> = selector
+            .iter()
+            .map(|(key, value)| format!("{key}={value}"))
+            .collect();
+        let pods = if terms.is_empty() {
+            Vec::new()
+        } else {
+            self.pods(&terms.join(",")).await?
+        };
         Ok(chain::service(&found, ready, not_ready, pods))
     }
 }
@@ -166,12 +200,22 @@ impl Asker<'_> {
 async fn node(client: &Client, name: &str) -> Result<Chain, ExplainError> {
     let found = Api::<Node>::all(client.clone()).get(name).await?;
     let mut chain = Chain::default();
-    let conditions = found.status.and_then(|status| status.conditions).unwrap_or_default();
+    let conditions = found
+        .status
+        .and_then(|status| status.conditions)
+        .unwrap_or_default();
     for condition in conditions {
-        let good = if condition.type_ == "Ready" { "True" } else { "False" };
+        let good = if condition.type_ == "Ready" {
+            "True"
+        } else {
+            "False"
+        };
         let message = condition.message.unwrap_or_default();
         if condition.status != good {
-            chain.link(format!("Node {name}"), format!("{} is {}: {message}", condition.type_, condition.status));
+            chain.link(
+                format!("Node {name}"),
+                format!("{} is {}: {message}", condition.type_, condition.status),
+            );
             chain.step("see the agent's log on that machine");
         }
     }
@@ -195,11 +239,17 @@ async fn namespace_chain(client: &Client, name: &str) -> Result<Chain, ExplainEr
         return Ok(chain);
     }
     chain.link(&this, "is being deleted");
-    for condition in found.status.and_then(|status| status.conditions).unwrap_or_default() {
+    for condition in found
+        .status
+        .and_then(|status| status.conditions)
+        .unwrap_or_default()
+    {
         if condition.status == "True" {
             chain.link(&this, condition.message.unwrap_or_default());
         }
     }
-    chain.step(format!("see what is left and what holds it: kubectl get all -n {name}"));
+    chain.step(format!(
+        "see what is left and what holds it: kubectl get all -n {name}"
+    ));
     Ok(chain)
 }

@@ -458,9 +458,12 @@ pub trait Runtime: Send + Sync + 'static {
     fn sandbox_status<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<SandboxStatus>> {
         Box::pin(async move {
             let all = self.list_sandboxes().await?;
-            all.into_iter().find(|sandbox| sandbox.id == id).ok_or_else(|| {
-                RuntimeError::NotFound { kind: "sandbox", id: id.to_owned() }
-            })
+            all.into_iter()
+                .find(|sandbox| sandbox.id == id)
+                .ok_or_else(|| RuntimeError::NotFound {
+                    kind: "sandbox",
+                    id: id.to_owned(),
+                })
         })
     }
 

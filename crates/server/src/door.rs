@@ -189,18 +189,26 @@ impl Door {
 
     /// Removes events whose time is up. Runs for ever.
     pub async fn expire_events(self: Arc<Self>, keep: Duration) {
-        let keep = jiff::SignedDuration::try_from(keep).unwrap_or(jiff::SignedDuration::from_hours(1));
+        let keep =
+            jiff::SignedDuration::try_from(keep).unwrap_or(jiff::SignedDuration::from_hours(1));
         loop {
             tokio::time::sleep(Duration::from_secs(60)).await;
-            let Some(row) = self.rows.by_kind("", "v1", "Event") else { return };
-            let Some(cache) = self.registry.caches.of(row) else { return };
+            let Some(row) = self.rows.by_kind("", "v1", "Event") else {
+                return;
+            };
+            let Some(cache) = self.registry.caches.of(row) else {
+                return;
+            };
             let now = self.clock.now();
             for event in cache.list("", None) {
                 let value = event.value();
                 let last = ["lastTimestamp", "eventTime"]
                     .iter()
                     .map(|name| evenkeel_api::object::text(&value, &[name]))
-                    .chain([evenkeel_api::object::text(&value, &["metadata", "creationTimestamp"])])
+                    .chain([evenkeel_api::object::text(
+                        &value,
+                        &["metadata", "creationTimestamp"],
+                    )])
                     .find_map(|text| text.parse::<jiff::Timestamp>().ok());
                 if last.is_some_and(|last| now.duration_since(last) > keep) {
                     if let Err(status) = self.registry.remove(row, &event).await {
@@ -237,29 +245,38 @@ impl Door {
         let (parts, body) = request.into_parts();
         let query = Query::parse(parts.uri.query().unwrap_or_default());
         let attributes = Attributes::of(&parts.method, parts.uri.path(), &query);
-        let identity = match self.authenticator.impersonate(&parts.headers, identity, self.authorizer()) {
-            Ok(identity) => identity,
-            Err(status) => return status_answer(&status),
-        };
+        let identity =
+            match self
+                .authenticator
+                .impersonate(&parts.headers, identity, self.authorizer())
+            {
+                Ok(identity) => identity,
+                Err(status) => return status_answer(&status),
+            };
         let (verb, resource) = (attributes.verb.clone(), attributes.resource.clone());
         let accept = parts.headers.get(http::header::ACCEPT).cloned();
-        let refuse =
-            |status: &Status| status_answer_as(Media::of_status(accept.as_ref()), status);
+        let refuse = |status: &Status| status_answer_as(Media::of_status(accept.as_ref()), status);
         let began = tokio::time::Instant::now();
         let answer = match Limited::new(body, BODY_LIMIT).collect().await {
             Ok(body) => {
-                let call =
-                    Call { parts, query, attributes, identity, body: body.to_bytes() };
-                self.dispatch(call).await.unwrap_or_else(|status| refuse(&status))
+                let call = Call {
+                    parts,
+                    query,
+                    attributes,
+                    identity,
+                    body: body.to_bytes(),
+                };
+                self.dispatch(call)
+                    .await
+                    .unwrap_or_else(|status| refuse(&status))
             }
-            Err(error) if error.is::<http_body_util::LengthLimitError>() => {
-                refuse(&Status::too_large(format!(
-                    "Request entity too large: limit is {BODY_LIMIT}"
-                )))
-            }
+            Err(error) if error.is::<http_body_util::LengthLimitError>() => refuse(
+                &Status::too_large(format!("Request entity too large: limit is {BODY_LIMIT}")),
+            ),
             Err(error) => refuse(&Status::bad_request(error.to_string())),
         };
-        self.metrics.observe(&verb, &resource, answer.status().as_u16(), began.elapsed());
+        self.metrics
+            .observe(&verb, &resource, answer.status().as_u16(), began.elapsed());
         answer
     }
 
@@ -287,7 +304,13 @@ impl Door {
         account: &Value,
         request: &Value,
     ) -> Result<Issued, Status> {
-        self.tokens.issue(&self.registry, self.clock.now(), namespace, account, request)
+        self.tokens.issue(
+            &self.registry,
+            self.clock.now(),
+            namespace,
+            account,
+            request,
+        )
     }
 
     /// Who a token belongs to, and for which of the audiences it is good.

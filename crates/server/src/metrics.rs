@@ -38,7 +38,9 @@ impl Metrics {
     /// A request was answered.
     pub fn observe(&self, verb: &str, resource: &str, code: u16, took: Duration) {
         let mut requests = self.requests.lock();
-        let series = requests.entry((verb.to_owned(), resource.to_owned(), code)).or_default();
+        let series = requests
+            .entry((verb.to_owned(), resource.to_owned(), code))
+            .or_default();
         let seconds = took.as_secs_f64();
         series.count += 1;
         series.seconds += seconds;
@@ -66,7 +68,14 @@ impl Metrics {
         );
         let requests = self.requests.lock();
         for ((verb, resource, code), series) in requests.iter() {
-            line(&mut out, "apiserver_request_total", verb, resource, &format!(",code=\"{code}\""), series.count);
+            line(
+                &mut out,
+                "apiserver_request_total",
+                verb,
+                resource,
+                &format!(",code=\"{code}\""),
+                series.count,
+            );
         }
         out.push_str(
             "# HELP apiserver_request_duration_seconds Time to answer.\n\
@@ -76,13 +85,41 @@ impl Metrics {
             let name = "apiserver_request_duration_seconds";
             for (bucket, bound) in series.buckets.iter().zip(BUCKETS) {
                 let labels = format!(",code=\"{code}\",le=\"{bound}\"");
-                line(&mut out, &format!("{name}_bucket"), verb, resource, &labels, *bucket);
+                line(
+                    &mut out,
+                    &format!("{name}_bucket"),
+                    verb,
+                    resource,
+                    &labels,
+                    *bucket,
+                );
             }
             let labels = format!(",code=\"{code}\"");
             let all = format!("{labels},le=\"+Inf\"");
-            line(&mut out, &format!("{name}_bucket"), verb, resource, &all, series.count);
-            line(&mut out, &format!("{name}_sum"), verb, resource, &labels, series.seconds);
-            line(&mut out, &format!("{name}_count"), verb, resource, &labels, series.count);
+            line(
+                &mut out,
+                &format!("{name}_bucket"),
+                verb,
+                resource,
+                &all,
+                series.count,
+            );
+            line(
+                &mut out,
+                &format!("{name}_sum"),
+                verb,
+                resource,
+                &labels,
+                series.seconds,
+            );
+            line(
+                &mut out,
+                &format!("{name}_count"),
+                verb,
+                resource,
+                &labels,
+                series.count,
+            );
         }
         out.push_str(
             "# HELP apiserver_connections_total Accepted connections.\n\
@@ -108,6 +145,8 @@ fn line(
     value: impl std::fmt::Display,
 ) {
     let verb = verb.to_uppercase();
-    out.write_fmt(format_args!("{name}{{verb=\"{verb}\",resource=\"{resource}\"{more}}} {value}\n"))
-        .unwrap_or_default();
+    out.write_fmt(format_args!(
+        "{name}{{verb=\"{verb}\",resource=\"{resource}\"{more}}} {value}\n"
+    ))
+    .unwrap_or_default();
 }

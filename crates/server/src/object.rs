@@ -69,7 +69,12 @@ impl Head {
             .and_then(Value::as_object)
             .into_iter()
             .flatten()
-            .map(|(key, value)| (key.as_str().into(), value.as_str().unwrap_or_default().into()))
+            .map(|(key, value)| {
+                (
+                    key.as_str().into(),
+                    value.as_str().unwrap_or_default().into(),
+                )
+            })
             .collect();
         Self {
             name: object::name(value).into(),
@@ -82,7 +87,10 @@ impl Head {
     /// The label of a key.
     #[must_use]
     pub fn label(&self, key: &str) -> Option<&str> {
-        self.labels.iter().find(|(name, _)| &**name == key).map(|(_, value)| &**value)
+        self.labels
+            .iter()
+            .find(|(name, _)| &**name == key)
+            .map(|(_, value)| &**value)
     }
 }
 
@@ -91,7 +99,11 @@ fn fields(row: &ResourceDef, value: &Value) -> Box<[Box<str>]> {
         .iter()
         .map(|field| {
             let text = selector::field_text(value, &field.at);
-            if text.is_empty() { field.unset.as_ref().into() } else { text.into() }
+            if text.is_empty() {
+                field.unset.as_ref().into()
+            } else {
+                text.into()
+            }
         })
         .collect()
 }
@@ -116,7 +128,12 @@ impl Object {
         } else {
             Head::of(row, &serde_json::from_slice(&bytes).map_err(unreadable)?)
         };
-        Ok(Self { bytes, splice, revision, head })
+        Ok(Self {
+            bytes,
+            splice,
+            revision,
+            head,
+        })
     }
 
     /// The object decoded, its resource version included.
@@ -126,8 +143,10 @@ impl Object {
     #[must_use]
     pub fn value(&self) -> Value {
         let mut value: Value = serde_json::from_slice(&self.bytes).unwrap_or_default();
-        object::metadata(&mut value)
-            .insert("resourceVersion".to_owned(), Value::String(self.revision.to_string()));
+        object::metadata(&mut value).insert(
+            "resourceVersion".to_owned(),
+            Value::String(self.revision.to_string()),
+        );
         value
     }
 

@@ -73,7 +73,11 @@ pub struct Refused {
 #[must_use]
 pub fn refusal(identity: &Identity, attributes: &Attributes, why: &str) -> Status {
     let user = &identity.user;
-    let suffix = if why.is_empty() { String::new() } else { format!(": {why}") };
+    let suffix = if why.is_empty() {
+        String::new()
+    } else {
+        format!(": {why}")
+    };
     if !attributes.resource_request {
         let mut status = Status::failure(
             403,
@@ -86,7 +90,15 @@ pub fn refusal(identity: &Identity, attributes: &Attributes, why: &str) -> Statu
         status.details = Some(Box::default());
         return status;
     }
-    let Attributes { verb, group, resource, subresource, namespace, name, .. } = attributes;
+    let Attributes {
+        verb,
+        group,
+        resource,
+        subresource,
+        namespace,
+        name,
+        ..
+    } = attributes;
     let resource = if subresource.is_empty() {
         resource.clone()
     } else {

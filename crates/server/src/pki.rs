@@ -40,7 +40,9 @@ pub enum PkiError {
         source: std::io::Error,
     },
     /// A file has something else in it.
-    #[error("{path} is damaged: {why}; remove the pki directory to start over with new certificates")]
+    #[error(
+        "{path} is damaged: {why}; remove the pki directory to start over with new certificates"
+    )]
     Damaged {
         /// The file.
         path: String,
@@ -93,7 +95,9 @@ pub struct Pki {
 
 impl std::fmt::Debug for Pki {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Pki").field("directory", &self.directory).finish_non_exhaustive()
+        f.debug_struct("Pki")
+            .field("directory", &self.directory)
+            .finish_non_exhaustive()
     }
 }
 
@@ -101,13 +105,19 @@ fn read(path: &Path) -> Result<Option<String>, PkiError> {
     match fs::read_to_string(path) {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(PkiError::File { path: path.display().to_string(), source }),
+        Err(source) => Err(PkiError::File {
+            path: path.display().to_string(),
+            source,
+        }),
     }
 }
 
 /// Writes a file as a whole or not at all.
 fn write(path: &Path, text: &str, mode: u32) -> Result<(), PkiError> {
-    let fail = |source| PkiError::File { path: path.display().to_string(), source };
+    let fail = |source| PkiError::File {
+        path: path.display().to_string(),
+        source,
+    };
     let fresh = path.with_extension("new");
     let mut file = fs::OpenOptions::new()
         .write(true)
@@ -116,14 +126,20 @@ fn write(path: &Path, text: &str, mode: u32) -> Result<(), PkiError> {
         .mode(mode)
         .open(&fresh)
         .map_err(fail)?;
-    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(fail)?;
+    file.write_all(text.as_bytes())
+        .and_then(|()| file.sync_all())
+        .map_err(fail)?;
     fs::rename(&fresh, path).map_err(fail)
 }
 
 fn validity(params: &mut CertificateParams, now: Timestamp, days: i64) {
     // A minute of slack for clocks that differ.
-    let start = now.checked_sub(SignedDuration::from_secs(60)).unwrap_or(now);
-    let end = now.checked_add(SignedDuration::from_hours(days * 24)).unwrap_or(now);
+    let start = now
+        .checked_sub(SignedDuration::from_secs(60))
+        .unwrap_or(now);
+    let end = now
+        .checked_add(SignedDuration::from_hours(days * 24))
+        .unwrap_or(now);
     let at = |time: Timestamp| std::time::SystemTime::from(time).into();
     params.not_before = at(start);
     params.not_after = at(end);
@@ -178,7 +194,12 @@ impl Pki {
                 why: error.to_string(),
             })?
             .serialize_der();
-        Ok(Self { directory: directory.to_owned(), ca_pem, ca_key_pem, token_key })
+        Ok(Self {
+            directory: directory.to_owned(),
+            ca_pem,
+            ca_key_pem,
+            token_key,
+        })
     }
 
     /// The authority's certificate, PEM.
@@ -216,10 +237,18 @@ impl Pki {
     }
 
     fn is_good(&self, certificate: &str, key: &str, spec: &LeafSpec, now: Timestamp) -> bool {
-        let Ok(der) = CertificateDer::from_pem_slice(certificate.as_bytes()) else { return false };
-        let Ok((_, parsed)) = x509_parser::parse_x509_certificate(&der) else { return false };
-        let Ok(ca) = CertificateDer::from_pem_slice(self.ca_pem.as_bytes()) else { return false };
-        let Ok((_, ca)) = x509_parser::parse_x509_certificate(&ca) else { return false };
+        let Ok(der) = CertificateDer::from_pem_slice(certificate.as_bytes()) else {
+            return false;
+        };
+        let Ok((_, parsed)) = x509_parser::parse_x509_certificate(&der) else {
+            return false;
+        };
+        let Ok(ca) = CertificateDer::from_pem_slice(self.ca_pem.as_bytes()) else {
+            return false;
+        };
+        let Ok((_, ca)) = x509_parser::parse_x509_certificate(&ca) else {
+            return false;
+        };
         let left = parsed.validity().not_after.timestamp() - now.as_second();
         let names: Vec<String> = parsed
             .subject_alternative_name()
@@ -247,8 +276,9 @@ impl Pki {
             .chain(spec.addresses.iter().map(IpAddr::to_string));
         left > RENEW_DAYS * 86_400
             && parsed.verify_signature(Some(ca.public_key())).is_ok()
-            && KeyPair::from_pem(key)
-                .is_ok_and(|key| key.public_key_raw() == parsed.public_key().subject_public_key.data.as_ref())
+            && KeyPair::from_pem(key).is_ok_and(|key| {
+                key.public_key_raw() == parsed.public_key().subject_public_key.data.as_ref()
+            })
             && wanted.into_iter().all(|name| names.contains(&name))
     }
 
@@ -256,25 +286,37 @@ impl Pki {
         let issuer = Issuer::from_ca_cert_pem(&self.ca_pem, KeyPair::from_pem(&self.ca_key_pem)?)?;
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::new(spec.dns_names.clone())?;
-        params
-            .subject_alt_names
-            .extend(spec.addresses.iter().map(|address| SanType::IpAddress(*address)));
+        params.subject_alt_names.extend(
+            spec.addresses
+                .iter()
+                .map(|address| SanType::IpAddress(*address)),
+        );
         let mut subject = DistinguishedName::new();
         for organization in &spec.organizations {
             subject.push(DnType::OrganizationName, organization.as_str());
         }
         subject.push(DnType::CommonName, spec.common_name.as_str());
         params.distinguished_name = subject;
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
+        params.key_usages = vec![
+            KeyUsagePurpose::DigitalSignature,
+            KeyUsagePurpose::KeyEncipherment,
+        ];
         if spec.client {
-            params.extended_key_usages.push(ExtendedKeyUsagePurpose::ClientAuth);
+            params
+                .extended_key_usages
+                .push(ExtendedKeyUsagePurpose::ClientAuth);
         }
         if spec.server {
-            params.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth);
+            params
+                .extended_key_usages
+                .push(ExtendedKeyUsagePurpose::ServerAuth);
         }
         validity(&mut params, now, LEAF_DAYS);
         let certificate = params.signed_by(&key, &issuer)?;
-        Ok(Leaf { certificate: certificate.pem(), key: key.serialize_pem() })
+        Ok(Leaf {
+            certificate: certificate.pem(),
+            key: key.serialize_pem(),
+        })
     }
 
     /// The authority as the only root.
@@ -285,7 +327,9 @@ impl Pki {
         let mut roots = RootCertStore::empty();
         let ca = CertificateDer::from_pem_slice(self.ca_pem.as_bytes())
             .map_err(|error| PkiError::Tls(error.to_string()))?;
-        roots.add(ca).map_err(|error| PkiError::Tls(error.to_string()))?;
+        roots
+            .add(ca)
+            .map_err(|error| PkiError::Tls(error.to_string()))?;
         Ok(roots)
     }
 
@@ -298,8 +342,14 @@ impl Pki {
             Arc::new(self.roots()?),
             Arc::new(rustls::crypto::ring::default_provider()),
         );
-        let verifier = if required { verifier } else { verifier.allow_unauthenticated() };
-        let verifier = verifier.build().map_err(|error| PkiError::Tls(error.to_string()))?;
+        let verifier = if required {
+            verifier
+        } else {
+            verifier.allow_unauthenticated()
+        };
+        let verifier = verifier
+            .build()
+            .map_err(|error| PkiError::Tls(error.to_string()))?;
         let (chain, key) = identity(leaf)?;
         ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
             .with_safe_default_protocol_versions()
@@ -343,7 +393,9 @@ fn address(bytes: &[u8]) -> Option<String> {
     if let Ok(four) = <[u8; 4]>::try_from(bytes) {
         return Some(IpAddr::from(four).to_string());
     }
-    <[u8; 16]>::try_from(bytes).ok().map(|sixteen| IpAddr::from(sixteen).to_string())
+    <[u8; 16]>::try_from(bytes)
+        .ok()
+        .map(|sixteen| IpAddr::from(sixteen).to_string())
 }
 
 fn identity(
@@ -359,7 +411,9 @@ fn identity(
 fn make_ca(now: Timestamp) -> Result<Leaf, PkiError> {
     let key = KeyPair::generate()?;
     let mut params = CertificateParams::default();
-    params.distinguished_name.push(DnType::CommonName, "evenkeel-ca");
+    params
+        .distinguished_name
+        .push(DnType::CommonName, "evenkeel-ca");
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages = vec![
         KeyUsagePurpose::DigitalSignature,
@@ -368,5 +422,8 @@ fn make_ca(now: Timestamp) -> Result<Leaf, PkiError> {
     ];
     validity(&mut params, now, CA_DAYS);
     let certificate = params.self_signed(&key)?;
-    Ok(Leaf { certificate: certificate.pem(), key: key.serialize_pem() })
+    Ok(Leaf {
+        certificate: certificate.pem(),
+        key: key.serialize_pem(),
+    })
 }

@@ -51,8 +51,10 @@ pub fn store_status(error: &StoreError) -> Status {
              this response to retrieve the remainder of the results.",
         ),
         StoreError::FutureRevision { requested, current } => {
-            let mut status =
-                Status::timeout(format!("Too large resource version: {requested}, current: {current}"), 1);
+            let mut status = Status::timeout(
+                format!("Too large resource version: {requested}, current: {current}"),
+                1,
+            );
             status.details.get_or_insert_default().causes =
                 vec![evenkeel_api::status::StatusCause {
                     reason: "ResourceVersionTooLarge".to_owned(),
@@ -97,7 +99,11 @@ impl Registry {
     /// # Errors
     /// The store does not answer.
     pub async fn fresh(&self) -> Result<u64, Status> {
-        let revision = self.store.revision().await.map_err(|error| store_status(&error))?;
+        let revision = self
+            .store
+            .revision()
+            .await
+            .map_err(|error| store_status(&error))?;
         self.caches.reach(revision).await;
         Ok(revision.max(self.caches.revision()))
     }
@@ -128,12 +134,21 @@ impl Registry {
         let key = key(row, object::namespace(value), object::name(value));
         let (encoded, stored) = self.encode(row, &key, value)?;
         let txn = Txn {
-            compare: vec![Compare::ModRevision { key: key.clone(), revision: 0 }],
+            compare: vec![Compare::ModRevision {
+                key: key.clone(),
+                revision: 0,
+            }],
             success: vec![Op::Put { key, value: stored }],
             failure: Vec::new(),
         };
-        let result = self.store.txn(txn).await.map_err(|error| store_status(&error))?;
-        Ok(result.succeeded.then(|| written(row, value, encoded, result.revision)))
+        let result = self
+            .store
+            .txn(txn)
+            .await
+            .map_err(|error| store_status(&error))?;
+        Ok(result
+            .succeeded
+            .then(|| written(row, value, encoded, result.revision)))
     }
 
     /// Replaces an object if it is still what the caller has seen. Writing what is there already
@@ -153,11 +168,21 @@ impl Registry {
             return Ok(Outcome::Done(Arc::new(seen.clone())));
         }
         let txn = Txn {
-            compare: vec![Compare::ModRevision { key: key.clone(), revision: seen.revision }],
-            success: vec![Op::Put { key: key.clone(), value: stored }],
+            compare: vec![Compare::ModRevision {
+                key: key.clone(),
+                revision: seen.revision,
+            }],
+            success: vec![Op::Put {
+                key: key.clone(),
+                value: stored,
+            }],
             failure: vec![Op::Range(Range::key(key.clone()))],
         };
-        let result = self.store.txn(txn).await.map_err(|error| store_status(&error))?;
+        let result = self
+            .store
+            .txn(txn)
+            .await
+            .map_err(|error| store_status(&error))?;
         if result.succeeded {
             return Ok(Outcome::Done(written(row, value, encoded, result.revision)));
         }
@@ -171,11 +196,18 @@ impl Registry {
     pub async fn remove(&self, row: &ResourceDef, seen: &Object) -> Result<Outcome, Status> {
         let key = key(row, &seen.head.namespace, &seen.head.name);
         let txn = Txn {
-            compare: vec![Compare::ModRevision { key: key.clone(), revision: seen.revision }],
+            compare: vec![Compare::ModRevision {
+                key: key.clone(),
+                revision: seen.revision,
+            }],
             success: vec![Op::Delete { key: key.clone() }],
             failure: vec![Op::Range(Range::key(key.clone()))],
         };
-        let result = self.store.txn(txn).await.map_err(|error| store_status(&error))?;
+        let result = self
+            .store
+            .txn(txn)
+            .await
+            .map_err(|error| store_status(&error))?;
         if result.succeeded {
             let mut gone = seen.clone();
             gone.revision = result.revision;
@@ -201,7 +233,11 @@ impl Registry {
             // The key right behind the last one that was given out.
             range.start = Bytes::from(format!("{}{after}\0", row.store_prefix()));
         }
-        let found = self.store.range(range).await.map_err(|error| store_status(&error))?;
+        let found = self
+            .store
+            .range(range)
+            .await
+            .map_err(|error| store_status(&error))?;
         found
             .kvs
             .into_iter()
@@ -275,7 +311,11 @@ fn written(row: &ResourceDef, value: &Value, encoded: json::Encoded, revision: u
 /// `NAMESPACE/NAME`, or `NAME` without a namespace.
 #[must_use]
 pub fn path(namespace: &str, name: &str) -> String {
-    if namespace.is_empty() { name.to_owned() } else { format!("{namespace}/{name}") }
+    if namespace.is_empty() {
+        name.to_owned()
+    } else {
+        format!("{namespace}/{name}")
+    }
 }
 
 /// The store key of an object, or the prefix of a namespace when the name is empty.

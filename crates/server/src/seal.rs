@@ -56,20 +56,26 @@ impl Seal {
     /// # Errors
     /// The file can't be read, made, or is not a key.
     pub fn open(path: &Path) -> Result<Self, SealError> {
-        let fail =
-            |source| SealError::KeyFile { path: path.display().to_string(), source };
+        let fail = |source| SealError::KeyFile {
+            path: path.display().to_string(),
+            source,
+        };
         let bytes = match fs::read(path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 let mut fresh = vec![0; KEY_BYTES];
-                SystemRandom::new().fill(&mut fresh).map_err(|_| SealError::Random)?;
+                SystemRandom::new()
+                    .fill(&mut fresh)
+                    .map_err(|_| SealError::Random)?;
                 let mut file = fs::OpenOptions::new()
                     .write(true)
                     .create_new(true)
                     .mode(0o600)
                     .open(path)
                     .map_err(fail)?;
-                file.write_all(&fresh).and_then(|()| file.sync_all()).map_err(fail)?;
+                file.write_all(&fresh)
+                    .and_then(|()| file.sync_all())
+                    .map_err(fail)?;
                 fresh
             }
             Err(error) => return Err(fail(error)),
@@ -81,7 +87,10 @@ impl Seal {
     #[must_use]
     pub fn from_key(bytes: &[u8]) -> Option<Self> {
         let key = UnboundKey::new(&AES_256_GCM, bytes).ok()?;
-        Some(Self { key: LessSafeKey::new(key), random: SystemRandom::new() })
+        Some(Self {
+            key: LessSafeKey::new(key),
+            random: SystemRandom::new(),
+        })
     }
 
     /// Seals a value for an object.
@@ -90,7 +99,9 @@ impl Seal {
     /// The system has no randomness.
     pub fn seal(&self, store_key: &[u8], plain: &[u8]) -> Result<Bytes, SealError> {
         let mut nonce = [0; NONCE_LEN];
-        self.random.fill(&mut nonce).map_err(|_| SealError::Random)?;
+        self.random
+            .fill(&mut nonce)
+            .map_err(|_| SealError::Random)?;
         let mut body = plain.to_vec();
         self.key
             .seal_in_place_append_tag(
@@ -107,7 +118,9 @@ impl Seal {
     /// # Errors
     /// The value was sealed otherwise, or is damaged.
     pub fn unseal(&self, store_key: &[u8], stored: &Bytes) -> Result<Bytes, SealError> {
-        let Some(rest) = stored.strip_prefix(PREFIX) else { return Ok(stored.clone()) };
+        let Some(rest) = stored.strip_prefix(PREFIX) else {
+            return Ok(stored.clone());
+        };
         let (nonce, body) = rest.split_at_checked(NONCE_LEN).ok_or(SealError::Open)?;
         let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| SealError::Open)?;
         let mut body = body.to_vec();
@@ -128,9 +141,15 @@ mod tests {
     #[test]
     fn a_sealed_value_opens_only_for_its_object() {
         let seal = Seal::from_key(&[7; 32]).expect("a key");
-        let sealed = seal.seal(b"/registry/secrets/a/b", b"plain").expect("sealed");
+        let sealed = seal
+            .seal(b"/registry/secrets/a/b", b"plain")
+            .expect("sealed");
         assert!(!sealed.windows(5).any(|window| window == b"plain"));
-        assert_eq!(seal.unseal(b"/registry/secrets/a/b", &sealed).expect("opened"), "plain");
+        assert_eq!(
+            seal.unseal(b"/registry/secrets/a/b", &sealed)
+                .expect("opened"),
+            "plain"
+        );
         assert!(seal.unseal(b"/registry/secrets/a/c", &sealed).is_err());
         let untouched = Bytes::from_static(b"{}");
         assert_eq!(seal.unseal(b"k", &untouched).expect("as it is"), untouched);

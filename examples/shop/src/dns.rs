@@ -29,7 +29,11 @@ pub(crate) fn resolve(name: &str) -> io::Result<IpAddr> {
     // The name as it is last, unless it ends with a dot or has many parts already.
     let mut names: Vec<String> = vec![name.trim_end_matches('.').to_owned()];
     if !name.ends_with('.') && name.matches('.').count() < 4 {
-        names = searches.iter().map(|search| format!("{name}.{search}")).chain(names).collect();
+        names = searches
+            .iter()
+            .map(|search| format!("{name}.{search}"))
+            .chain(names)
+            .collect();
     }
     for server in servers {
         for name in &names {
@@ -38,7 +42,10 @@ pub(crate) fn resolve(name: &str) -> io::Result<IpAddr> {
             }
         }
     }
-    Err(io::Error::new(io::ErrorKind::NotFound, format!("no address for {name}")))
+    Err(io::Error::new(
+        io::ErrorKind::NotFound,
+        format!("no address for {name}"),
+    ))
 }
 
 fn ask(server: &str, name: &str) -> io::Result<Option<Ipv4Addr>> {

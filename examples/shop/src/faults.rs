@@ -52,7 +52,11 @@ impl Faults {
             "eat" => self.eat(number("mb").unwrap_or(64)),
             "exit" => {
                 println!("told to exit");
-                std::process::exit(number("code").and_then(|code| i32::try_from(code).ok()).unwrap_or(1));
+                std::process::exit(
+                    number("code")
+                        .and_then(|code| i32::try_from(code).ok())
+                        .unwrap_or(1),
+                );
             }
             other => return Reply::text(404, &format!("no fault {other}\n")),
         }

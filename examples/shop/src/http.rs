@@ -19,10 +19,21 @@ pub(crate) struct Request {
 impl Request {
     /// The session that the client names in the header `X-Session` or the query.
     pub(crate) fn session(&self) -> String {
-        let in_query =
-            self.query.split('&').find_map(|part| part.strip_prefix("session=")).map(str::to_owned);
-        let given = self.session.clone().or(in_query).unwrap_or_else(|| "anonymous".to_owned());
-        given.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').take(64).collect()
+        let in_query = self
+            .query
+            .split('&')
+            .find_map(|part| part.strip_prefix("session="))
+            .map(str::to_owned);
+        let given = self
+            .session
+            .clone()
+            .or(in_query)
+            .unwrap_or_else(|| "anonymous".to_owned());
+        given
+            .chars()
+            .filter(|c| c.is_ascii_alphanumeric() || *c == '-')
+            .take(64)
+            .collect()
     }
 }
 
@@ -35,11 +46,19 @@ pub(crate) struct Reply {
 
 impl Reply {
     pub(crate) fn text(code: u16, body: &str) -> Self {
-        Self { code, content_type: "text/plain", body: body.to_owned() }
+        Self {
+            code,
+            content_type: "text/plain",
+            body: body.to_owned(),
+        }
     }
 
     pub(crate) fn json(code: u16, body: &str) -> Self {
-        Self { code, content_type: "application/json", body: body.to_owned() }
+        Self {
+            code,
+            content_type: "application/json",
+            body: body.to_owned(),
+        }
     }
 }
 

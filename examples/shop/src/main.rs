@@ -26,7 +26,8 @@ struct Shop {
 }
 
 fn main() -> io::Result<()> {
-    let setting = |name: &str, default: &str| std::env::var(name).unwrap_or_else(|_| default.into());
+    let setting =
+        |name: &str, default: &str| std::env::var(name).unwrap_or_else(|_| default.into());
     let port = setting("PORT", "8080");
     let shop = Arc::new(Shop {
         orders: AtomicU64::new(0),
@@ -35,7 +36,11 @@ fn main() -> io::Result<()> {
         name: setting("OTEL_SERVICE_NAME", &setting("HOSTNAME", "shop")),
     });
     let listener = TcpListener::bind(format!("0.0.0.0:{port}"))?;
-    println!("{} listens on port {port}, sessions in {}", shop.name, shop.sessions.place());
+    println!(
+        "{} listens on port {port}, sessions in {}",
+        shop.name,
+        shop.sessions.place()
+    );
     for stream in listener.incoming() {
         let shop = Arc::clone(&shop);
         let stream = stream?;
@@ -56,7 +61,11 @@ impl Shop {
                 Reply::text(200, "live\n")
             }
             ("GET", "/health/ready") => {
-                if self.faults.ready() { Reply::text(200, "ready\n") } else { Reply::text(503, "not ready\n") }
+                if self.faults.ready() {
+                    Reply::text(200, "ready\n")
+                } else {
+                    Reply::text(503, "not ready\n")
+                }
             }
             ("GET", "/") => self.front(request),
             ("POST", "/orders") => self.order(request),
@@ -73,7 +82,10 @@ impl Shop {
         match self.sessions.items(&session) {
             Ok(items) => Reply::json(
                 200,
-                &format!("{{\"service\":\"{}\",\"session\":\"{session}\",\"items\":{items}}}\n", self.name),
+                &format!(
+                    "{{\"service\":\"{}\",\"session\":\"{session}\",\"items\":{items}}}\n",
+                    self.name
+                ),
             ),
             Err(error) => unavailable(&error),
         }
@@ -109,7 +121,10 @@ impl Shop {
         match self.sessions.clear(&session) {
             Ok(items) => {
                 println!("checkout in session {session}: {items} items");
-                Reply::json(200, &format!("{{\"session\":\"{session}\",\"paid\":{items}}}\n"))
+                Reply::json(
+                    200,
+                    &format!("{{\"session\":\"{session}\",\"paid\":{items}}}\n"),
+                )
             }
             Err(error) => unavailable(&error),
         }
@@ -118,5 +133,8 @@ impl Shop {
 
 fn unavailable(error: &io::Error) -> Reply {
     eprintln!("the session store does not answer: {error}");
-    Reply::text(503, &format!("the session store does not answer: {error}\n"))
+    Reply::text(
+        503,
+        &format!("the session store does not answer: {error}\n"),
+    )
 }

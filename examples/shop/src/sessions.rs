@@ -13,7 +13,10 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// Where carts are kept: how many items each session has.
 pub(crate) enum Sessions {
     /// `host:port` of a Redis, and a connection if one is open.
-    Redis { place: String, connection: Mutex<Option<BufReader<TcpStream>>> },
+    Redis {
+        place: String,
+        connection: Mutex<Option<BufReader<TcpStream>>>,
+    },
     /// This process.
     Here(Mutex<HashMap<String, u64>>),
 }
@@ -21,9 +24,10 @@ pub(crate) enum Sessions {
 impl Sessions {
     pub(crate) fn new(url: Option<&str>) -> Self {
         match url.map(|url| url.trim_start_matches("redis://").trim_end_matches('/')) {
-            Some(place) if !place.is_empty() => {
-                Self::Redis { place: place.to_owned(), connection: Mutex::new(None) }
-            }
+            Some(place) if !place.is_empty() => Self::Redis {
+                place: place.to_owned(),
+                connection: Mutex::new(None),
+            },
             _ => Self::Here(Mutex::default()),
         }
     }
@@ -52,9 +56,12 @@ impl Sessions {
     pub(crate) fn items(&self, session: &str) -> io::Result<u64> {
         match self {
             Self::Redis { .. } => self.ask(&["GET", &key(session)]),
-            Self::Here(carts) => {
-                Ok(carts.lock().map_err(|_| poisoned())?.get(session).copied().unwrap_or(0))
-            }
+            Self::Here(carts) => Ok(carts
+                .lock()
+                .map_err(|_| poisoned())?
+                .get(session)
+                .copied()
+                .unwrap_or(0)),
         }
     }
 
@@ -62,15 +69,19 @@ impl Sessions {
     pub(crate) fn clear(&self, session: &str) -> io::Result<u64> {
         match self {
             Self::Redis { .. } => self.ask(&["GETDEL", &key(session)]),
-            Self::Here(carts) => {
-                Ok(carts.lock().map_err(|_| poisoned())?.remove(session).unwrap_or(0))
-            }
+            Self::Here(carts) => Ok(carts
+                .lock()
+                .map_err(|_| poisoned())?
+                .remove(session)
+                .unwrap_or(0)),
         }
     }
 
     /// Sends a command; a connection that has died is opened once more.
     fn ask(&self, command: &[&str]) -> io::Result<u64> {
-        let Self::Redis { place, connection } = self else { return Ok(0) };
+        let Self::Redis { place, connection } = self else {
+            return Ok(0);
+        };
         let mut connection = connection.lock().map_err(|_| poisoned())?;
         if let Some(open) = connection.as_mut() {
             if let Ok(answer) = exchange(open, command) {
@@ -111,7 +122,10 @@ fn exchange(stream: &mut BufReader<TcpStream>, command: &[&str]) -> io::Result<u
     stream.get_mut().write_all(request.as_bytes())?;
     let mut line = String::new();
     stream.read_line(&mut line)?;
-    let (kind, rest) = line.trim_end().split_at_checked(1).ok_or(io::ErrorKind::UnexpectedEof)?;
+    let (kind, rest) = line
+        .trim_end()
+        .split_at_checked(1)
+        .ok_or(io::ErrorKind::UnexpectedEof)?;
     match kind {
         ":" => rest.parse().map_err(io::Error::other),
         "$" if rest == "-1" => Ok(0),

@@ -285,7 +285,11 @@ impl Cluster {
     }
 
     /// Waits until the question has an answer.
-    pub(crate) fn until<T>(&mut self, what: &str, mut question: impl FnMut(&mut Self) -> Option<T>) -> T {
+    pub(crate) fn until<T>(
+        &mut self,
+        what: &str,
+        mut question: impl FnMut(&mut Self) -> Option<T>,
+    ) -> T {
         let begin = Instant::now();
         loop {
             if let Some(answer) = question(self) {

@@ -62,11 +62,19 @@ impl Drop for Hold {
 struct Taken(HashSet<String>);
 
 impl Taken {
-    fn of(registry: &Registry, row: &ResourceDef, pending: &mut HashMap<String, Option<u64>>) -> Self {
+    fn of(
+        registry: &Registry,
+        row: &ResourceDef,
+        pending: &mut HashMap<String, Option<u64>>,
+    ) -> Self {
         let shown = registry.caches.revision();
         pending.retain(|_, stored| stored.is_none_or(|revision| revision > shown));
         let mut taken: HashSet<String> = pending.keys().cloned().collect();
-        let services = registry.caches.of(row).map(|cache| cache.list("", None)).unwrap_or_default();
+        let services = registry
+            .caches
+            .of(row)
+            .map(|cache| cache.list("", None))
+            .unwrap_or_default();
         for service in services {
             taken.extend(uses(&service.value()));
         }
@@ -90,14 +98,20 @@ fn uses(service: &Value) -> Vec<String> {
 }
 
 fn port_key(number: i64, protocol: &str) -> String {
-    format!("{number}/{}", if protocol.is_empty() { "TCP" } else { protocol })
+    format!(
+        "{number}/{}",
+        if protocol.is_empty() { "TCP" } else { protocol }
+    )
 }
 
 impl Allocate {
     /// Gives out addresses of a network.
     #[must_use]
     pub fn new(network: Ipv4Net) -> Self {
-        Self { network, pending: Pending::default() }
+        Self {
+            network,
+            pending: Pending::default(),
+        }
     }
 
     /// The address of the door as a service: the first of the network.
@@ -149,8 +163,11 @@ impl Allocate {
         old: Option<&Value>,
         value: &mut Value,
     ) -> Result<Hold, Status> {
-        let mut hold =
-            Hold { pending: Arc::clone(&self.pending), taken: Vec::new(), kept: None };
+        let mut hold = Hold {
+            pending: Arc::clone(&self.pending),
+            taken: Vec::new(),
+            kept: None,
+        };
         let mut pending = self.pending.lock();
         let mut taken = Taken::of(registry, row, &mut pending).0;
         for own in old.map(uses).unwrap_or_default() {
@@ -198,7 +215,9 @@ impl Allocate {
                 address
             }
             asked => {
-                let inside = asked.parse::<Ipv4Addr>().is_ok_and(|ip| self.network.contains(&ip));
+                let inside = asked
+                    .parse::<Ipv4Addr>()
+                    .is_ok_and(|ip| self.network.contains(&ip));
                 if !inside {
                     return Err(FieldError::invalid(
                         &path,
@@ -250,15 +269,21 @@ fn ports(
     let spec = object::child(value, "spec");
     let wants = match object::text(spec, &["type"]) {
         "NodePort" => true,
-        "LoadBalancer" => {
-            spec.get("allocateLoadBalancerNodePorts").and_then(Value::as_bool).unwrap_or(true)
-        }
+        "LoadBalancer" => spec
+            .get("allocateLoadBalancerNodePorts")
+            .and_then(Value::as_bool)
+            .unwrap_or(true),
         _ => false,
     };
-    let Some(Value::Array(list)) = spec.get_mut("ports") else { return Ok(()) };
+    let Some(Value::Array(list)) = spec.get_mut("ports") else {
+        return Ok(());
+    };
     for (index, port) in list.iter_mut().enumerate() {
         let protocol = object::text(port, &["protocol"]).to_owned();
-        let path = Path::new("spec").child("ports").index(index).child("nodePort");
+        let path = Path::new("spec")
+            .child("ports")
+            .index(index)
+            .child("nodePort");
         match object::integer(port, &["nodePort"]).filter(|number| *number > 0) {
             _ if !wants => continue,
             Some(number) => {
@@ -266,12 +291,18 @@ fn ports(
                     return Err(FieldError::invalid(
                         &path,
                         number,
-                        &format!("provided port is not in the valid range. The range of valid ports is {FIRST_PORT}-{LAST_PORT}"),
+                        &format!(
+                            "provided port is not in the valid range. The range of valid ports is {FIRST_PORT}-{LAST_PORT}"
+                        ),
                     ));
                 }
                 let key = port_key(number, &protocol);
                 if !taken.insert(key.clone()) {
-                    return Err(FieldError::invalid(&path, number, "provided port is already allocated"));
+                    return Err(FieldError::invalid(
+                        &path,
+                        number,
+                        "provided port is already allocated",
+                    ));
                 }
                 given.push(key);
             }
@@ -282,7 +313,11 @@ fn ports(
                     .map(|step| FIRST_PORT + (start + step) % span)
                     .find(|number| !taken.contains(&port_key(i64::from(*number), &protocol)))
                     .ok_or_else(|| {
-                        FieldError::invalid(&path, 0, "failed to allocate a nodePort: range is full")
+                        FieldError::invalid(
+                            &path,
+                            0,
+                            "failed to allocate a nodePort: range is full",
+                        )
                     })?;
                 let key = port_key(i64::from(number), &protocol);
                 taken.insert(key.clone());

@@ -108,7 +108,9 @@ impl Admission {
         change: &Change<'_>,
         object: &mut Value,
     ) -> Result<(), Status> {
-        self.0.iter().try_for_each(|plugin| plugin.mutate(registry, change, object))
+        self.0
+            .iter()
+            .try_for_each(|plugin| plugin.mutate(registry, change, object))
     }
 
     /// Runs the validating side.
@@ -121,6 +123,8 @@ impl Admission {
         change: &Change<'_>,
         object: &Value,
     ) -> Result<(), Status> {
-        self.0.iter().try_for_each(|plugin| plugin.validate(registry, change, object))
+        self.0
+            .iter()
+            .try_for_each(|plugin| plugin.validate(registry, change, object))
     }
 }

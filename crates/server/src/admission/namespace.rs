@@ -23,10 +23,20 @@ impl Plugin for NamespaceLifecycle {
             return Ok(());
         }
         let missing = || Status::not_found("", "namespaces", change.namespace);
-        let row = registry.rows.by_kind("", "v1", "Namespace").ok_or_else(missing)?;
-        let namespace = registry.cache(row)?.get(change.namespace).ok_or_else(missing)?;
+        let row = registry
+            .rows
+            .by_kind("", "v1", "Namespace")
+            .ok_or_else(missing)?;
+        let namespace = registry
+            .cache(row)?
+            .get(change.namespace)
+            .ok_or_else(missing)?;
         let row = change.row;
-        let terminating = namespace.head.fields.first().is_some_and(|phase| &**phase == "Terminating");
+        let terminating = namespace
+            .head
+            .fields
+            .first()
+            .is_some_and(|phase| &**phase == "Terminating");
         if terminating {
             let namespace = change.namespace;
             let mut status = Status::forbidden(

@@ -14,12 +14,7 @@ pub(super) struct TaintNodesByCondition;
 const NOT_READY: &str = "node.kubernetes.io/not-ready";
 
 impl Plugin for TaintNodesByCondition {
-    fn mutate(
-        &self,
-        _: &Registry,
-        change: &Change<'_>,
-        object: &mut Value,
-    ) -> Result<(), Status> {
+    fn mutate(&self, _: &Registry, change: &Change<'_>, object: &mut Value) -> Result<(), Status> {
         if !change.is_core("Node") || change.operation != Operation::Create {
             return Ok(());
         }
@@ -28,8 +23,9 @@ impl Plugin for TaintNodesByCondition {
             .iter()
             .any(|taint| object::text(taint, &["key"]) == NOT_READY);
         if !tainted {
-            let taints =
-                object::fields(spec).entry("taints").or_insert_with(|| Value::Array(Vec::new()));
+            let taints = object::fields(spec)
+                .entry("taints")
+                .or_insert_with(|| Value::Array(Vec::new()));
             if let Value::Array(taints) = taints {
                 taints.push(json!({"key": NOT_READY, "effect": "NoSchedule"}));
             }
@@ -58,15 +54,17 @@ impl Plugin for NodeRestriction {
             Err(Status::forbidden(&row.gvk.group, &row.plural, name, &why))
         };
         match change.row.gvk.kind.as_ref() {
-            "Node" if name != node => {
-                refuse(format!("node \"{node}\" is not allowed to modify node \"{name}\""))
-            }
-            "Node" if change.operation == Operation::Update && taints(object) != taints(subject) => {
+            "Node" if name != node => refuse(format!(
+                "node \"{node}\" is not allowed to modify node \"{name}\""
+            )),
+            "Node"
+                if change.operation == Operation::Update && taints(object) != taints(subject) =>
+            {
                 refuse(format!("node \"{node}\" is not allowed to modify taints"))
             }
-            "Lease" if change.namespace == "kube-node-lease" && name != node => {
-                refuse("can only access node lease with the same name as the requesting node".to_owned())
-            }
+            "Lease" if change.namespace == "kube-node-lease" && name != node => refuse(
+                "can only access node lease with the same name as the requesting node".to_owned(),
+            ),
             "Pod" => pod(change, node, subject, name),
             _ => Ok(()),
         }
@@ -89,9 +87,9 @@ fn pod(change: &Change<'_>, node: &str, pod: &Value, name: &str) -> Result<(), S
         (Operation::Update, Some(Subresource::Status)) if bound != node => refuse(format!(
             "node \"{node}\" can only update pod status for pods with spec.nodeName set to itself"
         )),
-        (Operation::Update, None) => {
-            refuse(format!("node \"{node}\" may not change the specification of pods"))
-        }
+        (Operation::Update, None) => refuse(format!(
+            "node \"{node}\" may not change the specification of pods"
+        )),
         (Operation::Delete, _) if bound != node => refuse(format!(
             "node \"{node}\" can only delete pods with spec.nodeName set to itself"
         )),

@@ -70,7 +70,11 @@ impl Plugin for ServiceAccount {
                 object::fields(spec).insert("imagePullSecrets".to_owned(), secrets.clone());
             }
         }
-        let flag = |value: &Value| value.get("automountServiceAccountToken").and_then(Value::as_bool);
+        let flag = |value: &Value| {
+            value
+                .get("automountServiceAccountToken")
+                .and_then(Value::as_bool)
+        };
         if flag(spec).or_else(|| flag(&account)).unwrap_or(true) {
             mount_token(spec);
         }
@@ -86,13 +90,16 @@ fn mount_token(spec: &mut Value) {
         .map(str::to_owned);
     let name = existing.clone().unwrap_or_else(|| {
         const LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
-        let tail: String =
-            (0..5).map(|_| char::from(LETTERS[rand::random_range(0..LETTERS.len())])).collect();
+        let tail: String = (0..5)
+            .map(|_| char::from(LETTERS[rand::random_range(0..LETTERS.len())]))
+            .collect();
         format!("kube-api-access-{tail}")
     });
     let mut used = false;
     for list in CONTAINERS {
-        let Some(Value::Array(containers)) = spec.get_mut(list) else { continue };
+        let Some(Value::Array(containers)) = spec.get_mut(list) else {
+            continue;
+        };
         for container in containers {
             let mounted = object::list(container, &["volumeMounts"])
                 .iter()
@@ -112,8 +119,9 @@ fn mount_token(spec: &mut Value) {
     if !used || existing.is_some() {
         return;
     }
-    let volumes =
-        object::fields(spec).entry("volumes").or_insert_with(|| Value::Array(Vec::new()));
+    let volumes = object::fields(spec)
+        .entry("volumes")
+        .or_insert_with(|| Value::Array(Vec::new()));
     if let Value::Array(volumes) = volumes {
         volumes.push(json!({"name": name, "projected": {"defaultMode": 420, "sources": [
             {"serviceAccountToken": {"expirationSeconds": TOKEN_SECONDS, "path": "token"}},
@@ -128,22 +136,22 @@ fn mount_token(spec: &mut Value) {
 pub(super) struct DefaultTolerationSeconds;
 
 impl Plugin for DefaultTolerationSeconds {
-    fn mutate(
-        &self,
-        _: &Registry,
-        change: &Change<'_>,
-        object: &mut Value,
-    ) -> Result<(), Status> {
+    fn mutate(&self, _: &Registry, change: &Change<'_>, object: &mut Value) -> Result<(), Status> {
         if !is_new_pod(change) {
             return Ok(());
         }
         let spec = object::child(object, "spec");
-        for key in ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"] {
-            let tolerated = object::list(spec, &["tolerations"]).iter().any(|toleration| {
-                let found = object::text(toleration, &["key"]);
-                let effect = object::text(toleration, &["effect"]);
-                (found == key || found.is_empty()) && matches!(effect, "NoExecute" | "")
-            });
+        for key in [
+            "node.kubernetes.io/not-ready",
+            "node.kubernetes.io/unreachable",
+        ] {
+            let tolerated = object::list(spec, &["tolerations"])
+                .iter()
+                .any(|toleration| {
+                    let found = object::text(toleration, &["key"]);
+                    let effect = object::text(toleration, &["effect"]);
+                    (found == key || found.is_empty()) && matches!(effect, "NoExecute" | "")
+                });
             if tolerated {
                 continue;
             }
@@ -165,12 +173,7 @@ impl Plugin for DefaultTolerationSeconds {
 pub(super) struct Priority;
 
 impl Plugin for Priority {
-    fn mutate(
-        &self,
-        _: &Registry,
-        change: &Change<'_>,
-        object: &mut Value,
-    ) -> Result<(), Status> {
+    fn mutate(&self, _: &Registry, change: &Change<'_>, object: &mut Value) -> Result<(), Status> {
         if !is_new_pod(change) {
             return Ok(());
         }

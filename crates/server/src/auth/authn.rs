@@ -55,7 +55,11 @@ impl std::fmt::Debug for Authenticator {
 
 impl Authenticator {
     pub(crate) fn new(tokens: Arc<TokenKeys>, registry: Registry, clock: SharedClock) -> Self {
-        Self { tokens, registry, clock }
+        Self {
+            tokens,
+            registry,
+            clock,
+        }
     }
 
     /// Who makes a request. A bearer token that is no good is refused; no credential at all is
@@ -72,7 +76,9 @@ impl Authenticator {
             let groups: Vec<&str> = peer.groups.iter().map(String::as_str).collect();
             return Ok(Identity::user(peer.user.clone(), &groups));
         }
-        let Some(value) = headers.get(AUTHORIZATION) else { return Ok(Identity::anonymous()) };
+        let Some(value) = headers.get(AUTHORIZATION) else {
+            return Ok(Identity::anonymous());
+        };
         let token = value
             .to_str()
             .ok()
@@ -81,10 +87,12 @@ impl Authenticator {
             .map(|(_, token)| token.trim())
             .filter(|token| !token.is_empty())
             .ok_or_else(Status::unauthorized)?;
-        self.review(token, &[]).map(|(identity, _)| identity).map_err(|error| {
-            tracing::debug!(%error, "a bearer token was refused");
-            Status::unauthorized()
-        })
+        self.review(token, &[])
+            .map(|(identity, _)| identity)
+            .map_err(|error| {
+                tracing::debug!(%error, "a bearer token was refused");
+                Status::unauthorized()
+            })
     }
 
     /// Who a token belongs to, and for which of the asked audiences (none: the door's own).
@@ -96,7 +104,8 @@ impl Authenticator {
         token: &str,
         audiences: &[&str],
     ) -> Result<(Identity, Vec<String>), TokenError> {
-        self.tokens.verify(&self.registry, self.clock.now(), token, audiences)
+        self.tokens
+            .verify(&self.registry, self.clock.now(), token, audiences)
     }
 
     /// Takes on another identity when the headers say so and the caller may.
@@ -114,7 +123,10 @@ impl Authenticator {
             return Ok(identity);
         }
         let text = |value: &http::HeaderValue| value.to_str().unwrap_or_default().to_owned();
-        let user = headers.get("impersonate-user").map(text).unwrap_or_default();
+        let user = headers
+            .get("impersonate-user")
+            .map(text)
+            .unwrap_or_default();
         if user.is_empty() {
             return Err(Status::bad_request(
                 "requested impersonation of groups or extra without impersonating a user",
@@ -136,8 +148,14 @@ impl Authenticator {
                 Decision::NoOpinion(why) => Err(refusal(&identity, &attributes, &why)),
             }
         };
-        let mut groups: Vec<String> = headers.get_all("impersonate-group").iter().map(text).collect();
-        let account = user.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':'));
+        let mut groups: Vec<String> = headers
+            .get_all("impersonate-group")
+            .iter()
+            .map(text)
+            .collect();
+        let account = user
+            .strip_prefix("system:serviceaccount:")
+            .and_then(|rest| rest.split_once(':'));
         if let Some((namespace, name)) = account {
             may("", "serviceaccounts", namespace, name)?;
             if groups.is_empty() {
@@ -149,15 +167,30 @@ impl Authenticator {
         for group in headers.get_all("impersonate-group").iter().map(text) {
             may("", "groups", "", &group)?;
         }
-        let mut taken = Identity { user, groups, ..Identity::default() };
+        let mut taken = Identity {
+            user,
+            groups,
+            ..Identity::default()
+        };
         if let Some(uid) = headers.get("impersonate-uid").map(text) {
             may("authentication.k8s.io", "uids", "", &uid)?;
             taken.uid = uid;
         }
         for (name, value) in headers {
-            let Some(key) = name.as_str().strip_prefix("impersonate-extra-") else { continue };
-            may("authentication.k8s.io", &format!("userextras/{key}"), "", &text(value))?;
-            taken.extra.entry(key.to_owned()).or_default().push(text(value));
+            let Some(key) = name.as_str().strip_prefix("impersonate-extra-") else {
+                continue;
+            };
+            may(
+                "authentication.k8s.io",
+                &format!("userextras/{key}"),
+                "",
+                &text(value),
+            )?;
+            taken
+                .extra
+                .entry(key.to_owned())
+                .or_default()
+                .push(text(value));
         }
         if taken.user != "system:anonymous" && !taken.in_group(AUTHENTICATED) {
             taken.groups.push(AUTHENTICATED.to_owned());

@@ -29,7 +29,12 @@ pub(crate) fn check(
     if row.gvk.group != GROUP || identity.in_group(MASTERS) {
         return Ok(());
     }
-    let asker = Asker { authorizer, identity, row, namespace: object::namespace(new) };
+    let asker = Asker {
+        authorizer,
+        identity,
+        row,
+        namespace: object::namespace(new),
+    };
     match row.gvk.kind.as_ref() {
         "Role" | "ClusterRole" => {
             if old.is_some_and(|old| old.get("rules") == new.get("rules"))
@@ -41,13 +46,18 @@ pub(crate) fn check(
         }
         _ => {
             if old.is_some_and(|old| {
-                old.get("roleRef") == new.get("roleRef") && old.get("subjects") == new.get("subjects")
+                old.get("roleRef") == new.get("roleRef")
+                    && old.get("subjects") == new.get("subjects")
             }) {
                 return Ok(());
             }
             let kind = object::text(new, &["roleRef", "kind"]);
             let name = object::text(new, &["roleRef", "name"]);
-            let plural = if kind == "Role" { "roles" } else { "clusterroles" };
+            let plural = if kind == "Role" {
+                "roles"
+            } else {
+                "clusterroles"
+            };
             if asker.may("bind", plural, name) {
                 return Ok(());
             }
@@ -73,7 +83,10 @@ struct Asker<'a> {
 
 impl Asker<'_> {
     fn allows(&self, attributes: &Attributes) -> bool {
-        matches!(self.authorizer.authorize(self.identity, attributes), Decision::Allow(_))
+        matches!(
+            self.authorizer.authorize(self.identity, attributes),
+            Decision::Allow(_)
+        )
     }
 
     fn may(&self, verb: &str, resource: &str, name: &str) -> bool {
@@ -93,8 +106,12 @@ impl Asker<'_> {
         let Some(missing) = rules.iter().find(|rule| !self.holds_rule(rule)) else {
             return Ok(());
         };
-        let groups: Vec<String> =
-            self.identity.groups.iter().map(|group| format!("{group:?}")).collect();
+        let groups: Vec<String> = self
+            .identity
+            .groups
+            .iter()
+            .map(|group| format!("{group:?}"))
+            .collect();
         Err(Status::forbidden(
             GROUP,
             &self.row.plural,
@@ -112,7 +129,10 @@ impl Asker<'_> {
     /// A wildcard in a rule is held only by somebody who has the wildcard.
     fn holds_rule(&self, rule: &Value) -> bool {
         let texts = |name: &str| -> Vec<&str> {
-            object::list(rule, &[name]).iter().filter_map(Value::as_str).collect()
+            object::list(rule, &[name])
+                .iter()
+                .filter_map(Value::as_str)
+                .collect()
         };
         let verbs = texts("verbs");
         let urls = texts("nonResourceURLs");
@@ -134,7 +154,9 @@ impl Asker<'_> {
             && verbs.iter().all(|verb| {
                 groups.iter().all(|group| {
                     resources.iter().all(|resource| {
-                        names.iter().all(|name| self.holds_one(verb, group, resource, name))
+                        names
+                            .iter()
+                            .all(|name| self.holds_one(verb, group, resource, name))
                     })
                 })
             })
@@ -166,7 +188,10 @@ fn shown(rule: &Value) -> String {
     ]
     .iter()
     .filter_map(|(title, name)| {
-        let items: Vec<String> = object::list(rule, &[name]).iter().map(Value::to_string).collect();
+        let items: Vec<String> = object::list(rule, &[name])
+            .iter()
+            .map(Value::to_string)
+            .collect();
         (!items.is_empty()).then(|| format!("{title}:[{}]", items.join(" ")))
     })
     .collect();

@@ -41,7 +41,11 @@ impl Identity {
         if !all.iter().any(|group| group == AUTHENTICATED) {
             all.push(AUTHENTICATED.to_owned());
         }
-        Self { user: name.into(), groups: all, ..Self::default() }
+        Self {
+            user: name.into(),
+            groups: all,
+            ..Self::default()
+        }
     }
 
     /// Somebody who has shown nothing.
@@ -59,7 +63,10 @@ impl Identity {
     pub fn service_account(namespace: &str, name: &str) -> Self {
         Self::user(
             format!("system:serviceaccount:{namespace}:{name}"),
-            &["system:serviceaccounts", &format!("system:serviceaccounts:{namespace}")],
+            &[
+                "system:serviceaccounts",
+                &format!("system:serviceaccounts:{namespace}"),
+            ],
         )
     }
 

@@ -59,7 +59,11 @@ impl std::fmt::Debug for RbacAuthorizer {
 }
 
 fn texts(value: &Value, name: &str) -> Vec<String> {
-    object::list(value, &[name]).iter().filter_map(Value::as_str).map(str::to_owned).collect()
+    object::list(value, &[name])
+        .iter()
+        .filter_map(Value::as_str)
+        .map(str::to_owned)
+        .collect()
 }
 
 fn rules(role: &Value) -> Arc<Vec<Rule>> {
@@ -112,7 +116,8 @@ impl Rule {
 
     fn shown(&self) -> Value {
         if self.urls.is_empty() {
-            let mut rule = json!({"verbs": self.verbs, "apiGroups": self.groups, "resources": self.resources});
+            let mut rule =
+                json!({"verbs": self.verbs, "apiGroups": self.groups, "resources": self.resources});
             if !self.names.is_empty() {
                 rule["resourceNames"] = json!(self.names);
             }
@@ -127,7 +132,10 @@ impl RbacAuthorizer {
     /// An authorizer over stored roles.
     #[must_use]
     pub fn new(registry: Registry) -> Self {
-        Self { registry, compiled: ArcSwap::default() }
+        Self {
+            registry,
+            compiled: ArcSwap::default(),
+        }
     }
 
     fn revisions(&self) -> [u64; 4] {
@@ -156,24 +164,45 @@ impl RbacAuthorizer {
             .rows
             .by_kind(GROUP, "v1", kind)
             .and_then(|row| self.registry.caches.of(row))
-            .map(|cache| cache.list("", None).iter().map(|object| object.value()).collect())
+            .map(|cache| {
+                cache
+                    .list("", None)
+                    .iter()
+                    .map(|object| object.value())
+                    .collect()
+            })
             .unwrap_or_default()
     }
 
     fn compile(&self, revisions: [u64; 4]) -> Compiled {
         let mut roles: HashMap<(String, String), Arc<Vec<Rule>>> = HashMap::new();
         for role in self.all("ClusterRole").iter().chain(&self.all("Role")) {
-            let key = (object::namespace(role).to_owned(), object::name(role).to_owned());
+            let key = (
+                object::namespace(role).to_owned(),
+                object::name(role).to_owned(),
+            );
             roles.insert(key, rules(role));
         }
-        let mut compiled = Compiled { revisions, ..Compiled::default() };
-        for binding in self.all("ClusterRoleBinding").iter().chain(&self.all("RoleBinding")) {
+        let mut compiled = Compiled {
+            revisions,
+            ..Compiled::default()
+        };
+        for binding in self
+            .all("ClusterRoleBinding")
+            .iter()
+            .chain(&self.all("RoleBinding"))
+        {
             let namespace = object::namespace(binding).to_owned();
             let role_kind = object::text(binding, &["roleRef", "kind"]);
             let role_name = object::text(binding, &["roleRef", "name"]);
-            let role_place =
-                if role_kind == "Role" { namespace.clone() } else { String::new() };
-            let Some(rules) = roles.get(&(role_place, role_name.to_owned())) else { continue };
+            let role_place = if role_kind == "Role" {
+                namespace.clone()
+            } else {
+                String::new()
+            };
+            let Some(rules) = roles.get(&(role_place, role_name.to_owned())) else {
+                continue;
+            };
             let grant = Arc::new(Grant {
                 origin: format!(
                     "RBAC: allowed by {} \"{}\" of {role_kind} \"{role_name}\"",
@@ -210,12 +239,20 @@ impl RbacAuthorizer {
         }
         let row = self.registry.rows.by_kind("", "v1", "Pod")?;
         let cache = self.registry.caches.of(row)?;
-        let place = row.selectable.iter().position(|field| field.path == "spec.nodeName")?;
+        let place = row
+            .selectable
+            .iter()
+            .position(|field| field.path == "spec.nodeName")?;
         Some(
             cache
                 .list(&attributes.namespace, None)
                 .iter()
-                .filter(|pod| pod.head.fields.get(place).is_some_and(|found| **found == *node))
+                .filter(|pod| {
+                    pod.head
+                        .fields
+                        .get(place)
+                        .is_some_and(|found| **found == *node)
+                })
                 .any(|pod| refers_to(&pod.value(), field, &attributes.name)),
         )
     }
@@ -244,7 +281,9 @@ fn mentions(value: &Value, what: &str, name: &str) -> bool {
         Value::Array(items) => items.iter().any(|item| mentions(item, what, name)),
         Value::Object(fields) => fields.iter().any(|(field, value)| {
             let names_one = field == what
-                || field.strip_prefix(what).is_some_and(|rest| matches!(rest, "Ref" | "KeyRef"));
+                || field
+                    .strip_prefix(what)
+                    .is_some_and(|rest| matches!(rest, "Ref" | "KeyRef"));
             let named = ["name", "secretName"]
                 .iter()
                 .any(|key| value.get(*key).and_then(Value::as_str) == Some(name));
@@ -263,8 +302,15 @@ impl Compiled {
             "ServiceAccount" => {
                 // A subject without a namespace means the binding's own.
                 let given = object::text(subject, &["namespace"]);
-                let namespace = if given.is_empty() { grant.namespace.as_str() } else { given };
-                (&mut self.users, format!("system:serviceaccount:{namespace}:{name}"))
+                let namespace = if given.is_empty() {
+                    grant.namespace.as_str()
+                } else {
+                    given
+                };
+                (
+                    &mut self.users,
+                    format!("system:serviceaccount:{namespace}:{name}"),
+                )
             }
             _ => return,
         };
@@ -273,8 +319,11 @@ impl Compiled {
 
     fn grants<'c>(&'c self, identity: &'c Identity) -> impl Iterator<Item = &'c Arc<Grant>> {
         let user = self.users.get(&identity.user).into_iter().flatten();
-        let groups =
-            identity.groups.iter().filter_map(|group| self.groups.get(group)).flatten();
+        let groups = identity
+            .groups
+            .iter()
+            .filter_map(|group| self.groups.get(group))
+            .flatten();
         user.chain(groups)
     }
 }
@@ -364,8 +413,14 @@ mod tests {
     fn rules_follow_the_specification() {
         let pods = rule(&["get"], &[""], &["pods"], &[]);
         assert!(pods.allows(&ask("get", "", "pods", "", "a")));
-        assert!(!pods.allows(&ask("get", "", "pods", "log", "a")), "subresources are apart");
-        assert!(!pods.allows(&ask("get", "apps", "pods", "", "a")), "groups are apart");
+        assert!(
+            !pods.allows(&ask("get", "", "pods", "log", "a")),
+            "subresources are apart"
+        );
+        assert!(
+            !pods.allows(&ask("get", "apps", "pods", "", "a")),
+            "groups are apart"
+        );
         assert!(!pods.allows(&ask("list", "", "pods", "", "")));
         let logs = rule(&["get"], &[""], &["pods/log"], &[]);
         assert!(logs.allows(&ask("get", "", "pods", "log", "a")));
@@ -376,10 +431,17 @@ mod tests {
         let named = rule(&["get", "create"], &[""], &["secrets"], &["a"]);
         assert!(named.allows(&ask("get", "", "secrets", "", "a")));
         assert!(!named.allows(&ask("get", "", "secrets", "", "b")));
-        assert!(!named.allows(&ask("create", "", "secrets", "", "")), "create has no name");
+        assert!(
+            !named.allows(&ask("create", "", "secrets", "", "")),
+            "create has no name"
+        );
         let all = rule(&["*"], &["*"], &["*"], &[]);
         assert!(all.allows(&ask("deletecollection", "x", "ys", "z", "")));
-        let path = Attributes { verb: "get".to_owned(), path: "/healthz".to_owned(), ..Attributes::default() };
+        let path = Attributes {
+            verb: "get".to_owned(),
+            path: "/healthz".to_owned(),
+            ..Attributes::default()
+        };
         assert!(!all.allows(&path), "resource rules grant no paths");
     }
 
@@ -394,8 +456,12 @@ mod tests {
                 "envFrom": [{"configMapRef": {"name": "from"}}]}],
         }});
         for (what, name) in [
-            ("serviceAccount", "sa"), ("secret", "pull"), ("secret", "vol"), ("secret", "key"),
-            ("configMap", "projected"), ("configMap", "from"),
+            ("serviceAccount", "sa"),
+            ("secret", "pull"),
+            ("secret", "vol"),
+            ("secret", "key"),
+            ("configMap", "projected"),
+            ("configMap", "from"),
         ] {
             assert!(refers_to(&pod, what, name), "{what} {name}");
         }

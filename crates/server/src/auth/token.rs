@@ -94,15 +94,17 @@ impl TokenKeys {
     #[must_use]
     pub fn new(pkcs8: &[u8], issuer: &str) -> Option<Self> {
         let random = SystemRandom::new();
-        let key = EcdsaKeyPair::from_pkcs8(
-            &signature::ECDSA_P256_SHA256_FIXED_SIGNING,
-            pkcs8,
-            &random,
-        )
-        .ok()?;
+        let key =
+            EcdsaKeyPair::from_pkcs8(&signature::ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8, &random)
+                .ok()?;
         let digest = ring::digest::digest(&ring::digest::SHA256, key.public_key().as_ref());
         let id = URL_SAFE_NO_PAD.encode(digest.as_ref());
-        Some(Self { key, id, issuer: issuer.to_owned(), random })
+        Some(Self {
+            key,
+            id,
+            issuer: issuer.to_owned(),
+            random,
+        })
     }
 
     /// The public key as a JSON Web Key Set (RFC 7517).
@@ -123,13 +125,19 @@ impl TokenKeys {
         let header = json!({"alg": "ES256", "kid": self.id}).to_string();
         let claims =
             serde_json::to_vec(claims).map_err(|error| Status::internal(error.to_string()))?;
-        let signed =
-            format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims));
+        let signed = format!(
+            "{}.{}",
+            URL_SAFE_NO_PAD.encode(header),
+            URL_SAFE_NO_PAD.encode(claims)
+        );
         let signature = self
             .key
             .sign(&self.random, signed.as_bytes())
             .map_err(|_| Status::internal("a token can't be signed"))?;
-        Ok(format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature.as_ref())))
+        Ok(format!(
+            "{signed}.{}",
+            URL_SAFE_NO_PAD.encode(signature.as_ref())
+        ))
     }
 
     /// Issues the token that a `TokenRequest` asks for.
@@ -219,12 +227,19 @@ impl TokenKeys {
             jti: uuid::Uuid::new_v4().to_string(),
             kubernetes: bound,
             nbf: issued_at,
-            sub: format!("system:serviceaccount:{namespace}:{}", object::name(account)),
+            sub: format!(
+                "system:serviceaccount:{namespace}:{}",
+                object::name(account)
+            ),
         };
         let expires = jiff::Timestamp::from_second(claims.exp).unwrap_or(now);
         let mut answered = json!({"audiences": audiences, "expirationSeconds": seconds});
         answered["boundObjectRef"] = reference.cloned().unwrap_or_default();
-        Ok(Issued { token: self.sign(&claims)?, expires: clock::rfc3339(expires), spec: answered })
+        Ok(Issued {
+            token: self.sign(&claims)?,
+            expires: clock::rfc3339(expires),
+            spec: answered,
+        })
     }
 
     /// Who a token belongs to, and for which audiences.
@@ -243,9 +258,17 @@ impl TokenKeys {
             return Err(TokenError::Expired);
         }
         let own = [self.issuer.as_str()];
-        let wanted = if audiences.is_empty() { &own[..] } else { audiences };
-        let good: Vec<String> =
-            claims.aud.iter().filter(|aud| wanted.contains(&aud.as_str())).cloned().collect();
+        let wanted = if audiences.is_empty() {
+            &own[..]
+        } else {
+            audiences
+        };
+        let good: Vec<String> = claims
+            .aud
+            .iter()
+            .filter(|aud| wanted.contains(&aud.as_str()))
+            .cloned()
+            .collect();
         if good.is_empty() {
             return Err(TokenError::Audience(claims.aud));
         }
@@ -255,9 +278,10 @@ impl TokenKeys {
         let mut identity = Identity::service_account(&bound.namespace, &account.name);
         identity.uid.clone_from(&account.uid);
         let mut extra = |key: &str, value: &str| {
-            identity
-                .extra
-                .insert(format!("authentication.kubernetes.io/{key}"), vec![value.to_owned()]);
+            identity.extra.insert(
+                format!("authentication.kubernetes.io/{key}"),
+                vec![value.to_owned()],
+            );
         };
         extra("credential-id", &format!("JTI={}", claims.jti));
         if let Some(pod) = &bound.pod {
@@ -270,7 +294,11 @@ impl TokenKeys {
     fn open(&self, token: &str) -> Result<TokenClaims, TokenError> {
         let (signed, signature) = token.rsplit_once('.').ok_or(TokenError::Malformed)?;
         let (header, claims) = signed.split_once('.').ok_or(TokenError::Malformed)?;
-        let decode = |text: &str| URL_SAFE_NO_PAD.decode(text).map_err(|_| TokenError::Malformed);
+        let decode = |text: &str| {
+            URL_SAFE_NO_PAD
+                .decode(text)
+                .map_err(|_| TokenError::Malformed)
+        };
         let header: Value =
             serde_json::from_slice(&decode(header)?).map_err(|_| TokenError::Malformed)?;
         if object::text(&header, &["alg"]) != "ES256" {
@@ -280,7 +308,8 @@ impl TokenKeys {
             &signature::ECDSA_P256_SHA256_FIXED,
             self.key.public_key().as_ref(),
         );
-        key.verify(signed.as_bytes(), &decode(signature)?).map_err(|_| TokenError::Signature)?;
+        key.verify(signed.as_bytes(), &decode(signature)?)
+            .map_err(|_| TokenError::Signature)?;
         serde_json::from_slice(&decode(claims)?).map_err(|_| TokenError::Malformed)
     }
 }
@@ -289,7 +318,13 @@ impl TokenKeys {
 fn look_up(registry: &Registry, kind: &str, namespace: &str, name: &str) -> Option<Value> {
     let row = registry.rows.by_kind("", "v1", kind)?;
     let namespace = if row.namespaced() { namespace } else { "" };
-    Some(registry.caches.of(row)?.get(&registry::path(namespace, name))?.value())
+    Some(
+        registry
+            .caches
+            .of(row)?
+            .get(&registry::path(namespace, name))?
+            .value(),
+    )
 }
 
 /// A token dies with its account and with what it is bound to.
@@ -303,7 +338,10 @@ fn check_bound(registry: &Registry, bound: &Bound) -> Result<(), TokenError> {
         let Some(tie) = tie else { continue };
         let found = look_up(registry, kind, &bound.namespace, &tie.name);
         if found.as_ref().map(object::uid) != Some(tie.uid.as_str()) {
-            return Err(TokenError::Unbound(format!("{kind} {}/{}", bound.namespace, tie.name)));
+            return Err(TokenError::Unbound(format!(
+                "{kind} {}/{}",
+                bound.namespace, tie.name
+            )));
         }
     }
     Ok(())

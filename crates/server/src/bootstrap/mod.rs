@@ -51,15 +51,22 @@ async fn reconcile(door: &Arc<Door>, wanted: Value) -> Result<(), Status> {
     }
     let api_version = object::text(&wanted, &["apiVersion"]).to_owned();
     let (group, version) = api_version.split_once('/').unwrap_or(("", &api_version));
-    let Some(row) = door.rows().by_kind(group, version, object::text(&wanted, &["kind"])).cloned()
+    let Some(row) = door
+        .rows()
+        .by_kind(group, version, object::text(&wanted, &["kind"]))
+        .cloned()
     else {
         return Ok(());
     };
     let (namespace, name) = (object::namespace(&wanted), object::name(&wanted));
     loop {
-        let Some(seen) = door.registry.get(&row, namespace, name).await? else { return Ok(()) };
+        let Some(seen) = door.registry.get(&row, namespace, name).await? else {
+            return Ok(());
+        };
         let mut value = seen.value();
-        if object::annotation(&value, "rbac.authorization.kubernetes.io/autoupdate") == Some("false") {
+        if object::annotation(&value, "rbac.authorization.kubernetes.io/autoupdate")
+            == Some("false")
+        {
             return Ok(());
         }
         for part in ["rules", "roleRef"] {
@@ -87,8 +94,9 @@ fn add_subjects(value: &mut Value, wanted: &Value) {
         if object::list(value, &["subjects"]).iter().any(same) {
             continue;
         }
-        let subjects =
-            object::fields(value).entry("subjects").or_insert_with(|| Value::Array(Vec::new()));
+        let subjects = object::fields(value)
+            .entry("subjects")
+            .or_insert_with(|| Value::Array(Vec::new()));
         if let Value::Array(subjects) = subjects {
             subjects.push(subject.clone());
         }
@@ -116,7 +124,10 @@ impl Door {
             "endpoints": [{"addresses": [address.to_string()], "conditions": {"ready": true}}],
             "ports": [{"name": "https", "port": port, "protocol": "TCP"}],
         });
-        for (object, parts) in [(endpoints, &["subsets"][..]), (slice, &["endpoints", "ports"])] {
+        for (object, parts) in [
+            (endpoints, &["subsets"][..]),
+            (slice, &["endpoints", "ports"]),
+        ] {
             self.put(object, parts).await?;
         }
         Ok(())
@@ -136,7 +147,9 @@ impl Door {
             .ok_or_else(Status::no_such_path)?;
         loop {
             let (namespace, name) = (object::namespace(&wanted), object::name(&wanted));
-            let Some(seen) = self.registry.get(&row, namespace, name).await? else { return Ok(()) };
+            let Some(seen) = self.registry.get(&row, namespace, name).await? else {
+                return Ok(());
+            };
             let mut value = seen.value();
             for part in parts {
                 let wanted = wanted.get(*part).cloned().unwrap_or_default();

@@ -106,10 +106,16 @@ const LOOPS: &[(&str, &[&str])] = &[
             "* : * : delete,deletecollection,get,list",
         ],
     ),
-    ("generic-garbage-collector", &["* : * : delete,get,list,patch,update,watch"]),
+    (
+        "generic-garbage-collector",
+        &["* : * : delete,get,list,patch,update,watch"],
+    ),
     (
         "service-account-controller",
-        &["core : namespaces : get,list,watch", "core : serviceaccounts : create,get,list,watch"],
+        &[
+            "core : namespaces : get,list,watch",
+            "core : serviceaccounts : create,get,list,watch",
+        ],
     ),
     (
         "root-ca-cert-publisher",
@@ -130,7 +136,11 @@ const LOOPS: &[(&str, &[&str])] = &[
     ),
     (
         "pod-garbage-collector",
-        &["core : nodes : get,list,watch", "core : pods : get,list,watch,delete", "core : pods/status : patch"],
+        &[
+            "core : nodes : get,list,watch",
+            "core : pods : get,list,watch,delete",
+            "core : pods/status : patch",
+        ],
     ),
     (
         "horizontal-pod-autoscaler",
@@ -147,10 +157,15 @@ const LOOPS: &[(&str, &[&str])] = &[
 fn rule(line: &str) -> Value {
     let mut parts = line.split(" : ").map(str::trim);
     let mut list = || -> Vec<&str> {
-        parts.next().map(|part| part.split(',').collect()).unwrap_or_default()
+        parts
+            .next()
+            .map(|part| part.split(',').collect())
+            .unwrap_or_default()
     };
-    let groups: Vec<&str> =
-        list().into_iter().map(|group| if group == "core" { "" } else { group }).collect();
+    let groups: Vec<&str> = list()
+        .into_iter()
+        .map(|group| if group == "core" { "" } else { group })
+        .collect();
     let (resources, verbs) = (list(), list());
     json!({"apiGroups": groups, "resources": resources, "verbs": verbs})
 }
@@ -210,7 +225,11 @@ fn people() -> Vec<Value> {
     let admin = [rules(ADMIN), edit.clone()].concat();
     vec![
         role("cluster-admin", vec![all, urls(&["*"], &["*"])]),
-        binding("cluster-admin", "cluster-admin", vec![subject("Group", "system:masters")]),
+        binding(
+            "cluster-admin",
+            "cluster-admin",
+            vec![subject("Group", "system:masters")],
+        ),
         role("view", rules(VIEW)),
         role("edit", edit),
         role("admin", admin),
@@ -219,11 +238,23 @@ fn people() -> Vec<Value> {
 
 fn system() -> Vec<Value> {
     let discovery = [
-        "/api", "/api/*", "/apis", "/apis/*", "/healthz", "/livez", "/openapi", "/openapi/*",
-        "/readyz", "/version", "/version/",
+        "/api",
+        "/api/*",
+        "/apis",
+        "/apis/*",
+        "/healthz",
+        "/livez",
+        "/openapi",
+        "/openapi/*",
+        "/readyz",
+        "/version",
+        "/version/",
     ];
     let public = ["/healthz", "/livez", "/readyz", "/version", "/version/"];
-    let both = vec![subject("Group", "system:authenticated"), subject("Group", "system:unauthenticated")];
+    let both = vec![
+        subject("Group", "system:authenticated"),
+        subject("Group", "system:unauthenticated"),
+    ];
     let authenticated = || vec![subject("Group", "system:authenticated")];
     let all_read = format!("* : * : {READ}");
     let scheduler = [
@@ -239,7 +270,11 @@ fn system() -> Vec<Value> {
         role("system:discovery", vec![urls(&discovery, &["get"])]),
         binding("system:discovery", "system:discovery", authenticated()),
         role("system:public-info-viewer", vec![urls(&public, &["get"])]),
-        binding("system:public-info-viewer", "system:public-info-viewer", both),
+        binding(
+            "system:public-info-viewer",
+            "system:public-info-viewer",
+            both,
+        ),
         role(
             "system:basic-user",
             rules(&[
@@ -250,15 +285,28 @@ fn system() -> Vec<Value> {
         binding("system:basic-user", "system:basic-user", authenticated()),
         role(
             "system:service-account-issuer-discovery",
-            vec![urls(&["/.well-known/openid-configuration", "/openid/v1/jwks"], &["get"])],
+            vec![urls(
+                &["/.well-known/openid-configuration", "/openid/v1/jwks"],
+                &["get"],
+            )],
         ),
         binding(
             "system:service-account-issuer-discovery",
             "system:service-account-issuer-discovery",
             vec![subject("Group", "system:serviceaccounts")],
         ),
-        role("system:monitoring", vec![urls(&["/metrics", "/healthz", "/livez", "/readyz"], &["get"])]),
-        binding("system:monitoring", "system:monitoring", vec![subject("Group", "system:monitoring")]),
+        role(
+            "system:monitoring",
+            vec![urls(
+                &["/metrics", "/healthz", "/livez", "/readyz"],
+                &["get"],
+            )],
+        ),
+        binding(
+            "system:monitoring",
+            "system:monitoring",
+            vec![subject("Group", "system:monitoring")],
+        ),
         role(
             "system:auth-delegator",
             rules(&[
@@ -268,10 +316,17 @@ fn system() -> Vec<Value> {
         ),
         role(
             "system:kubelet-api-admin",
-            rules(&["core : nodes : get,list,watch,proxy", "core : nodes/proxy,nodes/log,nodes/stats,nodes/metrics : *"]),
+            rules(&[
+                "core : nodes : get,list,watch,proxy",
+                "core : nodes/proxy,nodes/log,nodes/stats,nodes/metrics : *",
+            ]),
         ),
         role("system:node", rules(NODE)),
-        binding("system:node", "system:node", vec![subject("Group", "system:nodes")]),
+        binding(
+            "system:node",
+            "system:node",
+            vec![subject("Group", "system:nodes")],
+        ),
         role(
             "system:node-proxier",
             rules(&[
@@ -280,9 +335,17 @@ fn system() -> Vec<Value> {
                 "core,events.k8s.io : events : create,patch,update",
             ]),
         ),
-        binding("system:node-proxier", "system:node-proxier", vec![subject("User", "system:kube-proxy")]),
+        binding(
+            "system:node-proxier",
+            "system:node-proxier",
+            vec![subject("User", "system:kube-proxy")],
+        ),
         role("system:kube-scheduler", rules(&scheduler)),
-        binding("system:kube-scheduler", "system:kube-scheduler", vec![subject("User", "system:kube-scheduler")]),
+        binding(
+            "system:kube-scheduler",
+            "system:kube-scheduler",
+            vec![subject("User", "system:kube-scheduler")],
+        ),
         role(
             "system:kube-controller-manager",
             vec![

@@ -39,7 +39,13 @@ impl Caches {
         }
         self.advance(all.revision);
         let root = Bytes::from_static(ROOT);
-        Ok(store.watch(root.clone(), Some(prefix_end(&root)), Some(all.revision + 1)).await?)
+        Ok(store
+            .watch(
+                root.clone(),
+                Some(prefix_end(&root)),
+                Some(all.revision + 1),
+            )
+            .await?)
     }
 
     /// Follows the store until its watch ends.
@@ -81,7 +87,9 @@ impl Caches {
     /// object must not keep the whole cluster from starting.
     fn take(&self, key: &Bytes, value: Bytes, revision: u64, seal: &Seal, at_start: bool) {
         let text = String::from_utf8_lossy(key);
-        let Some((cache, path)) = self.by_key(&text) else { return };
+        let Some((cache, path)) = self.by_key(&text) else {
+            return;
+        };
         let object = seal
             .unseal(key, &value)
             .map_err(|error| error.to_string())

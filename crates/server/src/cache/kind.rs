@@ -60,12 +60,20 @@ impl Change {
     /// A change outside a log, as watches of older history make them.
     #[must_use]
     pub fn new(kind: ChangeKind, object: Arc<Object>, previous: Option<Arc<Object>>) -> Self {
-        Self { kind, object, previous, sequence: 0, line: OnceLock::new() }
+        Self {
+            kind,
+            object,
+            previous,
+            sequence: 0,
+            line: OnceLock::new(),
+        }
     }
 
     /// The JSON watch event, shared by all watchers that see the change as what it is.
     pub fn line(&self) -> Bytes {
-        self.line.get_or_init(|| event_line(self.kind, &self.object)).clone()
+        self.line
+            .get_or_init(|| event_line(self.kind, &self.object))
+            .clone()
     }
 }
 
@@ -107,7 +115,11 @@ struct State {
 
 impl State {
     fn list(&self, namespace: &str, after: Option<&str>) -> Vec<Arc<Object>> {
-        let prefix = if namespace.is_empty() { String::new() } else { format!("{namespace}/") };
+        let prefix = if namespace.is_empty() {
+            String::new()
+        } else {
+            format!("{namespace}/")
+        };
         let from = match after {
             Some(after) => Bound::Excluded(after),
             None => Bound::Included(prefix.as_str()),
@@ -132,7 +144,11 @@ impl KindCache {
     /// An empty cache.
     #[must_use]
     pub fn new(row: Arc<ResourceDef>) -> Self {
-        Self { row, state: RwLock::default(), end: watch::Sender::new(0) }
+        Self {
+            row,
+            state: RwLock::default(),
+            end: watch::Sender::new(0),
+        }
     }
 
     /// The kind.
@@ -203,7 +219,9 @@ impl KindCache {
         if revision < state.since {
             return None;
         }
-        let behind = state.log.partition_point(|change| change.object.revision <= revision);
+        let behind = state
+            .log
+            .partition_point(|change| change.object.revision <= revision);
         Some(state.first + behind as u64)
     }
 
@@ -238,17 +256,28 @@ impl KindCache {
         let object = Arc::new(object);
         let mut state = self.state.write();
         let previous = state.objects.insert(path.into(), Arc::clone(&object));
-        let kind = if previous.is_some() { ChangeKind::Modified } else { ChangeKind::Added };
+        let kind = if previous.is_some() {
+            ChangeKind::Modified
+        } else {
+            ChangeKind::Added
+        };
         self.log(&mut state, kind, object, previous);
     }
 
     /// Takes in a deletion at a revision.
     pub(super) fn delete(&self, path: &str, revision: u64) {
         let mut state = self.state.write();
-        let Some(previous) = state.objects.remove(path) else { return };
+        let Some(previous) = state.objects.remove(path) else {
+            return;
+        };
         let mut object = Object::clone(&previous);
         object.revision = revision;
-        self.log(&mut state, ChangeKind::Deleted, Arc::new(object), Some(previous));
+        self.log(
+            &mut state,
+            ChangeKind::Deleted,
+            Arc::new(object),
+            Some(previous),
+        );
     }
 
     fn log(
@@ -268,7 +297,9 @@ impl KindCache {
         while state.log.len() > LOG_MOST
             || (state.log.len() > LOG_LEAST && state.log_bytes > LOG_BYTES)
         {
-            let Some(oldest) = state.log.pop_front() else { break };
+            let Some(oldest) = state.log.pop_front() else {
+                break;
+            };
             state.first = oldest.sequence + 1;
             state.since = oldest.object.revision;
             state.log_bytes -= oldest.object.bytes.len();

@@ -32,9 +32,17 @@ impl Caches {
         let kinds = rows
             .iter()
             .filter(|row| row.storage == Storage::Stored)
-            .map(|row| (row.store_prefix(), Arc::new(KindCache::new(Arc::clone(row)))))
+            .map(|row| {
+                (
+                    row.store_prefix(),
+                    Arc::new(KindCache::new(Arc::clone(row))),
+                )
+            })
             .collect();
-        Self { kinds: RwLock::new(kinds), revision: watch::Sender::new(0) }
+        Self {
+            kinds: RwLock::new(kinds),
+            revision: watch::Sender::new(0),
+        }
     }
 
     /// The cache of a row's objects.
@@ -55,7 +63,9 @@ impl Caches {
         }
         let second = rest[first..].find('/')? + 1;
         let long = short + second;
-        kinds.get(&key[..long]).map(|cache| (Arc::clone(cache), &key[long..]))
+        kinds
+            .get(&key[..long])
+            .map(|cache| (Arc::clone(cache), &key[long..]))
     }
 
     /// The revision up to which all caches are complete.

@@ -17,7 +17,11 @@ type Group = (String, Vec<String>);
 
 fn groups(door: &Door) -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::new();
-    for row in door.rows().iter().filter(|row| row.storage != Storage::BodyOnly) {
+    for row in door
+        .rows()
+        .iter()
+        .filter(|row| row.storage != Storage::BodyOnly)
+    {
         let (group, version) = (row.gvk.group.to_string(), row.gvk.version.to_string());
         match groups.iter_mut().find(|(name, _)| *name == group) {
             Some((_, versions)) if !versions.contains(&version) => versions.push(version),
@@ -48,7 +52,14 @@ pub(super) fn serve(door: &Arc<Door>, call: &Call, segments: &[&str]) -> Result<
             if let Some(version) = aggregated_version(call) {
                 return Ok(aggregated(door, call, core, version));
             }
-            Ok(json(StatusCode::OK, &if core { api_versions() } else { api_groups(door) }))
+            Ok(json(
+                StatusCode::OK,
+                &if core {
+                    api_versions()
+                } else {
+                    api_groups(door)
+                },
+            ))
         }
         ["api", version] => resources(door, "", version),
         ["apis", group] => groups(door)
@@ -71,7 +82,11 @@ fn api_versions() -> Value {
 }
 
 fn group_version(group: &str, version: &str) -> String {
-    if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") }
+    if group.is_empty() {
+        version.to_owned()
+    } else {
+        format!("{group}/{version}")
+    }
 }
 
 fn api_group((group, versions): &Group) -> Value {
@@ -83,8 +98,11 @@ fn api_group((group, versions): &Group) -> Value {
 }
 
 fn api_groups(door: &Door) -> Value {
-    let groups: Vec<Value> =
-        groups(door).iter().filter(|(name, _)| !name.is_empty()).map(api_group).collect();
+    let groups: Vec<Value> = groups(door)
+        .iter()
+        .filter(|(name, _)| !name.is_empty())
+        .map(api_group)
+        .collect();
     json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
 }
 
@@ -108,7 +126,8 @@ fn resources(door: &Door, group: &str, version: &str) -> Result<Answer, Status> 
         }
         if row.storage == Storage::Stored {
             // Stable between servers: a hash of what identifies the stored form.
-            entry["storageVersionHash"] = hash(&format!("{}/{}", row.gvk.api_version(), row.gvk.kind)).into();
+            entry["storageVersionHash"] =
+                hash(&format!("{}/{}", row.gvk.api_version(), row.gvk.kind)).into();
         }
         resources.push(entry);
         for subresource in &row.subresources {
@@ -137,10 +156,18 @@ fn resources(door: &Door, group: &str, version: &str) -> Result<Answer, Status> 
 
 /// The version of aggregated discovery that the client prefers to the classic documents.
 fn aggregated_version(call: &Call) -> Option<&'static str> {
-    let accept = call.parts.headers.get(http::header::ACCEPT)?.to_str().ok()?;
+    let accept = call
+        .parts
+        .headers
+        .get(http::header::ACCEPT)?
+        .to_str()
+        .ok()?;
     accept.split(',').find_map(|clause| {
         let has = |part: &str| clause.split(';').any(|found| found.trim() == part);
-        if !has("g=apidiscovery.k8s.io") || !has("as=APIGroupDiscoveryList") || !has("application/json") {
+        if !has("g=apidiscovery.k8s.io")
+            || !has("as=APIGroupDiscoveryList")
+            || !has("application/json")
+        {
             return None;
         }
         if has("v=v2") {
@@ -161,8 +188,10 @@ fn aggregated(door: &Door, call: &Call, core: bool, version: &'static str) -> An
             let versions: Vec<Value> = versions
                 .iter()
                 .map(|version| {
-                    let resources: Vec<Value> =
-                        rows_of(door, group, version).iter().map(|row| entry(row)).collect();
+                    let resources: Vec<Value> = rows_of(door, group, version)
+                        .iter()
+                        .map(|row| entry(row))
+                        .collect();
                     json!({"version": version, "freshness": "Current", "resources": resources})
                 })
                 .collect();
@@ -190,19 +219,22 @@ fn aggregated(door: &Door, call: &Call, core: bool, version: &'static str) -> An
     };
     let content_type =
         format!("application/json;g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList");
-    for (name, value) in [(http::header::CONTENT_TYPE, content_type), (http::header::ETAG, tag)] {
+    for (name, value) in [
+        (http::header::CONTENT_TYPE, content_type),
+        (http::header::ETAG, tag),
+    ] {
         if let Ok(value) = HeaderValue::from_str(&value) {
             answer.headers_mut().insert(name, value);
         }
     }
-    answer.headers_mut().insert(http::header::VARY, HeaderValue::from_static("Accept"));
+    answer
+        .headers_mut()
+        .insert(http::header::VARY, HeaderValue::from_static("Accept"));
     answer
 }
 
 fn entry(row: &ResourceDef) -> Value {
-    let kind = |group: &str, version: &str, kind: &str| {
-        json!({"group": group, "version": version, "kind": kind})
-    };
+    let kind = |group: &str, version: &str, kind: &str| json!({"group": group, "version": version, "kind": kind});
     let gvk = &row.gvk;
     let subresources: Vec<Value> = row
         .subresources
@@ -250,9 +282,21 @@ pub(super) fn paths(door: &Door) -> Value {
     let mut paths = vec!["/api".to_owned(), "/api/v1".to_owned(), "/apis".to_owned()];
     for (group, versions) in groups(door).iter().filter(|(group, _)| !group.is_empty()) {
         paths.push(format!("/apis/{group}"));
-        paths.extend(versions.iter().map(|version| format!("/apis/{group}/{version}")));
+        paths.extend(
+            versions
+                .iter()
+                .map(|version| format!("/apis/{group}/{version}")),
+        );
     }
-    for path in ["/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"] {
+    for path in [
+        "/healthz",
+        "/livez",
+        "/metrics",
+        "/openapi/v2",
+        "/openapi/v3",
+        "/readyz",
+        "/version",
+    ] {
         paths.push(path.to_owned());
     }
     json!({"paths": paths})

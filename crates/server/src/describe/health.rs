@@ -15,7 +15,13 @@ pub(super) async fn serve(door: &Arc<Door>, call: &Call, segments: &[&str]) -> A
         [] => ("healthz", None),
     };
     let mut checks: Vec<(&str, Result<(), String>)> = vec![("ping", Ok(()))];
-    let stored = door.registry().store.revision().await.map(drop).map_err(|e| e.to_string());
+    let stored = door
+        .registry()
+        .store
+        .revision()
+        .await
+        .map(drop)
+        .map_err(|e| e.to_string());
     checks.push(("etcd", stored.clone()));
     checks.push(("store", stored));
     if kind != "livez" {
@@ -39,6 +45,10 @@ pub(super) async fn serve(door: &Arc<Door>, call: &Call, segments: &[&str]) -> A
         .collect();
     let verdict = if failed { "failed" } else { "passed" };
     lines.push(format!("{kind} check {verdict}"));
-    let code = if failed { StatusCode::INTERNAL_SERVER_ERROR } else { StatusCode::OK };
+    let code = if failed {
+        StatusCode::INTERNAL_SERVER_ERROR
+    } else {
+        StatusCode::OK
+    };
     text(code, lines.join("\n") + "\n")
 }

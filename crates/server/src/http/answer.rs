@@ -20,7 +20,9 @@ pub type Answer = Response<Body>;
 /// A body that is there as a whole.
 #[must_use]
 pub fn full(bytes: impl Into<Bytes>) -> Body {
-    Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
+    Full::new(bytes.into())
+        .map_err(|never| match never {})
+        .boxed_unsync()
 }
 
 /// A body that comes in pieces.
@@ -69,14 +71,21 @@ pub fn status_answer(status: &Status) -> Answer {
 pub fn status_answer_as(encoding: Encoding, status: &Status) -> Answer {
     let code = StatusCode::from_u16(status.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut answer = match encoding {
-        Encoding::Protobuf => {
-            answer(code, protobuf::MEDIA_TYPE, full(protobuf::encode_status(status)))
-        }
+        Encoding::Protobuf => answer(
+            code,
+            protobuf::MEDIA_TYPE,
+            full(protobuf::encode_status(status)),
+        ),
         _ => json_bytes(code, serde_json::to_vec(status).unwrap_or_default()),
     };
-    let wait = status.details.as_ref().map_or(0, |details| details.retry_after_seconds);
+    let wait = status
+        .details
+        .as_ref()
+        .map_or(0, |details| details.retry_after_seconds);
     if wait > 0 {
-        answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from(wait));
+        answer
+            .headers_mut()
+            .insert(RETRY_AFTER, HeaderValue::from(wait));
     }
     answer
 }
@@ -87,7 +96,13 @@ pub fn warn(answer: &mut Answer, warnings: &[String]) {
         let quoted: String = warning
             .chars()
             .filter(|c| !c.is_control())
-            .flat_map(|c| if matches!(c, '"' | '\\') { vec!['\\', c] } else { vec![c] })
+            .flat_map(|c| {
+                if matches!(c, '"' | '\\') {
+                    vec!['\\', c]
+                } else {
+                    vec![c]
+                }
+            })
             .collect();
         if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{quoted}\"")) {
             answer.headers_mut().append(WARNING, value);

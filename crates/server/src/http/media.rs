@@ -39,7 +39,10 @@ const OFFERED: &str = "application/json, application/yaml";
 
 impl Media {
     /// JSON objects.
-    pub const JSON: Self = Self { shape: Shape::Object, encoding: Encoding::Json };
+    pub const JSON: Self = Self {
+        shape: Shape::Object,
+        encoding: Encoding::Json,
+    };
 
     /// Chooses from the `Accept` header, by quality and then by order. Objects of a kind without
     /// a protobuf form are not given as protobuf; tables never are.
@@ -74,7 +77,9 @@ impl Media {
     #[must_use]
     pub fn of_status(accept: Option<&HeaderValue>) -> Encoding {
         let mut best = (0, Encoding::Json);
-        let text = accept.and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let text = accept
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default();
         for (quality, media) in text.split(',').filter_map(Self::clause) {
             if quality > best.0 {
                 best = (quality, media.encoding);
@@ -152,7 +157,10 @@ mod tests {
         let yaml = accept("application/json;q=0.5,application/yaml", true);
         assert_eq!(yaml, Ok((Shape::Object, Encoding::Yaml)));
         assert_eq!(accept("*/*", true), Ok((Shape::Object, Encoding::Json)));
-        assert_eq!(Media::negotiate(&HeaderMap::new(), || true), Ok(Media::JSON));
+        assert_eq!(
+            Media::negotiate(&HeaderMap::new(), || true),
+            Ok(Media::JSON)
+        );
     }
 
     #[test]
@@ -160,10 +168,17 @@ mod tests {
         let go = "application/vnd.kubernetes.protobuf,application/json";
         assert_eq!(accept(go, true), Ok((Shape::Object, Encoding::Protobuf)));
         assert_eq!(accept(go, false), Ok((Shape::Object, Encoding::Json)));
-        assert_eq!(accept("application/vnd.kubernetes.protobuf", false), Err(406));
+        assert_eq!(
+            accept("application/vnd.kubernetes.protobuf", false),
+            Err(406)
+        );
         let metadata = "application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json";
-        assert_eq!(accept(metadata, false), Ok((Shape::Metadata, Encoding::Protobuf)));
-        let table = "application/vnd.kubernetes.protobuf;as=Table;g=meta.k8s.io;v=v1,application/json";
+        assert_eq!(
+            accept(metadata, false),
+            Ok((Shape::Metadata, Encoding::Protobuf))
+        );
+        let table =
+            "application/vnd.kubernetes.protobuf;as=Table;g=meta.k8s.io;v=v1,application/json";
         assert_eq!(accept(table, true), Ok((Shape::Object, Encoding::Json)));
     }
 }

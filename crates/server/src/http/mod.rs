@@ -5,7 +5,10 @@ mod media;
 mod query;
 mod request;
 
-pub use answer::{Answer, Body, answer, full, json, json_bytes, status_answer, status_answer_as, stream, text, warn};
+pub use answer::{
+    Answer, Body, answer, full, json, json_bytes, status_answer, status_answer_as, stream, text,
+    warn,
+};
 pub use media::{Encoding, Media, Shape, content_type};
 pub use query::Query;
 pub use request::{Attributes, Target};

@@ -22,12 +22,18 @@ impl Query {
     /// The first value of a parameter; empty when it is not there.
     #[must_use]
     pub fn get(&self, name: &str) -> &str {
-        self.0.iter().find(|(key, _)| key == name).map_or("", |(_, value)| value)
+        self.0
+            .iter()
+            .find(|(key, _)| key == name)
+            .map_or("", |(_, value)| value)
     }
 
     /// All values of a parameter.
     pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
-        self.0.iter().filter(move |(key, _)| key == name).map(|(_, value)| value.as_str())
+        self.0
+            .iter()
+            .filter(move |(key, _)| key == name)
+            .map(|(_, value)| value.as_str())
     }
 
     /// Is the parameter there?
@@ -87,7 +93,8 @@ mod tests {
 
     #[test]
     fn parameters_are_decoded() {
-        let query = Query::parse("labelSelector=a%3Db%2Cc&limit=5&watch&dry=a+b&dry=%zz&pretty=false");
+        let query =
+            Query::parse("labelSelector=a%3Db%2Cc&limit=5&watch&dry=a+b&dry=%zz&pretty=false");
         assert_eq!(query.get("labelSelector"), "a=b,c");
         assert_eq!(query.number("limit"), Some(5));
         assert!(query.flag("watch"));

@@ -45,8 +45,11 @@ impl Attributes {
     /// Reads method, path and query.
     #[must_use]
     pub fn of(method: &Method, path: &str, query: &Query) -> Self {
-        let segments: Vec<String> =
-            path.split('/').filter(|part| !part.is_empty()).map(decode_segment).collect();
+        let segments: Vec<String> = path
+            .split('/')
+            .filter(|part| !part.is_empty())
+            .map(decode_segment)
+            .collect();
         let mut attributes = Self {
             verb: method.as_str().to_lowercase(),
             path: path.to_owned(),
@@ -116,7 +119,11 @@ impl Attributes {
     /// Resource or something else?
     #[must_use]
     pub fn target(&self) -> Target {
-        if self.resource_request { Target::Resource } else { Target::Other }
+        if self.resource_request {
+            Target::Resource
+        } else {
+            Target::Other
+        }
     }
 
     /// `pods` or `deployments.apps`.
@@ -142,28 +149,87 @@ mod tests {
     #[test]
     fn paths_are_read_as_the_reference_reads_them() {
         let cases: &[Case] = &[
-            ("GET", "/api/v1/namespaces", ["list", "", "", "namespaces", "", ""]),
-            ("GET", "/api/v1/namespaces/a", ["get", "", "a", "namespaces", "", "a"]),
-            ("PUT", "/api/v1/namespaces/a/finalize", ["update", "", "a", "namespaces", "finalize", "a"]),
-            ("GET", "/api/v1/namespaces/a/pods", ["list", "", "a", "pods", "", ""]),
-            ("GET", "/api/v1/namespaces/a/pods?watch=true", ["watch", "", "a", "pods", "", ""]),
-            ("GET", "/api/v1/pods?watch=0", ["list", "", "", "pods", "", ""]),
-            ("GET", "/api/v1/namespaces/a/pods/p/log", ["get", "", "a", "pods", "log", "p"]),
-            ("POST", "/apis/apps/v1/namespaces/a/deployments", ["create", "apps", "a", "deployments", "", ""]),
-            ("DELETE", "/apis/apps/v1/namespaces/a/deployments", ["deletecollection", "apps", "a", "deployments", "", ""]),
-            ("PATCH", "/apis/apps/v1/namespaces/a/deployments/d/scale", ["patch", "apps", "a", "deployments", "scale", "d"]),
-            ("GET", "/api/v1/pods?fieldSelector=metadata.name%3Dx", ["list", "", "", "pods", "", "x"]),
+            (
+                "GET",
+                "/api/v1/namespaces",
+                ["list", "", "", "namespaces", "", ""],
+            ),
+            (
+                "GET",
+                "/api/v1/namespaces/a",
+                ["get", "", "a", "namespaces", "", "a"],
+            ),
+            (
+                "PUT",
+                "/api/v1/namespaces/a/finalize",
+                ["update", "", "a", "namespaces", "finalize", "a"],
+            ),
+            (
+                "GET",
+                "/api/v1/namespaces/a/pods",
+                ["list", "", "a", "pods", "", ""],
+            ),
+            (
+                "GET",
+                "/api/v1/namespaces/a/pods?watch=true",
+                ["watch", "", "a", "pods", "", ""],
+            ),
+            (
+                "GET",
+                "/api/v1/pods?watch=0",
+                ["list", "", "", "pods", "", ""],
+            ),
+            (
+                "GET",
+                "/api/v1/namespaces/a/pods/p/log",
+                ["get", "", "a", "pods", "log", "p"],
+            ),
+            (
+                "POST",
+                "/apis/apps/v1/namespaces/a/deployments",
+                ["create", "apps", "a", "deployments", "", ""],
+            ),
+            (
+                "DELETE",
+                "/apis/apps/v1/namespaces/a/deployments",
+                ["deletecollection", "apps", "a", "deployments", "", ""],
+            ),
+            (
+                "PATCH",
+                "/apis/apps/v1/namespaces/a/deployments/d/scale",
+                ["patch", "apps", "a", "deployments", "scale", "d"],
+            ),
+            (
+                "GET",
+                "/api/v1/pods?fieldSelector=metadata.name%3Dx",
+                ["list", "", "", "pods", "", "x"],
+            ),
         ];
         for (method, url, [verb, group, namespace, resource, subresource, name]) in cases {
             let found = of(method, url);
             assert!(found.resource_request, "{url}");
             assert_eq!(
-                [&found.verb, &found.group, &found.namespace, &found.resource, &found.subresource, &found.name],
+                [
+                    &found.verb,
+                    &found.group,
+                    &found.namespace,
+                    &found.resource,
+                    &found.subresource,
+                    &found.name
+                ],
                 [verb, group, namespace, resource, subresource, name],
                 "{method} {url}"
             );
         }
-        for path in ["/healthz", "/api", "/api/v1", "/apis", "/apis/apps", "/apis/apps/v1", "/"] {
+        for path in [
+            "/healthz",
+            "/api",
+            "/api/v1",
+            "/apis",
+            "/apis/apps",
+            "/apis/apps/v1",
+            "/",
+        ] {
             assert!(!of("GET", path).resource_request, "{path}");
         }
     }

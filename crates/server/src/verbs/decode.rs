@@ -43,17 +43,19 @@ fn parse(
     type_name: &str,
 ) -> Result<json::Parsed, Status> {
     let body = &request.call.body;
-    let wrong =
-        |error: json::DecodeError| Status::bad_request(format!("couldn't get version/kind; {error}"));
+    let wrong = |error: json::DecodeError| {
+        Status::bad_request(format!("couldn't get version/kind; {error}"))
+    };
     match content_type(&request.call.parts.headers).as_str() {
         "" | "application/json" => json::parse(body).map_err(wrong),
         "application/yaml" => json::parse_yaml(body).map_err(wrong),
         protobuf::MEDIA_TYPE if protobuf::has_form(type_name) => {
             from_protobuf(request, gvk, type_name)
         }
-        _ if protobuf::has_form(type_name) => {
-            Err(Status::unsupported_media_type(&format!("{ACCEPTED}, {}", protobuf::MEDIA_TYPE)))
-        }
+        _ if protobuf::has_form(type_name) => Err(Status::unsupported_media_type(&format!(
+            "{ACCEPTED}, {}",
+            protobuf::MEDIA_TYPE
+        ))),
         _ => Err(Status::unsupported_media_type(ACCEPTED)),
     }
 }
@@ -79,7 +81,10 @@ fn from_protobuf(
         ))
     })?;
     object::fields(&mut value).append(object::fields(&mut head));
-    Ok(json::Parsed { value, duplicates: Vec::new() })
+    Ok(json::Parsed {
+        value,
+        duplicates: Vec::new(),
+    })
 }
 
 /// Reads a body that is `meta.v1.DeleteOptions` of whatever API version.
@@ -148,7 +153,12 @@ pub(super) fn settle(
     let odd: Vec<String> = duplicates
         .iter()
         .map(|path| format!("duplicate field \"{path}\""))
-        .chain(found.unknown.iter().map(|path| format!("unknown field \"{path}\"")))
+        .chain(
+            found
+                .unknown
+                .iter()
+                .map(|path| format!("unknown field \"{path}\"")),
+        )
         .collect();
     if odd.is_empty() {
         return Ok(());
@@ -157,7 +167,10 @@ pub(super) fn settle(
         FieldValidation::Ignore => {}
         FieldValidation::Warn => request.warnings.extend(odd),
         FieldValidation::Strict => {
-            return Err(handled(&format!("strict decoding error: {}", odd.join(", "))));
+            return Err(handled(&format!(
+                "strict decoding error: {}",
+                odd.join(", ")
+            )));
         }
     }
     Ok(())

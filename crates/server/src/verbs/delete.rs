@@ -31,12 +31,17 @@ pub(super) fn options(request: &Request<'_>) -> Result<Options, Status> {
     let query = &request.call.query;
     let mut options = Options {
         grace: query.number("gracePeriodSeconds"),
-        propagation: Some(query.get("propagationPolicy").to_owned()).filter(|text| !text.is_empty()),
+        propagation: Some(query.get("propagationPolicy").to_owned())
+            .filter(|text| !text.is_empty()),
         dry_run: query.has("dryRun"),
         ..Options::default()
     };
     if query.has("orphanDependents") {
-        let policy = if query.flag("orphanDependents") { "Orphan" } else { "Background" };
+        let policy = if query.flag("orphanDependents") {
+            "Orphan"
+        } else {
+            "Background"
+        };
         options.propagation = Some(policy.to_owned());
     }
     if !request.call.body.is_empty() {
@@ -61,9 +66,8 @@ pub(super) fn options(request: &Request<'_>) -> Result<Options, Status> {
 }
 
 pub(super) fn from_body(options: &mut Options, body: &Value) {
-    let text = |path: &[&str]| {
-        Some(object::text(body, path).to_owned()).filter(|text| !text.is_empty())
-    };
+    let text =
+        |path: &[&str]| Some(object::text(body, path).to_owned()).filter(|text| !text.is_empty());
     options.grace = object::integer(body, &["gracePeriodSeconds"]).or(options.grace);
     options.propagation = text(&["propagationPolicy"]).or(options.propagation.take());
     match body.get("orphanDependents").and_then(Value::as_bool) {
@@ -114,12 +118,21 @@ pub(super) async fn delete(request: Request<'_>) -> Result<Answer, Status> {
 /// The answer to a delete that removed the object: a status, or, for kinds with graceful
 /// deletion, the object itself, as the reference does.
 fn gone(request: &Request<'_>, object: &Object) -> Result<Answer, Status> {
-    if request.row.strategy.grace_period(&object.value(), None).is_some() {
+    if request
+        .row
+        .strategy
+        .grace_period(&object.value(), None)
+        .is_some()
+    {
         return show_value(request, StatusCode::OK, object.value());
     }
     let value = object.value();
     let status = Status::success()
-        .about(&request.row.gvk.group, &request.row.plural, object::name(&value))
+        .about(
+            &request.row.gvk.group,
+            &request.row.plural,
+            object::name(&value),
+        )
         .with_uid(object::uid(&value));
     Ok(status_answer_as(request.media.encoding, &status))
 }
@@ -151,7 +164,8 @@ pub(super) async fn delete_object(
             old: Some(&old),
             dry_run: options.dry_run,
         };
-        door.admission.validate(&door.registry, &change, &Value::Null)?;
+        door.admission
+            .validate(&door.registry, &change, &Value::Null)?;
         let next = mark(request, &old, options);
         if options.dry_run || request.dry_run() {
             return Ok(match next {
@@ -167,7 +181,11 @@ pub(super) async fn delete_object(
             (Outcome::Done(object), None) => return Ok(Deleted::Gone(object)),
             (Outcome::Done(object), Some(_)) => return Ok(Deleted::Marked(object.value())),
             (Outcome::Stale(None), _) => {
-                return Err(Status::not_found(&row.gvk.group, &row.plural, &seen.head.name));
+                return Err(Status::not_found(
+                    &row.gvk.group,
+                    &row.plural,
+                    &seen.head.name,
+                ));
             }
             (Outcome::Stale(Some(newer)), _) => seen = newer,
         }
@@ -181,9 +199,15 @@ fn preconditions(
     _first: bool,
 ) -> Result<(), Status> {
     let conflict = |what: &str, wanted: &str, found: &str| {
-        let why =
-            format!("Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {found}");
-        Status::conflict(&request.row.gvk.group, &request.row.plural, object::name(old), &why)
+        let why = format!(
+            "Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {found}"
+        );
+        Status::conflict(
+            &request.row.gvk.group,
+            &request.row.plural,
+            object::name(old),
+            &why,
+        )
     };
     if let Some(wanted) = options.uid.as_deref() {
         if wanted != object::uid(old) {
@@ -192,7 +216,11 @@ fn preconditions(
     }
     if let Some(wanted) = options.revision.as_deref() {
         if wanted != object::resource_version(old) {
-            return Err(conflict("ResourceVersion", wanted, object::resource_version(old)));
+            return Err(conflict(
+                "ResourceVersion",
+                wanted,
+                object::resource_version(old),
+            ));
         }
     }
     Ok(())
@@ -232,7 +260,11 @@ fn mark(request: &Request<'_>, old: &Value, options: &Options) -> Option<Value> 
         object::fields(object::child(&mut new, "status"))
             .insert("phase".to_owned(), "Terminating".into());
     }
-    if write::is_finished(&new) && !pending { None } else { Some(new) }
+    if write::is_finished(&new) && !pending {
+        None
+    } else {
+        Some(new)
+    }
 }
 
 /// Foreground and orphan deletion wait behind a finalizer that the garbage collector removes.

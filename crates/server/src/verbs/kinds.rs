@@ -64,7 +64,12 @@ fn token_review(request: &Request<'_>, body: &Value) -> Result<Value, Status> {
     if token.is_empty() {
         let path = evenkeel_api::Path::new("spec").child("token");
         let error = evenkeel_api::FieldError::required(&path, "");
-        return Err(Status::invalid("authentication.k8s.io", "TokenReview", "", &[error]));
+        return Err(Status::invalid(
+            "authentication.k8s.io",
+            "TokenReview",
+            "",
+            &[error],
+        ));
     }
     let audiences: Vec<&str> = object::list(body, &["spec", "audiences"])
         .iter()
@@ -97,7 +102,12 @@ fn subject(body: &Value) -> Result<Identity, Status> {
         let kind = object::text(body, &["kind"]).to_owned();
         return Err(Status::invalid("authorization.k8s.io", &kind, "", &[error]));
     }
-    Ok(Identity { user, groups, uid: object::text(&spec, &["uid"]).to_owned(), ..Identity::default() })
+    Ok(Identity {
+        user,
+        groups,
+        uid: object::text(&spec, &["uid"]).to_owned(),
+        ..Identity::default()
+    })
 }
 
 fn access_review(
@@ -114,11 +124,16 @@ fn access_review(
             if request.row.gvk.kind == "LocalSubjectAccessReview"
                 && text("namespace") != request.call.attributes.namespace
             {
-                let path = evenkeel_api::Path::new("spec").child("resourceAttributes").child("namespace");
+                let path = evenkeel_api::Path::new("spec")
+                    .child("resourceAttributes")
+                    .child("namespace");
                 let error = evenkeel_api::FieldError::invalid(
                     &path,
                     text("namespace"),
-                    &format!("must match metadata.namespace: {}", request.call.attributes.namespace),
+                    &format!(
+                        "must match metadata.namespace: {}",
+                        request.call.attributes.namespace
+                    ),
                 );
                 return Err(Status::invalid(
                     "authorization.k8s.io",
@@ -159,16 +174,20 @@ fn access_review(
             ));
         }
     };
-    Ok(match request.door.authorizer().authorize(identity, &attributes) {
-        Decision::Allow(reason) => json!({"allowed": true, "reason": reason}),
-        Decision::NoOpinion(reason) if reason.is_empty() => json!({"allowed": false}),
-        Decision::NoOpinion(reason) => json!({"allowed": false, "reason": reason}),
-    })
+    Ok(
+        match request.door.authorizer().authorize(identity, &attributes) {
+            Decision::Allow(reason) => json!({"allowed": true, "reason": reason}),
+            Decision::NoOpinion(reason) if reason.is_empty() => json!({"allowed": false}),
+            Decision::NoOpinion(reason) => json!({"allowed": false, "reason": reason}),
+        },
+    )
 }
 
 fn rules_review(request: &Request<'_>, body: &Value) -> Value {
     let namespace = object::text(body, &["spec", "namespace"]);
-    let (resources, others) =
-        request.door.authorizer().rules(&request.call.identity, namespace);
+    let (resources, others) = request
+        .door
+        .authorizer()
+        .rules(&request.call.identity, namespace);
     json!({"resourceRules": resources, "nonResourceRules": others, "incomplete": false})
 }

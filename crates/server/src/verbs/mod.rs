@@ -14,9 +14,9 @@ mod write;
 
 use std::sync::Arc;
 
-use evenkeel_api::{Status, protobuf};
 use evenkeel_api::row::{ResourceDef, Storage, Subresource, Verb};
 use evenkeel_api::schema::FieldValidation;
+use evenkeel_api::{Status, protobuf};
 use http::StatusCode;
 
 use crate::door::Door;
@@ -37,7 +37,11 @@ pub(crate) struct Request<'d> {
 
 impl Request<'_> {
     pub(crate) fn namespace(&self) -> &str {
-        if self.row.namespaced() { &self.call.attributes.namespace } else { "" }
+        if self.row.namespaced() {
+            &self.call.attributes.namespace
+        } else {
+            ""
+        }
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -76,7 +80,13 @@ impl Request<'_> {
             .get(http::header::USER_AGENT)
             .and_then(|value| value.to_str().ok())
             .unwrap_or("unknown");
-        agent.split('/').next().unwrap_or(agent).chars().take(128).collect()
+        agent
+            .split('/')
+            .next()
+            .unwrap_or(agent)
+            .chars()
+            .take(128)
+            .collect()
     }
 
     /// Checks the parameters that every write shares.
@@ -109,7 +119,11 @@ pub(crate) async fn serve(door: &Arc<Door>, call: Authorized<Call>) -> Result<An
         .cloned()
         .ok_or_else(Status::no_such_path)?;
     let in_namespace = !attributes.namespace.is_empty();
-    if row.namespaced() && !in_namespace && !attributes.name.is_empty() && is_object_verb(&attributes.verb) {
+    if row.namespaced()
+        && !in_namespace
+        && !attributes.name.is_empty()
+        && is_object_verb(&attributes.verb)
+    {
         return Err(Status::no_such_path());
     }
     if !row.namespaced() && in_namespace && attributes.resource != "namespaces" {
@@ -118,8 +132,14 @@ pub(crate) async fn serve(door: &Arc<Door>, call: Authorized<Call>) -> Result<An
     let media = Media::negotiate(&call.parts.headers, || protobuf::has_form(&row.type_name));
     let subresource = attributes.subresource.clone();
     if !subresource.is_empty() {
-        let known = row.subresources.iter().copied().find(|sub| sub.as_str() == subresource);
-        let Some(known) = known else { return Err(Status::no_such_path()) };
+        let known = row
+            .subresources
+            .iter()
+            .copied()
+            .find(|sub| sub.as_str() == subresource);
+        let Some(known) = known else {
+            return Err(Status::no_such_path());
+        };
         // Streams answer in their own media types.
         let media = match known {
             Subresource::Log
@@ -129,10 +149,22 @@ pub(crate) async fn serve(door: &Arc<Door>, call: Authorized<Call>) -> Result<An
             | Subresource::Proxy => Media::JSON,
             _ => media?,
         };
-        let request = Request { door, row, call, media, warnings: Vec::new() };
+        let request = Request {
+            door,
+            row,
+            call,
+            media,
+            warnings: Vec::new(),
+        };
         return subresource::serve(request, known).await;
     }
-    let request = Request { door, row, call, media: media?, warnings: Vec::new() };
+    let request = Request {
+        door,
+        row,
+        call,
+        media: media?,
+        warnings: Vec::new(),
+    };
     match verb(&request)? {
         Verb::Get => read::get(request).await,
         Verb::List => read::list(request).await,
@@ -161,7 +193,12 @@ fn is_object_verb(verb: &str) -> bool {
 
 fn verb(request: &Request<'_>) -> Result<Verb, Status> {
     let asked = request.call.attributes.verb.as_str();
-    let verb = request.row.verbs.iter().copied().find(|verb| verb.as_str() == asked);
+    let verb = request
+        .row
+        .verbs
+        .iter()
+        .copied()
+        .find(|verb| verb.as_str() == asked);
     // POST to a name and PUT or PATCH to a collection have no meaning.
     let misplaced = match verb {
         Some(Verb::Create) => !request.call.attributes.name.is_empty(),

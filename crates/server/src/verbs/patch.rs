@@ -69,10 +69,13 @@ impl Patch {
         } else {
             json::parse(body)
         };
-        let parsed = parsed.map_err(|error| {
-            Status::bad_request(format!("error decoding patch: {error}"))
-        })?;
-        Ok(Self { kind, value: parsed.value, duplicates: parsed.duplicates })
+        let parsed = parsed
+            .map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))?;
+        Ok(Self {
+            kind,
+            value: parsed.value,
+            duplicates: parsed.duplicates,
+        })
     }
 
     /// What `old` becomes. The result has not been checked against the schema.
@@ -83,12 +86,16 @@ impl Patch {
         type_name: &str,
     ) -> Result<Value, Status> {
         let schema = request.door.rows().schema();
-        let ty = schema.named(type_name).unwrap_or(evenkeel_api::schema::Ty::Any);
+        let ty = schema
+            .named(type_name)
+            .unwrap_or(evenkeel_api::schema::Ty::Any);
         let new = match self.kind {
             Kind::Json => patch::json_patch(old, &self.value),
             Kind::Merge => patch::merge_patch(old, &self.value),
             Kind::Strategic => patch::strategic_merge_patch(schema, &ty, old, &self.value),
-            Kind::Apply => Err(PatchError::Invalid("apply is not supported here".to_owned())),
+            Kind::Apply => Err(PatchError::Invalid(
+                "apply is not supported here".to_owned(),
+            )),
         };
         new.map_err(|error| error.status())
     }
@@ -179,7 +186,13 @@ async fn server_side_apply(
             return Err(request.not_found());
         }
         let mut new = merged(&request, None)?;
-        decode::settle(&mut request, &row.gvk, &type_name, &mut new, &patch.duplicates)?;
+        decode::settle(
+            &mut request,
+            &row.gvk,
+            &type_name,
+            &mut new,
+            &patch.duplicates,
+        )?;
         match create_once(&mut request, new, false).await? {
             Created::Stored(found) => return show(&request, StatusCode::CREATED, &found),
             Created::Dry(value) => return show_value(&request, StatusCode::CREATED, value),
@@ -191,8 +204,10 @@ async fn server_side_apply(
 
 fn check_apply(request: &Request<'_>, config: &Value) -> Result<(), Status> {
     let expected = request.row.gvk.api_version();
-    let (api_version, kind) =
-        (object::text(config, &["apiVersion"]), object::text(config, &["kind"]));
+    let (api_version, kind) = (
+        object::text(config, &["apiVersion"]),
+        object::text(config, &["kind"]),
+    );
     if api_version != expected || kind != request.row.gvk.kind {
         return Err(Status::bad_request(format!(
             "invalid object type: {api_version}, Kind={kind}; expected {expected}, Kind={}",

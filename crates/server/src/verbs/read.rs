@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use evenkeel_api::selector::{FieldSelector, LabelSelector};
 use evenkeel_api::Status;
+use evenkeel_api::selector::{FieldSelector, LabelSelector};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -56,10 +56,12 @@ async fn reach(request: &Request<'_>, revision: u64) -> Result<(), Status> {
     let registry = &request.door.registry;
     let current = registry.fresh().await?;
     if revision > current {
-        return Err(crate::registry::store_status(&evenkeel_store::StoreError::FutureRevision {
-            requested: revision,
-            current,
-        }));
+        return Err(crate::registry::store_status(
+            &evenkeel_store::StoreError::FutureRevision {
+                requested: revision,
+                current,
+            },
+        ));
     }
     Ok(())
 }
@@ -77,14 +79,22 @@ pub(super) fn selection(request: &Request<'_>) -> Result<Selection, Status> {
         .map_err(|error| Status::bad_request(error.to_string()))?;
     for (field, _, _) in &fields.terms {
         let known = matches!(field.as_str(), "metadata.name" | "metadata.namespace")
-            || request.row.selectable.iter().any(|known| known.path == *field);
+            || request
+                .row
+                .selectable
+                .iter()
+                .any(|known| known.path == *field);
         if !known {
             return Err(Status::bad_request(format!(
                 "field label not supported: {field}"
             )));
         }
     }
-    Ok(Selection { namespace: request.namespace().to_owned(), labels, fields })
+    Ok(Selection {
+        namespace: request.namespace().to_owned(),
+        labels,
+        fields,
+    })
 }
 
 /// Which objects a list shows: them, the revision, and how the list goes on.
@@ -126,7 +136,10 @@ pub(super) async fn page(request: &Request<'_>, query: &Query) -> Result<Page, S
         }
     } else {
         let from = read_token(token)?;
-        (at(request, &selection, Some(&from.start), from.rv).await?, from.rv)
+        (
+            at(request, &selection, Some(&from.start), from.rv).await?,
+            from.rv,
+        )
     };
     Ok(cut(request, &selection, candidates, revision, limit))
 }
@@ -144,7 +157,11 @@ async fn at(
     registry.fresh().await?;
     match cache.list_at(&selection.namespace, after, revision) {
         Some(objects) => Ok(objects),
-        None => registry.list_at(&request.row, &selection.namespace, after, revision).await,
+        None => {
+            registry
+                .list_at(&request.row, &selection.namespace, after, revision)
+                .await
+        }
     }
 }
 
@@ -181,18 +198,27 @@ fn cut(
         _ => String::new(),
     };
     let remaining = (more && plain).then(|| total - seen);
-    Page { objects, revision, continue_token, remaining }
+    Page {
+        objects,
+        revision,
+        continue_token,
+        remaining,
+    }
 }
 
 fn check_match(asked: &str, how: &str, token: &str) -> Result<(), Status> {
     let wrong = |text: &str| {
-        Err(Status::bad_request(format!("resourceVersionMatch: Forbidden: {text}")))
+        Err(Status::bad_request(format!(
+            "resourceVersionMatch: Forbidden: {text}"
+        )))
     };
     match how {
         "" => {}
         "Exact" | "NotOlderThan" => {
             if asked.is_empty() && token.is_empty() {
-                return wrong("resourceVersionMatch is forbidden unless resourceVersion is provided");
+                return wrong(
+                    "resourceVersionMatch is forbidden unless resourceVersion is provided",
+                );
             }
             if !token.is_empty() {
                 return wrong("resourceVersionMatch is forbidden when continue is provided");
@@ -220,7 +246,9 @@ fn check_match(asked: &str, how: &str, token: &str) -> Result<(), Status> {
 
 fn read_token(token: &str) -> Result<Continue, Status> {
     let wrong = || Status::bad_request("continue key is not valid");
-    let bytes = URL_SAFE_NO_PAD.decode(token.trim_end_matches('=')).map_err(|_| wrong())?;
+    let bytes = URL_SAFE_NO_PAD
+        .decode(token.trim_end_matches('='))
+        .map_err(|_| wrong())?;
     serde_json::from_slice(&bytes).map_err(|_| wrong())
 }
 
@@ -256,8 +284,11 @@ pub(super) async fn list(request: Request<'_>) -> Result<Answer, Status> {
             encode(&request, StatusCode::OK, &list)
         }
         Shape::Metadata => {
-            let items: Vec<Value> =
-                page.objects.iter().map(|object| metadata_only(&object.value())).collect();
+            let items: Vec<Value> = page
+                .objects
+                .iter()
+                .map(|object| metadata_only(&object.value()))
+                .collect();
             let list = json!({
                 "apiVersion": "meta.k8s.io/v1",
                 "kind": "PartialObjectMetadataList",
@@ -276,7 +307,11 @@ pub(super) async fn list(request: Request<'_>) -> Result<Answer, Status> {
 
 /// A list is its objects' bytes, copied once.
 fn plain_list(request: &Request<'_>, page: &Page) -> Answer {
-    let bytes: usize = page.objects.iter().map(|object| object.bytes.len() + 48).sum();
+    let bytes: usize = page
+        .objects
+        .iter()
+        .map(|object| object.bytes.len() + 48)
+        .sum();
     let mut out = Vec::with_capacity(bytes + 256);
     let head = json!({
         "apiVersion": request.row.gvk.api_version(),

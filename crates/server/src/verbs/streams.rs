@@ -55,7 +55,13 @@ pub(super) async fn serve(
 }
 
 fn query_tail(request: &Request<'_>) -> String {
-    request.call.parts.uri.query().map(|query| format!("?{query}")).unwrap_or_default()
+    request
+        .call
+        .parts
+        .uri
+        .query()
+        .map(|query| format!("?{query}"))
+        .unwrap_or_default()
 }
 
 /// Percent-encodes a path segment.
@@ -83,17 +89,30 @@ async fn pod_stream(
     let path = match subresource {
         Subresource::PortForward => format!("/portForward/{place}{tail}"),
         Subresource::Log => {
-            format!("/containerLogs/{place}/{}{tail}", segment(&container(request, pod)?))
+            format!(
+                "/containerLogs/{place}/{}{tail}",
+                segment(&container(request, pod)?)
+            )
         }
         Subresource::Exec => format!("/exec/{place}/{}{tail}", segment(&container(request, pod)?)),
-        _ => format!("/attach/{place}/{}{tail}", segment(&container(request, pod)?)),
+        _ => format!(
+            "/attach/{place}/{}{tail}",
+            segment(&container(request, pod)?)
+        ),
     };
     let node = object::text(pod, &["spec", "nodeName"]);
     if node.is_empty() {
         // The reference answers an empty log for a pod that is not scheduled, and refuses streams.
-        return Err(Status::bad_request(format!("pod {name} does not have a host assigned")));
+        return Err(Status::bad_request(format!(
+            "pod {name} does not have a host assigned"
+        )));
     }
-    let row = request.door.rows().by_kind("", "v1", "Node").cloned().ok_or_else(Status::no_such_path)?;
+    let row = request
+        .door
+        .rows()
+        .by_kind("", "v1", "Node")
+        .cloned()
+        .ok_or_else(Status::no_such_path)?;
     let node = request
         .door
         .registry
@@ -112,16 +131,23 @@ fn container(request: &Request<'_>, pod: &Value) -> Result<String, Status> {
             .map(|container| object::text(container, &["name"]).to_owned())
             .collect()
     };
-    let (regular, init, ephemeral) =
-        (names("containers"), names("initContainers"), names("ephemeralContainers"));
+    let (regular, init, ephemeral) = (
+        names("containers"),
+        names("initContainers"),
+        names("ephemeralContainers"),
+    );
     let asked = request.call.query.get("container");
     let pod_name = object::name(pod);
     if !asked.is_empty() {
-        let known = [&regular, &init, &ephemeral].iter().any(|list| list.iter().any(|n| n == asked));
+        let known = [&regular, &init, &ephemeral]
+            .iter()
+            .any(|list| list.iter().any(|n| n == asked));
         return if known {
             Ok(asked.to_owned())
         } else {
-            Err(Status::bad_request(format!("container {asked} is not valid for pod {pod_name}")))
+            Err(Status::bad_request(format!(
+                "container {asked} is not valid for pod {pod_name}"
+            )))
         };
     }
     match regular.as_slice() {
@@ -132,7 +158,10 @@ fn container(request: &Request<'_>, pod: &Value) -> Result<String, Status> {
                 regular.join(" ")
             );
             if !init.is_empty() {
-                text.push_str(&format!(" or one of the init containers: [{}]", init.join(" ")));
+                text.push_str(&format!(
+                    " or one of the init containers: [{}]",
+                    init.join(" ")
+                ));
             }
             Err(Status::bad_request(text))
         }
@@ -152,11 +181,19 @@ fn agent(node: &Value, path: String) -> Result<Upstream, Status> {
         .iter()
         .find_map(|kind| address(kind))
         .ok_or_else(|| Status::unavailable(format!("no address known for node {name:?}")))?;
-    let port = object::integer(node, &["status", "daemonEndpoints", "kubeletEndpoint", "Port"])
-        .and_then(|port| u16::try_from(port).ok())
-        .filter(|port| *port > 0)
-        .ok_or_else(|| Status::unavailable(format!("no agent port known for node {name:?}")))?;
-    Ok(Upstream { host, port, tls: true, path })
+    let port = object::integer(
+        node,
+        &["status", "daemonEndpoints", "kubeletEndpoint", "Port"],
+    )
+    .and_then(|port| u16::try_from(port).ok())
+    .filter(|port| *port > 0)
+    .ok_or_else(|| Status::unavailable(format!("no agent port known for node {name:?}")))?;
+    Ok(Upstream {
+        host,
+        port,
+        tls: true,
+        path,
+    })
 }
 
 fn rest(request: &Request<'_>) -> String {
@@ -174,7 +211,10 @@ fn node_proxy(request: &Request<'_>, node: &Value) -> Result<Upstream, Status> {
 fn scheme_and_port(name: &str) -> (bool, Option<&str>) {
     let parts: Vec<&str> = name.split(':').collect();
     match parts.as_slice() {
-        [scheme, _, port] => (*scheme == "https", Some(port).filter(|port| !port.is_empty()).copied()),
+        [scheme, _, port] => (
+            *scheme == "https",
+            Some(port).filter(|port| !port.is_empty()).copied(),
+        ),
         [_, port] => (false, Some(*port)),
         _ => (false, None),
     }
@@ -184,7 +224,10 @@ fn pod_proxy(request: &Request<'_>, pod: &Value) -> Result<Upstream, Status> {
     let (tls, port) = scheme_and_port(request.name());
     let host = object::text(pod, &["status", "podIP"]);
     if host.is_empty() {
-        return Err(Status::unavailable(format!("pod {} has no address yet", object::name(pod))));
+        return Err(Status::unavailable(format!(
+            "pod {} has no address yet",
+            object::name(pod)
+        )));
     }
     let first = || {
         object::list(pod, &["spec", "containers"])
@@ -194,10 +237,17 @@ fn pod_proxy(request: &Request<'_>, pod: &Value) -> Result<Upstream, Status> {
     };
     let port = match port {
         Some(text) => text.parse().ok(),
-        None => first().and_then(|port| u16::try_from(port).ok()).or(Some(80)),
+        None => first()
+            .and_then(|port| u16::try_from(port).ok())
+            .or(Some(80)),
     };
     let port = port.ok_or_else(|| Status::bad_request("invalid pod port in request"))?;
-    Ok(Upstream { host: host.to_owned(), port, tls, path: rest(request) })
+    Ok(Upstream {
+        host: host.to_owned(),
+        port,
+        tls,
+        path: rest(request),
+    })
 }
 
 /// A ready endpoint of a service.
@@ -221,7 +271,11 @@ fn service_proxy(request: &Request<'_>, service: &Value) -> Result<Upstream, Sta
             }
         })
         .map(|port| object::text(port, &["name"]).to_owned())
-        .ok_or_else(|| Status::unavailable(format!("no service port {wanted:?} found for service \"{name}\"")))?;
+        .ok_or_else(|| {
+            Status::unavailable(format!(
+                "no service port {wanted:?} found for service \"{name}\""
+            ))
+        })?;
     for slice in request.door.registry.cache(&row)?.list(namespace, None) {
         if slice.head.label("kubernetes.io/service-name") != Some(name) {
             continue;
@@ -232,14 +286,23 @@ fn service_proxy(request: &Request<'_>, service: &Value) -> Result<Upstream, Sta
             .find(|port| object::text(port, &["name"]) == port_name)
             .and_then(|port| object::integer(port, &["port"]))
             .and_then(|port| u16::try_from(port).ok());
-        let ready = object::list(&slice, &["endpoints"]).iter().find(|endpoint| {
-            object::at(endpoint, &["conditions", "ready"]).and_then(Value::as_bool).unwrap_or(true)
-        });
+        let ready = object::list(&slice, &["endpoints"])
+            .iter()
+            .find(|endpoint| {
+                object::at(endpoint, &["conditions", "ready"])
+                    .and_then(Value::as_bool)
+                    .unwrap_or(true)
+            });
         let host = ready
             .and_then(|endpoint| object::list(endpoint, &["addresses"]).first())
             .and_then(Value::as_str);
         if let (Some(port), Some(host)) = (port, host) {
-            return Ok(Upstream { host: host.to_owned(), port, tls, path: rest(request) });
+            return Ok(Upstream {
+                host: host.to_owned(),
+                port,
+                tls,
+                path: rest(request),
+            });
         }
     }
     Err(none())
@@ -257,7 +320,10 @@ async fn pass(
         Status::failure(
             502,
             "BadGateway",
-            format!("error dialing backend: {}:{}: {why}", upstream.host, upstream.port),
+            format!(
+                "error dialing backend: {}:{}: {why}",
+                upstream.host, upstream.port
+            ),
         )
     };
     let io = tokio::time::timeout(CONNECT_TIMEOUT, connect(door, &upstream))
@@ -275,7 +341,11 @@ async fn pass(
     let mut parts = call.parts;
     let upgrades = parts.headers.contains_key(UPGRADE);
     let client = parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
-    let method = if parts.method == Method::HEAD { Method::GET } else { parts.method.clone() };
+    let method = if parts.method == Method::HEAD {
+        Method::GET
+    } else {
+        parts.method.clone()
+    };
     let mut onward = HttpRequest::builder()
         .method(method)
         .uri(&upstream.path)
@@ -303,7 +373,11 @@ async fn pass(
     }
     let (head, body) = response.into_parts();
     if refusals_become_status && head.status.as_u16() >= 400 {
-        let text = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+        let text = body
+            .collect()
+            .await
+            .map(|body| body.to_bytes())
+            .unwrap_or_default();
         return Err(refusal(head.status, &String::from_utf8_lossy(&text)));
     }
     let pieces = body.into_data_stream().map_err(std::io::Error::other);
@@ -338,7 +412,9 @@ async fn join(client: hyper::upgrade::OnUpgrade, server: hyper::upgrade::OnUpgra
         }
     };
     let (mut client, mut server) = (TokioIo::new(client), TokioIo::new(server));
-    if let Err(error) = tokio::io::copy_bidirectional_with_sizes(&mut client, &mut server, 32 << 10, 32 << 10).await {
+    if let Err(error) =
+        tokio::io::copy_bidirectional_with_sizes(&mut client, &mut server, 32 << 10, 32 << 10).await
+    {
         tracing::debug!(%error, "a stream ended");
     }
 }
@@ -357,7 +433,9 @@ fn copy_headers(from: &http::HeaderMap, to: &mut http::HeaderMap, upgrade: bool)
     for (name, value) in from {
         let hop = HOP.contains(&name.as_str());
         let kept_for_upgrade = upgrade && matches!(name.as_str(), "connection" | "upgrade");
-        let dropped = name == AUTHORIZATION || name == HOST || name == HeaderName::from_static("content-length");
+        let dropped = name == AUTHORIZATION
+            || name == HOST
+            || name == HeaderName::from_static("content-length");
         if (!hop || kept_for_upgrade) && !dropped {
             to.append(name.clone(), value.clone());
         }

@@ -86,7 +86,11 @@ pub(super) async fn current(
 
 fn gvk(subresource: Subresource) -> GroupVersionKind {
     let (group, version, kind) = subresource.own_kind().unwrap_or_default();
-    GroupVersionKind { group: group.into(), version: version.into(), kind: kind.into() }
+    GroupVersionKind {
+        group: group.into(),
+        version: version.into(),
+        kind: kind.into(),
+    }
 }
 
 async fn ephemeral_containers(mut request: Request<'_>) -> Result<Answer, Status> {
@@ -117,7 +121,8 @@ async fn finalize(mut request: Request<'_>) -> Result<Answer, Status> {
 
 /// The value at a dotted path.
 fn dotted<'v>(value: &'v Value, path: &str) -> Option<&'v Value> {
-    path.split('.').try_fold(value, |value, name| value.get(name))
+    path.split('.')
+        .try_fold(value, |value, name| value.get(name))
 }
 
 fn paths(request: &Request<'_>) -> Result<ScalePaths, Status> {
@@ -134,7 +139,13 @@ fn to_scale(request: &Request<'_>, value: &Value) -> Result<Value, Status> {
     };
     let metadata = value.get("metadata").cloned().unwrap_or_default();
     let mut kept = json!({});
-    for name in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
+    for name in [
+        "name",
+        "namespace",
+        "uid",
+        "resourceVersion",
+        "creationTimestamp",
+    ] {
         if let Some(found) = metadata.get(name) {
             kept[name] = found.clone();
         }
@@ -150,8 +161,13 @@ fn to_scale(request: &Request<'_>, value: &Value) -> Result<Value, Status> {
 
 /// A structured selector in query form.
 fn query_form(selector: &Value) -> String {
-    let structured = selector.get("matchLabels").is_some() || selector.get("matchExpressions").is_some();
-    let labels = if structured { selector.get("matchLabels") } else { Some(selector) };
+    let structured =
+        selector.get("matchLabels").is_some() || selector.get("matchExpressions").is_some();
+    let labels = if structured {
+        selector.get("matchLabels")
+    } else {
+        Some(selector)
+    };
     let mut terms: Vec<String> = labels
         .and_then(Value::as_object)
         .into_iter()
@@ -160,8 +176,10 @@ fn query_form(selector: &Value) -> String {
         .collect();
     for expression in object::list(selector, &["matchExpressions"]) {
         let key = object::text(expression, &["key"]);
-        let values: Vec<&str> =
-            object::list(expression, &["values"]).iter().filter_map(Value::as_str).collect();
+        let values: Vec<&str> = object::list(expression, &["values"])
+            .iter()
+            .filter_map(Value::as_str)
+            .collect();
         terms.push(match object::text(expression, &["operator"]) {
             "In" => format!("{key} in ({})", values.join(",")),
             "NotIn" => format!("{key} notin ({})", values.join(",")),
@@ -179,41 +197,66 @@ async fn scale(mut request: Request<'_>) -> Result<Answer, Status> {
     let paths = paths(&request)?;
     let gvk = gvk(Subresource::Scale);
     let is_put = request.call.parts.method == Method::PUT;
-    let sent = if is_put { Some(decode::body_of(&mut request, &gvk, SCALE_TYPE)?) } else { None };
-    let patch = if is_put { None } else { Some(patch::Patch::read(&request)?) };
-    let replaced = replace(&mut request, Some(Subresource::Scale), true, |request, old| {
-        let wanted = match (&sent, &patch) {
-            (Some(sent), _) => sent.clone(),
-            (None, Some(patch)) => {
-                let mut new = patch.on(request, &to_scale(request, old)?, SCALE_TYPE)?;
-                decode::settle(request, &gvk, SCALE_TYPE, &mut new, &[])?;
-                new
+    let sent = if is_put {
+        Some(decode::body_of(&mut request, &gvk, SCALE_TYPE)?)
+    } else {
+        None
+    };
+    let patch = if is_put {
+        None
+    } else {
+        Some(patch::Patch::read(&request)?)
+    };
+    let replaced = replace(
+        &mut request,
+        Some(Subresource::Scale),
+        true,
+        |request, old| {
+            let wanted = match (&sent, &patch) {
+                (Some(sent), _) => sent.clone(),
+                (None, Some(patch)) => {
+                    let mut new = patch.on(request, &to_scale(request, old)?, SCALE_TYPE)?;
+                    decode::settle(request, &gvk, SCALE_TYPE, &mut new, &[])?;
+                    new
+                }
+                (None, None) => Value::Null,
+            };
+            for (wanted, found) in [
+                (object::uid(&wanted), object::uid(old)),
+                (
+                    object::resource_version(&wanted),
+                    object::resource_version(old),
+                ),
+            ] {
+                if !wanted.is_empty() && wanted != found {
+                    let row = &request.row;
+                    return Err(Status::modified(
+                        &row.gvk.group,
+                        &row.plural,
+                        object::name(old),
+                    ));
+                }
             }
-            (None, None) => Value::Null,
-        };
-        for (wanted, found) in [
-            (object::uid(&wanted), object::uid(old)),
-            (object::resource_version(&wanted), object::resource_version(old)),
-        ] {
-            if !wanted.is_empty() && wanted != found {
-                let row = &request.row;
-                return Err(Status::modified(&row.gvk.group, &row.plural, object::name(old)));
+            let replicas = object::integer(&wanted, &["spec", "replicas"]).unwrap_or(0);
+            if replicas < 0 {
+                let path = evenkeel_api::Path::new("spec").child("replicas");
+                let error = evenkeel_api::FieldError::invalid(
+                    &path,
+                    replicas,
+                    "must be greater than or equal to 0",
+                );
+                return Err(Status::invalid(
+                    "autoscaling",
+                    "Scale",
+                    object::name(old),
+                    &[error],
+                ));
             }
-        }
-        let replicas = object::integer(&wanted, &["spec", "replicas"]).unwrap_or(0);
-        if replicas < 0 {
-            let path = evenkeel_api::Path::new("spec").child("replicas");
-            let error = evenkeel_api::FieldError::invalid(
-                &path,
-                replicas,
-                "must be greater than or equal to 0",
-            );
-            return Err(Status::invalid("autoscaling", "Scale", object::name(old), &[error]));
-        }
-        let mut new = old.clone();
-        set_dotted(&mut new, &paths.spec_replicas, replicas.into());
-        Ok(new)
-    })
+            let mut new = old.clone();
+            set_dotted(&mut new, &paths.spec_replicas, replicas.into());
+            Ok(new)
+        },
+    )
     .await?;
     let value = match replaced {
         Replaced::Stored(found) => found.value(),
@@ -263,14 +306,20 @@ pub(super) async fn binding(mut request: Request<'_>) -> Result<Answer, Status> 
 }
 
 fn created(request: &Request<'_>) -> Answer {
-    let status = Status { code: 201, ..Status::success() };
+    let status = Status {
+        code: 201,
+        ..Status::success()
+    };
     status_answer_as(request.media.encoding, &status)
 }
 
 async fn eviction(mut request: Request<'_>) -> Result<Answer, Status> {
     let gvk = gvk(Subresource::Eviction);
     let body = decode::body_of(&mut request, &gvk, EVICTION_TYPE)?;
-    let mut options = delete::Options { dry_run: request.dry_run(), ..delete::Options::default() };
+    let mut options = delete::Options {
+        dry_run: request.dry_run(),
+        ..delete::Options::default()
+    };
     if let Some(given) = body.get("deleteOptions") {
         delete::from_body(&mut options, given);
     }
@@ -285,12 +334,10 @@ async fn token(mut request: Request<'_>) -> Result<Answer, Status> {
     let gvk = gvk(Subresource::Token);
     let mut body = decode::body_of(&mut request, &gvk, TOKEN_TYPE)?;
     let account = current(&request).await?.value();
-    let issued = request.door.issue_token(
-        &request.call.identity,
-        request.namespace(),
-        &account,
-        &body,
-    )?;
+    let issued =
+        request
+            .door
+            .issue_token(&request.call.identity, request.namespace(), &account, &body)?;
     let metadata = object::metadata(&mut body);
     metadata.insert("name".to_owned(), object::name(&account).into());
     metadata.insert("namespace".to_owned(), request.namespace().into());

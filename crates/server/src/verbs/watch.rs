@@ -68,7 +68,9 @@ pub(super) async fn watch(request: Request<'_>) -> Result<Answer, Status> {
     let registry = request.door.registry.clone();
     let cache = registry.cache(&request.row)?;
     let selection = selection(&request)?;
-    let send_initial = query.has("sendInitialEvents").then(|| query.flag("sendInitialEvents"));
+    let send_initial = query
+        .has("sendInitialEvents")
+        .then(|| query.flag("sendInitialEvents"));
     let asked = query.get("resourceVersion");
     if send_initial.is_some() && query.get("resourceVersionMatch") != "NotOlderThan" {
         return Err(Status::bad_request(
@@ -76,12 +78,18 @@ pub(super) async fn watch(request: Request<'_>) -> Result<Answer, Status> {
              resourceVersionMatch to NotOlderThan",
         ));
     }
-    let from = if asked.is_empty() { 0 } else { revision_of(asked)? };
+    let from = if asked.is_empty() {
+        0
+    } else {
+        revision_of(asked)?
+    };
     let style = match request.media.shape {
         Shape::Table => Some(TableStyle::new(&request)?),
         _ => None,
     };
-    let seconds = query.number("timeoutSeconds").and_then(|value| u64::try_from(value).ok());
+    let seconds = query
+        .number("timeoutSeconds")
+        .and_then(|value| u64::try_from(value).ok());
     // Watches without a time-out end at different times, so that they do not all come back at once.
     let timeout = seconds
         .filter(|seconds| *seconds > 0)
@@ -95,7 +103,10 @@ pub(super) async fn watch(request: Request<'_>) -> Result<Answer, Status> {
         media: request.media,
         schema: Arc::clone(request.door.rows().schema()),
         style,
-        source: Source::Log { cursor: 0, end: cache.subscribe() },
+        source: Source::Log {
+            cursor: 0,
+            end: cache.subscribe(),
+        },
         initial: VecDeque::new(),
         bookmarks,
         next_bookmark: Instant::now() + BOOKMARK_EVERY,
@@ -143,7 +154,10 @@ impl Watch {
         // Read before the objects: they are complete up to this revision at least.
         let revision = self.registry.caches.revision();
         let snapshot = self.cache.snapshot(&self.selection.namespace);
-        self.source = Source::Log { cursor: snapshot.cursor, end: self.cache.subscribe() };
+        self.source = Source::Log {
+            cursor: snapshot.cursor,
+            end: self.cache.subscribe(),
+        };
         self.last = revision.max(snapshot.last);
         let mut piece = BytesMut::new();
         for object in snapshot.objects {
@@ -164,7 +178,10 @@ impl Watch {
 
     async fn start_after(&mut self, revision: u64) -> Result<(), Status> {
         if let Some(cursor) = self.cache.cursor(revision) {
-            self.source = Source::Log { cursor, end: self.cache.subscribe() };
+            self.source = Source::Log {
+                cursor,
+                end: self.cache.subscribe(),
+            };
             return Ok(());
         }
         let start = Bytes::from(self.row.store_prefix());
@@ -180,12 +197,13 @@ impl Watch {
     }
 
     fn fail(&mut self, status: &Status) {
-        self.initial.push_back(if self.media.encoding == Encoding::Protobuf {
-            protobuf::watch_frame("ERROR", &protobuf::encode_status(status)).into()
-        } else {
-            let event = json!({"type": "ERROR", "object": status});
-            Bytes::from(format!("{event}\n"))
-        });
+        self.initial
+            .push_back(if self.media.encoding == Encoding::Protobuf {
+                protobuf::watch_frame("ERROR", &protobuf::encode_status(status)).into()
+            } else {
+                let event = json!({"type": "ERROR", "object": status});
+                Bytes::from(format!("{event}\n"))
+            });
         self.done = true;
     }
 
@@ -238,7 +256,10 @@ impl Watch {
         match &self.source {
             Source::Log { cursor, .. } => {
                 // Read after the revision: what the log holds now covers it.
-                self.cache.changes(*cursor, 1).filter(Vec::is_empty).map(|_| revision)
+                self.cache
+                    .changes(*cursor, 1)
+                    .filter(Vec::is_empty)
+                    .map(|_| revision)
             }
             Source::Store(_) => None,
         }
@@ -249,7 +270,9 @@ impl Watch {
         let mut single = None;
         for change in changes {
             self.last = change.object.revision;
-            let Some(event) = self.event(change) else { continue };
+            let Some(event) = self.event(change) else {
+                continue;
+            };
             match (&single, piece.is_empty()) {
                 (None, true) => single = Some(event),
                 _ => {
@@ -318,7 +341,10 @@ impl Watch {
     fn bookmark(&mut self, revision: u64, end_of_initial: bool) -> Bytes {
         let (api_version, kind) = match self.media.shape {
             Shape::Object => (self.row.gvk.api_version(), self.row.gvk.kind.to_string()),
-            Shape::Metadata => ("meta.k8s.io/v1".to_owned(), "PartialObjectMetadata".to_owned()),
+            Shape::Metadata => (
+                "meta.k8s.io/v1".to_owned(),
+                "PartialObjectMetadata".to_owned(),
+            ),
             Shape::Table => ("meta.k8s.io/v1".to_owned(), "Table".to_owned()),
         };
         let mut object = json!({
@@ -342,9 +368,9 @@ fn line(kind: &str, object: &Value) -> Bytes {
 
 fn too_old(error: &StoreError, revision: u64) -> Status {
     match error {
-        StoreError::Compacted { compacted, .. } => {
-            Status::expired(format!("too old resource version: {revision} ({compacted})"))
-        }
+        StoreError::Compacted { compacted, .. } => Status::expired(format!(
+            "too old resource version: {revision} ({compacted})"
+        )),
         other => store_status(other),
     }
 }

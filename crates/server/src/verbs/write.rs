@@ -58,9 +58,8 @@ pub(super) async fn create(mut request: Request<'_>) -> Result<Answer, Status> {
 /// A name from a prefix and five random letters.
 fn generate_name(prefix: &str) -> String {
     let prefix: String = prefix.chars().take(NAME_PREFIX_MOST).collect();
-    let letters = (0..5).map(|_| {
-        char::from(NAME_LETTERS[rand::random_range(0..NAME_LETTERS.len())])
-    });
+    let letters =
+        (0..5).map(|_| char::from(NAME_LETTERS[rand::random_range(0..NAME_LETTERS.len())]));
     prefix.chars().chain(letters).collect()
 }
 
@@ -124,7 +123,14 @@ pub(super) async fn create_once(
     let hold = door.allocate.on_create(&door.registry, &row, &mut value)?;
     door.admission.validate(&door.registry, &change, &value)?;
     let identity = &request.call.identity;
-    escalation::check(door.authorizer(), &door.registry, identity, &row, &value, None)?;
+    escalation::check(
+        door.authorizer(),
+        &door.registry,
+        identity,
+        &row,
+        &value,
+        None,
+    )?;
     request.warnings.extend(row.strategy.warnings(&value, None));
     if tracked {
         track(request, None, &mut value, None);
@@ -147,7 +153,12 @@ fn prepare_create(door: &Door, row: &ResourceDef, value: &mut Value) {
     }
     let now = clock::rfc3339(door.clock().now());
     let metadata = object::metadata(value);
-    for name in ["resourceVersion", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"] {
+    for name in [
+        "resourceVersion",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "selfLink",
+    ] {
         metadata.remove(name);
     }
     metadata.insert("uid".to_owned(), uuid::Uuid::new_v4().to_string().into());
@@ -335,14 +346,26 @@ fn steps(
         Some(_) => errors.extend(row.strategy.validate(new)),
     }
     refuse(&row, object::name(old), &errors)?;
-    if row.generation && subresource != Some(Subresource::Status) && row.strategy.bumps_generation(new, old) {
+    if row.generation
+        && subresource != Some(Subresource::Status)
+        && row.strategy.bumps_generation(new, old)
+    {
         let generation = object::integer(old, &["metadata", "generation"]).unwrap_or(0) + 1;
         object::metadata(new).insert("generation".to_owned(), generation.into());
     }
     door.admission.validate(&door.registry, &change, new)?;
     let identity = &request.call.identity;
-    escalation::check(door.authorizer(), &door.registry, identity, &row, new, Some(old))?;
-    request.warnings.extend(row.strategy.warnings(new, Some(old)));
+    escalation::check(
+        door.authorizer(),
+        &door.registry,
+        identity,
+        &row,
+        new,
+        Some(old),
+    )?;
+    request
+        .warnings
+        .extend(row.strategy.warnings(new, Some(old)));
     if tracked {
         track(request, Some(old), new, subresource);
     }
@@ -357,11 +380,20 @@ fn preconditions(row: &ResourceDef, old: &Value, new: &Value) -> Result<(), Stat
             "Precondition failed: UID in precondition: {wanted}, UID in object meta: {}",
             object::uid(old)
         );
-        return Err(Status::conflict(&row.gvk.group, &row.plural, object::name(old), &why));
+        return Err(Status::conflict(
+            &row.gvk.group,
+            &row.plural,
+            object::name(old),
+            &why,
+        ));
     }
     let revision = object::resource_version(new);
     if !revision.is_empty() && revision != object::resource_version(old) {
-        return Err(Status::modified(&row.gvk.group, &row.plural, object::name(old)));
+        return Err(Status::modified(
+            &row.gvk.group,
+            &row.plural,
+            object::name(old),
+        ));
     }
     Ok(())
 }
@@ -410,11 +442,18 @@ pub(crate) async fn touch_create(door: &Arc<Door>, value: Value) -> Result<bool,
     let api_version = object::text(&value, &["apiVersion"]).to_owned();
     let (group, version) = api_version.split_once('/').unwrap_or(("", &api_version));
     let kind = object::text(&value, &["kind"]);
-    let row = door.rows().by_kind(group, version, kind).cloned().ok_or_else(|| {
-        Status::internal(format!("no row for {api_version} {kind}"))
-    })?;
+    let row = door
+        .rows()
+        .by_kind(group, version, kind)
+        .cloned()
+        .ok_or_else(|| Status::internal(format!("no row for {api_version} {kind}")))?;
     let namespace = object::namespace(&value).to_owned();
-    if door.registry.get(&row, &namespace, object::name(&value)).await?.is_some() {
+    if door
+        .registry
+        .get(&row, &namespace, object::name(&value))
+        .await?
+        .is_some()
+    {
         return Ok(false);
     }
     let mut value = value;
