@@ -8,7 +8,14 @@ trap 'rm -rf "$work"' EXIT
 chmod 755 "$work"
 
 packages="redis-server redis-tools libc6 libgcc-s1 libatomic1 libjemalloc2 liblua5.1-0 lua-bitop lua-cjson liblzf1 libssl3 libsystemd0 libcap2 liblz4-1 liblzma5 libzstd1 libgcrypt20 libgpg-error0"
-(cd "$work" && apt-get download -qq -o APT::Sandbox::User=root $packages >/dev/null)
+download() { (cd "$work" && apt-get download -qq -o APT::Sandbox::User=root $packages >/dev/null); }
+# A machine that has never asked has no list of packages yet.
+download 2>/dev/null || {
+  sudo=""
+  [ "$(id -u)" -eq 0 ] || sudo=sudo
+  $sudo apt-get update -qq
+  download
+}
 mkdir "$work/all"
 for package in "$work"/*.deb; do dpkg-deb -x "$package" "$work/all"; done
 
