@@ -120,7 +120,7 @@ impl EmbeddedRuntime {
         fs::set_permissions(&root, private).context(|| format!("protect {}", root.display()))?;
         let lock = fs::File::create(root.join("lock"))
             .context(|| format!("open {}/lock", root.display()))?;
-        rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive)
+        lock_within(&lock, LOCKED_WITHIN)
             .context(|| format!("another process uses {}", root.display()))?;
         let cgroups = cgroup::detect().context(|| "look for cgroups".to_owned())?;
         let group = format!("evenkeel-{instance}");
@@ -221,6 +221,23 @@ impl Inner {
             destroy(&doomed);
         });
         Ok(())
+    }
+}
+
+/// How long a predecessor that is ending, or a process it was just making, may keep the lock.
+const LOCKED_WITHIN: Duration = Duration::from_secs(2);
+
+/// Takes a lock, waiting a little for who is about to let go. Blocks.
+fn lock_within(lock: &fs::File, patience: Duration) -> std::io::Result<()> {
+    let begun = Instant::now();
+    loop {
+        match rustix::fs::flock(lock, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(()),
+            Err(errno) if errno != rustix::io::Errno::WOULDBLOCK || begun.elapsed() > patience => {
+                return Err(errno.into());
+            }
+            Err(_) => std::thread::sleep(Duration::from_millis(10)),
+        }
     }
 }
 
