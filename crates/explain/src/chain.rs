@@ -85,7 +85,7 @@ fn warning(events: &[Event]) -> Option<&Event> {
 
 /// Explains a pod from its status and events.
 #[must_use]
-pub fn pod(pod: &Pod, events: &[Event]) -> Chain {
+pub(crate) fn pod(pod: &Pod, events: &[Event]) -> Chain {
     let mut chain = Chain::default();
     let meta = &pod.metadata;
     let this = named("Pod", meta.namespace.as_ref(), meta.name.as_ref());
@@ -288,7 +288,7 @@ fn ended_before(
 /// Explains a Deployment; `sets` are its replica sets and `pods` explanations of pods that are
 /// not healthy.
 #[must_use]
-pub fn deployment(deployment: &Deployment, sets: &[ReplicaSet], pods: Vec<Chain>) -> Chain {
+pub(crate) fn deployment(deployment: &Deployment, sets: &[ReplicaSet], pods: Vec<Chain>) -> Chain {
     let mut chain = Chain::default();
     let meta = &deployment.metadata;
     let this = named("Deployment", meta.namespace.as_ref(), meta.name.as_ref());
@@ -358,7 +358,12 @@ pub fn deployment(deployment: &Deployment, sets: &[ReplicaSet], pods: Vec<Chain>
 
 /// Explains a Service from its selector and its endpoints.
 #[must_use]
-pub fn service(service: &Service, ready: usize, not_ready: usize, pods: Vec<Chain>) -> Chain {
+pub(crate) fn service(
+    service: &Service,
+    ready: usize,
+    not_ready: usize,
+    pods: Vec<Chain>,
+) -> Chain {
     let mut chain = Chain::default();
     let meta = &service.metadata;
     let this = named("Service", meta.namespace.as_ref(), meta.name.as_ref());
