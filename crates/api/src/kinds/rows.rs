@@ -165,7 +165,7 @@ fn cluster_rows() -> Vec<ResourceDef> {
         ResourceDef::of::<certificates::CertificateSigningRequest>()
             .short("csr")
             .with(&[Sub::Approval, Sub::Status])
-            .named(requests::any_name)
+            .named(names::path_segment)
             .selectable("spec.signerName")
             .columns(columns::signing_request())
             .strategy(requests::CertificateSigningRequests),
