@@ -115,6 +115,17 @@ impl Object {
     /// The bytes are not an object that the door wrote.
     pub fn read(row: &ResourceDef, bytes: Bytes, revision: u64) -> Result<Self, ObjectError> {
         let unreadable = |error: serde_json::Error| ObjectError::Unreadable(error.to_string());
+        if let Some(view) = &row.view {
+            let mut value: Value = serde_json::from_slice(&bytes).map_err(unreadable)?;
+            (view.from_stored)(&mut value);
+            let encoded = json::encode(&value);
+            return Ok(Self {
+                bytes: encoded.bytes,
+                splice: encoded.splice,
+                revision,
+                head: Head::of(row, &value),
+            });
+        }
         let splice = json::splice_point(&bytes)
             .ok_or_else(|| ObjectError::Unreadable("no metadata".to_owned()))?;
         let head = if row.selectable.is_empty() {

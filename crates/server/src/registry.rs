@@ -283,12 +283,20 @@ impl Registry {
         value: &Value,
     ) -> Result<(json::Encoded, Bytes), Status> {
         let encoded = json::encode(value);
+        let plain = match &row.view {
+            Some(view) => {
+                let mut stored = value.clone();
+                (view.to_stored)(&mut stored);
+                json::encode(&stored).bytes
+            }
+            None => encoded.bytes.clone(),
+        };
         let stored = if is_sealed(row) {
             self.seal
-                .seal(key, &encoded.bytes)
+                .seal(key, &plain)
                 .map_err(|error| Status::internal(error.to_string()))?
         } else {
-            encoded.bytes.clone()
+            plain
         };
         Ok((encoded, stored))
     }

@@ -26,6 +26,7 @@ pub mod runtime_class;
 pub mod service;
 pub mod storage;
 pub mod table;
+pub mod view;
 pub mod workloads;
 
 pub use pod::{compute_qos, pod_limits, pod_requests};

@@ -10,6 +10,7 @@ use k8s_openapi::api::certificates::v1 as certificates;
 use k8s_openapi::api::coordination::v1 as coordination;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
+use k8s_openapi::api::events::v1 as events;
 use k8s_openapi::api::flowcontrol::v1 as flowcontrol;
 use k8s_openapi::api::networking::v1 as networking;
 use k8s_openapi::api::node::v1 as node_v1;
@@ -19,6 +20,7 @@ use k8s_openapi::api::resource::v1 as resource;
 use k8s_openapi::api::scheduling::v1 as scheduling;
 use k8s_openapi::api::storage::v1 as storage;
 
+use super::view::Viewed;
 use super::{
     autoscaling as scaling, batch as jobs, certificates as requests, columns, config, devices,
     disruption, endpoints, event, flow_control, limit_range, namespace, networking as network,
@@ -54,6 +56,16 @@ pub fn rows() -> Vec<ResourceDef> {
             .with(&[Sub::Status])
             .columns(columns::autoscaler())
             .strategy(scaling::Autoscalers),
+        ResourceDef::of::<autoscaling_v1::HorizontalPodAutoscaler>()
+            .short("hpa")
+            .in_all()
+            .with(&[Sub::Status])
+            .columns(columns::autoscaler())
+            .viewing(scaling::v1::VIEW)
+            .strategy(Viewed {
+                stored: scaling::Autoscalers,
+                view: scaling::v1::VIEW,
+            }),
         ResourceDef::of::<autoscaling_v1::Scale>()
             .body_only()
             .strategy(scaling::Scales),
@@ -340,6 +352,25 @@ fn core_rows() -> Vec<ResourceDef> {
             .selectable("reason")
             .selectable("reportingComponent")
             .selectable_at("source", "source.component")
+            .selectable("type"),
+        ResourceDef::of::<events::Event>()
+            .short("ev")
+            .named(names::path_segment)
+            .columns(columns::event())
+            .viewing(event::VIEW)
+            .strategy(Viewed {
+                stored: event::StrictEvents,
+                view: event::VIEW,
+            })
+            .selectable("regarding.kind")
+            .selectable("regarding.namespace")
+            .selectable("regarding.name")
+            .selectable("regarding.uid")
+            .selectable("regarding.apiVersion")
+            .selectable("regarding.resourceVersion")
+            .selectable("regarding.fieldPath")
+            .selectable("reason")
+            .selectable("reportingController")
             .selectable("type"),
         ResourceDef::of::<core::ReplicationController>()
             .short("rc")

@@ -32,11 +32,9 @@ impl Caches {
     pub async fn fill(&self, store: &dyn Store, seal: &Seal) -> Result<WatchStream, FeedError> {
         let all = store.range(Range::prefix(ROOT)).await?;
         for kv in all.kvs {
-            self.take(&kv.key, kv.value, kv.mod_revision, seal, true);
+            self.take(&kv.key, &kv.value, kv.mod_revision, seal, true);
         }
-        for cache in self.kinds.read().values() {
-            cache.loaded(all.revision);
-        }
+        self.each(|cache| cache.loaded(all.revision));
         self.advance(all.revision);
         let root = Bytes::from_static(ROOT);
         Ok(store
@@ -67,16 +65,16 @@ impl Caches {
             match event.kind {
                 EventKind::Put => self.take(
                     &event.kv.key,
-                    event.kv.value.clone(),
+                    &event.kv.value,
                     event.kv.mod_revision,
                     seal,
                     false,
                 ),
                 EventKind::Delete => {
                     let key = String::from_utf8_lossy(&event.kv.key);
-                    if let Some((cache, path)) = self.by_key(&key) {
+                    self.by_key(&key, |cache, path| {
                         cache.delete(path, event.kv.mod_revision);
-                    }
+                    });
                 }
             }
         }
@@ -85,21 +83,20 @@ impl Caches {
 
     /// Takes in one stored value. A value that can't be read is named and left out: one damaged
     /// object must not keep the whole cluster from starting.
-    fn take(&self, key: &Bytes, value: Bytes, revision: u64, seal: &Seal, at_start: bool) {
+    fn take(&self, key: &Bytes, value: &Bytes, revision: u64, seal: &Seal, at_start: bool) {
         let text = String::from_utf8_lossy(key);
-        let Some((cache, path)) = self.by_key(&text) else {
-            return;
-        };
-        let object = seal
-            .unseal(key, &value)
-            .map_err(|error| error.to_string())
-            .and_then(|plain| {
-                Object::read(cache.row(), plain, revision).map_err(|error| error.to_string())
-            });
-        match object {
-            Ok(object) if at_start => cache.load(path, object),
-            Ok(object) => cache.put(path, object),
-            Err(error) => tracing::error!(key = %text, error, "a stored object can't be read"),
-        }
+        self.by_key(&text, |cache, path| {
+            let object = seal
+                .unseal(key, value)
+                .map_err(|error| error.to_string())
+                .and_then(|plain| {
+                    Object::read(cache.row(), plain, revision).map_err(|error| error.to_string())
+                });
+            match object {
+                Ok(object) if at_start => cache.load(path, object),
+                Ok(object) => cache.put(path, object),
+                Err(error) => tracing::error!(key = %text, error, "a stored object can't be read"),
+            }
+        });
     }
 }

@@ -21,7 +21,8 @@ pub use kind::{Change, ChangeKind, KindCache, event_line};
 /// The caches of all kinds.
 #[derive(Debug)]
 pub struct Caches {
-    kinds: RwLock<HashMap<String, Arc<KindCache>>>,
+    /// By the prefix of store keys; kinds that are forms of one thing have a cache each.
+    prefixes: RwLock<HashMap<String, Vec<Arc<KindCache>>>>,
     revision: watch::Sender<u64>,
 }
 
@@ -29,18 +30,15 @@ impl Caches {
     /// Empty caches for all stored rows.
     #[must_use]
     pub fn new(rows: &Rows) -> Self {
-        let kinds = rows
-            .iter()
-            .filter(|row| row.storage == Storage::Stored)
-            .map(|row| {
-                (
-                    row.store_prefix(),
-                    Arc::new(KindCache::new(Arc::clone(row))),
-                )
-            })
-            .collect();
+        let mut prefixes: HashMap<String, Vec<Arc<KindCache>>> = HashMap::new();
+        for row in rows.iter().filter(|row| row.storage == Storage::Stored) {
+            prefixes
+                .entry(row.store_prefix())
+                .or_default()
+                .push(Arc::new(KindCache::new(Arc::clone(row))));
+        }
         Self {
-            kinds: RwLock::new(kinds),
+            prefixes: RwLock::new(prefixes),
             revision: watch::Sender::new(0),
         }
     }
@@ -48,24 +46,37 @@ impl Caches {
     /// The cache of a row's objects.
     #[must_use]
     pub fn of(&self, row: &ResourceDef) -> Option<Arc<KindCache>> {
-        self.kinds.read().get(&row.store_prefix()).cloned()
+        let prefixes = self.prefixes.read();
+        let caches = prefixes.get(&row.store_prefix())?;
+        caches
+            .iter()
+            .find(|cache| cache.row().gvk == row.gvk)
+            .cloned()
     }
 
-    /// The cache whose prefix a store key has, with the rest of the key.
-    #[must_use]
-    pub fn by_key<'k>(&self, key: &'k str) -> Option<(Arc<KindCache>, &'k str)> {
-        let kinds = self.kinds.read();
-        let rest = key.strip_prefix("/registry/")?;
-        let first = rest.find('/')? + 1;
-        let short = "/registry/".len() + first;
-        if let Some(cache) = kinds.get(&key[..short]) {
-            return Some((Arc::clone(cache), &key[short..]));
+    /// Hands the caches whose prefix a store key has, with the rest of the key, to `take`.
+    fn by_key(&self, key: &str, mut take: impl FnMut(&Arc<KindCache>, &str)) {
+        let prefixes = self.prefixes.read();
+        let find = || {
+            let rest = key.strip_prefix("/registry/")?;
+            let first = rest.find('/')? + 1;
+            let short = "/registry/".len() + first;
+            if let Some(caches) = prefixes.get(&key[..short]) {
+                return Some((caches, &key[short..]));
+            }
+            let second = rest[first..].find('/')? + 1;
+            let long = short + second;
+            prefixes
+                .get(&key[..long])
+                .map(|caches| (caches, &key[long..]))
+        };
+        if let Some((caches, path)) = find() {
+            caches.iter().for_each(|cache| take(cache, path));
         }
-        let second = rest[first..].find('/')? + 1;
-        let long = short + second;
-        kinds
-            .get(&key[..long])
-            .map(|cache| (Arc::clone(cache), &key[long..]))
+    }
+
+    fn each(&self, act: impl FnMut(&Arc<KindCache>)) {
+        self.prefixes.read().values().flatten().for_each(act);
     }
 
     /// The revision up to which all caches are complete.

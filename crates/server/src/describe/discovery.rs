@@ -126,8 +126,9 @@ fn resources(door: &Door, group: &str, version: &str) -> Result<Answer, Status> 
         }
         if row.storage == Storage::Stored {
             // Stable between servers: a hash of what identifies the stored form.
+            let stored = stored_row(door, &row);
             entry["storageVersionHash"] =
-                hash(&format!("{}/{}", row.gvk.api_version(), row.gvk.kind)).into();
+                hash(&format!("{}/{}", stored.gvk.api_version(), stored.gvk.kind)).into();
         }
         resources.push(entry);
         for subresource in &row.subresources {
@@ -152,6 +153,19 @@ fn resources(door: &Door, group: &str, version: &str) -> Result<Answer, Status> 
             "groupVersion": group_version(group, version), "resources": resources,
         }),
     ))
+}
+
+/// The row in whose form the objects of a row are stored.
+fn stored_row(door: &Door, row: &Arc<ResourceDef>) -> Arc<ResourceDef> {
+    if row.view.is_none() {
+        return Arc::clone(row);
+    }
+    let prefix = row.store_prefix();
+    let rows = door.rows();
+    let stored = rows
+        .iter()
+        .find(|other| other.view.is_none() && other.store_prefix() == prefix);
+    Arc::clone(stored.unwrap_or(row))
 }
 
 /// The version of aggregated discovery that the client prefers to the classic documents.
