@@ -12,6 +12,8 @@ pub mod cycle;
 pub mod framework;
 pub mod plugins;
 pub mod pod;
+mod preempt;
+pub mod profile;
 pub mod queue;
 pub mod resources;
 pub mod scheduler;
@@ -19,6 +21,7 @@ pub mod snapshot;
 #[cfg(test)]
 mod tests;
 pub mod trace;
+pub mod what_if;
 
 pub use scheduler::{Scheduler, run};
 pub use trace::{Trace, Traces};

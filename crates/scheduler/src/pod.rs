@@ -117,6 +117,20 @@ impl PodInfo {
         self.pod.spec.as_ref()
     }
 
+    /// Who schedules it.
+    #[must_use]
+    pub fn scheduler_name(&self) -> &str {
+        scheduler_name(&self.pod)
+    }
+
+    /// The node that its status says is set aside for it.
+    #[must_use]
+    pub fn nominated_node(&self) -> Option<&str> {
+        let status = self.pod.status.as_ref()?;
+        let name = status.nominated_node_name.as_deref()?;
+        (!name.is_empty()).then_some(name)
+    }
+
     /// The node it is bound to.
     #[must_use]
     pub fn node_name(&self) -> Option<&str> {
@@ -131,6 +145,15 @@ pub fn node_name(pod: &Pod) -> Option<&str> {
         .as_ref()
         .and_then(|spec| spec.node_name.as_deref())
         .filter(|name| !name.is_empty())
+}
+
+/// Who schedules a pod.
+#[must_use]
+pub fn scheduler_name(pod: &Pod) -> &str {
+    pod.spec
+        .as_ref()
+        .and_then(|spec| spec.scheduler_name.as_deref())
+        .unwrap_or("default-scheduler")
 }
 
 /// Has the pod ended for good, so that it holds nothing on its node any more?

@@ -69,6 +69,36 @@ impl Filter for Fit {
     fn filter(&self, _state: &CycleState, pod: &PodInfo, node: &NodeInfo) -> Option<Rejection> {
         insufficient(pod, node)
     }
+
+    fn detail(&self, pod: &PodInfo, node: &NodeInfo) -> Option<String> {
+        let wanted = &pod.requests.exact;
+        let (all, used) = (&node.allocatable, &node.requested);
+        let mut parts = Vec::new();
+        let mut compare = |name: &str, wanted: i64, all: i64, used: i64, unit: &str| {
+            let free = all.saturating_sub(used);
+            if wanted > 0 && wanted > free {
+                parts.push(format!(
+                    "{name}: {wanted}{unit} wanted, {free}{unit} of {all}{unit} free"
+                ));
+            }
+        };
+        compare("cpu", wanted.milli_cpu, all.milli_cpu, used.milli_cpu, "m");
+        compare("memory", wanted.memory, all.memory, used.memory, " bytes");
+        compare(
+            "ephemeral-storage",
+            wanted.ephemeral_storage,
+            all.ephemeral_storage,
+            used.ephemeral_storage,
+            " bytes",
+        );
+        for (name, amount) in &wanted.scalar {
+            compare(name, *amount, all.scalar(name), used.scalar(name), "");
+        }
+        if node.pods.len() + 1 > node.allowed_pods {
+            parts.push(format!("holds {} pods", node.pods.len()));
+        }
+        (!parts.is_empty()).then(|| parts.join("; "))
+    }
 }
 
 impl Score for Fit {

@@ -6,6 +6,7 @@ pub mod image;
 pub mod inter_pod;
 pub mod node_affinity;
 pub mod nodes;
+pub mod preemption;
 pub mod queueing;
 pub mod spread;
 pub mod taints;
@@ -13,7 +14,7 @@ pub mod unsupported;
 
 use std::sync::Arc;
 
-use crate::framework::Profile;
+use crate::profile::Profile;
 
 /// The profile of `default-scheduler`: the reference's default plugins, order and weights. Bindings
 /// are written by the binder handed in.
@@ -32,7 +33,11 @@ pub fn default_placement() -> Profile {
         .plugin(queueing::SchedulingGates)
         .pre_enqueue()
         .done();
-    profile.plugin(unsupported::Unsupported).pre_filter().done();
+    profile
+        .plugin(unsupported::Unsupported)
+        .pre_filter()
+        .post_filter()
+        .done();
     profile.plugin(nodes::NodeUnschedulable).filter().done();
     profile.plugin(nodes::NodeName).pre_filter().filter().done();
     profile
@@ -67,6 +72,10 @@ pub fn default_placement() -> Profile {
         .plugin(image::ImageLocality)
         .pre_score()
         .score(1)
+        .done();
+    profile
+        .plugin(preemption::DefaultPreemption::default())
+        .post_filter()
         .done();
     profile
 }

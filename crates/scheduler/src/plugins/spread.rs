@@ -10,8 +10,8 @@ use k8s_openapi::api::core::v1::TopologySpreadConstraint;
 use super::node_affinity::Required;
 use super::taints::untolerated;
 use crate::framework::{
-    ClusterEvent, CycleState, Filter, MAX_NODE_SCORE, Plugin, PreFilter, PreFiltered, PreScore,
-    Rejection, Score,
+    Adjustment, ClusterEvent, CycleState, Filter, MAX_NODE_SCORE, Plugin, PreFilter, PreFiltered,
+    PreScore, Rejection, Score,
 };
 use crate::pod::PodInfo;
 use crate::snapshot::{NodeIndex, NodeInfo, Snapshot};
@@ -151,6 +151,18 @@ struct Hard {
     matches_itself: i64,
 }
 
+impl Hard {
+    fn count(&mut self) {
+        // Where nothing counts, nothing is skewed.
+        let least = self.domains.values().copied().min();
+        self.least = if self.domains.len() < self.constraint.min_domains {
+            0
+        } else {
+            least.unwrap_or(i64::from(i32::MAX))
+        };
+    }
+}
+
 #[derive(Debug)]
 struct Hards(Vec<Hard>);
 
@@ -216,26 +228,44 @@ impl PreFilter for PodTopologySpread {
             .into_iter()
             .zip(domains)
             .map(|(constraint, domains)| {
-                // Where nothing counts, nothing is skewed.
-                let least = domains
-                    .values()
-                    .copied()
-                    .min()
-                    .unwrap_or(i64::from(i32::MAX));
                 let selects = constraint.selector.matches_with(|key| pod.class.label(key));
-                Hard {
-                    least: if domains.len() < constraint.min_domains {
-                        0
-                    } else {
-                        least
-                    },
+                let mut hard = Hard {
+                    least: 0,
                     matches_itself: i64::from(selects),
                     constraint,
                     domains,
-                }
+                };
+                hard.count();
+                hard
             });
         state.put(Hards(hards.collect()));
         PreFiltered::All
+    }
+
+    fn adjust(&self, state: &mut CycleState, what: &Adjustment<'_>, amount: i64) {
+        let class = &what.other.class;
+        if class.terminating || class.namespace != what.pod.class.namespace {
+            return;
+        }
+        let Some(Hards(hards)) = state.get_mut::<Hards>() else {
+            return;
+        };
+        let keyed = |hard: &Hard| what.node.label(&hard.constraint.key).is_some();
+        if !hards.iter().all(keyed) {
+            return;
+        }
+        let required = Required::read(what.pod);
+        for hard in hards {
+            let constraint = &hard.constraint;
+            let value = what.node.label(&constraint.key).unwrap_or_default();
+            if constraint.selector.matches_with(|key| class.label(key))
+                && constraint.includes(what.pod, what.node, required.as_ref())
+                && let Some(count) = hard.domains.get_mut(value)
+            {
+                *count += amount;
+                hard.count();
+            }
+        }
     }
 }
 

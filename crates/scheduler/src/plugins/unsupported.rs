@@ -1,9 +1,12 @@
 //! What this scheduler does not do yet is refused by name: a pod that asks for it stays pending
 //! with a text that says so, and is never placed as if it had not asked.
 
-use crate::framework::{ClusterEvent, CycleState, Plugin, PreFilter, PreFiltered, Rejection};
+use crate::framework::{
+    ClusterEvent, CycleState, Plugin, PostFilter, PostFiltered, PreFilter, PreFiltered, Rejection,
+};
 use crate::pod::PodInfo;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{NodeIndex, Snapshot};
+use crate::what_if::WhatIf;
 
 /// The plugin.
 #[derive(Debug)]
@@ -51,6 +54,17 @@ impl PreFilter for Unsupported {
         match asked(pod) {
             Some(text) => PreFiltered::Reject(Rejection::unresolvable(text)),
             None => PreFiltered::Skip,
+        }
+    }
+}
+
+impl PostFilter for Unsupported {
+    /// Stands where the reference's `DynamicResources` does, which says this of every pod without
+    /// claims; tools that read the event's text know it.
+    fn post_filter(&self, _: &mut WhatIf<'_>, _: &[NodeIndex], _: u64) -> PostFiltered {
+        PostFiltered::Rejected {
+            reason: "no new claims to deallocate".to_owned(),
+            clear_nomination: false,
         }
     }
 }

@@ -3,6 +3,7 @@
 mod door;
 mod objects;
 mod placement;
+mod preempting;
 mod properties;
 mod queueing;
 mod speed;
