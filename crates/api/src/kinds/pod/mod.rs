@@ -49,6 +49,17 @@ impl Strategy for Pods {
             "status".to_owned(),
             json!({"phase": "Pending", "qosClass": qos}),
         );
+        if !object::list(object, &["spec", "schedulingGates"]).is_empty() {
+            fields(object::child(object, "status")).insert(
+                "conditions".to_owned(),
+                json!([{
+                    "type": "PodScheduled",
+                    "status": "False",
+                    "reason": "SchedulingGated",
+                    "message": "Scheduling is blocked due to non-empty scheduling gates",
+                }]),
+            );
+        }
     }
 
     fn prepare_update(&self, new: &mut Value, old: &Value) {
@@ -174,8 +185,11 @@ pub fn bind(pod: &mut Value, binding: &Value, now: &str) -> Result<(), String> {
             fields(object::child(metadata, map)).extend(given);
         }
     }
+    let status = object::child(pod, "status");
+    // The room that was set aside has been taken (KEP-5278).
+    fields(status).remove("nominatedNodeName");
     set_condition(
-        object::child(pod, "status"),
+        status,
         json!({"type": "PodScheduled", "status": "True"}),
         now,
     );
