@@ -239,14 +239,15 @@ fn loops(
     tokio::spawn(evenkeel_autoscaling::run(context, summaries));
     let client = local::client(door, Identity::user("system:kube-scheduler", &[]));
     let recorder = Recorder::new(client.clone(), Arc::clone(clock), "default-scheduler", "");
-    let scheduler = Scheduler::new(LoopContext {
+    let context = LoopContext {
         views: composition.views.clone(),
         client,
         recorder,
         clock: Arc::clone(clock),
         shutdown: stop.clone(),
         metrics: composition.metrics.clone(),
-    });
+    };
+    let scheduler = Scheduler::configured(context, &settings.scheduler);
     let traces = scheduler.traces();
     door.debug_pages()
         .add("scheduler", move |path| traces.page(path));

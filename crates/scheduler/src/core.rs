@@ -7,8 +7,11 @@ use std::sync::Arc;
 use evenkeel_api::selector::LabelSelector;
 use evenkeel_client::Change;
 use k8s_openapi::api::apps::v1::ReplicaSet;
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
+use k8s_openapi::api::core::v1::{
+    Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, Service,
+};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::storage::v1::StorageClass;
 use tokio::time::Instant;
 
 use crate::cycle::{Decision, Turn, schedule_one};
@@ -205,6 +208,41 @@ impl Core {
         };
     }
 
+    /// Takes in a claim's change.
+    pub fn claim(&mut self, change: &Change<PersistentVolumeClaim>, now: Instant) {
+        let key = &change.key;
+        match &change.new {
+            Some(claim) => {
+                let claims = &mut self.snapshot.storage.claims;
+                claims.insert(key.clone(), Arc::clone(claim));
+                self.queue
+                    .event(&self.profiles, &ClusterEvent::Claim(key), now);
+            }
+            None => drop(self.snapshot.storage.claims.remove(key)),
+        }
+    }
+
+    /// Takes in a volume's change.
+    pub fn volume(&mut self, change: &Change<PersistentVolume>, now: Instant) {
+        let volumes = &mut self.snapshot.storage.volumes;
+        match &change.new {
+            Some(volume) => volumes.insert(change.key.name.clone(), Arc::clone(volume)),
+            None => volumes.remove(&change.key.name),
+        };
+        self.queue.event(&self.profiles, &ClusterEvent::Volume, now);
+    }
+
+    /// Takes in a storage class's change.
+    pub fn storage_class(&mut self, change: &Change<StorageClass>, now: Instant) {
+        let classes = &mut self.snapshot.storage.classes;
+        match &change.new {
+            Some(class) => classes.insert(change.key.name.clone(), Arc::clone(class)),
+            None => classes.remove(&change.key.name),
+        };
+        self.queue
+            .event(&self.profiles, &ClusterEvent::StorageClass, now);
+    }
+
     /// Takes in a pod's change.
     pub fn pod(&mut self, change: &Change<Pod>, now: Instant) {
         let uid = |pod: &Arc<Pod>| pod.metadata.uid.clone().unwrap_or_default();
@@ -320,7 +358,7 @@ impl Core {
         let Some(node) = decision.node.clone() else {
             return Some(self.missed(pod, decision, now));
         };
-        match admit(&profile, &pod, &node, &mut state) {
+        match self.admit(&profile, &pod, &node, &mut state) {
             Ok(wait) => {
                 self.assumed.insert(Arc::clone(&pod.uid), Arc::clone(&node));
                 self.snapshot.unnominate(&pod.uid);
@@ -347,6 +385,41 @@ impl Core {
                 })
             }
         }
+    }
+
+    /// Reserve and Permit.
+    fn admit(
+        &self,
+        profile: &Profile,
+        pod: &PodInfo,
+        node: &str,
+        state: &mut CycleState,
+    ) -> Result<Option<std::time::Duration>, (PluginSet, String)> {
+        let mut by = PluginSet::default();
+        let reserve = self.snapshot.find(node).map(|at| self.snapshot.node(at));
+        for (at, plugin) in &profile.reserve {
+            let reserved = reserve.map_or(Ok(()), |node| plugin.reserve(state, pod, node));
+            if let Err(why) = reserved {
+                unreserve(profile, pod, node, state);
+                by.insert(*at);
+                return Err((by, why.reasons.join(", ")));
+            }
+        }
+        let mut wait: Option<std::time::Duration> = None;
+        for (at, plugin) in &profile.permit {
+            match plugin.permit(state, pod, node) {
+                Permission::Allow => {}
+                Permission::Wait(time) => {
+                    wait = Some(wait.map_or(time, |other| other.min(time)));
+                }
+                Permission::Reject(why) => {
+                    unreserve(profile, pod, node, state);
+                    by.insert(*at);
+                    return Err((by, why.reasons.join(", ")));
+                }
+            }
+        }
+        Ok(wait)
     }
 
     /// No node takes the pod: it waits, and perhaps others go for it.
@@ -431,38 +504,6 @@ impl Core {
             _ => self.queue.remove(&pod.uid),
         }
     }
-}
-
-/// Reserve and Permit.
-fn admit(
-    profile: &Profile,
-    pod: &PodInfo,
-    node: &str,
-    state: &mut CycleState,
-) -> Result<Option<std::time::Duration>, (PluginSet, String)> {
-    let mut by = PluginSet::default();
-    for (at, plugin) in &profile.reserve {
-        if let Err(why) = plugin.reserve(state, pod, node) {
-            unreserve(profile, pod, node, state);
-            by.insert(*at);
-            return Err((by, why.reasons.join(", ")));
-        }
-    }
-    let mut wait: Option<std::time::Duration> = None;
-    for (at, plugin) in &profile.permit {
-        match plugin.permit(state, pod, node) {
-            Permission::Allow => {}
-            Permission::Wait(time) => {
-                wait = Some(wait.map_or(time, |other| other.min(time)));
-            }
-            Permission::Reject(why) => {
-                unreserve(profile, pod, node, state);
-                by.insert(*at);
-                return Err((by, why.reasons.join(", ")));
-            }
-        }
-    }
-    Ok(wait)
 }
 
 fn unreserve(profile: &Profile, pod: &PodInfo, node: &str, state: &mut CycleState) {

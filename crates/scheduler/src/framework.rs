@@ -10,6 +10,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
+use evenkeel_client::ObjectKey;
 use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::Pod;
 
@@ -92,6 +93,12 @@ pub enum ClusterEvent<'a> {
     PodGone(&'a PodInfo),
     /// The labels of a namespace changed.
     Namespace,
+    /// A claim came or changed.
+    Claim(&'a ObjectKey),
+    /// A volume came, changed or went.
+    Volume,
+    /// A storage class came or changed.
+    StorageClass,
 }
 
 /// What every plugin has.
@@ -234,7 +241,12 @@ pub trait Reserve: Plugin {
     ///
     /// # Errors
     /// What is missing after all.
-    fn reserve(&self, state: &mut CycleState, pod: &PodInfo, node: &str) -> Result<(), Rejection>;
+    fn reserve(
+        &self,
+        state: &mut CycleState,
+        pod: &PodInfo,
+        node: &NodeInfo,
+    ) -> Result<(), Rejection>;
 
     /// Gives back, when a later step failed. Must be idempotent.
     fn unreserve(&self, state: &mut CycleState, pod: &PodInfo, node: &str);

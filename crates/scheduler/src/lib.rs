@@ -7,9 +7,11 @@
 pub mod affinity;
 pub mod bind;
 mod condition;
+pub mod config;
 pub mod core;
 pub mod cycle;
 pub mod framework;
+mod inputs;
 pub mod plugins;
 pub mod pod;
 mod preempt;
@@ -18,6 +20,7 @@ pub mod queue;
 pub mod resources;
 pub mod scheduler;
 pub mod snapshot;
+pub mod storage;
 #[cfg(test)]
 mod tests;
 pub mod trace;

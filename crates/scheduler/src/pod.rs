@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::{Pod, PodSpec};
 
 use crate::affinity::PodTerms;
 use crate::resources::{PodRequests, pod_requests};
+use crate::storage::{PodClaim, pod_claims};
 
 /// A port on the node that a pod takes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,6 +77,8 @@ pub struct PodInfo {
     pub class: Arc<PodClass>,
     /// Inter-pod affinity, where it has any.
     pub terms: Option<Arc<PodTerms>>,
+    /// The volume claims it uses.
+    pub claims: Vec<PodClaim>,
 }
 
 impl PodInfo {
@@ -107,6 +110,7 @@ impl PodInfo {
             ports: host_ports(&pod),
             class: Arc::new(class),
             terms: terms.map(Arc::new),
+            claims: pod_claims(&pod),
             pod,
         }
     }

@@ -17,9 +17,11 @@ use tokio::time::Instant;
 
 use crate::bind::{self, Waiting};
 use crate::condition;
+use crate::config::{self, ProfileConfig};
 use crate::core::{Action, Core, Eviction, Nomination};
 use crate::framework::{BindError, Binding, CycleState};
-use crate::plugins::{binder::DefaultBinder, default_profile};
+use crate::inputs::Inputs;
+use crate::plugins::{self, binder::DefaultBinder};
 use crate::pod::PodInfo;
 use crate::preempt::Evictor;
 use crate::profile::{Profile, Profiles};
@@ -61,14 +63,20 @@ struct Ended {
 }
 
 impl Scheduler {
-    /// The scheduler of `default-scheduler`. The context's client needs, as
+    /// The scheduler of `default-scheduler` and `bin-packing-scheduler`. The context's client needs, as
     /// `system:kube-scheduler`: create on `pods/binding`, patch on `pods/status`, get and delete on
     /// pods; its views list and watch pods, nodes, namespaces, services, replicasets and disruption
     /// budgets.
     #[must_use]
     pub fn new(context: LoopContext) -> Self {
-        let profile = default_profile(DefaultBinder::new(context.client.clone()));
-        Self::with_profile(context, profile)
+        Self::configured(context, &config::defaults())
+    }
+
+    /// A scheduler of configured profiles.
+    #[must_use]
+    pub fn configured(context: LoopContext, configs: &[ProfileConfig]) -> Self {
+        let profiles = plugins::configured(configs, &DefaultBinder::new(context.client.clone()));
+        Self::with_profiles(context, profiles)
     }
 
     /// A scheduler with its own plugins.
@@ -114,17 +122,21 @@ impl Scheduler {
         let service_view = views.of::<Service>();
         let set_view = views.of::<ReplicaSet>();
         let synced = async {
+            let mut inputs = Inputs::of(&self.context).await;
             tokio::join!(
                 pod_view.synced(),
                 node_view.synced(),
-                namespace_view.synced()
-            )
+                namespace_view.synced(),
+                inputs.synced(),
+            );
+            inputs
         };
-        // Before all are known a cycle would take a full node for an empty one.
-        tokio::select! {
+        // Before all are known a cycle would take a full node for an empty one, and a claim that
+        // exists for one that does not.
+        let mut inputs = tokio::select! {
             () = shutdown.cancelled() => return,
-            _ = synced => {}
-        }
+            inputs = synced => inputs,
+        };
         let mut nodes = node_view.subscribe();
         let mut namespaces = namespace_view.subscribe();
         let mut services = service_view.subscribe();
@@ -137,6 +149,7 @@ impl Scheduler {
             while let Some(change) = namespaces.try_next() {
                 self.core.namespace(&change, now);
             }
+            inputs.take_in(&mut self.core, now);
             // These only shade preferences: nobody waits for them, and no cycle is due to them.
             while let Some(change) = services.try_next() {
                 self.core.service(&change);
@@ -181,6 +194,7 @@ impl Scheduler {
                 change = pods.next() => self.core.pod(&change, Instant::now()),
                 change = nodes.next() => self.core.node(&change, Instant::now()),
                 change = namespaces.next() => self.core.namespace(&change, Instant::now()),
+                () = inputs.next(&mut self.core) => {}
                 Some(ended) = bindings.join_next(), if !bindings.is_empty() => {
                     self.ended(ended, &pod_view, &mut beside);
                 }
@@ -370,7 +384,7 @@ async fn sleep_until(at: Option<Instant>) {
     }
 }
 
-/// Runs the scheduler of `default-scheduler` until the context's shutdown.
+/// Runs [`Scheduler::new`] until the context's shutdown.
 pub async fn run(context: LoopContext) {
     Scheduler::new(context).run().await;
 }

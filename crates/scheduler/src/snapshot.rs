@@ -15,6 +15,7 @@ use k8s_openapi::api::core::v1::Node;
 use crate::affinity::NamespaceLabels;
 use crate::pod::{HostPort, PodClass, PodInfo};
 use crate::resources::Resources;
+use crate::storage::Storage;
 
 /// Position of a node in the snapshot; stays the same while the node exists.
 pub type NodeIndex = usize;
@@ -158,6 +159,10 @@ pub struct Snapshot {
     nominated: HashMap<Arc<str>, Vec<Arc<PodInfo>>>,
     nominations: HashMap<Arc<str>, Arc<str>>,
     generation: u64,
+    /// How many pods on nodes use a claim.
+    claim_users: HashMap<ObjectKey, i64>,
+    /// Claims, volumes and classes.
+    pub storage: Storage,
     /// Disruption budgets.
     pub budgets: BTreeMap<ObjectKey, Budget>,
     /// Labels of namespaces, for terms that select them.
@@ -238,6 +243,12 @@ impl Snapshot {
     pub fn assigned(&self, uid: &str) -> Option<(&NodeInfo, &Arc<PodInfo>)> {
         let (at, info) = self.assigned.get(uid)?;
         Some((&self.slots[*at], info))
+    }
+
+    /// How many pods on nodes use a claim.
+    #[must_use]
+    pub fn claim_users(&self, claim: &ObjectKey) -> i64 {
+        self.claim_users.get(claim).copied().unwrap_or(0)
     }
 
     /// Sets a node aside for a pod that is not bound yet, in place of another one.
@@ -428,6 +439,10 @@ impl Snapshot {
         if info.terms.is_some() {
             self.with_terms.insert(Arc::clone(&info.class));
         }
+        for claim in &info.claims {
+            let key = ObjectKey::new(info.key.namespace.clone(), claim.name.clone());
+            *self.claim_users.entry(key).or_default() += 1;
+        }
         self.assigned.insert(Arc::clone(&info.uid), (at, info));
     }
 
@@ -460,6 +475,15 @@ impl Snapshot {
         let slot = &mut self.slots[at];
         slot.generation = self.generation;
         slot.let_go(&info);
+        for claim in &info.claims {
+            let key = ObjectKey::new(info.key.namespace.clone(), claim.name.clone());
+            if let Some(users) = self.claim_users.get_mut(&key) {
+                *users -= 1;
+                if *users == 0 {
+                    self.claim_users.remove(&key);
+                }
+            }
+        }
         self.uncount(at, &info.class);
         self.release_if_unused(at);
         Some(info)

@@ -13,12 +13,12 @@ use crate::framework::{
 use crate::pod::PodInfo;
 use crate::snapshot::{ClassCount, NodeIndex, NodeInfo, Snapshot};
 
-/// What an existing pod's required affinity toward the pod adds to a node's score.
-const HARD_AFFINITY_WEIGHT: i64 = 1;
-
 /// The plugin.
 #[derive(Debug)]
-pub struct InterPodAffinity;
+pub struct InterPodAffinity {
+    /// What an existing pod's required affinity toward the pod adds to a node's score.
+    pub hard_affinity_weight: i64,
+}
 
 /// Numbers by topology key and value.
 #[derive(Debug, Default)]
@@ -110,7 +110,7 @@ impl Plugin for InterPodAffinity {
                         .as_ref()
                         .is_some_and(|terms| about(&terms.anti_affinity, pod))
             }
-            ClusterEvent::PodShrunk(_) => false,
+            _ => false,
         }
     }
 }
@@ -269,7 +269,7 @@ impl PreScore for InterPodAffinity {
                 continue;
             };
             for term in &terms.affinity {
-                weigh(term, pod, pods, HARD_AFFINITY_WEIGHT);
+                weigh(term, pod, pods, self.hard_affinity_weight);
             }
             for term in &terms.preferred {
                 weigh(term, pod, pods, term.weight);

@@ -14,15 +14,6 @@ pub struct Unsupported;
 
 fn asked(pod: &PodInfo) -> Option<String> {
     let spec = pod.spec()?;
-    for volume in spec.volumes.iter().flatten() {
-        if volume.persistent_volume_claim.is_some() || volume.ephemeral.is_some() {
-            return Some(format!(
-                "volume \"{}\" needs a PersistentVolumeClaim, which Evenkeel's scheduler does not \
-                 bind yet",
-                volume.name
-            ));
-        }
-    }
     if spec
         .resource_claims
         .as_ref()

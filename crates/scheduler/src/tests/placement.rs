@@ -450,13 +450,12 @@ fn a_node_that_has_the_image_is_taken() {
 
 #[test]
 fn what_is_not_supported_is_refused_by_name() {
-    let claim = json!({"spec": {"volumes": [
-        {"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]}});
+    let claim = json!({"spec": {"resourceClaims": [
+        {"name": "gpu", "resourceClaimName": "gpu"}]}});
     let decision = decide(&[node("n", 1000, 1024)], &[], pod_with("web", 1, &claim));
     assert_eq!(
         decision.filtered(),
-        "0/1 nodes are available: volume \"data\" needs a PersistentVolumeClaim, which Evenkeel's \
-         scheduler does not bind yet."
+        "0/1 nodes are available: spec.resourceClaims is not supported by Evenkeel's scheduler yet."
     );
 }
 

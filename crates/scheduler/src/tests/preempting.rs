@@ -8,6 +8,7 @@ use evenkeel_client::testing::{FakeApi, FakeClock};
 use evenkeel_client::{Change, ObjectKey};
 use k8s_openapi::api::core::v1::{Event, Node, Pod};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use proptest::prelude::*;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -474,4 +475,88 @@ async fn a_failed_eviction_is_tried_again() {
     })
     .await;
     shutdown.cancel();
+}
+
+/// A pod that is on a node: CPU, priority, whether it keeps others of its kind away, guarded.
+type There = (i64, i32, bool, bool);
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(150))]
+
+    /// Nobody as important goes; with the victims gone the pod fits; not one of them too many.
+    #[test]
+    fn victims_are_less_important_enough_and_not_too_many(
+        nodes in proptest::collection::vec(
+            proptest::collection::vec((50..500i64, 0..6i32, any::<bool>(), any::<bool>()), 0..5),
+            1..4,
+        ),
+        wanted in 100..900i64,
+        priority in 0..7i32,
+        lonely in any::<bool>(),
+        allowed in 0..3i32,
+    ) {
+        let with = |lonely: bool, guarded: bool| {
+            let affinity = if lonely {
+                json!({"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [{
+                    "topologyKey": "kubernetes.io/hostname",
+                    "labelSelector": {"matchLabels": {"lonely": "true"}}}]}})
+            } else {
+                json!({})
+            };
+            json!({"metadata": {"labels": {
+                    "lonely": lonely.to_string(), "guarded": guarded.to_string()}},
+                "spec": {"affinity": affinity}})
+        };
+        let there: Vec<Pod> = nodes.iter().enumerate().flat_map(|(at, pods)| {
+            let node = format!("n{at}");
+            pods.iter().enumerate().map(move |(index, there)| {
+                let (cpu, priority, lonely, guarded): There = *there;
+                let name = format!("p{at}-{index}");
+                of(&name, cpu, priority, &node, &with(lonely, guarded))
+            }).collect::<Vec<_>>()
+        }).collect();
+        let machines: Vec<Node> =
+            (0..nodes.len()).map(|at| node(&format!("n{at}"), 1000, 1024)).collect();
+        let budget: PodDisruptionBudget = serde_json::from_value(json!({
+            "metadata": {"namespace": "default", "name": "guard"},
+            "spec": {"selector": {"matchLabels": {"guarded": "true"}}},
+            "status": {"disruptionsAllowed": allowed, "currentHealthy": 1, "desiredHealthy": 1,
+                "expectedPods": 1},
+        })).expect("a budget");
+        let web = of("web", wanted, priority, "", &with(lonely, false));
+        // Where the pod ends up when some of the others are not there.
+        let without = |gone: &[String]| {
+            let left: Vec<Pod> = there.iter()
+                .filter(|pod| !gone.contains(pod.metadata.name.as_ref().expect("a name")))
+                .cloned().collect();
+            let mut core = core(&machines, &left);
+            core.budget(&Change {
+                key: ObjectKey::of(&budget), old: None, new: Some(Arc::new(budget.clone())),
+            });
+            come(&mut core, &web);
+            core.cycle(Instant::now())
+        };
+        let Some(Action::Tell { eviction: Some(eviction), decision, .. }) = without(&[]) else {
+            return Ok(());
+        };
+        let names: Vec<String> =
+            eviction.victims.iter().map(|victim| victim.key.name.clone()).collect();
+        prop_assert!(eviction.victims.iter().all(|victim| victim.priority < priority));
+        let guarded = eviction.victims.iter()
+            .filter(|victim| victim.class.label("guarded") == Some("true")).count();
+        let broken = decision.preemption.map_or(0, |preemption| preemption.violations);
+        let allowed = usize::try_from(allowed).expect("not negative");
+        prop_assert!(guarded.saturating_sub(allowed) <= broken);
+        let placed = without(&names);
+        let fits = matches!(&placed, Some(Action::Bind { .. }));
+        prop_assert!(fits, "{placed:?}");
+        for spared in &names {
+            let fewer: Vec<String> =
+                names.iter().filter(|name| *name != spared).cloned().collect();
+            let other = without(&fewer);
+            let on_it = matches!(
+                &other, Some(Action::Bind { node, .. }) if *node == eviction.node);
+            prop_assert!(!on_it, "{spared} need not have gone");
+        }
+    }
 }
