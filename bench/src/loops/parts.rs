@@ -73,7 +73,7 @@ async fn backlog(
 ) -> anyhow::Result<()> {
     let mut world = World::of(nodes).await?;
     let all = (0..pods).map(|at| pod(&format!("pod-{at:05}"), "web", spec));
-    world.write(PODS, all.collect()).await?;
+    world.write(PODS, all).await?;
     let used = cpu()?;
     world.cluster.run_scheduler();
     let bound = world.bound("load", pods).await?;
@@ -248,7 +248,7 @@ async fn rest() -> anyhow::Result<()> {
     world.cluster.run_scheduler();
     let all = (0..PODS_AT_REST).map(|at| pod(&format!("pod-{at:06}"), "web", &json!({})));
     let began = Instant::now();
-    world.write(PODS, all.collect()).await?;
+    world.write(PODS, all).await?;
     world.running(PODS_AT_REST).await?;
     tell(
         "rest.filled",

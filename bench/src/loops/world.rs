@@ -108,14 +108,18 @@ impl World {
     }
 
     /// Writes objects to a collection.
-    pub(super) async fn write(&self, path: &str, objects: Vec<Value>) -> anyhow::Result<()> {
-        let count = objects.len();
-        stream::iter(objects.into_iter().map(Ok))
+    pub(super) async fn write(
+        &self,
+        path: &str,
+        objects: impl Iterator<Item = Value>,
+    ) -> anyhow::Result<()> {
+        // Made as they are written, so that the memory of the load is not the cluster's.
+        stream::iter(objects.map(Ok))
             .try_for_each_concurrent(WRITERS, |object| async move {
                 send(&self.client, "POST", path, "application/json", &object).await
             })
             .await
-            .with_context(|| format!("writing {count} objects to {path}"))
+            .with_context(|| format!("writing objects to {path}"))
     }
 
     /// When the first and the last of `count` pods of a namespace were seen to be bound.
