@@ -14,7 +14,7 @@ BINARY := $(TARGET)/release/evenkeel
 export DATA ?= /var/lib/evenkeel
 export LISTEN ?= 127.0.0.1:6443
 
-.PHONY: help packages build images run stop test lint bench crash clean-cluster
+.PHONY: help packages build images run stop test lint bench bench-loops crash clean-cluster
 
 help: ## List what can be made
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,10 @@ lint: ## Formatting and lints, warnings as errors
 bench: build images ## Measure, beside the floors of this machine
 	@cargo build --release --locked -p evenkeel -p evenkeel-bench
 	@"$(TARGET)/release/evenkeel-bench" --evenkeel "$(BINARY)"
+
+bench-loops: packages ## Measure scheduler and loops with simulated nodes (some minutes)
+	@cargo build --release --locked -p evenkeel-bench
+	@"$(TARGET)/release/evenkeel-bench" loops
 
 crash: images ## Kill the process 50 times under load and check what it promised
 	@EVENKEEL_CRASH_ROUNDS=50 cargo test --locked -p evenkeel --test crash -- --nocapture

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
+use evenkeel_scheduler::config::ProfileConfig;
 use ipnet::Ipv4Net;
 use serde::Deserialize;
 
@@ -68,6 +69,11 @@ pub(crate) struct UpArgs {
     )]
     pub(crate) registry_mirror: Option<Vec<String>>,
 
+    /// Profiles of the scheduler, as a KubeSchedulerConfiguration
+    /// [default: default-scheduler and bin-packing-scheduler]
+    #[arg(long, env = "EVENKEEL_SCHEDULER_CONFIG", value_name = "FILE")]
+    pub(crate) scheduler_config: Option<PathBuf>,
+
     /// How log lines look [default: text]
     #[arg(long, env = "EVENKEEL_LOG_FORMAT", value_enum)]
     pub(crate) log_format: Option<LogFormat>,
@@ -89,6 +95,7 @@ pub(crate) struct Settings {
     pub(crate) service_cidr: Ipv4Net,
     pub(crate) node_port: u16,
     pub(crate) registry_mirrors: Vec<(String, String)>,
+    pub(crate) scheduler: Vec<ProfileConfig>,
     pub(crate) log_format: LogFormat,
     pub(crate) log: String,
 }
@@ -165,6 +172,15 @@ impl UpArgs {
                     .with_context(|| format!("--registry-mirror {mirror}: expected HOST=URL"))
             })
             .collect::<anyhow::Result<_>>()?;
+        let scheduler = match self.scheduler_config.or(file.scheduler_config) {
+            Some(path) => {
+                let text = std::fs::read_to_string(&path)
+                    .with_context(|| format!("--scheduler-config {}", path.display()))?;
+                evenkeel_scheduler::config::read(&text)
+                    .with_context(|| format!("--scheduler-config {}", path.display()))?
+            }
+            None => evenkeel_scheduler::config::defaults(),
+        };
         let settings = Settings {
             data_dir: self
                 .data_dir
@@ -187,6 +203,7 @@ impl UpArgs {
                 .map_or_else(|| cidr("10.96.0.0/16"), Ok)?,
             node_port: self.node_port.or(file.node_port).unwrap_or(10250),
             registry_mirrors,
+            scheduler,
             log_format: self
                 .log_format
                 .or(file.log_format)

@@ -10,6 +10,7 @@ use evenkeel_api::clock::{SharedClock, SystemClock};
 use evenkeel_autoscaling::NodeSummaries;
 use evenkeel_client::{LoopContext, LoopRegistry, Recorder, Views};
 use evenkeel_controllers::Composition;
+use evenkeel_scheduler::Scheduler;
 use evenkeel_server::listen::{self, SharedTls};
 use evenkeel_server::pki::{LeafSpec, Pki};
 use evenkeel_server::seal::Seal;
@@ -238,14 +239,19 @@ fn loops(
     tokio::spawn(evenkeel_autoscaling::run(context, summaries));
     let client = local::client(door, Identity::user("system:kube-scheduler", &[]));
     let recorder = Recorder::new(client.clone(), Arc::clone(clock), "default-scheduler", "");
-    tokio::spawn(evenkeel_scheduler::run(LoopContext {
+    let context = LoopContext {
         views: composition.views.clone(),
         client,
         recorder,
         clock: Arc::clone(clock),
         shutdown: stop.clone(),
         metrics: composition.metrics.clone(),
-    }));
+    };
+    let scheduler = Scheduler::configured(context, &settings.scheduler);
+    let traces = scheduler.traces();
+    door.debug_pages()
+        .add("scheduler", move |path| traces.page(path));
+    tokio::spawn(scheduler.run());
     composition.metrics
 }
 

@@ -59,6 +59,7 @@ pub struct Door {
     metrics: Metrics,
     issuer: String,
     openapi: Arc<describe::OpenApiHashes>,
+    debug_pages: describe::DebugPages,
 }
 
 impl std::fmt::Debug for Door {
@@ -125,6 +126,7 @@ impl Door {
             metrics: Metrics::default(),
             issuer: options.issuer,
             openapi: Arc::default(),
+            debug_pages: describe::DebugPages::default(),
         });
         crate::bootstrap::run(&door).await.map_err(|status| {
             DoorError::Certificate(format!("bootstrap objects: {}", status.message))
@@ -154,6 +156,12 @@ impl Door {
     #[must_use]
     pub fn metrics(&self) -> &Metrics {
         &self.metrics
+    }
+
+    /// What parts of this process show under `/debug/`.
+    #[must_use]
+    pub fn debug_pages(&self) -> &describe::DebugPages {
+        &self.debug_pages
     }
 
     pub(crate) fn authorizer(&self) -> &dyn Authorizer {

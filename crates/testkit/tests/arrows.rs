@@ -17,7 +17,7 @@ const ARROWS: &[(&str, &str)] = &[
     ("controllers", "api client"),
     ("scheduler", "api client"),
     ("autoscaling", "api client"),
-    ("explain", "api client"),
+    ("explain", "api client + server"),
     ("runtime", "api"),
     ("network", "api client runtime"),
     ("node", "api client network runtime"),

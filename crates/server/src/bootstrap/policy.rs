@@ -263,6 +263,9 @@ fn system() -> Vec<Value> {
         "core : bindings,pods/binding : create",
         "core : pods/status : patch,update",
         "apps : replicasets : get,list,watch",
+        "policy : poddisruptionbudgets : get,list,watch",
+        "storage.k8s.io : storageclasses : get,list,watch",
+        "core : persistentvolumeclaims,persistentvolumes : get,list,watch,patch,update",
         "coordination.k8s.io : leases : create,get,list,update,watch",
         "core,events.k8s.io : events : create,patch,update",
     ];

@@ -1,5 +1,6 @@
 //! What the door says of itself: health, version, discovery, OpenAPI, metrics.
 
+mod debug;
 mod discovery;
 mod health;
 mod openapi;
@@ -14,6 +15,7 @@ use crate::door::Door;
 use crate::http::{Answer, json, text};
 use crate::pipeline::{Authorized, Call};
 
+pub use debug::DebugPages;
 pub(crate) use openapi::Hashes as OpenApiHashes;
 
 /// The Kubernetes version whose API this is.
@@ -37,6 +39,7 @@ pub(crate) async fn serve(door: &Arc<Door>, call: Authorized<Call>) -> Result<An
         ["healthz" | "livez" | "readyz", ..] => Ok(health::serve(door, &call, &segments).await),
         ["version"] => Ok(json(StatusCode::OK, &version())),
         ["metrics"] => Ok(metrics(door)),
+        ["debug", rest @ ..] => door.debug_pages().serve(rest),
         ["api" | "apis", ..] => discovery::serve(door, &call, &segments),
         ["openapi", rest @ ..] => openapi::serve(door, &call, rest).await,
         [".well-known", "openid-configuration"] => Ok(json(
