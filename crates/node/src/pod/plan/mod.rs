@@ -15,11 +15,14 @@ use evenkeel_runtime::{ContainerState, ContainerStatus};
 use jiff::{SignedDuration, Timestamp};
 
 use super::memory::{Ending, Memory, Op};
-use super::model::{ContainerModel, PodModel, RestartPolicy, Role};
+use super::model::{ContainerModel, PodModel, Role};
 use super::observed::Observed;
 
 /// Annotation with the hash of the specification a container was made from.
 pub const HASH_ANNOTATION: &str = "io.kubernetes.container.hash";
+
+/// Reason of a pod that was evicted.
+pub const EVICTED: &str = "Evicted";
 
 /// Why a container is ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -174,26 +177,23 @@ pub fn finished(model: &PodModel, observed: &Observed) -> bool {
     if model.phase_is_final() {
         return true;
     }
-    if model.restart == RestartPolicy::Never
-        && model.with_role(&[Role::Init]).any(|init| {
-            observed
-                .latest(init.name())
-                .is_some_and(|status| ended(status) && status.exit_code != 0)
-        })
-    {
+    let over = |container: &ContainerModel, status: &ContainerStatus| {
+        ended(status) && !container.restarts_after(status.exit_code, model.restart)
+    };
+    let failed = |init: &ContainerModel| {
+        observed
+            .latest(init.name())
+            .is_some_and(|status| status.exit_code != 0 && over(init, status))
+    };
+    if model.with_role(&[Role::Init]).any(failed) {
         return true;
     }
     let mut apps = model.with_role(&[Role::App]).peekable();
     apps.peek().is_some()
         && apps.all(|app| {
-            observed.latest(app.name()).is_some_and(|status| {
-                ended(status)
-                    && match model.restart {
-                        RestartPolicy::Always => false,
-                        RestartPolicy::OnFailure => status.exit_code == 0,
-                        RestartPolicy::Never => true,
-                    }
-            })
+            observed
+                .latest(app.name())
+                .is_some_and(|status| over(app, status))
         })
 }
 
@@ -313,14 +313,23 @@ impl<'a> Planner<'a> {
         true
     }
 
-    /// Keeps the newest instance of each container and one before it.
+    /// Keeps the newest instance of each container and one before it; of an evicted pod, whose
+    /// disk was wanted back, none.
     fn collect(&mut self) {
         let observed = self.at.observed;
+        let kept = match self.at.memory.termination.as_ref().map(|end| &end.ending) {
+            Some(Ending::Failed { reason, .. })
+                if reason == EVICTED && self.at.memory.final_status_written =>
+            {
+                0
+            }
+            _ => 2,
+        };
         let mut seen: BTreeMap<&str, u32> = BTreeMap::new();
         for status in &observed.containers {
             let count = seen.entry(&status.name).or_default();
             *count += 1;
-            if *count > 2 && ended(status) {
+            if *count > kept && ended(status) {
                 self.act(Action::RemoveContainer {
                     container: status.name.clone(),
                     id: status.id.clone(),

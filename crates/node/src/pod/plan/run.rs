@@ -5,7 +5,7 @@ use jiff::SignedDuration;
 
 use super::{Action, HASH_ANNOTATION, KillReason, Planner, ended, started};
 use crate::pod::memory::VolumesState;
-use crate::pod::model::{ContainerModel, RestartPolicy, Role};
+use crate::pod::model::{ContainerModel, Role};
 
 impl<'a> Planner<'a> {
     pub(super) fn run(&mut self) {
@@ -19,7 +19,7 @@ impl<'a> Planner<'a> {
         }
         if self.run_init() {
             for app in model.with_role(&[Role::App]) {
-                self.keep_running(app, model.restart);
+                self.keep_running(app);
             }
         }
     }
@@ -64,7 +64,7 @@ impl<'a> Planner<'a> {
         for init in model.with_role(&[Role::Init, Role::Sidecar]) {
             let current = self.at.observed.current(init.name());
             if init.role == Role::Sidecar {
-                self.keep_running(init, RestartPolicy::Always);
+                self.keep_running(init);
                 let up = current.is_some_and(|status| started(init, status, self.at.memory));
                 if !up && !app_seen {
                     return false;
@@ -83,11 +83,7 @@ impl<'a> Planner<'a> {
                     return false;
                 }
                 Some(_) => {
-                    let policy = match model.restart {
-                        RestartPolicy::Never => RestartPolicy::Never,
-                        _ => RestartPolicy::OnFailure,
-                    };
-                    self.keep_running(init, policy);
+                    self.keep_running(init);
                     return false;
                 }
             }
@@ -96,7 +92,7 @@ impl<'a> Planner<'a> {
     }
 
     /// Starts a container that does not run and ends one that must not go on.
-    pub(super) fn keep_running(&mut self, container: &'a ContainerModel, policy: RestartPolicy) {
+    pub(super) fn keep_running(&mut self, container: &'a ContainerModel) {
         let name = container.name();
         let Some(status) = self.at.observed.latest(name) else {
             self.start(container, None);
@@ -115,12 +111,7 @@ impl<'a> Planner<'a> {
             ContainerState::Exited | ContainerState::Unknown => {
                 // What ended with an earlier sandbox starts again in the new one, unless it had
                 // come to its end.
-                let again = match policy {
-                    RestartPolicy::Always => true,
-                    RestartPolicy::OnFailure => status.exit_code != 0,
-                    RestartPolicy::Never => false,
-                };
-                if again {
+                if container.restarts_after(status.exit_code, self.at.model.restart) {
                     self.restart(container, status);
                 }
             }

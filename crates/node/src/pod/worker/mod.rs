@@ -23,10 +23,12 @@ use super::message;
 use super::model::PodModel;
 use super::observed::Observed;
 use super::ops::{self, Outcome};
-use super::plan::{Action, Inputs, Plan, plan};
+use super::plan::{Action, EVICTED, Inputs, Plan, plan};
 use super::status::{StatusInputs, compute};
 use super::status_patch::diff;
 use crate::context::Context;
+use crate::events::Kind;
+use crate::eviction::Eviction;
 use crate::probe::{Probes, Report};
 use crate::volume::{PodVolumes, payload};
 
@@ -138,6 +140,7 @@ impl Worker {
     pub async fn run(mut self) {
         while !self.over {
             self.read_mail();
+            self.note_eviction();
             let wake_at = self.step();
             if !self.over {
                 self.wait(wake_at).await;
@@ -159,7 +162,12 @@ impl Worker {
         if downward_changed {
             self.refresh_at = tokio::time::Instant::now();
         }
-        self.model = Arc::new(PodModel::new(told.pod));
+        let model = PodModel::new(told.pod);
+        if model.api_uid() != self.model.api_uid() {
+            // Another mirror knows nothing of what was written into the one before.
+            self.written = model.pod.status.clone().unwrap_or_default();
+        }
+        self.model = Arc::new(model);
         self.memory.api_deleted |= told.gone;
         self.note_deletion();
     }
@@ -184,6 +192,31 @@ impl Worker {
             Some(begun) if keep_reason && !gone => begun.ending,
             _ => ending,
         };
+        self.terminate(ending, deadline);
+    }
+
+    /// Begins the end when the node wants the pod gone.
+    fn note_eviction(&mut self) {
+        let Some(eviction) = self.context.evictions.take(self.model.uid()) else {
+            return;
+        };
+        if self.memory.termination.is_some() || self.model.phase_is_final() {
+            return;
+        }
+        let Eviction {
+            message,
+            grace_seconds,
+            disruption,
+        } = eviction;
+        self.context
+            .recorder
+            .pod(&self.model, Kind::Warning, EVICTED, message.clone());
+        self.memory.disruption = disruption.then(|| message.clone());
+        let ending = Ending::Failed {
+            reason: EVICTED.to_owned(),
+            message,
+        };
+        let deadline = self.now() + SignedDuration::from_secs(grace_seconds);
         self.terminate(ending, deadline);
     }
 
@@ -257,7 +290,11 @@ impl Worker {
         if self.memory.api_deleted {
             return false;
         }
-        let Some(patch) = diff(self.model.uid(), &self.written, &status) else {
+        let Some(uid) = self.model.api_uid() else {
+            // There is no mirror yet.
+            return false;
+        };
+        let Some(patch) = diff(uid, &self.written, &status) else {
             self.write_retry = None;
             return plan.stopped && !self.writing;
         };
@@ -286,6 +323,18 @@ impl Worker {
             (None, Outcome::StatusWritten(Box::new(status), result))
         }));
         false
+    }
+
+    /// Contents are read again some time later, and at the latest when a token wants to be
+    /// replaced. One that could not be is not asked for all the time.
+    fn plan_refresh(&mut self) {
+        self.refresh_at = next_refresh();
+        let renew = self.context.gatherer.tokens.renew_at(self.model.uid());
+        let left = renew.map(|at| at.duration_since(self.now()));
+        if let Some(left) = left.and_then(|left| Duration::try_from(left).ok()) {
+            let then = tokio::time::Instant::now() + left + Duration::from_millis(1);
+            self.refresh_at = self.refresh_at.min(then);
+        }
     }
 
     fn refresh(&mut self) {

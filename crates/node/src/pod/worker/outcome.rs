@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::PodStatus;
 use tracing::{debug, warn};
 
-use super::{Worker, next_refresh};
+use super::Worker;
 use crate::events::Kind;
 use crate::pod::memory::{Backoff, ImageState, ProbeResults, Refusal, VolumesState};
 use crate::pod::ops::{self, Outcome};
@@ -53,7 +53,7 @@ impl Worker {
                 self.volumes = volumes;
                 self.memory.volumes = VolumesState::Ready;
                 self.volume_failures = 0;
-                self.refresh_at = next_refresh();
+                self.plan_refresh();
             }
             Outcome::VolumesPrepared(Err(error)) => {
                 ops::report_volume_failure(&self.context, &self.model, &error);
@@ -64,7 +64,10 @@ impl Worker {
                     retry_at: now + wait,
                 };
             }
-            Outcome::VolumesRefreshed(Ok(volumes)) => self.volumes = volumes,
+            Outcome::VolumesRefreshed(Ok(volumes)) => {
+                self.volumes = volumes;
+                self.plan_refresh();
+            }
             Outcome::VolumesRefreshed(Err(error)) => {
                 // What was mounted goes on to serve.
                 ops::report_volume_failure(&self.context, &self.model, &error);
