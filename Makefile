@@ -14,10 +14,10 @@ BINARY := $(TARGET)/release/evenkeel
 export DATA ?= /var/lib/evenkeel
 export LISTEN ?= 127.0.0.1:6443
 
-.PHONY: help packages build images run stop test lint bench bench-loops crash clean-cluster
+.PHONY: help packages build images run stop test lint bench bench-loops crash clean-cluster test-v2
 
 help: ## List what can be made
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 packages: ## Install the Debian packages that are missing
 	@scripts/packages.sh
@@ -37,6 +37,9 @@ stop: ## Stop the cluster of `make run`; containers go on running
 
 test: packages images ## Run every test
 	@cargo test --workspace --locked --no-fail-fast
+
+test-v2: packages ## Run containers on a virtual machine that has cgroup v2 alone
+	@scripts/test-v2.sh
 
 lint: ## Formatting and lints, warnings as errors
 	@cargo fmt --all --check

@@ -1,12 +1,14 @@
 //! Settings of `evenkeel up`: flags before environment before the config file before defaults.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use evenkeel_scheduler::config::ProfileConfig;
+use evenkeel_node::eviction::thresholds::{self, Thresholds};
 use ipnet::Ipv4Net;
+use jiff::SignedDuration;
 use serde::Deserialize;
 
 /// How log lines look.
@@ -73,6 +75,19 @@ pub(crate) struct UpArgs {
     /// [default: default-scheduler and bin-packing-scheduler]
     #[arg(long, env = "EVENKEEL_SCHEDULER_CONFIG", value_name = "FILE")]
     pub(crate) scheduler_config: Option<PathBuf>,
+    /// Run the pods of this directory's files, whether or not the API server answers
+    #[arg(long, env = "EVENKEEL_STATIC_POD_PATH", value_name = "DIR")]
+    pub(crate) static_pod_path: Option<PathBuf>,
+
+    /// How long certificates live; they are made anew when a third of that is left
+    /// [default: 8760h]
+    #[arg(long, env = "EVENKEEL_CERTIFICATE_VALIDITY", value_name = "DURATION")]
+    pub(crate) certificate_validity: Option<String>,
+
+    /// Evict pods when less than this is left, as kubelet writes it; "" never evicts
+    /// [default: memory.available<100Mi,nodefs.available<10%,nodefs.inodesFree<5%,imagefs.available<15%]
+    #[arg(long, env = "EVENKEEL_EVICTION_HARD", value_name = "THRESHOLDS")]
+    pub(crate) eviction_hard: Option<String>,
 
     /// How log lines look [default: text]
     #[arg(long, env = "EVENKEEL_LOG_FORMAT", value_enum)]
@@ -93,9 +108,16 @@ pub(crate) struct Settings {
     pub(crate) node_name: String,
     pub(crate) cluster_cidr: Ipv4Net,
     pub(crate) service_cidr: Ipv4Net,
+    /// This node's pods.
+    pub(crate) pod_cidr: Ipv4Net,
+    /// Where the node is reached; at the gateway of its pod network when not set.
+    pub(crate) node_ip: Option<Ipv4Addr>,
     pub(crate) node_port: u16,
     pub(crate) registry_mirrors: Vec<(String, String)>,
     pub(crate) scheduler: Vec<ProfileConfig>,
+    pub(crate) static_pods: Option<PathBuf>,
+    pub(crate) certificate_validity: SignedDuration,
+    pub(crate) eviction_hard: Thresholds,
     pub(crate) log_format: LogFormat,
     pub(crate) log: String,
 }
@@ -122,6 +144,19 @@ fn host_name() -> String {
     } else {
         good.to_owned()
     }
+}
+
+/// How long certificates live. Very short lives are for tests: everything but the authority is
+/// made anew all the time.
+fn validity(text: &str) -> anyhow::Result<SignedDuration> {
+    let life: SignedDuration = text.parse().with_context(|| {
+        format!("--certificate-validity {text:?}: expected a duration like 720h")
+    })?;
+    anyhow::ensure!(
+        life >= SignedDuration::from_secs(10),
+        "--certificate-validity {text:?}: it must be 10s or more"
+    );
+    Ok(life)
 }
 
 /// What is wrong with a config file in one line: place, fault, and the line it stands in.
@@ -181,6 +216,10 @@ impl UpArgs {
             }
             None => evenkeel_scheduler::config::defaults(),
         };
+        let cluster_cidr = self
+            .cluster_cidr
+            .or(file.cluster_cidr)
+            .map_or_else(|| cidr("10.244.0.0/16"), Ok)?;
         let settings = Settings {
             data_dir: self
                 .data_dir
@@ -193,10 +232,12 @@ impl UpArgs {
             write_kubeconfig: self.write_kubeconfig.or(file.write_kubeconfig),
             node: !self.no_node.or(file.no_node).unwrap_or(false),
             node_name: self.node_name.or(file.node_name).unwrap_or_else(host_name),
-            cluster_cidr: self
-                .cluster_cidr
-                .or(file.cluster_cidr)
-                .map_or_else(|| cidr("10.244.0.0/16"), Ok)?,
+            cluster_cidr,
+            // The first node has the first addresses. A network too small for that is refused
+            // below.
+            pod_cidr: Ipv4Net::new(cluster_cidr.network(), cluster_cidr.prefix_len().max(24))
+                .context("pod network")?,
+            node_ip: None,
             service_cidr: self
                 .service_cidr
                 .or(file.service_cidr)
@@ -204,6 +245,20 @@ impl UpArgs {
             node_port: self.node_port.or(file.node_port).unwrap_or(10250),
             registry_mirrors,
             scheduler,
+            static_pods: self.static_pod_path.or(file.static_pod_path),
+            certificate_validity: validity(
+                self.certificate_validity
+                    .or(file.certificate_validity)
+                    .as_deref()
+                    .unwrap_or("8760h"),
+            )?,
+            eviction_hard: self
+                .eviction_hard
+                .or(file.eviction_hard)
+                .as_deref()
+                .unwrap_or(thresholds::DEFAULT)
+                .parse()
+                .context("--eviction-hard")?,
             log_format: self
                 .log_format
                 .or(file.log_format)
@@ -246,8 +301,8 @@ impl Settings {
     }
 
     /// The `n`th address of the service network.
-    pub(crate) fn service_address(&self, n: u32) -> std::net::Ipv4Addr {
-        std::net::Ipv4Addr::from(u32::from(self.service_cidr.network()).saturating_add(n))
+    pub(crate) fn service_address(&self, n: u32) -> Ipv4Addr {
+        Ipv4Addr::from(u32::from(self.service_cidr.network()).saturating_add(n))
     }
 
     /// A short name for this data directory, for kernel objects that must not collide when

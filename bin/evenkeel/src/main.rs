@@ -3,9 +3,11 @@
 mod ask;
 mod config;
 mod image;
+mod join;
 mod kubeconfig;
 mod local;
 mod node;
+mod running;
 mod up;
 
 use std::process::ExitCode;
@@ -28,6 +30,10 @@ struct Cli {
 enum Command {
     /// Run server, loops and node in this process, in the foreground
     Up(Box<config::UpArgs>),
+    /// Run the node agent alone, on a machine that joins a cluster
+    Node(Box<join::NodeArgs>),
+    /// Write kubeconfigs
+    Kubeconfig(join::KubeconfigArgs),
     /// Import, pull, list and remove images
     Image(image::ImageArgs),
     /// Say whether the cluster answers, which nodes it has, and what is not healthy
@@ -80,6 +86,8 @@ fn main() -> ExitCode {
     };
     let outcome = match cli.command {
         Command::Up(args) => up::main(*args),
+        Command::Node(args) => join::main(*args),
+        Command::Kubeconfig(args) => join::print(args),
         Command::Image(args) => image::main(args),
         Command::Status(place) => ask::status(&place),
         Command::Why(args) => ask::why(&args),

@@ -2,6 +2,7 @@
 //! them in the opposite one.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,18 +19,19 @@ use evenkeel_server::{Door, DoorOptions, Identity};
 use evenkeel_store::Store;
 use evenkeel_store::embedded::{EmbeddedOptions, EmbeddedStore};
 use rustix::fs::Access;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{LogFormat, Settings, UpArgs};
-use crate::node::Node;
+use crate::node::{Node, Way};
+use crate::running::Running;
 use crate::{kubeconfig, local};
 
 /// History is kept this long, as by the reference with etcd.
 const HISTORY: Duration = Duration::from_secs(300);
 /// Events are kept this long.
 const EVENTS: Duration = Duration::from_secs(3600);
-/// Certificates are looked at this often.
+/// Certificates are looked at this often at least; short-lived ones twelve times in their life.
 const CERTIFICATES: Duration = Duration::from_secs(12 * 3600);
 
 pub(crate) fn main(args: UpArgs) -> anyhow::Result<()> {
@@ -42,7 +44,7 @@ pub(crate) fn main(args: UpArgs) -> anyhow::Result<()> {
         .block_on(run(settings))
 }
 
-fn logging(settings: &Settings) -> anyhow::Result<()> {
+pub(crate) fn logging(settings: &Settings) -> anyhow::Result<()> {
     let filter = tracing_subscriber::EnvFilter::try_new(&settings.log)
         .with_context(|| format!("--log {:?}", settings.log))?;
     let lines = tracing_subscriber::fmt()
@@ -58,20 +60,7 @@ fn logging(settings: &Settings) -> anyhow::Result<()> {
 async fn run(settings: Settings) -> anyhow::Result<()> {
     let clock: SharedClock = Arc::new(SystemClock);
     let data = &settings.data_dir;
-    std::fs::create_dir_all(data)
-        .and_then(|()| std::fs::read_dir(data).map(drop))
-        .and_then(|()| {
-            Ok(rustix::fs::access(
-                data,
-                Access::WRITE_OK | Access::EXEC_OK,
-            )?)
-        })
-        .with_context(|| {
-            format!(
-                "can't use data directory {}; make it writable, or choose another with --data-dir",
-                data.display()
-            )
-        })?;
+    prepare(data)?;
     // The socket first: a port that is taken should be told before anything is touched.
     let listener = listen::bind(settings.listen).await.with_context(|| {
         format!(
@@ -80,10 +69,12 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
         )
     })?;
     let address = listener.local_addr().context("the socket has no address")?;
+    let _running = Running::claim(data)?;
     let store = EmbeddedStore::open(&data.join("store"), EmbeddedOptions::default())
         .with_context(|| format!("can't open the store in {}", data.display()))?;
     let store = Arc::new(store);
-    let pki = Arc::new(Pki::open(&data.join("pki"), clock.now()).context("certificates")?);
+    let pki = Pki::open(&data.join("pki"), clock.now()).context("certificates")?;
+    let pki = Arc::new(pki.with_leaf_validity(settings.certificate_validity));
     let seal = Arc::new(Seal::open(&data.join("pki").join("encryption.key"))?);
     let issuer = "https://kubernetes.default.svc.cluster.local".to_owned();
     let (door, mut follower) = Door::open(DoorOptions {
@@ -101,8 +92,7 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     write_kubeconfig(&pki, &settings, address, &clock)?;
     let stop = CancellationToken::new();
     // Before anybody can see that it serves: a signal right after that must end it cleanly.
-    let mut terminate = signal(SignalKind::terminate()).context("signals")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("signals")?;
+    let mut signals = Signals::new()?;
     let serving = tokio::spawn(listen::serve(
         Arc::clone(&door),
         listener,
@@ -125,13 +115,8 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     let node = if settings.node {
         let node = Node::open(&settings).await?;
         inward(&door, &node, address, tls, &stop).await?;
-        let run = node.run(
-            settings.clone(),
-            Arc::clone(&door),
-            pki,
-            Arc::clone(&clock),
-            stop.clone(),
-        );
+        let way = way(&door, &pki, &settings, &node, &clock)?;
+        let run = node.run(settings.clone(), way, Arc::clone(&clock), stop.clone());
         Some(tokio::spawn(run))
     } else {
         // Without a node no pod runs here, and an endpoint can't be a loopback address.
@@ -144,8 +129,7 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     notify(&[sd_notify::NotifyState::Ready]);
 
     let failed = tokio::select! {
-        _ = terminate.recv() => None,
-        _ = interrupt.recv() => None,
+        () = signals.end() => None,
         ended = &mut follower => Some(ended),
     };
     notify(&[sd_notify::NotifyState::Stopping]);
@@ -161,6 +145,79 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
         Some(Ok(error)) => Err(anyhow::Error::new(error).context("the store failed while serving")),
         Some(Err(error)) => Err(anyhow::Error::new(error).context("the cache ended badly")),
     }
+}
+
+/// Makes the data directory, and checks that it can be used.
+pub(crate) fn prepare(data: &Path) -> anyhow::Result<()> {
+    std::fs::create_dir_all(data)
+        .and_then(|()| std::fs::read_dir(data).map(drop))
+        .and_then(|()| {
+            Ok(rustix::fs::access(
+                data,
+                Access::WRITE_OK | Access::EXEC_OK,
+            )?)
+        })
+        .with_context(|| {
+            format!(
+                "can't use data directory {}; make it writable, or choose another with --data-dir",
+                data.display()
+            )
+        })
+}
+
+/// What asks the process to end.
+pub(crate) struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    pub(crate) fn new() -> anyhow::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate()).context("signals")?,
+            interrupt: signal(SignalKind::interrupt()).context("signals")?,
+        })
+    }
+
+    /// Returns when one has come.
+    pub(crate) async fn end(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// How the node of this process reaches the door: without a socket. Its certificate is for those
+/// who reach the node.
+fn way(
+    door: &Arc<Door>,
+    pki: &Pki,
+    settings: &Settings,
+    node: &Node,
+    clock: &SharedClock,
+) -> anyhow::Result<Way> {
+    let name = &settings.node_name;
+    let user = format!("system:node:{name}");
+    let spec = LeafSpec {
+        name: "kubelet".to_owned(),
+        common_name: user.clone(),
+        organizations: vec!["system:nodes".to_owned()],
+        dns_names: vec![name.clone(), "localhost".to_owned()],
+        addresses: vec![IpAddr::V4(node.gateway), IpAddr::from([127, 0, 0, 1])],
+        client: true,
+        server: true,
+    };
+    let leaf = pki
+        .live(spec, clock.now())
+        .context("the node's certificate")?;
+    let mut tls = pki.live_server_config(&leaf, false)?;
+    listen::offer_http(&mut tls);
+    Ok(Way {
+        client: local::client(door, Identity::user(user, &["system:nodes"])),
+        proxy: local::client(door, Identity::user("system:kube-proxy", &[])),
+        tls,
+    })
 }
 
 /// What the store counts, in the Prometheus text format.
@@ -276,7 +333,7 @@ async fn inward(
 }
 
 /// Tells systemd, when it asked to be told.
-fn notify(states: &[sd_notify::NotifyState<'_>]) {
+pub(crate) fn notify(states: &[sd_notify::NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         tracing::debug!(%error, "the service manager can't be told");
     }
@@ -366,8 +423,13 @@ async fn renew(
     clock: SharedClock,
     tls: SharedTls,
 ) {
+    let life = Duration::try_from(settings.certificate_validity).unwrap_or(CERTIFICATES);
+    let period = (life / 12).min(CERTIFICATES);
     loop {
-        tokio::time::sleep(CERTIFICATES).await;
+        tokio::time::sleep(period).await;
+        if let Err(error) = pki.renew(clock.now()) {
+            tracing::error!(%error, "certificates can't be renewed");
+        }
         match server_tls(&pki, &settings, address, &clock) {
             Ok(config) => tls.store(Arc::new(config)),
             Err(error) => tracing::error!(

@@ -346,6 +346,8 @@ pub enum Storage {
     Stored,
     /// Answers a create and forgets: the review kinds.
     Answered,
+    /// Asks the nodes when somebody reads it: the metrics kinds.
+    Measured,
     /// Takes bodies of this kind in subresources only; it has no path of its own.
     BodyOnly,
 }
@@ -574,6 +576,14 @@ impl ResourceDef {
     pub fn answered(mut self) -> Self {
         self.storage = Storage::Answered;
         self.verbs = vec![Verb::Create];
+        self
+    }
+
+    /// Is measured when it is read, and never kept.
+    #[must_use]
+    pub fn measured(mut self) -> Self {
+        self.storage = Storage::Measured;
+        self.verbs = vec![Verb::Get, Verb::List];
         self
     }
 

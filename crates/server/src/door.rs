@@ -108,7 +108,10 @@ impl Door {
             seal: options.seal,
         };
         let tokens = Arc::new(options.pki.token_keys(&options.issuer));
-        let tls = options.pki.node_client().map_err(DoorError::Certificate)?;
+        let tls = options
+            .pki
+            .node_client(options.clock.now())
+            .map_err(|error| DoorError::Certificate(error.to_string()))?;
         let door = Arc::new(Self {
             rows,
             authenticator: Authenticator::new(

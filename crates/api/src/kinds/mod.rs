@@ -14,6 +14,7 @@ pub mod endpoints;
 pub mod event;
 pub mod flow_control;
 pub mod limit_range;
+pub mod metrics;
 pub mod namespace;
 pub mod networking;
 pub mod node;

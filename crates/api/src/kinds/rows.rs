@@ -23,9 +23,9 @@ use k8s_openapi::api::storage::v1 as storage;
 use super::view::Viewed;
 use super::{
     autoscaling as scaling, batch as jobs, certificates as requests, columns, config, devices,
-    disruption, endpoints, event, flow_control, limit_range, namespace, networking as network,
-    node, pod, quota, rbac as roles, reviews, runtime_class, service, storage as volumes,
-    workloads,
+    disruption, endpoints, event, flow_control, limit_range, metrics, namespace,
+    networking as network, node, pod, quota, rbac as roles, reviews, runtime_class, service,
+    storage as volumes, workloads,
 };
 use crate::names;
 use crate::row::{ResourceDef, Subresource as Sub, Verb};
@@ -110,6 +110,8 @@ pub fn rows() -> Vec<ResourceDef> {
             .named(names::path_segment)
             .columns(columns::binding())
             .strategy(roles::Bindings { namespaced: true }),
+        ResourceDef::of::<metrics::NodeMetrics>().measured(),
+        ResourceDef::of::<metrics::PodMetrics>().measured(),
     ]);
     rows
 }

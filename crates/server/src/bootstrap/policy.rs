@@ -18,6 +18,7 @@ const VIEW: &[&str] = &[
     "discovery.k8s.io : endpointslices : get,list,watch",
     "apps : deployments,deployments/scale,deployments/status,replicasets,replicasets/scale,replicasets/status : get,list,watch",
     "autoscaling : horizontalpodautoscalers,horizontalpodautoscalers/status : get,list,watch",
+    "metrics.k8s.io : nodes,pods : get,list,watch",
 ];
 
 /// What people may change in a namespace.

@@ -189,8 +189,11 @@ pub fn bind(pod: &mut Value, binding: &Value, now: &str) -> Result<(), String> {
             fields(object::child(metadata, map)).extend(given);
         }
     }
+    let status = object::child(pod, "status");
+    // The room that was set aside has been taken (KEP-5278).
+    fields(status).remove("nominatedNodeName");
     set_condition(
-        object::child(pod, "status"),
+        status,
         json!({"type": "PodScheduled", "status": "True"}),
         now,
     );
