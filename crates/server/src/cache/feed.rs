@@ -91,7 +91,7 @@ impl Caches {
             return;
         };
         let object = seal
-            .unseal(key, &value)
+            .unseal(&cache.row().group_resource(), key, &value)
             .map_err(|error| error.to_string())
             .and_then(|plain| {
                 Object::read(cache.row(), plain, revision).map_err(|error| error.to_string())

@@ -1,8 +1,14 @@
-//! Encryption at rest: Secrets are sealed before they reach the store.
+//! Encryption at rest: what is sensitive is sealed before it reaches the store.
 //!
-//! AES-256-GCM with a random nonce for each write; the store key is authenticated too, so that a
-//! sealed value can't be moved to another object. The prefix is that of the reference's `aesgcm`
-//! provider, so that a reader sees what it has before it.
+//! Without a configuration Secrets are sealed with AES-256-GCM and a key that is made at the first
+//! start. With one (`--encryption-provider-config`, the reference's `EncryptionConfiguration`) its
+//! providers decide: the first of a resource seals, all of them open. The stored forms are the
+//! reference's, so that what one of the two has sealed the other can open; the store key is
+//! authenticated where a provider can do that, so that a sealed value can't be moved to another
+//! object. The key of the first start stays able to open what it has sealed.
+
+mod config;
+mod provider;
 
 use std::fs;
 use std::io::Write as _;
@@ -10,10 +16,13 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use bytes::Bytes;
-use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ring::rand::{SecureRandom, SystemRandom};
 
-const PREFIX: &[u8] = b"k8s:enc:aesgcm:v1:key1:";
+pub use config::ConfigError;
+use provider::{Gcm, Provider};
+
+/// What every sealed value begins with.
+const SEALED: &[u8] = b"k8s:enc:";
 const KEY_BYTES: usize = 32;
 
 /// Why a value could not be sealed or opened.
@@ -33,14 +42,43 @@ pub enum SealError {
     /// The value was not sealed with this key for this object.
     #[error("sealed value can't be opened: wrong key or damaged data")]
     Open,
+    /// No provider knows the value.
+    #[error("no configured encryption provider or key opens a value that begins with {0:?}")]
+    Unknown(String),
+    /// The value is not sealed, and the configuration does not allow that.
+    #[error("the value is not encrypted, and `identity` is not among the providers")]
+    Plain,
     /// The system has no randomness.
     #[error("no randomness for a nonce")]
     Random,
 }
 
+/// The providers of some resources.
+struct Rule {
+    /// `secrets`, `deployments.apps`, `*.apps`, `*.` or `*.*`.
+    resources: Vec<String>,
+    /// The first seals, all of them open.
+    providers: Vec<Provider>,
+}
+
+impl Rule {
+    fn covers(&self, resource: &str) -> bool {
+        let group = resource.split_once('.').map_or("", |(_, group)| group);
+        self.resources.iter().any(|covered| match covered.as_str() {
+            "*.*" => true,
+            covered => match covered.strip_prefix("*.") {
+                Some(covered) => covered == group,
+                None => covered == resource,
+            },
+        })
+    }
+}
+
 /// Seals and opens values.
 pub struct Seal {
-    key: LessSafeKey,
+    rules: Vec<Rule>,
+    /// The key of the first start.
+    own: Option<Gcm>,
     random: SystemRandom,
 }
 
@@ -51,107 +89,171 @@ impl std::fmt::Debug for Seal {
 }
 
 impl Seal {
-    /// Reads the key file, making it at first.
+    /// Seals Secrets with the key in a file, which is made at first.
     ///
     /// # Errors
     /// The file can't be read, made, or is not a key.
     pub fn open(path: &Path) -> Result<Self, SealError> {
-        let fail = |source| SealError::KeyFile {
-            path: path.display().to_string(),
-            source,
-        };
-        let bytes = match fs::read(path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                let mut fresh = vec![0; KEY_BYTES];
-                SystemRandom::new()
-                    .fill(&mut fresh)
-                    .map_err(|_| SealError::Random)?;
-                let mut file = fs::OpenOptions::new()
-                    .write(true)
-                    .create_new(true)
-                    .mode(0o600)
-                    .open(path)
-                    .map_err(fail)?;
-                file.write_all(&fresh)
-                    .and_then(|()| file.sync_all())
-                    .map_err(fail)?;
-                fresh
-            }
-            Err(error) => return Err(fail(error)),
+        let bytes = match read_key(path)? {
+            Some(bytes) => bytes,
+            None => make_key(path)?,
         };
         Self::from_key(&bytes).ok_or_else(|| SealError::BadKey(path.display().to_string()))
     }
 
-    /// Uses a key given as 32 bytes.
-    #[must_use]
-    pub fn from_key(bytes: &[u8]) -> Option<Self> {
-        let key = UnboundKey::new(&AES_256_GCM, bytes).ok()?;
-        Some(Self {
-            key: LessSafeKey::new(key),
+    /// Seals as a configuration says. The key in `own`, if there is one, still opens what it has
+    /// sealed.
+    ///
+    /// # Errors
+    /// The configuration is wrong, or has a provider that is not supported; a file can't be read.
+    pub fn configured(text: &str, own: &Path) -> Result<Self, ConfigError> {
+        let own = match read_key(own)? {
+            Some(bytes) => Some(
+                Gcm::new("key1", &bytes)
+                    .ok_or_else(|| SealError::BadKey(own.display().to_string()))?,
+            ),
+            None => None,
+        };
+        Ok(Self {
+            rules: config::parse(text)?,
+            own,
             random: SystemRandom::new(),
         })
     }
 
-    /// Seals a value for an object.
+    /// Seals Secrets with a key given as 32 bytes.
+    #[must_use]
+    pub fn from_key(bytes: &[u8]) -> Option<Self> {
+        if bytes.len() != KEY_BYTES {
+            return None;
+        }
+        let providers = vec![
+            Provider::Gcm(vec![Gcm::new("key1", bytes)?]),
+            Provider::Identity,
+        ];
+        Some(Self {
+            rules: vec![Rule {
+                resources: vec!["secrets".to_owned()],
+                providers,
+            }],
+            own: None,
+            random: SystemRandom::new(),
+        })
+    }
+
+    fn rule(&self, resource: &str) -> Option<&Rule> {
+        self.rules.iter().find(|rule| rule.covers(resource))
+    }
+
+    /// Whether values of a resource (`secrets`, `deployments.apps`) are sealed or may have been:
+    /// for others, sealing and opening is nothing.
+    #[must_use]
+    pub fn covers(&self, resource: &str) -> bool {
+        self.rule(resource).is_some()
+    }
+
+    /// Seals a value of a resource for an object.
     ///
     /// # Errors
     /// The system has no randomness.
-    pub fn seal(&self, store_key: &[u8], plain: &[u8]) -> Result<Bytes, SealError> {
-        let mut nonce = [0; NONCE_LEN];
-        self.random
-            .fill(&mut nonce)
-            .map_err(|_| SealError::Random)?;
-        let mut body = plain.to_vec();
-        self.key
-            .seal_in_place_append_tag(
-                Nonce::assume_unique_for_key(nonce),
-                Aad::from(store_key),
-                &mut body,
-            )
-            .map_err(|_| SealError::Random)?;
-        Ok(Bytes::from([PREFIX, &nonce, &body].concat()))
+    pub fn seal(
+        &self,
+        resource: &str,
+        store_key: &[u8],
+        plain: &Bytes,
+    ) -> Result<Bytes, SealError> {
+        match self.rule(resource).and_then(|rule| rule.providers.first()) {
+            Some(provider) => provider.seal(&self.random, store_key, plain),
+            None => Ok(plain.clone()),
+        }
     }
 
-    /// Opens a sealed value; one that was never sealed is answered as it is.
+    /// Opens a stored value of a resource.
     ///
     /// # Errors
-    /// The value was sealed otherwise, or is damaged.
-    pub fn unseal(&self, store_key: &[u8], stored: &Bytes) -> Result<Bytes, SealError> {
-        let Some(rest) = stored.strip_prefix(PREFIX) else {
-            return Ok(stored.clone());
-        };
-        let (nonce, body) = rest.split_at_checked(NONCE_LEN).ok_or(SealError::Open)?;
-        let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| SealError::Open)?;
-        let mut body = body.to_vec();
-        let length = self
-            .key
-            .open_in_place(nonce, Aad::from(store_key), &mut body)
-            .map_err(|_| SealError::Open)?
-            .len();
-        body.truncate(length);
-        Ok(Bytes::from(body))
+    /// No key opens it, or it is damaged.
+    pub fn unseal(
+        &self,
+        resource: &str,
+        store_key: &[u8],
+        stored: &Bytes,
+    ) -> Result<Bytes, SealError> {
+        let providers = self
+            .rule(resource)
+            .map(|rule| rule.providers.as_slice())
+            .unwrap_or_default();
+        if !stored.starts_with(SEALED) {
+            let plain = providers.is_empty()
+                || providers
+                    .iter()
+                    .any(|provider| matches!(provider, Provider::Identity));
+            return if plain {
+                Ok(stored.clone())
+            } else {
+                Err(SealError::Plain)
+            };
+        }
+        let mut failed = None;
+        for provider in providers {
+            match provider.unseal(store_key, stored) {
+                Some(Ok(plain)) => return Ok(plain),
+                Some(Err(error)) => failed = Some(error),
+                None => {}
+            }
+        }
+        if let Some(opened) = self
+            .own
+            .as_ref()
+            .and_then(|own| own.unseal(store_key, stored))
+        {
+            return opened;
+        }
+        Err(failed.unwrap_or_else(|| {
+            let head = stored.split(|byte| *byte == b':').take(5);
+            let head: Vec<_> = head.map(String::from_utf8_lossy).collect();
+            SealError::Unknown(head.join(":").chars().take(80).collect())
+        }))
     }
+
+    /// Whether a stored value is not as it would be sealed now: by another provider or key.
+    #[must_use]
+    pub fn is_stale(&self, resource: &str, stored: &[u8]) -> bool {
+        let first = self.rule(resource).and_then(|rule| rule.providers.first());
+        first.is_some_and(|provider| !provider.is_newest(stored))
+    }
+}
+
+fn read_key(path: &Path) -> Result<Option<Vec<u8>>, SealError> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(SealError::KeyFile {
+            path: path.display().to_string(),
+            source,
+        }),
+    }
+}
+
+fn make_key(path: &Path) -> Result<Vec<u8>, SealError> {
+    let mut fresh = vec![0; KEY_BYTES];
+    SystemRandom::new()
+        .fill(&mut fresh)
+        .map_err(|_| SealError::Random)?;
+    fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+        .and_then(|mut file| {
+            file.write_all(&fresh)?;
+            file.sync_all()
+        })
+        .map_err(|source| SealError::KeyFile {
+            path: path.display().to_string(),
+            source,
+        })?;
+    Ok(fresh)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_sealed_value_opens_only_for_its_object() {
-        let seal = Seal::from_key(&[7; 32]).expect("a key");
-        let sealed = seal
-            .seal(b"/registry/secrets/a/b", b"plain")
-            .expect("sealed");
-        assert!(!sealed.windows(5).any(|window| window == b"plain"));
-        assert_eq!(
-            seal.unseal(b"/registry/secrets/a/b", &sealed)
-                .expect("opened"),
-            "plain"
-        );
-        assert!(seal.unseal(b"/registry/secrets/a/c", &sealed).is_err());
-        let untouched = Bytes::from_static(b"{}");
-        assert_eq!(seal.unseal(b"k", &untouched).expect("as it is"), untouched);
-    }
-}
+mod tests;
