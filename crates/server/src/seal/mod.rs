@@ -254,6 +254,3 @@ fn make_key(path: &Path) -> Result<Vec<u8>, SealError> {
         })?;
     Ok(fresh)
 }
-
-#[cfg(test)]
-mod tests;

@@ -204,10 +204,7 @@ impl Secretbox {
     }
 
     fn seal(&self, random: &SystemRandom, plain: &[u8]) -> Result<Bytes, SealError> {
-        self.seal_with(fresh(random)?, plain)
-    }
-
-    pub(super) fn seal_with(&self, salt: [u8; SALT], plain: &[u8]) -> Result<Bytes, SealError> {
+        let salt: [u8; SALT] = fresh(random)?;
         let body = self
             .cipher
             .encrypt(&salt.into(), plain)

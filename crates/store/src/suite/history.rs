@@ -337,7 +337,7 @@ impl Recorder {
             let key = format!("k/{}", random.below(KEYS));
             let value = format!(
                 "{client}-{id}-{}",
-                "x".repeat(random.below(600) as usize % 600)
+                "x".repeat(usize::try_from(random.below(600)).unwrap_or(0))
             );
             let asked = match random.below(20) {
                 0..6 => Asked::Put(key, value),
@@ -732,8 +732,9 @@ fn real_time(
 
 /// Every watch must have told the truth about its prefix, without a gap.
 fn watches(entries: &[Entry], truth: &BTreeMap<Revision, Happened<'_>>) -> Result<(), String> {
-    let mut told: BTreeMap<u64, (&str, Revision, Vec<(Revision, &str, Option<&str>)>)> =
-        BTreeMap::new();
+    /// The prefix, where it began, and what it told.
+    type Watched<'a> = (&'a str, Revision, Vec<(Revision, &'a str, Option<&'a str>)>);
+    let mut told: BTreeMap<u64, Watched<'_>> = BTreeMap::new();
     for entry in entries {
         match entry {
             Entry::Watch(watch, prefix, from) if *watch != OBSERVER => {

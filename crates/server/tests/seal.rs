@@ -1,4 +1,9 @@
-use super::*;
+//! Encryption at rest: every provider, rotation, and what is refused.
+
+use std::path::Path;
+
+use bytes::Bytes;
+use evenkeel_server::seal::{Seal, SealError};
 
 fn configuration(providers: &str) -> String {
     format!(
@@ -128,15 +133,17 @@ fn secretbox_is_that_of_nacl() {
          61296cdc3c01233561f41db66cce314adb310e3be8250c46f06dceea3a7fa1348057e2f6556ad6b1318a024a838f\
          21af1fde048977eb48f59ffd4924ca1c60902e52f0a089bc76897040e082f937763848645e0705",
     );
-    let made = provider::Secretbox::new("k", &key)
-        .expect("a key")
-        .seal_with(nonce.try_into().expect("24 bytes"), &plain)
-        .expect("sealed");
-    let body = &made[b"k8s:enc:secretbox:v1:k:".len() + 24..];
-    assert_eq!(
-        body[..32],
-        hex("f3ffc7703f9400e52a7dfb4b3d3305d98e993b9f48681273c29650ba32fc76ce")[..]
+    let sealed = hex(
+        "f3ffc7703f9400e52a7dfb4b3d3305d98e993b9f48681273c29650ba32fc76ce48332ea7164d96a4476fb8c531a1\
+         186ac0dfc17c98dce87b4da7f011ec48c97271d2c20f9b928fe2270d6fb863d51738b48eeee314a7cc8ab9321645\
+         48e526ae90224368517acfeabd6bb3732bc0e9da99832b61ca01b6de56244a9e88d5f9b37973f622a43d14a6599b\
+         1f654cb45a74e355a5",
     );
+    let secret = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, &key);
+    let seal = configured(&configuration(&keyed("secretbox", &[("k", &secret)])));
+    let stored = [b"k8s:enc:secretbox:v1:k:", &nonce[..], &sealed].concat();
+    let opened = seal.unseal("secrets", KEY, &stored.into());
+    assert_eq!(opened.expect("NaCl's own value"), plain);
 }
 
 #[test]
