@@ -14,7 +14,7 @@ BINARY := $(TARGET)/release/evenkeel
 export DATA ?= /var/lib/evenkeel
 export LISTEN ?= 127.0.0.1:6443
 
-.PHONY: help packages build images run stop test lint bench bench-loops crash clean-cluster test-v2
+.PHONY: help packages build images run stop test lint bench bench-loops crash clean-cluster test-v2 check-history
 
 help: ## List what can be made
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +55,9 @@ bench-loops: packages ## Measure scheduler and loops with simulated nodes (some 
 
 crash: images ## Kill the process 50 times under load and check what it promised
 	@EVENKEEL_CRASH_ROUNDS=50 cargo test --locked -p evenkeel --test crash -- --nocapture
+
+check-history: packages ## Check 2,000 histories of concurrent clients under kill -9 (RUNS=N)
+	@EVENKEEL_HISTORY_RUNS=$(or $(RUNS),2000) cargo test --release --locked -p evenkeel-store --test history -- --nocapture every_history
 
 clean-cluster: ## Stop the cluster and remove it: containers, mounts, links, tables, data
 	@scripts/stop.sh "$(BINARY)" --remove

@@ -7,6 +7,7 @@ use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use evenkeel_scheduler::config::ProfileConfig;
 use evenkeel_node::eviction::thresholds::{self, Thresholds};
+use evenkeel_store::etcd::{EtcdOptions, TlsFiles};
 use ipnet::Ipv4Net;
 use jiff::SignedDuration;
 use serde::Deserialize;
@@ -19,6 +20,16 @@ pub(crate) enum LogFormat {
     Text,
     /// For programs, one object a line
     Json,
+}
+
+/// What keeps the cluster's state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum StoreKind {
+    /// A store in the data directory, for one server
+    Embedded,
+    /// A cluster of etcd, for several servers at once
+    Etcd,
 }
 
 /// Flags of `evenkeel up`; the config file has the same names.
@@ -61,6 +72,40 @@ pub(crate) struct UpArgs {
     /// Port of the node's own API; 0 takes any that is free [default: 10250]
     #[arg(long, env = "EVENKEEL_NODE_PORT", value_name = "PORT")]
     pub(crate) node_port: Option<u16>,
+
+    /// What keeps the cluster's state [default: embedded]
+    #[arg(long, env = "EVENKEEL_STORE", value_enum)]
+    pub(crate) store: Option<StoreKind>,
+
+    /// Members of the etcd that keeps the state: URL,… (with --store etcd)
+    #[arg(
+        long,
+        env = "EVENKEEL_ETCD_ENDPOINTS",
+        value_name = "URL,…",
+        value_delimiter = ','
+    )]
+    pub(crate) etcd_endpoints: Option<Vec<String>>,
+
+    /// Certificate authority of etcd, in PEM
+    #[arg(long, env = "EVENKEEL_ETCD_CA", value_name = "FILE")]
+    pub(crate) etcd_ca: Option<PathBuf>,
+
+    /// Certificate shown to etcd, in PEM
+    #[arg(long, env = "EVENKEEL_ETCD_CERT", value_name = "FILE")]
+    pub(crate) etcd_cert: Option<PathBuf>,
+
+    /// Key of that certificate, in PEM
+    #[arg(long, env = "EVENKEEL_ETCD_KEY", value_name = "FILE")]
+    pub(crate) etcd_key: Option<PathBuf>,
+
+    /// Put before every key in etcd, so that several clusters can share one [default: nothing]
+    #[arg(long, env = "EVENKEEL_ETCD_PREFIX", value_name = "PREFIX")]
+    pub(crate) etcd_prefix: Option<String>,
+
+    /// How resources are encrypted at rest: an EncryptionConfiguration as kube-apiserver takes it
+    /// [default: Secrets, with a key of this cluster's own]
+    #[arg(long, env = "EVENKEEL_ENCRYPTION_PROVIDER_CONFIG", value_name = "FILE")]
+    pub(crate) encryption_provider_config: Option<PathBuf>,
 
     /// Pull images of a registry from another place: HOST=URL (may be repeated)
     #[arg(
@@ -113,6 +158,9 @@ pub(crate) struct Settings {
     /// Where the node is reached; at the gateway of its pod network when not set.
     pub(crate) node_ip: Option<Ipv4Addr>,
     pub(crate) node_port: u16,
+    /// The etcd that keeps the state; `None`: the embedded store does.
+    pub(crate) etcd: Option<EtcdOptions>,
+    pub(crate) encryption: Option<PathBuf>,
     pub(crate) registry_mirrors: Vec<(String, String)>,
     pub(crate) scheduler: Vec<ProfileConfig>,
     pub(crate) static_pods: Option<PathBuf>,
@@ -120,6 +168,23 @@ pub(crate) struct Settings {
     pub(crate) eviction_hard: Thresholds,
     pub(crate) log_format: LogFormat,
     pub(crate) log: String,
+}
+
+/// The etcd that keeps the state, if one does.
+fn etcd(kind: Option<StoreKind>, options: EtcdOptions) -> anyhow::Result<Option<EtcdOptions>> {
+    if kind == Some(StoreKind::Etcd) {
+        anyhow::ensure!(
+            !options.endpoints.is_empty(),
+            "--store etcd: name its members with --etcd-endpoints https://HOST:2379,…"
+        );
+        return Ok(Some(options));
+    }
+    // Settings that nobody reads would hide that the state is elsewhere.
+    anyhow::ensure!(
+        options == EtcdOptions::default(),
+        "--etcd-… is for --store etcd, and the store is the embedded one"
+    );
+    Ok(None)
 }
 
 /// The name of this machine, in the form that a node's name must have.
@@ -220,6 +285,21 @@ impl UpArgs {
             .cluster_cidr
             .or(file.cluster_cidr)
             .map_or_else(|| cidr("10.244.0.0/16"), Ok)?;
+        let etcd = etcd(
+            self.store.or(file.store),
+            EtcdOptions {
+                endpoints: self
+                    .etcd_endpoints
+                    .or(file.etcd_endpoints)
+                    .unwrap_or_default(),
+                tls: TlsFiles {
+                    ca: self.etcd_ca.or(file.etcd_ca),
+                    cert: self.etcd_cert.or(file.etcd_cert),
+                    key: self.etcd_key.or(file.etcd_key),
+                },
+                prefix: self.etcd_prefix.or(file.etcd_prefix).unwrap_or_default(),
+            },
+        )?;
         let settings = Settings {
             data_dir: self
                 .data_dir
@@ -243,6 +323,10 @@ impl UpArgs {
                 .or(file.service_cidr)
                 .map_or_else(|| cidr("10.96.0.0/16"), Ok)?,
             node_port: self.node_port.or(file.node_port).unwrap_or(10250),
+            etcd,
+            encryption: self
+                .encryption_provider_config
+                .or(file.encryption_provider_config),
             registry_mirrors,
             scheduler,
             static_pods: self.static_pod_path.or(file.static_pod_path),

@@ -8,6 +8,11 @@ mod kubeconfig;
 mod local;
 mod node;
 mod running;
+mod keep;
+mod kubeconfig;
+mod local;
+mod node;
+mod open;
 mod up;
 
 use std::process::ExitCode;
@@ -40,6 +45,18 @@ enum Command {
     Status(ask::Place),
     /// Explain anything that is not healthy: the cause chain and the next step
     Why(ask::WhyArgs),
+    /// Keep a consistent copy of the whole state in a file, while the server runs or not
+    Backup(keep::BackupArgs),
+    /// Make a store out of a backup; no server may run
+    Restore(keep::RestoreArgs),
+    /// Look over the store of a stopped server, or a backup, for damage
+    Check(keep::CheckArgs),
+    /// Move the state to another engine, or tidy it up
+    #[command(subcommand)]
+    Store(keep::StoreCommand),
+    /// Look after Secrets
+    #[command(subcommand)]
+    Secrets(keep::SecretsCommand),
     /// Remove what a stopped node left in the kernel: containers, mounts, links, tables
     Clean(Box<config::UpArgs>),
     /// Print the version
@@ -91,6 +108,11 @@ fn main() -> ExitCode {
         Command::Image(args) => image::main(args),
         Command::Status(place) => ask::status(&place),
         Command::Why(args) => ask::why(&args),
+        Command::Backup(args) => keep::backup(args),
+        Command::Restore(args) => keep::restore(args),
+        Command::Check(args) => keep::check(args),
+        Command::Store(command) => keep::store(command),
+        Command::Secrets(command) => keep::secrets(command),
         Command::Clean(args) => args.settle().and_then(|settings| node::clean(&settings)),
         Command::Version => {
             println!(

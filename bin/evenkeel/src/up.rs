@@ -9,21 +9,21 @@ use std::time::Duration;
 use anyhow::Context as _;
 use evenkeel_api::clock::{SharedClock, SystemClock};
 use evenkeel_autoscaling::NodeSummaries;
-use evenkeel_client::{LoopContext, LoopRegistry, Recorder, Views};
+use evenkeel_client::{LeaderElector, LeaseTimes, LoopContext, LoopRegistry, Recorder, Views};
 use evenkeel_controllers::Composition;
 use evenkeel_scheduler::Scheduler;
+use evenkeel_scheduler::config::ProfileConfig;
 use evenkeel_server::listen::{self, SharedTls};
 use evenkeel_server::pki::{LeafSpec, Pki};
-use evenkeel_server::seal::Seal;
 use evenkeel_server::{Door, DoorOptions, Identity};
 use evenkeel_store::Store;
-use evenkeel_store::embedded::{EmbeddedOptions, EmbeddedStore};
 use rustix::fs::Access;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{LogFormat, Settings, UpArgs};
 use crate::node::{Node, Way};
+use crate::open::{self, Opened};
 use crate::running::Running;
 use crate::{kubeconfig, local};
 
@@ -31,6 +31,8 @@ use crate::{kubeconfig, local};
 const HISTORY: Duration = Duration::from_secs(300);
 /// Events are kept this long.
 const EVENTS: Duration = Duration::from_secs(3600);
+/// So long a server that ends tries to give its lease back.
+const RELEASE: Duration = Duration::from_secs(3);
 /// Certificates are looked at this often at least; short-lived ones twelve times in their life.
 const CERTIFICATES: Duration = Duration::from_secs(12 * 3600);
 
@@ -70,15 +72,17 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     })?;
     let address = listener.local_addr().context("the socket has no address")?;
     let _running = Running::claim(data)?;
-    let store = EmbeddedStore::open(&data.join("store"), EmbeddedOptions::default())
-        .with_context(|| format!("can't open the store in {}", data.display()))?;
-    let store = Arc::new(store);
+    let opened = Opened::open(&settings).await?;
+    let store = opened.store();
     let pki = Pki::open(&data.join("pki"), clock.now()).context("certificates")?;
     let pki = Arc::new(pki.with_leaf_validity(settings.certificate_validity));
-    let seal = Arc::new(Seal::open(&data.join("pki").join("encryption.key"))?);
+    let seal = open::seal(&settings)?;
+    if opened.is_shared() {
+        open::recognize(store.as_ref(), &pki, &settings).await?;
+    }
     let issuer = "https://kubernetes.default.svc.cluster.local".to_owned();
     let (door, mut follower) = Door::open(DoorOptions {
-        store: Arc::clone(&store) as Arc<dyn Store>,
+        store: Arc::clone(&store),
         pki: Arc::clone(&pki),
         seal,
         clock: Arc::clone(&clock),
@@ -108,7 +112,7 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
         Arc::clone(&clock),
         Arc::clone(&tls),
     ));
-    let metrics = loops(&door, &pki, &settings, &clock, &stop);
+    let (metrics, election) = loops(&door, &pki, &settings, &clock, &stop, opened.is_shared());
     door.metrics().also(move || metrics.render());
     let stored = Arc::clone(&store);
     door.metrics().also(move || store_metrics(stored.as_ref()));
@@ -139,7 +143,12 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
         node.await.context("the node ended badly")??;
     }
     serving.await.context("the server ended badly")?;
-    store.close();
+    if let Some(election) = election
+        && tokio::time::timeout(RELEASE, election).await.is_err()
+    {
+        tracing::debug!("the lease is left to run out");
+    }
+    opened.close();
     match failed {
         None => Ok(()),
         Some(Ok(error)) => Err(anyhow::Error::new(error).context("the store failed while serving")),
@@ -264,52 +273,111 @@ fn store_metrics(store: &dyn Store) -> String {
         .collect()
 }
 
-/// Starts all loops, each as its own service account.
+/// Starts all loops: at once where this is the only server, and where others are on the same store
+/// as long as this one leads. The handle ends when the lease has been given back.
 fn loops(
     door: &Arc<Door>,
     pki: &Pki,
     settings: &Settings,
     clock: &SharedClock,
     stop: &CancellationToken,
-) -> LoopRegistry {
+    shared: bool,
+) -> (LoopRegistry, Option<tokio::task::JoinHandle<()>>) {
+    let metrics = LoopRegistry::default();
+    let lead = {
+        let (door, clock, metrics) = (Arc::clone(door), Arc::clone(clock), metrics.clone());
+        let (ca, cidr) = (pki.ca().to_owned(), settings.cluster_cidr);
+        let profiles = settings.scheduler.clone();
+        move |until: CancellationToken| {
+            lead(
+                Arc::clone(&door),
+                Arc::clone(&clock),
+                metrics.clone(),
+                ca.clone(),
+                cidr,
+                profiles.clone(),
+                until,
+            )
+        }
+    };
+    let election = shared.then(|| {
+        let elector = LeaderElector::new(
+            local::client(door, Identity::user("system:kube-controller-manager", &[])),
+            Arc::clone(clock),
+            "kube-system",
+            "evenkeel-loops",
+            // Two servers may have one name; and one that starts anew is another candidate.
+            &format!("{}_{:08x}", settings.node_name, rand::random::<u32>()),
+            LeaseTimes::default(),
+        );
+        let stop = stop.clone();
+        let lead = lead.clone();
+        tokio::spawn(async move { elector.run(stop, lead).await })
+    });
+    if election.is_none() {
+        tokio::spawn(lead(stop.clone()));
+    }
+    (metrics, election)
+}
+
+/// Runs all loops, each as its own service account, until told to end. Dropping the future ends
+/// them at once: another server may lead by then.
+async fn lead(
+    door: Arc<Door>,
+    clock: SharedClock,
+    metrics: LoopRegistry,
+    cluster_ca: String,
+    cluster_cidr: ipnet::Ipv4Net,
+    profiles: Vec<ProfileConfig>,
+    until: CancellationToken,
+) {
     let views = Views::new(
-        local::client(door, Identity::user("system:kube-controller-manager", &[])),
-        Arc::clone(clock),
+        local::client(&door, Identity::user("system:kube-controller-manager", &[])),
+        Arc::clone(&clock),
     );
+    // The views' own tasks end with the leadership as well, also when this is dropped.
+    tokio::spawn({
+        let (views, until) = (views.clone(), until.clone());
+        async move {
+            until.cancelled().await;
+            views.shutdown().await;
+        }
+    });
     let composition = Composition {
         views,
         client_for: {
-            let door = Arc::clone(door);
+            let door = Arc::clone(&door);
             Arc::new(move |account| local::loop_client(&door, account))
         },
-        clock: Arc::clone(clock),
-        shutdown: stop.clone(),
-        metrics: LoopRegistry::default(),
-        cluster_ca: pki.ca().to_owned(),
-        cluster_cidr: Some(settings.cluster_cidr.into()),
+        clock: Arc::clone(&clock),
+        shutdown: until.clone(),
+        metrics,
+        cluster_ca,
+        cluster_cidr: Some(cluster_cidr.into()),
     };
+    let mut running = tokio::task::JoinSet::new();
     for each in evenkeel_controllers::all(&composition) {
-        tokio::spawn(each.run);
+        running.spawn(each.run);
     }
     let context = composition.context("horizontal-pod-autoscaler", "horizontal-pod-autoscaler");
     let summaries = Arc::new(NodeSummaries::new(context.client.clone()));
-    tokio::spawn(evenkeel_autoscaling::run(context, summaries));
-    let client = local::client(door, Identity::user("system:kube-scheduler", &[]));
-    let recorder = Recorder::new(client.clone(), Arc::clone(clock), "default-scheduler", "");
+    running.spawn(evenkeel_autoscaling::run(context, summaries));
+    let client = local::client(&door, Identity::user("system:kube-scheduler", &[]));
+    let recorder = Recorder::new(client.clone(), Arc::clone(&clock), "default-scheduler", "");
     let context = LoopContext {
         views: composition.views.clone(),
         client,
         recorder,
-        clock: Arc::clone(clock),
-        shutdown: stop.clone(),
+        clock,
+        shutdown: until,
         metrics: composition.metrics.clone(),
     };
-    let scheduler = Scheduler::configured(context, &settings.scheduler);
+    let scheduler = Scheduler::configured(context, &profiles);
     let traces = scheduler.traces();
     door.debug_pages()
         .add("scheduler", move |path| traces.page(path));
-    tokio::spawn(scheduler.run());
-    composition.metrics
+    running.spawn(scheduler.run());
+    while running.join_next().await.is_some() {}
 }
 
 /// Opens the door to pods: they reach it at the gateway of their network, through the service

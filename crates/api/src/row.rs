@@ -627,6 +627,15 @@ impl ResourceDef {
     pub fn group_resource(&self) -> String {
         crate::status::group_resource(&self.gvk.group, &self.plural)
     }
+
+    /// The same of the kind as which its objects are stored.
+    #[must_use]
+    pub fn stored_group_resource(&self) -> String {
+        self.view.as_ref().map_or_else(
+            || self.group_resource(),
+            |view| crate::status::group_resource(view.group, view.plural),
+        )
+    }
 }
 
 /// A scope as a type of `k8s-openapi`.

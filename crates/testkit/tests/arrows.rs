@@ -11,7 +11,8 @@ use serde_json::Value;
 /// checks across rooms, what is named behind a `+`.
 const ARROWS: &[(&str, &str)] = &[
     ("api", ""),
-    ("store", ""),
+    ("grpc", ""),
+    ("store", "grpc"),
     ("server", "api store"),
     ("client", "api"),
     ("controllers", "api client"),

@@ -84,6 +84,14 @@ impl Cluster {
     }
 
     fn start(slot: u8, node: bool, more: &[&str]) -> Self {
+        let more: Vec<_> = more.iter().map(|flag| (*flag).to_owned()).collect();
+        let mut cluster = Self::prepared(slot, node, &more);
+        cluster.up();
+        cluster
+    }
+
+    /// A cluster that is not started yet, with more flags.
+    pub(crate) fn prepared(slot: u8, node: bool, more: &[String]) -> Self {
         assert!(
             Command::new("kubectl")
                 .args(["version", "--client"])
@@ -116,16 +124,30 @@ impl Cluster {
         for flag in more {
             let name = flag.split('=').next().unwrap_or(flag);
             flags.retain(|have| have.split('=').next() != Some(name));
-            flags.push((*flag).to_owned());
+            flags.push(flag.clone());
         }
-        let mut cluster = Self {
+        Self {
             home,
             flags,
             up: None,
             node,
+        }
+    }
+
+    /// Adds a flag for the next start.
+    pub(crate) fn flag(&mut self, flag: String) {
+        self.flags.push(flag);
+    }
+
+    /// Runs another command of the binary on the same data directory and store.
+    pub(crate) fn command(&self, words: &[&str]) -> Answer {
+        let about: &[&str] = match words {
+            ["secrets", ..] => &["--data-dir="],
+            _ => &["--data-dir=", "--store=", "--etcd-", "--encryption-"],
         };
-        cluster.up();
-        cluster
+        let flags = self.flags.iter();
+        let flags = flags.filter(|flag| about.iter().any(|about| flag.starts_with(about)));
+        run(Command::new(EVENKEEL).args(words).args(flags), "")
     }
 
     /// Starts the process (again) and waits until it serves.

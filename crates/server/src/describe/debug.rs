@@ -32,7 +32,9 @@ impl DebugPages {
         name: &'static str,
         page: impl Fn(&[&str]) -> Option<Value> + Send + Sync + 'static,
     ) {
-        self.0.write().push((name, Box::new(page)));
+        let mut pages = self.0.write();
+        pages.retain(|(known, _)| *known != name);
+        pages.push((name, Box::new(page)));
     }
 
     /// Serves what follows `/debug/`.

@@ -12,7 +12,7 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::door::Door;
-use crate::http::{Answer, json, text};
+use crate::http::{Answer, answer, json, stream, text};
 use crate::pipeline::{Authorized, Call};
 
 pub use debug::DebugPages;
@@ -40,6 +40,7 @@ pub(crate) async fn serve(door: &Arc<Door>, call: Authorized<Call>) -> Result<An
         ["version"] => Ok(json(StatusCode::OK, &version())),
         ["metrics"] => Ok(metrics(door)),
         ["debug", rest @ ..] => door.debug_pages().serve(rest),
+        ["evenkeel", "backup"] => Ok(backup(door)),
         ["api" | "apis", ..] => discovery::serve(door, &call, &segments),
         ["openapi", rest @ ..] => openapi::serve(door, &call, rest).await,
         [".well-known", "openid-configuration"] => Ok(json(
@@ -56,6 +57,16 @@ pub(crate) async fn serve(door: &Arc<Door>, call: Authorized<Call>) -> Result<An
         [] | [""] => Ok(json(StatusCode::OK, &discovery::paths(door))),
         _ => Err(Status::no_such_path()),
     }
+}
+
+/// The whole store as of now, as `evenkeel backup` keeps it. The authorizer lets only those get it
+/// who may get every path that is not a resource.
+fn backup(door: &Door) -> Answer {
+    use futures::StreamExt as _;
+    let taken = u64::try_from(door.clock().now().as_second()).unwrap_or(0);
+    let pieces = evenkeel_store::snapshot::take(Arc::clone(&door.registry().store), taken);
+    let body = stream(pieces.map(|piece| piece.map_err(std::io::Error::other)));
+    answer(StatusCode::OK, "application/octet-stream", body)
 }
 
 fn metrics(door: &Door) -> Answer {
