@@ -184,7 +184,7 @@ async fn a_kill_at_any_moment_breaks_nothing() {
                 let command = ["true".to_owned()];
                 if container.state == ContainerState::Running
                     && runtime
-                        .exec_sync(&container.id, &command, *crate::common::BOUND)
+                        .exec_sync(&container.id, &command, crate::common::BOUND)
                         .await
                         .is_err()
                 {

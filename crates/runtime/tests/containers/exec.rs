@@ -47,7 +47,7 @@ async fn exec_sync_gives_both_streams_and_the_code() {
     let missing = vec!["foo".to_owned()];
     let error = fixture
         .runtime()
-        .exec_sync(&id, &missing, *BOUND)
+        .exec_sync(&id, &missing, BOUND)
         .await
         .expect_err("missing");
     assert!(matches!(error, RuntimeError::CannotRun(_)));
