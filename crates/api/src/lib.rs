@@ -18,6 +18,7 @@ pub mod row;
 pub mod schema;
 pub mod selector;
 pub mod status;
+pub mod usage;
 pub mod validation;
 
 pub use clock::Clock;

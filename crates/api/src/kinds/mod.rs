@@ -16,6 +16,7 @@ pub mod reviews;
 mod rows;
 pub mod service;
 pub mod table;
+pub mod webhooks;
 pub mod workloads;
 
 pub use pod::{compute_qos, pod_limits, pod_requests};
