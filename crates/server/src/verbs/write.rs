@@ -339,7 +339,8 @@ async fn steps(
             errors.extend(row.strategy.validate_update(new, old));
         }
         Some(Subresource::Status) => {
-            row.strategy.prepare_status(new, old);
+            let now = clock::rfc3339(door.clock().now());
+            row.strategy.prepare_status_at(new, old, &now);
             errors.extend(row.strategy.validate_status(new, old));
         }
         Some(Subresource::EphemeralContainers) => {
