@@ -15,6 +15,7 @@ mod notes;
 mod pod;
 mod priority;
 mod quota;
+mod restriction;
 mod security;
 mod storage;
 mod webhook;
@@ -156,7 +157,7 @@ impl Admission {
             Box::new(namespace::NamespaceLifecycle),
             Box::new(limits::LimitRanger),
             Box::new(pod::ServiceAccount),
-            Box::new(node::NodeRestriction),
+            Box::new(restriction::NodeRestriction),
             Box::new(node::TaintNodesByCondition),
             Box::new(security::PodSecurity),
             Box::new(priority::Priority),
@@ -165,13 +166,14 @@ impl Admission {
             Box::new(storage::StorageObjectInUseProtection),
             Box::new(storage::PersistentVolumeClaimResize),
             Box::new(classes::RuntimeClass),
-            Box::new(certificates::Signers(authorizer)),
+            Box::new(certificates::Signers(Arc::clone(&authorizer))),
             Box::new(certificates::CertificateSubjectRestriction),
             Box::new(classes::DefaultIngressClass),
+            Box::new(webhook::MatchConditions),
         ];
         Self {
             plugins,
-            webhooks: webhook::Webhooks::default(),
+            webhooks: webhook::Webhooks::new(authorizer),
             quotas: quota::Quotas::new(clock),
         }
     }

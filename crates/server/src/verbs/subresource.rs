@@ -91,6 +91,8 @@ pub(super) async fn admit(
         call: &request.call,
     };
     let door = request.door;
+    // Admission reads the caches: what the client wrote just before must be there.
+    door.registry.fresh().await?;
     door.admission.mutate(&door.registry, &change, body).await?;
     door.admission.validate(&door.registry, &change, body).await
 }
