@@ -124,6 +124,8 @@ fn kinds(cluster: &Cluster) -> Vec<Kind> {
     let rows = cluster.the_door().rows();
     rows.iter()
         .filter(|row| row.storage == Storage::Stored)
+        // Their names are addresses; they have a test of their own.
+        .filter(|row| row.gvk.kind != "IPAddress")
         .map(Kind::of)
         .collect()
 }
@@ -136,7 +138,7 @@ where
     let (cluster, admin) = open().await;
     let mut failed = Vec::new();
     let kinds = kinds(&cluster);
-    assert!(kinds.len() >= 33, "only {} kinds", kinds.len());
+    assert!(kinds.len() >= 50, "only {} kinds", kinds.len());
     for kind in kinds {
         let name = kind.row.gvk.kind.to_string();
         if tokio::spawn(check(kind, admin.clone())).await.is_err() {
