@@ -7,7 +7,7 @@
 
 mod plan;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -70,7 +70,7 @@ struct Reconciler {
     /// What the door serves, as far as it was asked.
     known: Mutex<Vec<Resource>>,
     /// Resources whose going is noticed.
-    watched: Mutex<HashMap<plan::Resource, ()>>,
+    watched: Mutex<HashSet<plan::Resource>>,
 }
 
 impl Reconciler {
@@ -144,7 +144,7 @@ impl Reconciler {
 
     /// From now on the quotas of a namespace are counted when an object of this resource goes.
     fn watch(&self, resource: &plan::Resource, served: &Resource) {
-        if self.watched.lock().insert(resource.clone(), ()).is_some() {
+        if !self.watched.lock().insert(resource.clone()) {
             return;
         }
         let told = Told {

@@ -64,3 +64,26 @@ impl Notes {
         self.0.lock().annotations.clone()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_warning_is_said_once_and_many_long_ones_are_cut() {
+        let notes = Notes::default();
+        notes.warn("a");
+        notes.warn("a");
+        notes.warn("");
+        notes.annotate("k", "first");
+        notes.annotate("k", "second");
+        assert_eq!(notes.warnings(), ["a"]);
+        assert_eq!(notes.annotations()["k"], "first");
+        for number in 0..20 {
+            notes.warn(format!("{number:02}{}", "x".repeat(400)));
+        }
+        let warnings = notes.warnings();
+        assert_eq!(warnings.len(), 16, "as many as fit");
+        assert!(warnings[1..].iter().all(|text| text.len() == ONE_MOST));
+    }
+}

@@ -2,9 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod certificates;
 mod classes;
 mod hook;
 mod limits;
+mod nodes;
 mod quota;
 mod rights;
 mod security;

@@ -89,7 +89,7 @@ pub(crate) fn example(kind: &str) -> Option<Value> {
         "MutatingWebhookConfiguration" | "ValidatingWebhookConfiguration" => json!({"webhooks": [{
             "name": "a.b.c", "sideEffects": "None", "admissionReviewVersions": ["v1"],
             "clientConfig": {"url": "https://localhost:1/"},
-            "objectSelector": {"matchLabels": {"nobody": "has this"}},
+            "objectSelector": {"matchLabels": {"nobody": "has-this"}},
         }]}),
         "ClusterRole" | "Role" => {
             json!({"rules": [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}]})
