@@ -236,9 +236,10 @@ async fn who_wants_to_see_later_changes_is_asked_once_more() {
 #[tokio::test]
 async fn a_webhook_that_does_not_answer_fails_closed_or_open() {
     let (_cluster, admin) = open("hooked", &json!({})).await;
-    let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    // Taken and not listened on: nobody else gets the port while this test refuses there.
+    let taken = tokio::net::TcpSocket::new_v4().unwrap();
+    taken.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let port = taken.local_addr().unwrap().port();
-    drop(taken);
     let rule = rule(&["CREATE"], &["configmaps"]);
     let mut gone = json!({
         "name": "gone.hooks.test", "rules": [rule], "sideEffects": "None",
