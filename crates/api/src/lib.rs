@@ -19,6 +19,7 @@ pub mod row;
 pub mod schema;
 pub mod selector;
 pub mod status;
+pub mod usage;
 pub mod validation;
 
 pub use clock::Clock;

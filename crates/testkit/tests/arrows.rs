@@ -11,9 +11,10 @@ use serde_json::Value;
 /// checks across rooms, what is named behind a `+`.
 const ARROWS: &[(&str, &str)] = &[
     ("api", ""),
+    ("cel", ""),
     ("grpc", ""),
     ("store", "grpc"),
-    ("server", "api store"),
+    ("server", "api cel store"),
     ("client", "api"),
     ("controllers", "api client"),
     ("scheduler", "api client"),

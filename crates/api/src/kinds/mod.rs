@@ -28,6 +28,7 @@ pub mod service;
 pub mod storage;
 pub mod table;
 pub mod view;
+pub mod webhooks;
 pub mod workloads;
 
 pub use pod::{compute_qos, pod_limits, pod_requests};

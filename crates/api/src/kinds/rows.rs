@@ -113,6 +113,7 @@ pub fn rows() -> Vec<ResourceDef> {
         ResourceDef::of::<metrics::NodeMetrics>().measured(),
         ResourceDef::of::<metrics::PodMetrics>().measured(),
     ]);
+    rows.extend(super::webhooks::rows());
     rows
 }
 

@@ -323,23 +323,3 @@ fn namespaces_end_through_finalize() {
         ]
     );
 }
-
-#[test]
-fn a_gated_pod_says_so_from_the_start() {
-    let gated = prepared(with(
-        pod(),
-        &json!({
-            "metadata": {"creationTimestamp": "2026-01-01T00:00:00Z"},
-            "spec": {"schedulingGates": [{"name": "example.com/a"}]},
-        }),
-    ));
-    assert_eq!(
-        gated["status"]["conditions"],
-        json!([{
-            "type": "PodScheduled", "status": "False", "reason": "SchedulingGated",
-            "message": "Scheduling is blocked due to non-empty scheduling gates",
-            "lastTransitionTime": "2026-01-01T00:00:00Z",
-        }])
-    );
-    assert_eq!(prepared(pod())["status"].get("conditions"), None);
-}

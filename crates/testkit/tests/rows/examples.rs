@@ -88,6 +88,11 @@ pub(crate) fn example(kind: &str) -> Option<Value> {
         "EndpointSlice" => {
             json!({"addressType": "IPv4", "endpoints": [{"addresses": ["10.0.0.1"]}]})
         }
+        "MutatingWebhookConfiguration" | "ValidatingWebhookConfiguration" => json!({"webhooks": [{
+            "name": "a.b.c", "sideEffects": "None", "admissionReviewVersions": ["v1"],
+            "clientConfig": {"url": "https://localhost:1/"},
+            "objectSelector": {"matchLabels": {"nobody": "has-this"}},
+        }]}),
         "ClusterRole" | "Role" => {
             json!({"rules": [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}]})
         }
