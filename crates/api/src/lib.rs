@@ -5,6 +5,7 @@
 //! in what they know and get back what should be.
 
 pub mod clock;
+pub mod expressions;
 pub mod field;
 pub mod json;
 pub mod kinds;

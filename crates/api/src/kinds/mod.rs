@@ -11,6 +11,7 @@ pub mod event;
 pub mod namespace;
 pub mod node;
 pub mod pod;
+pub mod policies;
 pub mod rbac;
 pub mod reviews;
 mod rows;

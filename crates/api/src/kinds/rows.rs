@@ -91,6 +91,7 @@ pub fn rows() -> Vec<ResourceDef> {
             .columns(columns::binding())
             .strategy(roles::Bindings { namespaced: true }),
     ]);
+    rows.extend(super::policies::rows());
     rows
 }
 
