@@ -5,6 +5,7 @@
 //! in what they know and get back what should be.
 
 pub mod clock;
+pub mod cron;
 pub mod expressions;
 pub mod field;
 pub mod json;
@@ -19,6 +20,7 @@ pub mod row;
 pub mod schema;
 pub mod selector;
 pub mod status;
+pub mod usage;
 pub mod validation;
 
 pub use clock::Clock;

@@ -152,6 +152,20 @@ pub fn all(composition: &Composition) -> Vec<Loop> {
                 "pod-garbage-collector-controller",
             )),
         ),
+        Loop::new(
+            "resourcequota",
+            crate::quota::run(context(
+                "resourcequota-controller",
+                "resourcequota-controller",
+            )),
+        ),
+        Loop::new(
+            "clusterrole-aggregation",
+            crate::roles::run(context(
+                "clusterrole-aggregation-controller",
+                "clusterrole-aggregation-controller",
+            )),
+        ),
     ];
     if let Some(cluster) = composition.cluster_cidr {
         let context = context("node-controller", "cidrAllocator");

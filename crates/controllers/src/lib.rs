@@ -15,7 +15,9 @@ pub mod garbage;
 pub mod namespaces;
 pub mod nodes;
 pub mod pods;
+pub mod quota;
 pub mod replicaset;
+pub mod roles;
 #[cfg(test)]
 mod testing;
 

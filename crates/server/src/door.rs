@@ -12,13 +12,15 @@ use http_body_util::{BodyExt as _, Limited};
 use serde_json::Value;
 use tokio::task::JoinHandle;
 
-use crate::admission::{Admission, Allocate};
+use crate::admission::{Admission, Allocate, Notes};
 use crate::auth::{
     Authenticator, Authorizer, Identity, PeerCertificate, RbacAuthorizer, TokenError, TokenKeys,
 };
 use crate::cache::{Caches, FeedError};
 use crate::describe;
-use crate::http::{Answer, Attributes, Media, Query, Target, status_answer, status_answer_as};
+use crate::http::{
+    Answer, Attributes, Media, Query, Target, status_answer, status_answer_as, warn,
+};
 use crate::metrics::Metrics;
 use crate::pipeline::{Call, authorize};
 use crate::pki::Pki;
@@ -108,6 +110,7 @@ impl Door {
         };
         let tokens = Arc::new(options.pki.token_keys(&options.issuer));
         let tls = options.pki.node_client().map_err(DoorError::Certificate)?;
+        let authorizer: Arc<dyn Authorizer> = Arc::new(RbacAuthorizer::new(registry.clone()));
         let door = Arc::new(Self {
             rows,
             authenticator: Authenticator::new(
@@ -115,8 +118,8 @@ impl Door {
                 registry.clone(),
                 Arc::clone(&options.clock),
             ),
-            authorizer: Arc::new(RbacAuthorizer::new(registry.clone())),
-            admission: Admission::standard(Arc::clone(&options.clock)),
+            admission: Admission::standard(Arc::clone(&options.clock), Arc::clone(&authorizer)),
+            authorizer,
             allocate: Allocate::new(options.service_cidr),
             tunnel: NodeTunnel { tls },
             registry,
@@ -257,7 +260,8 @@ impl Door {
         let accept = parts.headers.get(http::header::ACCEPT).cloned();
         let refuse = |status: &Status| status_answer_as(Media::of_status(accept.as_ref()), status);
         let began = tokio::time::Instant::now();
-        let answer = match Limited::new(body, BODY_LIMIT).collect().await {
+        let notes = Arc::<Notes>::default();
+        let mut answer = match Limited::new(body, BODY_LIMIT).collect().await {
             Ok(body) => {
                 let call = Call {
                     parts,
@@ -265,6 +269,7 @@ impl Door {
                     attributes,
                     identity,
                     body: body.to_bytes(),
+                    notes: Arc::clone(&notes),
                 };
                 self.dispatch(call)
                     .await
@@ -275,6 +280,8 @@ impl Door {
             ),
             Err(error) => refuse(&Status::bad_request(error.to_string())),
         };
+        // Refusals too come with what there was to warn of.
+        warn(&mut answer, &notes.warnings());
         self.metrics
             .observe(&verb, &resource, answer.status().as_u16(), began.elapsed());
         answer

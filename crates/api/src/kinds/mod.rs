@@ -4,19 +4,25 @@
 //! `columns` how it is printed.
 
 pub mod autoscaling;
+pub mod batch;
 mod columns;
 pub mod config;
+pub mod disruption;
 pub mod endpoints;
 pub mod event;
+pub mod limit_range;
 pub mod namespace;
 pub mod node;
 pub mod pod;
 pub mod policies;
+pub mod quota;
 pub mod rbac;
 pub mod reviews;
 mod rows;
 pub mod service;
+pub mod storage;
 pub mod table;
+pub mod webhooks;
 pub mod workloads;
 
 pub use pod::{compute_qos, pod_limits, pod_requests};

@@ -5,15 +5,19 @@ use k8s_openapi::api::authentication::v1 as authentication;
 use k8s_openapi::api::authorization::v1 as authorization;
 use k8s_openapi::api::autoscaling::v1 as autoscaling_v1;
 use k8s_openapi::api::autoscaling::v2 as autoscaling;
+use k8s_openapi::api::batch::v1 as batch;
 use k8s_openapi::api::coordination::v1 as coordination;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
 use k8s_openapi::api::policy::v1 as policy;
 use k8s_openapi::api::rbac::v1 as rbac;
+use k8s_openapi::api::scheduling::v1 as scheduling;
+use k8s_openapi::api::storage::v1 as storage;
 
 use super::{
-    autoscaling as scaling, columns, config, endpoints, event, namespace, node, pod, rbac as roles,
-    reviews, service, workloads,
+    autoscaling as scaling, batch as jobs, columns, config, disruption, endpoints, event,
+    limit_range, namespace, node, pod, quota, rbac as roles, reviews, service, storage as volumes,
+    workloads,
 };
 use crate::names;
 use crate::row::{ResourceDef, Subresource as Sub, Verb};
@@ -22,24 +26,23 @@ use crate::row::{ResourceDef, Subresource as Sub, Verb};
 #[must_use]
 pub fn rows() -> Vec<ResourceDef> {
     let mut rows = core_rows();
+    rows.extend(workload_rows());
     rows.extend([
-        ResourceDef::of::<apps::Deployment>()
-            .short("deploy")
-            .in_all()
+        ResourceDef::of::<storage::StorageClass>()
+            .short("sc")
+            .columns(columns::storage_class())
+            .strategy(volumes::StorageClasses),
+        ResourceDef::of::<policy::PodDisruptionBudget>()
+            .short("pdb")
             .with(&[Sub::Status])
-            .scalable()
             .generations()
-            .strategy(workloads::Deployments)
-            .columns(columns::deployment()),
-        ResourceDef::of::<apps::ReplicaSet>()
-            .short("rs")
-            .in_all()
-            .with(&[Sub::Status])
-            .scalable()
+            .columns(columns::disruption_budget())
+            .strategy(disruption::PodDisruptionBudgets),
+        ResourceDef::of::<scheduling::PriorityClass>()
+            .short("pc")
             .generations()
-            .selectable("status.replicas")
-            .strategy(workloads::ReplicaSets)
-            .columns(columns::replica_set()),
+            .columns(columns::priority_class())
+            .strategy(disruption::PriorityClasses),
         ResourceDef::of::<autoscaling::HorizontalPodAutoscaler>()
             .short("hpa")
             .in_all()
@@ -92,7 +95,64 @@ pub fn rows() -> Vec<ResourceDef> {
             .strategy(roles::Bindings { namespaced: true }),
     ]);
     rows.extend(super::policies::rows());
+    rows.extend(super::webhooks::rows());
     rows
+}
+
+fn workload_rows() -> Vec<ResourceDef> {
+    vec![
+        ResourceDef::of::<apps::Deployment>()
+            .short("deploy")
+            .in_all()
+            .with(&[Sub::Status])
+            .scalable()
+            .generations()
+            .strategy(workloads::Deployments)
+            .columns(columns::deployment()),
+        ResourceDef::of::<apps::ReplicaSet>()
+            .short("rs")
+            .in_all()
+            .with(&[Sub::Status])
+            .scalable()
+            .generations()
+            .selectable("status.replicas")
+            .strategy(workloads::ReplicaSets)
+            .columns(columns::replica_set()),
+        ResourceDef::of::<apps::StatefulSet>()
+            .short("sts")
+            .in_all()
+            .with(&[Sub::Status])
+            .scalable()
+            .generations()
+            .named(names::dns1123_label)
+            .strategy(workloads::StatefulSets)
+            .columns(columns::stateful_set()),
+        ResourceDef::of::<apps::DaemonSet>()
+            .short("ds")
+            .in_all()
+            .with(&[Sub::Status])
+            .generations()
+            .strategy(workloads::DaemonSets)
+            .columns(columns::daemon_set()),
+        ResourceDef::of::<apps::ControllerRevision>()
+            .strategy(workloads::ControllerRevisions)
+            .columns(columns::controller_revision()),
+        ResourceDef::of::<batch::Job>()
+            .in_all()
+            .with(&[Sub::Status])
+            .generations()
+            .orphaning()
+            .selectable_at_or("status.successful", "status.succeeded", "0")
+            .strategy(jobs::Jobs)
+            .columns(columns::job()),
+        ResourceDef::of::<batch::CronJob>()
+            .short("cj")
+            .in_all()
+            .with(&[Sub::Status])
+            .generations()
+            .strategy(jobs::CronJobs)
+            .columns(columns::cron_job()),
+    ]
 }
 
 fn core_rows() -> Vec<ResourceDef> {
@@ -180,6 +240,39 @@ fn core_rows() -> Vec<ResourceDef> {
             .selectable("reportingComponent")
             .selectable_at("source", "source.component")
             .selectable("type"),
+        ResourceDef::of::<core::ReplicationController>()
+            .short("rc")
+            .in_all()
+            .with(&[Sub::Status])
+            .scalable()
+            .generations()
+            .orphaning()
+            .selectable_or("status.replicas", "0")
+            .strategy(workloads::ReplicationControllers)
+            .columns(columns::replication_controller()),
+        ResourceDef::of::<core::PodTemplate>()
+            .generations()
+            .strategy(workloads::PodTemplates)
+            .columns(columns::pod_template()),
+        ResourceDef::of::<core::PersistentVolume>()
+            .short("pv")
+            .with(&[Sub::Status])
+            .strategy(volumes::PersistentVolumes)
+            .columns(columns::persistent_volume()),
+        ResourceDef::of::<core::PersistentVolumeClaim>()
+            .short("pvc")
+            .with(&[Sub::Status])
+            .strategy(volumes::PersistentVolumeClaims)
+            .columns(columns::persistent_volume_claim()),
+        ResourceDef::of::<core::ResourceQuota>()
+            .short("quota")
+            .with(&[Sub::Status])
+            .strategy(quota::ResourceQuotas)
+            .columns(columns::quota()),
+        ResourceDef::of::<core::LimitRange>()
+            .short("limits")
+            .columns(columns::role())
+            .strategy(limit_range::LimitRanges),
     ]
 }
 

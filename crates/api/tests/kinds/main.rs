@@ -6,10 +6,13 @@ mod defaults;
 mod metadata;
 mod properties;
 mod refused;
+mod refused_batch;
 mod refused_others;
+mod refused_storage;
 mod refused_workloads;
 mod samples;
 mod tables;
+mod tables_others;
 
 use evenkeel_api::field::ErrorList;
 use evenkeel_api::row::{ResourceDef, Rows};

@@ -22,7 +22,7 @@ fn operators_and_macros() {
         "!(false && 1 / 0 == 1)",
         "[1, 0].exists(x, 1 / x == 1)",
         "2 in [1, 2] && 'a' in {'a': 1} && !('b' in {'a': 1})",
-        "dyn(1) == 1.0 && dyn(1) == 1u && dyn([1, 2.0]) != dyn('a')",
+        "dyn(1) == 1.0 && dyn(1) == 1u && dyn([1, 2]) != dyn('a')",
         "type(1) == int && type([]) == list && type(duration('1s')) == google.protobuf.Duration",
         "(1 > 2 ? 'a' : 'b') == 'b'",
         "'\\u00e9'.size() == 1 && size(b'\\xff') == 1 && r'\\n'.size() == 2",

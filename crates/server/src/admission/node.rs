@@ -47,6 +47,9 @@ impl Plugin for NodeRestriction {
         else {
             return Ok(());
         };
+        if change.operation == Operation::Connect {
+            return Ok(());
+        }
         let subject = change.old.unwrap_or(object);
         let name = object::name(subject);
         let refuse = |why: String| {

@@ -152,6 +152,17 @@ const LOOPS: &[(&str, &[&str])] = &[
             "core : nodes/proxy : get",
         ],
     ),
+    (
+        "resourcequota-controller",
+        &[
+            "* : * : list,watch",
+            "core : resourcequotas/status : update,patch",
+        ],
+    ),
+    (
+        "clusterrole-aggregation-controller",
+        &["rbac.authorization.k8s.io : clusterroles : escalate,get,list,patch,update,watch"],
+    ),
 ];
 
 fn rule(line: &str) -> Value {
@@ -219,10 +230,29 @@ pub(super) fn objects() -> Vec<Value> {
     objects
 }
 
+fn aggregation_label(to: &str) -> String {
+    format!("rbac.authorization.k8s.io/aggregate-to-{to}")
+}
+
+/// A role whose rules belong to another one too.
+fn labelled(mut role: Value, to: &str) -> Value {
+    role["metadata"]["labels"][aggregation_label(to)] = "true".into();
+    role
+}
+
+/// A role that has the rules of all that are labelled so. It begins with what they will give.
+fn aggregated(mut role: Value, of: &str) -> Value {
+    let selector = json!({"matchLabels": {aggregation_label(of): "true"}});
+    role["aggregationRule"] = json!({"clusterRoleSelectors": [selector]});
+    role
+}
+
 fn people() -> Vec<Value> {
     let all = json!({"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]});
+    // A role stands for the next larger one by its label, and so do all that carry it.
     let edit = [rules(EDIT), rules(VIEW)].concat();
-    let admin = [rules(ADMIN), edit.clone()].concat();
+    let admin = [edit.clone(), rules(ADMIN)].concat();
+    let (to_view, to_edit, to_admin) = ("view", "edit", "admin");
     vec![
         role("cluster-admin", vec![all, urls(&["*"], &["*"])]),
         binding(
@@ -230,9 +260,12 @@ fn people() -> Vec<Value> {
             "cluster-admin",
             vec![subject("Group", "system:masters")],
         ),
-        role("view", rules(VIEW)),
-        role("edit", edit),
-        role("admin", admin),
+        labelled(role("system:aggregate-to-view", rules(VIEW)), to_view),
+        labelled(role("system:aggregate-to-edit", rules(EDIT)), to_edit),
+        labelled(role("system:aggregate-to-admin", rules(ADMIN)), to_admin),
+        labelled(aggregated(role("view", rules(VIEW)), to_view), to_edit),
+        labelled(aggregated(role("edit", edit), to_edit), to_admin),
+        aggregated(role("admin", admin), to_admin),
     ]
 }
 

@@ -163,9 +163,11 @@ pub(super) async fn delete_object(
             namespace: &seen.head.namespace,
             old: Some(&old),
             dry_run: options.dry_run,
+            call: &request.call,
         };
         door.admission
-            .validate(&door.registry, &change, &Value::Null)?;
+            .validate(&door.registry, &change, &Value::Null)
+            .await?;
         let next = mark(request, &old, options);
         if options.dry_run || request.dry_run() {
             return Ok(match next {
@@ -230,7 +232,11 @@ fn preconditions(
 fn mark(request: &Request<'_>, old: &Value, options: &Options) -> Option<Value> {
     let row = &request.row;
     let mut new = old.clone();
-    set_propagation(&mut new, options.propagation.as_deref());
+    let decided = object::finalizers(old)
+        .iter()
+        .any(|name| matches!(*name, FOREGROUND | ORPHAN));
+    let default = (row.orphans && !decided).then_some("Orphan");
+    set_propagation(&mut new, options.propagation.as_deref().or(default));
     let asked = options.grace.map(|grace| if grace < 0 { 1 } else { grace });
     let grace = row.strategy.grace_period(old, asked);
     let pending = !object::finalizers(&new).is_empty()

@@ -10,6 +10,7 @@ pub(crate) fn example(kind: &str) -> Option<Value> {
         "metadata": {"labels": {"app": "web"}},
         "spec": {"containers": containers.clone()},
     });
+    let once = json!({"spec": {"restartPolicy": "Never", "containers": containers.clone()}});
     let selector = json!({"matchLabels": {"app": "web"}});
     let role =
         json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "view"});
@@ -24,9 +25,30 @@ pub(crate) fn example(kind: &str) -> Option<Value> {
             "involvedObject": {"kind": "Pod", "name": "p", "namespace": "rows"},
             "reason": "Tested", "message": "told", "type": "Normal",
         }),
-        "Deployment" | "ReplicaSet" => {
+        "Deployment" | "ReplicaSet" | "StatefulSet" | "DaemonSet" => {
             json!({"spec": {"selector": selector, "template": template}})
         }
+        "ReplicationController" => {
+            json!({"spec": {"selector": {"app": "web"}, "template": template}})
+        }
+        "PodTemplate" => json!({"template": template}),
+        "ControllerRevision" => json!({"data": {"spec": {}}, "revision": 1}),
+        "Job" => json!({"spec": {"template": once}}),
+        "CronJob" => json!({"spec": {
+            "schedule": "*/5 * * * *", "jobTemplate": {"spec": {"template": once}},
+        }}),
+        "PersistentVolume" => json!({"spec": {
+            "accessModes": ["ReadWriteOnce"], "capacity": {"storage": "1Gi"},
+            "hostPath": {"path": "/data"},
+        }}),
+        "PersistentVolumeClaim" => json!({"spec": {
+            "accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}},
+        }}),
+        "StorageClass" => json!({"provisioner": "example.com/disks"}),
+        "LimitRange" => json!({"spec": {"limits": [{"type": "Container", "max": {"cpu": "1"}}]}}),
+        "ResourceQuota" => json!({"spec": {"hard": {"secrets": "100"}}}),
+        "PodDisruptionBudget" => json!({"spec": {"minAvailable": 1, "selector": selector}}),
+        "PriorityClass" => json!({"value": 10}),
         "HorizontalPodAutoscaler" => json!({"spec": {
             "maxReplicas": 3,
             "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"},
@@ -34,6 +56,11 @@ pub(crate) fn example(kind: &str) -> Option<Value> {
         "EndpointSlice" => {
             json!({"addressType": "IPv4", "endpoints": [{"addresses": ["10.0.0.1"]}]})
         }
+        "MutatingWebhookConfiguration" | "ValidatingWebhookConfiguration" => json!({"webhooks": [{
+            "name": "a.b.c", "sideEffects": "None", "admissionReviewVersions": ["v1"],
+            "clientConfig": {"url": "https://localhost:1/"},
+            "objectSelector": {"matchLabels": {"nobody": "has this"}},
+        }]}),
         "ClusterRole" | "Role" => {
             json!({"rules": [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}]})
         }
@@ -41,4 +68,15 @@ pub(crate) fn example(kind: &str) -> Option<Value> {
             {"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "dora"}]}),
         _ => return None,
     })
+}
+
+/// A part of the status of a kind that a status update may set.
+pub(crate) fn status(kind: &str) -> Value {
+    match kind {
+        "PersistentVolume" => json!({"reason": "Tested"}),
+        "ResourceQuota" => json!({"hard": {"secrets": "100"}, "used": {"secrets": "1"}}),
+        "CronJob" => json!({"lastScheduleTime": "2026-01-01T00:00:00Z"}),
+        _ => json!({"conditions": [{"type": "Tested", "status": "True",
+            "lastTransitionTime": "2026-01-01T00:00:00Z", "reason": "Test", "message": "m"}]}),
+    }
 }

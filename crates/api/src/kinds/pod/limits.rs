@@ -57,11 +57,12 @@ fn is_extended(name: &str) -> bool {
 }
 
 /// May the sum of limits exceed what a node has?
-fn overcommits(name: &str) -> bool {
+pub(crate) fn overcommits(name: &str) -> bool {
     is_native(name) && !is_huge(name)
 }
 
-fn resource_name(name: &str, path: &Path, out: &mut ErrorList) -> bool {
+/// Checks the name of a resource; answers whether it is good.
+pub(crate) fn resource_name(name: &str, path: &Path, out: &mut ErrorList) -> bool {
     let before = out.len();
     validation::qualified_name(name, path, out);
     if out.len() == before && !name.contains('/') && !STANDARD.contains(&name) && !is_huge(name) {
@@ -74,7 +75,8 @@ fn resource_name(name: &str, path: &Path, out: &mut ErrorList) -> bool {
     out.len() == before
 }
 
-fn container_resource_name(name: &str, path: &Path, out: &mut ErrorList) {
+/// Checks the name of a resource that containers have.
+pub(crate) fn container_resource_name(name: &str, path: &Path, out: &mut ErrorList) {
     resource_name(name, path, out);
     let slashes = name.matches('/').count();
     if slashes == 0 {
