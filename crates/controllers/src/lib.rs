@@ -15,6 +15,7 @@ pub mod garbage;
 pub mod namespaces;
 pub mod nodes;
 pub mod pods;
+pub mod policies;
 pub mod quota;
 pub mod replicaset;
 pub mod roles;

@@ -82,7 +82,7 @@ pub(super) fn rows() -> Vec<ResourceDef> {
 }
 
 fn count(name: &'static str, field: &'static str) -> crate::row::Column {
-    let cell = match field {
+    let cell: fn(&Value) -> Value = match field {
         "mutations" => |object: &Value| {
             crate::object::list(object, &["spec", "mutations"])
                 .len()
@@ -103,7 +103,7 @@ fn count(name: &'static str, field: &'static str) -> crate::row::Column {
 }
 
 fn param_kind() -> crate::row::Column {
-    let cell = |object: &Value| {
+    let cell = |object: &Value| -> Value {
         let kind = &object["spec"]["paramKind"];
         let text = |name: &str| kind[name].as_str().unwrap_or_default().to_owned();
         if kind.is_object() {
@@ -121,8 +121,9 @@ fn param_kind() -> crate::row::Column {
 }
 
 fn binding_columns() -> Vec<crate::row::Column> {
-    let policy = |object: &Value| crate::object::text(object, &["spec", "policyName"]).into();
-    let param = |object: &Value| {
+    let policy =
+        |object: &Value| -> Value { crate::object::text(object, &["spec", "policyName"]).into() };
+    let param = |object: &Value| -> Value {
         let reference = &object["spec"]["paramRef"];
         let text = |name: &str| reference[name].as_str().unwrap_or_default();
         match (text("namespace"), text("name")) {
@@ -510,38 +511,9 @@ fn match_resources(at: &Cursor<'_>, out: &mut ErrorList) {
                 }
                 seen.push(name);
             }
-            resource_rule(&rule, out);
+            super::webhooks::rule(&rule, out);
         }
     }
-}
-
-fn resource_rule(rule: &Cursor<'_>, out: &mut ErrorList) {
-    for (field, what) in [
-        ("operations", "operations"),
-        ("apiGroups", "API groups"),
-        ("apiVersions", "API versions"),
-        ("resources", ""),
-    ] {
-        let items = rule.list(field);
-        if items.is_empty() {
-            out.push(FieldError::required(&rule.at(field), ""));
-        } else if items.len() > 1 && !what.is_empty() && items.iter().any(|item| item == "*") {
-            let detail = format!("if '*' is present, must not specify other {what}");
-            out.push(FieldError::invalid(
-                &rule.at(field),
-                rule.raw(field).clone(),
-                &detail,
-            ));
-        }
-    }
-    let known = ["*", "CONNECT", "CREATE", "DELETE", "UPDATE"];
-    for (index, operation) in rule.texts("operations").enumerate() {
-        if !known.contains(&operation) {
-            let path = rule.at("operations").index(index);
-            out.push(FieldError::not_supported(&path, operation, &known));
-        }
-    }
-    validation::one_of(rule, "scope", &["*", "Cluster", "Namespaced"], out);
 }
 
 /// What bindings do beyond their row.

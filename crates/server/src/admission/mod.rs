@@ -13,6 +13,7 @@ mod namespace;
 mod node;
 mod notes;
 mod pod;
+mod policy;
 mod priority;
 mod quota;
 mod security;
@@ -135,9 +136,11 @@ pub trait Plugin: Send + Sync + 'static {
     }
 }
 
-/// All plugins, in order; webhooks come after those that are built in, and quotas last.
+/// All plugins, in order; policies and webhooks come after those that are built in, and quotas
+/// last.
 pub struct Admission {
     plugins: Vec<Box<dyn Plugin>>,
+    policies: policy::Policies,
     webhooks: webhook::Webhooks,
     quotas: quota::Quotas,
 }
@@ -165,18 +168,20 @@ impl Admission {
             Box::new(storage::StorageObjectInUseProtection),
             Box::new(storage::PersistentVolumeClaimResize),
             Box::new(classes::RuntimeClass),
-            Box::new(certificates::Signers(authorizer)),
+            Box::new(certificates::Signers(Arc::clone(&authorizer))),
             Box::new(certificates::CertificateSubjectRestriction),
             Box::new(classes::DefaultIngressClass),
         ];
         Self {
             plugins,
+            policies: policy::Policies::new(authorizer),
             webhooks: webhook::Webhooks::default(),
             quotas: quota::Quotas::new(clock),
         }
     }
 
-    /// Runs the mutating side; a second time when a webhook has changed what others had seen.
+    /// Runs the mutating side; a second time when a policy or a webhook has changed what others had
+    /// seen.
     ///
     /// # Errors
     /// The first refusal.
@@ -187,15 +192,18 @@ impl Admission {
         object: &mut Value,
     ) -> Result<(), Status> {
         let mut rounds = webhook::Rounds::default();
+        let mut policy_rounds = policy::Rounds::default();
         loop {
             for plugin in &self.plugins {
                 plugin.mutate(registry, change, object)?;
             }
+            self.policies
+                .mutate(registry, change, object, &mut policy_rounds)?;
             let webhooks = &self.webhooks;
             webhooks
                 .mutate(registry, change, object, &mut rounds)
                 .await?;
-            if rounds.is_second() || !rounds.begin_second() {
+            if rounds.is_second() || !rounds.begin_second(policy_rounds.begin_second()) {
                 return Ok(());
             }
         }
@@ -221,6 +229,7 @@ impl Admission {
         for plugin in &self.plugins {
             plugin.validate(registry, change, object)?;
         }
+        self.policies.validate(registry, change, object)?;
         self.webhooks.validate(registry, change, object).await?;
         self.quotas.charge(registry, change, object).await
     }

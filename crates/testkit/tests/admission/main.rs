@@ -5,6 +5,7 @@
 mod classes;
 mod hook;
 mod limits;
+mod policies;
 mod quota;
 mod rights;
 mod security;

@@ -19,7 +19,12 @@ fn walk(shape: Shape<'_>, value: &Value, path: &str, found: &mut Vec<String>) {
             }
             for (name, value) in map {
                 if let Some(field) = shape.declared(name) {
-                    walk(shape.of_field(field), value, &format!("{path}.{name}"), found);
+                    walk(
+                        shape.of_field(field),
+                        value,
+                        &format!("{path}.{name}"),
+                        found,
+                    );
                 }
             }
         }

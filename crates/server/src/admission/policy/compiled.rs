@@ -92,7 +92,11 @@ impl Binding {
             name: object::name(value).to_owned(),
             matcher: Matcher::read(&spec["matchResources"], true),
             param_ref: spec["paramRef"].clone(),
-            actions: actions.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
+            actions: actions
+                .iter()
+                .filter_map(Value::as_str)
+                .map(str::to_owned)
+                .collect(),
         }
     }
 }
@@ -106,10 +110,14 @@ impl Code {
         };
         let text = |value: &Value, name: &str| object::text(value, &[name]).to_owned();
         let mut expressions = Expressions::new(declarations);
-        let mut messages = Expressions::new(Declarations { authorizer: false, ..declarations });
+        let mut messages = Expressions::new(Declarations {
+            authorizer: false,
+            ..declarations
+        });
         let mut conditions = Vec::new();
         for condition in object::list(spec, &["matchConditions"]) {
-            conditions.push(expressions.compile(text(condition, "expression").trim(), Output::Bool)?);
+            conditions
+                .push(expressions.compile(text(condition, "expression").trim(), Output::Bool)?);
         }
         let mut variables = Vec::new();
         for variable in object::list(spec, &["variables"]) {
@@ -148,7 +156,13 @@ impl Code {
                 Mutation::Apply(expressions.compile(&source, Output::Object)?)
             });
         }
-        Ok(Self { conditions, variables: variables.into(), validations, annotations, mutations })
+        Ok(Self {
+            conditions,
+            variables: variables.into(),
+            validations,
+            annotations,
+            mutations,
+        })
     }
 
     /// The variables of the policy.
@@ -187,8 +201,13 @@ pub(super) fn evaluate(
     scope: &Scope,
     budget: &mut Budget,
 ) -> Result<Cel, String> {
-    program.evaluate(scope, budget).map_err(|error| match error {
-        EvalError::BudgetExhausted => error.to_string(),
-        error => format!("expression '{}' resulted in error: {error}", program.source()),
-    })
+    program
+        .evaluate(scope, budget)
+        .map_err(|error| match error {
+            EvalError::BudgetExhausted => error.to_string(),
+            error => format!(
+                "expression '{}' resulted in error: {error}",
+                program.source()
+            ),
+        })
 }

@@ -4,32 +4,18 @@ use std::any::Any;
 use std::sync::{Arc, OnceLock, Weak};
 
 use evenkeel_api::expressions::namespace_schema;
-use evenkeel_api::object;
 use evenkeel_cel::{
-    Activation, AuthorizationQuery, Authorizer as Ask, Decision as Answer, EvalError, Meter, Opaque,
-    Program, Value as Cel, authorizer_value, resource_check_value,
+    Activation, AuthorizationQuery, Authorizer as Ask, Decision as Answer, EvalError, Meter,
+    Opaque, Program, Value as Cel, authorizer_value, resource_check_value,
 };
 use serde_json::{Value, json};
 
-use super::super::{Change, Operation};
+use super::super::Change;
+use super::super::webhook::review::{options, seen_as};
 use super::matching::namespace;
-use crate::auth::{AUTHENTICATED, Authorizer, Decision, Identity};
+use crate::auth::{Authorizer, Decision, Identity};
 use crate::http::Attributes;
 use crate::registry::Registry;
-
-/// The operation as rules name it.
-pub(super) fn operation_of(change: &Change<'_>) -> &'static str {
-    match change.operation {
-        Operation::Create => "CREATE",
-        Operation::Update => "UPDATE",
-        Operation::Delete => "DELETE",
-    }
-}
-
-/// The object's name; a new object whose name is still to be generated has none.
-pub(super) fn name_of<'o>(change: &'o Change<'_>, object: &'o Value) -> &'o str {
-    change.old.map_or_else(|| object::name(object), object::name)
-}
 
 /// The values of the variables.
 #[derive(Debug)]
@@ -53,19 +39,23 @@ impl Inputs {
         params: &Value,
         authorizer: &Arc<dyn Authorizer>,
     ) -> Self {
-        let space = if change.is_core("Namespace") { "" } else { change.namespace };
+        let space = if change.is_core("Namespace") {
+            ""
+        } else {
+            change.namespace
+        };
         let namespace = namespace(registry, space).filter(|_| !space.is_empty());
         let query = AuthorizationQuery {
             group: change.row.gvk.group.to_string(),
             resource: change.row.plural.to_string(),
             subresource: change.subresource.map_or("", |s| s.as_str()).to_owned(),
             namespace: change.namespace.to_owned(),
-            name: name_of(change, object).to_owned(),
+            name: change.name(object).to_owned(),
             ..AuthorizationQuery::default()
         };
         Self {
-            object: object.clone(),
-            old: change.old.cloned().unwrap_or_default(),
+            object: shown(change, Some(object)),
+            old: shown(change, change.old),
             params: params.clone(),
             request: request(change, object),
             namespace: namespace.unwrap_or_default(),
@@ -94,21 +84,33 @@ impl Activation for Inputs {
             _ => return None,
         };
         let made = self.made[slot].get_or_init(|| match slot {
-            4 => namespace_schema().value(json).unwrap_or_else(|_| Cel::from_json(json)),
+            4 => namespace_schema()
+                .value(json)
+                .unwrap_or_else(|_| Cel::from_json(json)),
             _ => Cel::from_json(json),
         });
         Some(made.clone())
     }
 }
 
+/// An object as expressions see it under a subresource.
+fn shown(change: &Change<'_>, object: Option<&Value>) -> Value {
+    match object {
+        Some(object) if object.is_object() => seen_as(change, object),
+        _ => Value::Null,
+    }
+}
+
 /// `request`: the reference's `AdmissionRequest` without the objects.
 fn request(change: &Change<'_>, object: &Value) -> Value {
     let row = change.row;
-    let (group, version, kind) = change.subresource.and_then(|s| s.own_kind()).unwrap_or((
-        &row.gvk.group,
-        &row.gvk.version,
-        &row.gvk.kind,
-    ));
+    let own = change
+        .subresource
+        .and_then(|subresource| subresource.own_kind());
+    let (group, version, kind): (&str, &str, &str) = match own {
+        Some(own) => own,
+        None => (&row.gvk.group, &row.gvk.version, &row.gvk.kind),
+    };
     let kind = json!({"group": group, "version": version, "kind": kind});
     let resource =
         json!({"group": row.gvk.group, "version": row.gvk.version, "resource": row.plural});
@@ -125,13 +127,17 @@ fn request(change: &Change<'_>, object: &Value) -> Value {
     }
     let mut request = json!({
         "kind": kind, "resource": resource, "requestKind": kind, "requestResource": resource,
-        "operation": operation_of(change), "userInfo": user, "dryRun": change.dry_run,
+        "operation": change.operation.as_str(), "userInfo": user, "dryRun": change.dry_run,
     });
+    let options = options(change);
+    if !options.is_null() {
+        request["options"] = options;
+    }
     let subresource = change.subresource.map_or("", |s| s.as_str());
     for (field, text) in [
         ("subResource", subresource),
         ("requestSubResource", subresource),
-        ("name", name_of(change, object)),
+        ("name", change.name(object)),
         ("namespace", change.namespace),
     ] {
         if !text.is_empty() {
@@ -155,15 +161,10 @@ impl std::fmt::Debug for Asker {
 
 impl Ask for Asker {
     fn decide(&self, query: &AuthorizationQuery) -> Answer {
-        let account = query.service_account.as_ref().map(|(namespace, name)| Identity {
-            user: format!("system:serviceaccount:{namespace}:{name}"),
-            groups: vec![
-                "system:serviceaccounts".to_owned(),
-                format!("system:serviceaccounts:{namespace}"),
-                AUTHENTICATED.to_owned(),
-            ],
-            ..Identity::default()
-        });
+        let account = query
+            .service_account
+            .as_ref()
+            .map(|(namespace, name)| Identity::service_account(namespace, name));
         let attributes = match &query.path {
             Some(path) => Attributes {
                 verb: query.verb.to_lowercase(),
@@ -184,8 +185,16 @@ impl Ask for Asker {
         };
         let identity = account.as_ref().unwrap_or(&self.identity);
         match self.authorizer.authorize(identity, &attributes) {
-            Decision::Allow(reason) => Answer { allowed: true, reason, error: String::new() },
-            Decision::NoOpinion(reason) => Answer { allowed: false, reason, error: String::new() },
+            Decision::Allow(reason) => Answer {
+                allowed: true,
+                reason,
+                error: String::new(),
+            },
+            Decision::NoOpinion(reason) => Answer {
+                allowed: false,
+                reason,
+                error: String::new(),
+            },
         }
     }
 }
@@ -204,7 +213,11 @@ struct Variables {
 impl Scope {
     pub(super) fn new(inputs: Inputs, programs: Arc<[(String, Program)]>) -> Self {
         let values = programs.iter().map(|_| OnceLock::new()).collect();
-        Self(Arc::new(Variables { inputs, programs, values }))
+        Self(Arc::new(Variables {
+            inputs,
+            programs,
+            values,
+        }))
     }
 }
 
@@ -233,17 +246,23 @@ impl Opaque for Names {
 
     fn field(&self, name: &str, meter: &mut Meter) -> Option<Result<Cel, EvalError>> {
         let scope = Scope(self.0.upgrade()?);
-        let at = scope.0.programs.iter().position(|(known, _)| known == name)?;
+        let at = scope
+            .0
+            .programs
+            .iter()
+            .position(|(known, _)| known == name)?;
         if let Some(value) = scope.0.values[at].get() {
             return Some(value.clone());
         }
         let program = &scope.0.programs[at].1;
-        let value = program.evaluate_within(&scope, meter).map_err(|error| match error {
-            EvalError::Failed(why) => {
-                EvalError::new(format!("composited variable {name:?} fails to evaluate: {why}"))
-            }
-            limit => limit,
-        });
+        let value = program
+            .evaluate_within(&scope, meter)
+            .map_err(|error| match error {
+                EvalError::Failed(why) => EvalError::new(format!(
+                    "composited variable {name:?} fails to evaluate: {why}"
+                )),
+                limit => limit,
+            });
         Some(scope.0.values[at].get_or_init(|| value).clone())
     }
 }

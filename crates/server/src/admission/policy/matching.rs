@@ -1,14 +1,12 @@
 //! Which changes a policy or a binding is about.
 
-use evenkeel_api::object;
-use evenkeel_api::row::{ResourceDef, Scope};
+use evenkeel_api::row::ResourceDef;
 use evenkeel_api::validation::selects;
-use evenkeel_api::Status;
+use evenkeel_api::{Status, object};
 use serde_json::Value;
 
-use super::super::Change;
-use super::inputs::{name_of, operation_of};
-use crate::registry::{self, Registry};
+use super::super::{Change, look_up};
+use crate::registry::Registry;
 
 /// `matchConstraints` of a policy or `matchResources` of a binding.
 #[derive(Debug, Default)]
@@ -34,7 +32,11 @@ struct Rule {
 }
 
 fn texts(value: &Value, name: &str) -> Vec<String> {
-    object::list(value, &[name]).iter().filter_map(Value::as_str).map(str::to_owned).collect()
+    object::list(value, &[name])
+        .iter()
+        .filter_map(Value::as_str)
+        .map(str::to_owned)
+        .collect()
 }
 
 fn has(list: &[String], wanted: &str) -> bool {
@@ -54,14 +56,14 @@ impl Rule {
     }
 
     fn matches(&self, change: &Change<'_>, row: &ResourceDef, name: &str) -> bool {
-        let namespaced = row.scope == Scope::Namespaced;
+        let namespaced = row.namespaced();
         let scope = match self.scope.as_str() {
             "Namespaced" => namespaced,
             "Cluster" => !namespaced,
             _ => true,
         };
         scope
-            && has(&self.operations, operation_of(change))
+            && has(&self.operations, change.operation.as_str())
             && has(&self.groups, &row.gvk.group)
             && has(&self.versions, &row.gvk.version)
             && self.has_resource(change, row)
@@ -72,7 +74,7 @@ impl Rule {
         let wanted = change.subresource.map_or("", |sub| sub.as_str());
         self.resources.iter().any(|resource| {
             let (plural, sub) = resource.split_once('/').unwrap_or((resource, ""));
-            (plural == "*" || plural == &*row.plural) && (sub == "*" || sub == wanted)
+            (plural == "*" || plural == row.plural) && (sub == "*" || sub == wanted)
         })
     }
 }
@@ -80,8 +82,12 @@ impl Rule {
 impl Matcher {
     /// Reads one. `open` ones match everything when they have no rules.
     pub(super) fn read(value: &Value, open: bool) -> Self {
-        let rules =
-            |name: &str| object::list(value, &[name]).iter().map(Rule::read).collect::<Vec<_>>();
+        let rules = |name: &str| {
+            object::list(value, &[name])
+                .iter()
+                .map(Rule::read)
+                .collect::<Vec<_>>()
+        };
         Self {
             rules: rules("resourceRules"),
             excluded: rules("excludeResourceRules"),
@@ -105,9 +111,11 @@ impl Matcher {
         if !self.object_matches(change, object) {
             return Ok(false);
         }
-        let name = name_of(change, object);
+        let name = change.name(object);
         let any = |rules: &[Rule]| {
-            rules.iter().any(|rule| rule.matches(change, change.row, name))
+            rules
+                .iter()
+                .any(|rule| rule.matches(change, change.row, name))
                 || (self.equivalent
                     && registry.rows.iter().any(|other| {
                         other.gvk.group == change.row.gvk.group
@@ -122,7 +130,10 @@ impl Matcher {
     }
 
     fn object_matches(&self, change: &Change<'_>, object: &Value) -> bool {
-        let everything = self.objects.as_object().is_none_or(serde_json::Map::is_empty);
+        let everything = self
+            .objects
+            .as_object()
+            .is_none_or(serde_json::Map::is_empty);
         let labelled = |value: &Value| {
             let labels = &value["metadata"]["labels"];
             value.is_object() && selects(&self.objects, labels).unwrap_or(false)
@@ -136,14 +147,22 @@ impl Matcher {
         change: &Change<'_>,
         object: &Value,
     ) -> Result<bool, Status> {
-        if self.namespaces.as_object().is_none_or(serde_json::Map::is_empty) {
+        if self
+            .namespaces
+            .as_object()
+            .is_none_or(serde_json::Map::is_empty)
+        {
             return Ok(true);
         }
         let selected =
             |namespace: &Value| selects(&self.namespaces, &namespace["metadata"]["labels"]);
         if change.is_core("Namespace") {
             // A namespace is chosen by its own labels.
-            let own = if object.is_object() { object } else { change.old.unwrap_or(object) };
+            let own = if object.is_object() {
+                object
+            } else {
+                change.old.unwrap_or(object)
+            };
             return Ok(selected(own).unwrap_or(false));
         }
         if change.namespace.is_empty() {
@@ -157,7 +176,5 @@ impl Matcher {
 
 /// A namespace as the cache has it.
 pub(super) fn namespace(registry: &Registry, name: &str) -> Option<Value> {
-    let row = registry.rows.by_kind("", "v1", "Namespace")?;
-    let cache = registry.caches.of(row)?;
-    Some(cache.get(&registry::path("", name))?.value())
+    look_up::object(registry, ("", "v1", "Namespace"), "", name)
 }

@@ -15,9 +15,11 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use evenkeel_api::Status;
+use evenkeel_api::row::Storage;
 use serde_json::Value;
 
 use self::compiled::Policy;
+pub(super) use self::mutating::Rounds;
 use super::Change;
 use crate::auth::Authorizer;
 use crate::registry::Registry;
@@ -31,8 +33,11 @@ const KINDS: [&str; 4] = [
 ];
 
 /// All policies, read anew when one of them or of their bindings has changed.
-#[derive(Default)]
-pub(super) struct Policies(ArcSwap<Compiled>);
+pub(super) struct Policies {
+    /// Expressions may ask it.
+    authorizer: Arc<dyn Authorizer>,
+    compiled: ArcSwap<Compiled>,
+}
 
 #[derive(Debug, Default)]
 struct Compiled {
@@ -41,59 +46,55 @@ struct Compiled {
     validating: Vec<Policy>,
 }
 
-/// What policies say beside yes and no.
-#[derive(Debug, Default)]
-pub(super) struct Said {
-    /// For the client.
-    pub(super) warnings: Vec<String>,
-    /// For the audit log.
-    pub(super) annotations: Vec<(String, String)>,
-}
-
-impl Said {
-    fn warn(&mut self, text: String) {
-        self.warnings.push(text);
-    }
-
-    fn annotate(&mut self, name: String, text: String) {
-        self.annotations.push((name, text));
-    }
-}
-
 impl Policies {
+    pub(super) fn new(authorizer: Arc<dyn Authorizer>) -> Self {
+        Self {
+            authorizer,
+            compiled: ArcSwap::default(),
+        }
+    }
+
     fn compiled(&self, registry: &Registry) -> Arc<Compiled> {
         let caches = KINDS.map(|kind| {
             let row = registry.rows.by_kind(GROUP, "v1", kind)?;
             registry.caches.of(row)
         });
-        let revisions =
-            caches.each_ref().map(|cache| cache.as_ref().map_or(0, |cache| cache.last()));
-        let now = self.0.load_full();
+        let revisions = caches
+            .each_ref()
+            .map(|cache| cache.as_ref().map_or(0, |cache| cache.last()));
+        let now = self.compiled.load_full();
         if now.revisions == revisions {
             return now;
         }
         let [policies, bindings, validating, validating_bindings] = caches.map(|cache| {
             let mut found: Vec<Value> = cache
-                .map(|cache| cache.list("", None).iter().map(|object| object.value()).collect())
+                .map(|cache| {
+                    cache
+                        .list("", None)
+                        .iter()
+                        .map(|object| object.value())
+                        .collect()
+                })
                 .unwrap_or_default();
-            found.sort_by(|a, b| {
-                evenkeel_api::object::name(a).cmp(evenkeel_api::object::name(b))
-            });
+            found.sort_by(|a, b| evenkeel_api::object::name(a).cmp(evenkeel_api::object::name(b)));
             found
         });
         let read = |policies: &[Value], bindings: &[Value], mutating: bool| {
-            policies.iter().map(|policy| Policy::read(policy, bindings, mutating)).collect()
+            policies
+                .iter()
+                .map(|policy| Policy::read(policy, bindings, mutating))
+                .collect()
         };
         let fresh = Arc::new(Compiled {
             revisions,
             mutating: read(&policies, &bindings, true),
             validating: read(&validating, &validating_bindings, false),
         });
-        self.0.store(Arc::clone(&fresh));
+        self.compiled.store(Arc::clone(&fresh));
         fresh
     }
 
-    /// Lets mutating policies change an object, twice where one wants to see what another did.
+    /// Lets mutating policies change an object.
     ///
     /// # Errors
     /// A failure of a policy that must not fail.
@@ -102,19 +103,14 @@ impl Policies {
         registry: &Registry,
         change: &Change<'_>,
         object: &mut Value,
-        authorizer: &Arc<dyn Authorizer>,
+        rounds: &mut Rounds,
     ) -> Result<(), Status> {
         let compiled = self.compiled(registry);
         let policies = &compiled.mutating;
         if policies.is_empty() || exempt(change) || !object.is_object() {
             return Ok(());
         }
-        let mut rounds = mutating::Rounds::default();
-        mutating::mutate(policies, registry, change, object, authorizer, &mut rounds)?;
-        if rounds.second() {
-            mutating::mutate(policies, registry, change, object, authorizer, &mut rounds)?;
-        }
-        Ok(())
+        mutating::mutate(policies, registry, change, object, &self.authorizer, rounds)
     }
 
     /// Asks validating policies.
@@ -126,18 +122,29 @@ impl Policies {
         registry: &Registry,
         change: &Change<'_>,
         object: &Value,
-        authorizer: &Arc<dyn Authorizer>,
-        said: &mut Said,
     ) -> Result<(), Status> {
         let compiled = self.compiled(registry);
         if compiled.validating.is_empty() || exempt(change) {
             return Ok(());
         }
-        validating::validate(&compiled.validating, registry, change, object, authorizer, said)
+        validating::validate(
+            &compiled.validating,
+            registry,
+            change,
+            object,
+            &self.authorizer,
+        )
     }
 }
 
-/// Policies and bindings are shown to no policy.
+/// Policies and bindings are shown to no policy, and neither are reviews of identity and rights.
 fn exempt(change: &Change<'_>) -> bool {
-    change.row.gvk.group == GROUP && KINDS.contains(&&*change.row.gvk.kind)
+    let gvk = &change.row.gvk;
+    let policies = gvk.group == GROUP && KINDS.contains(&&*gvk.kind);
+    let reviews = change.row.storage == Storage::Answered
+        && matches!(
+            &*gvk.group,
+            "authentication.k8s.io" | "authorization.k8s.io"
+        );
+    policies || reviews
 }

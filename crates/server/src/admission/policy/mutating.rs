@@ -4,31 +4,38 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use evenkeel_api::patch::{json_patch, lay_over};
+use evenkeel_api::row::Subresource;
 use evenkeel_api::status::StatusCause;
 use evenkeel_api::{Status, object};
 use evenkeel_cel::Budget;
 use serde_json::{Value, json};
 
 use super::super::Change;
+use super::super::webhook::put_back;
+use super::super::webhook::review::seen_as;
 use super::compiled::{Binding, Code, Mutation, Policy, evaluate};
-use super::inputs::{Inputs, Scope, name_of};
+use super::inputs::{Inputs, Scope};
 use super::params;
 use crate::auth::Authorizer;
 use crate::registry::Registry;
 
 /// Which policies have been asked, and which must be asked again.
 #[derive(Debug, Default)]
-pub(super) struct Rounds {
+pub(in crate::admission) struct Rounds {
     again: bool,
+    needed: bool,
     asked: HashSet<String>,
     waiting: HashSet<String>,
+    /// What the object was after the last policy.
+    last: Value,
 }
 
 impl Rounds {
-    /// Begins the second round: only those go that want to see what others have changed since.
-    pub(super) fn second(&mut self) -> bool {
+    /// Begins the second round, in which only those go that want to see what others have changed
+    /// since. Answers whether policies need one.
+    pub(in crate::admission) fn begin_second(&mut self) -> bool {
         self.again = true;
-        !self.waiting.is_empty()
+        self.needed
     }
 }
 
@@ -44,6 +51,9 @@ pub(super) fn mutate(
     authorizer: &Arc<dyn Authorizer>,
     rounds: &mut Rounds,
 ) -> Result<(), Status> {
+    if rounds.again && rounds.last != *object {
+        rounds.waiting.extend(rounds.asked.drain());
+    }
     let mut failures = Vec::new();
     for policy in policies.iter().filter(|policy| !policy.bindings.is_empty()) {
         let mut failed = |binding: Option<&Binding>, why: String| {
@@ -55,7 +65,10 @@ pub(super) fn mutate(
             Ok(true) => {}
             Ok(false) => continue,
             Err(status) => {
-                failed(None, format!("failed to configure policy: {}", status.message));
+                failed(
+                    None,
+                    format!("failed to configure policy: {}", status.message),
+                );
                 continue;
             }
         }
@@ -105,6 +118,7 @@ pub(super) fn mutate(
                     failed(Some(binding), why);
                 }
                 if *object != before {
+                    rounds.needed = true;
                     rounds.waiting.extend(rounds.asked.drain());
                 }
                 if policy.reinvocable {
@@ -113,6 +127,7 @@ pub(super) fn mutate(
             }
         }
     }
+    rounds.last = object.clone();
     match failures.split_first() {
         None => Ok(()),
         Some((first, _)) => Err(refuse(change, object, first, &failures)),
@@ -123,16 +138,17 @@ fn denial(policy: &Policy, binding: Option<&Binding>, why: &str) -> String {
     let name = &policy.name;
     match binding {
         Some(binding) => {
-            format!("policy '{name}' with binding '{}' denied request: {why}", binding.name)
+            format!(
+                "policy '{name}' with binding '{}' denied request: {why}",
+                binding.name
+            )
         }
         None => format!("policy '{name}' denied request: {why}"),
     }
 }
 
 fn refuse(change: &Change<'_>, object: &Value, first: &str, all: &[String]) -> Status {
-    let row = change.row;
-    let name = name_of(change, object);
-    let mut status = Status::forbidden(&row.gvk.group, &row.plural, name, "");
+    let mut status = change.forbidden(object, "");
     status.message = first.to_owned();
     status.reason = "Invalid".to_owned();
     status.details.get_or_insert_default().causes = all
@@ -158,9 +174,10 @@ fn steps(
     let mut failures = Vec::new();
     for mutation in &code.mutations {
         match step(mutation, registry, change, object, &scope(object)) {
-            Ok(Some(mut next)) => {
-                change.row.strategy.defaults(&mut next);
-                *object = next;
+            Ok(Some(next)) => {
+                if let Err(status) = put_back(registry, change, next, object) {
+                    failures.push(status.message);
+                }
             }
             Ok(None) => {}
             Err(why) => failures.push(why),
@@ -177,6 +194,7 @@ fn step(
     scope: &Scope,
 ) -> Result<Option<Value>, String> {
     let mut budget = Budget::default();
+    let object = &seen_as(change, object);
     match mutation {
         Mutation::Apply(program) => {
             let value = evaluate(program, scope, &mut budget)?;
@@ -185,7 +203,12 @@ fn step(
                 config[field] = object[field].clone();
             }
             let rows = &registry.rows;
-            lay_over(rows.schema(), &rows.ty(change.row), object, &config)
+            let own = match change.subresource {
+                Some(Subresource::Scale) => rows.by_kind("autoscaling", "v1", "Scale"),
+                _ => None,
+            };
+            let ty = rows.ty(own.map_or(change.row, |row| &**row));
+            lay_over(rows.schema(), &ty, object, &config)
                 .map(Some)
                 .map_err(|why| format!("error applying patch: {why}"))
         }

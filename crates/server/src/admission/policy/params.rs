@@ -1,7 +1,6 @@
 //! The objects that a policy is given as parameters.
 
 use evenkeel_api::object;
-use evenkeel_api::row::Scope;
 use evenkeel_api::validation::selects;
 use serde_json::Value;
 
@@ -33,21 +32,24 @@ pub(super) fn collect(
         ));
     };
     let given = text(reference, "namespace");
-    let place = if row.scope == Scope::Namespaced {
+    let place = if row.namespaced() {
         if !given.is_empty() {
             given
         } else if namespace.is_empty() {
-            return Err("cannot use namespaced paramRef in policy binding that matches \
+            return Err(
+                "cannot use namespaced paramRef in policy binding that matches \
                         cluster-scoped resources"
-                .to_owned());
+                    .to_owned(),
+            );
         } else {
             namespace.to_owned()
         }
     } else if given.is_empty() {
         String::new()
     } else {
-        return Err("paramRef.namespace must not be provided for a cluster-scoped `paramKind`"
-            .to_owned());
+        return Err(
+            "paramRef.namespace must not be provided for a cluster-scoped `paramKind`".to_owned(),
+        );
     };
     let name = text(reference, "name");
     let params: Vec<Value> = if name.is_empty() {
@@ -63,8 +65,9 @@ pub(super) fn collect(
         found.iter().map(|object| object.value()).collect()
     };
     if params.is_empty() && object::text(reference, &["parameterNotFoundAction"]) == "Deny" {
-        return Err("no params found for policy binding with `Deny` parameterNotFoundAction"
-            .to_owned());
+        return Err(
+            "no params found for policy binding with `Deny` parameterNotFoundAction".to_owned(),
+        );
     }
     Ok(params)
 }

@@ -3,15 +3,15 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use evenkeel_api::Status;
 use evenkeel_api::status::StatusCause;
-use evenkeel_api::{Status, object};
 use evenkeel_cel::{Budget, Value as Cel};
 use serde_json::{Value, json};
 
 use super::super::Change;
 use super::compiled::{Binding, Code, Policy, evaluate};
-use super::inputs::{Inputs, Scope, name_of};
-use super::{Said, params};
+use super::inputs::{Inputs, Scope};
+use super::params;
 use crate::auth::Authorizer;
 use crate::registry::Registry;
 
@@ -43,29 +43,21 @@ pub(super) fn validate(
     change: &Change<'_>,
     object: &Value,
     authorizer: &Arc<dyn Authorizer>,
-    said: &mut Said,
 ) -> Result<(), Status> {
     let mut denied = Vec::new();
     for policy in policies.iter().filter(|policy| !policy.bindings.is_empty()) {
-        let mut failed = |binding: Option<&Binding>, why: &str| {
-            let what = if binding.is_some() { "binding" } else { "policy" };
-            if !policy.ignores_failure {
-                let message = format!("failed to configure {what}: {why}");
-                denied.push(deny(policy, binding, &message, ""));
-            }
-        };
         match policy.matcher.matches(registry, change, object) {
             Ok(true) => {}
             Ok(false) => continue,
             Err(status) => {
-                failed(None, &status.message);
+                failed(policy, None, &status.message, &mut denied);
                 continue;
             }
         }
         let code = match &policy.code {
             Ok(code) => code,
             Err(why) => {
-                failed(None, why);
+                failed(policy, None, why, &mut denied);
                 continue;
             }
         };
@@ -75,7 +67,7 @@ pub(super) fn validate(
                 Ok(true) => {}
                 Ok(false) => continue,
                 Err(status) => {
-                    failed(Some(binding), &status.message);
+                    failed(policy, Some(binding), &status.message, &mut denied);
                     continue;
                 }
             }
@@ -84,7 +76,7 @@ pub(super) fn validate(
             let found = match found {
                 Ok(found) => found,
                 Err(why) => {
-                    failed(Some(binding), &why);
+                    failed(policy, Some(binding), &why, &mut denied);
                     continue;
                 }
             };
@@ -93,7 +85,7 @@ pub(super) fn validate(
                 let scope = Scope::new(inputs, code.variables());
                 let (refusals, noted) = decide(policy, code, &scope);
                 for refusal in refusals {
-                    act(policy, binding, &refusal, said, &mut denied);
+                    act(policy, binding, &refusal, change, &mut denied);
                 }
                 for (key, value) in noted {
                     match value {
@@ -109,12 +101,26 @@ pub(super) fn validate(
             }
         }
         for (key, values) in annotations {
-            said.annotate(format!("{}/{key}", policy.name), values.join(", "));
+            let key = format!("{}/{key}", policy.name);
+            change.notes().annotate(key, values.join(", "));
         }
     }
     match denied.into_iter().next() {
         None => Ok(()),
         Some(first) => Err(refuse(change, object, first)),
+    }
+}
+
+/// A policy or binding that can't be carried out refuses, unless its failures are ignored.
+fn failed(policy: &Policy, binding: Option<&Binding>, why: &str, denied: &mut Vec<Denied>) {
+    let what = if binding.is_some() {
+        "binding"
+    } else {
+        "policy"
+    };
+    if !policy.ignores_failure {
+        let message = format!("failed to configure {what}: {why}");
+        denied.push(deny(policy, binding, &message, ""));
     }
 }
 
@@ -127,17 +133,14 @@ fn deny(policy: &Policy, binding: Option<&Binding>, message: &str, reason: &str)
         ),
         None => format!("ValidatingAdmissionPolicy '{name}' denied request: {message}"),
     };
-    Denied { message, reason: reason.to_owned() }
+    Denied {
+        message,
+        reason: reason.to_owned(),
+    }
 }
 
 fn refuse(change: &Change<'_>, object: &Value, denied: Denied) -> Status {
-    let name = match name_of(change, object) {
-        "" => object::text(object, &["metadata", "generateName"]),
-        name => name,
-    };
-    let name = if name.is_empty() { "Unknown" } else { name };
-    let row = change.row;
-    let mut status = Status::forbidden(&row.gvk.group, &row.plural, name, &denied.message);
+    let mut status = change.forbidden(object, &denied.message);
     let (reason, code) = match denied.reason.as_str() {
         "Forbidden" => ("Forbidden", 403),
         "Unauthorized" => ("Unauthorized", 401),
@@ -146,11 +149,15 @@ fn refuse(change: &Change<'_>, object: &Value, denied: Denied) -> Status {
     };
     status.reason = reason.to_owned();
     status.code = code;
-    status.details.get_or_insert_default().causes.push(StatusCause {
-        reason: String::new(),
-        message: denied.message,
-        field: String::new(),
-    });
+    status
+        .details
+        .get_or_insert_default()
+        .causes
+        .push(StatusCause {
+            reason: String::new(),
+            message: denied.message,
+            field: String::new(),
+        });
     status
 }
 
@@ -159,13 +166,18 @@ fn act(
     policy: &Policy,
     binding: &Binding,
     refusal: &Refusal,
-    said: &mut Said,
+    change: &Change<'_>,
     denied: &mut Vec<Denied>,
 ) {
     for action in &binding.actions {
         match action.as_str() {
-            "Deny" => denied.push(deny(policy, Some(binding), &refusal.message, &refusal.reason)),
-            "Warn" => said.warn(format!(
+            "Deny" => denied.push(deny(
+                policy,
+                Some(binding),
+                &refusal.message,
+                &refusal.reason,
+            )),
+            "Warn" => change.notes().warn(format!(
                 "Validation failed for ValidatingAdmissionPolicy '{}' with binding '{}': {}",
                 policy.name, binding.name, refusal.message
             )),
@@ -178,7 +190,7 @@ fn act(
                     "validationActions": binding.actions,
                 }]);
                 let key = "validation.policy.admission.k8s.io/validation_failure";
-                said.annotate(key.to_owned(), failure.to_string());
+                change.notes().annotate(key, failure.to_string());
             }
             _ => {}
         }
@@ -190,8 +202,16 @@ type Noted<'p> = Vec<(&'p str, Result<String, String>)>;
 /// Evaluates a policy: the rules that do not hold, and its audit annotations.
 fn decide<'p>(policy: &Policy, code: &'p Code, scope: &Scope) -> (Vec<Refusal>, Noted<'p>) {
     let undecided = |index: usize, message: String| {
-        let refusal = Refusal { index, message, reason: String::new() };
-        if policy.ignores_failure { Vec::new() } else { vec![refusal] }
+        let refusal = Refusal {
+            index,
+            message,
+            reason: String::new(),
+        };
+        if policy.ignores_failure {
+            Vec::new()
+        } else {
+            vec![refusal]
+        }
     };
     match code.concerns(scope) {
         Ok(true) => {}
@@ -205,7 +225,11 @@ fn decide<'p>(policy: &Policy, code: &'p Code, scope: &Scope) -> (Vec<Refusal>, 
             Ok(Cel::Bool(true)) => {}
             Ok(_) => {
                 let message = message(rule, scope, &mut budget);
-                refusals.push(Refusal { index, message, reason: rule.reason.clone() });
+                refusals.push(Refusal {
+                    index,
+                    message,
+                    reason: rule.reason.clone(),
+                });
             }
             Err(why) if budget.remaining() == 0 => return (undecided(index, why), Vec::new()),
             Err(why) => refusals.extend(undecided(index, why)),

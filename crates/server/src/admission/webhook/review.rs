@@ -39,7 +39,7 @@ fn user_info(identity: &Identity) -> Value {
 }
 
 /// The options of the request as an object.
-fn options(change: &Change<'_>) -> Value {
+pub(in crate::admission) fn options(change: &Change<'_>) -> Value {
     let call = change.call;
     let method = call.parts.method.as_str();
     let kind = match (change.operation, method) {
@@ -82,7 +82,7 @@ fn options(change: &Change<'_>) -> Value {
 }
 
 /// `autoscaling/v1 Scale` of an object; what else passes under `scale` is the whole object.
-pub(super) fn seen_as(change: &Change<'_>, object: &Value) -> Value {
+pub(in crate::admission) fn seen_as(change: &Change<'_>, object: &Value) -> Value {
     let (Some(Subresource::Scale), Some(paths)) = (change.subresource, &change.row.scale) else {
         return object.clone();
     };

@@ -4,9 +4,13 @@
 //! admission chain compiles them to evaluate them. Variables of a policy come one after the other,
 //! each sees those before it.
 
+mod typing;
+
 use std::sync::{Arc, LazyLock};
 
 use evenkeel_cel::{Env, ObjectType, Program, Schema, Type, authorizer_type, resource_check_type};
+
+pub use typing::{Finding, schema_of, type_check};
 
 /// Which variables there are beyond `object`, `oldObject`, `request` and `namespaceObject`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -221,6 +225,14 @@ impl Expressions {
         }
         let variables = Schema::object("kubernetes.variables", self.variables.iter().cloned());
         self.base.with_variable("variables", variables)
+    }
+
+    /// What is wrong with an expression, whatever it gives.
+    pub(crate) fn check(&self, source: &str) -> Option<String> {
+        self.env()
+            .compile(source)
+            .err()
+            .map(|errors| errors.to_string())
     }
 
     /// Compiles an expression.
