@@ -248,6 +248,9 @@ pub trait Strategy: Send + Sync + 'static {
     fn defaults(&self, _object: &mut Value) {}
     /// Clears or sets what a creator may not decide.
     fn prepare_create(&self, _object: &mut Value) {}
+    /// Writes in who makes the object: `username`, `uid`, `groups` and `extra`, as a
+    /// `UserInfo` has them.
+    fn prepare_creator(&self, _object: &mut Value, _creator: &Value) {}
     /// Keeps what an updater may not change silently.
     fn prepare_update(&self, _new: &mut Value, _old: &Value) {}
     /// Keeps what a status update may not change silently (`spec` is kept already).
@@ -257,12 +260,25 @@ pub trait Strategy: Send + Sync + 'static {
     fn prepare_status_at(&self, new: &mut Value, old: &Value, _now: &str) {
         self.prepare_status(new, old);
     }
+    /// Keeps what an update through `approval` may not change silently. `now` is an RFC 3339 time.
+    fn prepare_approval(&self, _new: &mut Value, _old: &Value, _now: &str) {}
     /// What is wrong with an object beyond metadata.
     fn validate(&self, _object: &Value) -> ErrorList {
         ErrorList::new()
     }
     /// What is wrong with a change; [`Self::validate`] of the new object runs as well.
     fn validate_update(&self, _new: &Value, _old: &Value) -> ErrorList {
+        ErrorList::new()
+    }
+    /// What is wrong with a changed object: with what it is now and with what changed. Kinds that
+    /// forgive what was wrong before say so here.
+    fn validate_change(&self, new: &Value, old: &Value) -> ErrorList {
+        let mut out = self.validate(new);
+        out.extend(self.validate_update(new, old));
+        out
+    }
+    /// What is wrong with a change through `approval`.
+    fn validate_approval(&self, _new: &Value, _old: &Value) -> ErrorList {
         ErrorList::new()
     }
     /// What is wrong with a status change.

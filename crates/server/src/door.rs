@@ -248,14 +248,10 @@ impl Door {
         let (parts, body) = request.into_parts();
         let query = Query::parse(parts.uri.query().unwrap_or_default());
         let attributes = Attributes::of(&parts.method, parts.uri.path(), &query);
-        let identity =
-            match self
-                .authenticator
-                .impersonate(&parts.headers, identity, self.authorizer())
-            {
-                Ok(identity) => identity,
-                Err(status) => return status_answer(&status),
-            };
+        let identity = match self.impersonate(&parts.headers, identity).await {
+            Ok(identity) => identity,
+            Err(status) => return status_answer(&status),
+        };
         let (verb, resource) = (attributes.verb.clone(), attributes.resource.clone());
         let accept = parts.headers.get(http::header::ACCEPT).cloned();
         let refuse = |status: &Status| status_answer_as(Media::of_status(accept.as_ref()), status);
@@ -285,6 +281,32 @@ impl Door {
         self.metrics
             .observe(&verb, &resource, answer.status().as_u16(), began.elapsed());
         answer
+    }
+
+    /// Who the caller acts as. What is refused is asked again when the caches have all that is
+    /// acknowledged: the right may have been given just now.
+    async fn impersonate(
+        &self,
+        headers: &http::HeaderMap,
+        identity: Identity,
+    ) -> Result<Identity, Status> {
+        if !headers
+            .keys()
+            .any(|name| name.as_str().starts_with("impersonate-"))
+        {
+            return Ok(identity);
+        }
+        let take = |identity: Identity| {
+            self.authenticator
+                .impersonate(headers, identity, self.authorizer())
+        };
+        match take(identity.clone()) {
+            Err(status) if status.code == 403 => {
+                self.registry.fresh().await?;
+                take(identity)
+            }
+            taken => taken,
+        }
     }
 
     async fn dispatch(self: &Arc<Self>, call: Call) -> Result<Answer, Status> {

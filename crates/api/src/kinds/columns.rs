@@ -1,5 +1,7 @@
 //! The columns of all kinds but pods.
 
+mod cluster;
+mod networking;
 mod storage;
 mod workloads;
 
@@ -8,6 +10,12 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 use serde_json::Value;
 
+pub(super) use cluster::{
+    csi_driver, csi_node, csi_storage_capacity, flow_schema, only_age, priority_level,
+    resource_claim, resource_slice, runtime_class, signing_request, volume_attachment,
+    volume_attributes_class,
+};
+pub(super) use networking::{ingress, ingress_class, ip_address, network_policy, service_cidr};
 pub(super) use storage::{persistent_volume, persistent_volume_claim, storage_class};
 pub(super) use workloads::{
     controller_revision, cron_job, daemon_set, disruption_budget, job, pod_template,

@@ -6,17 +6,23 @@ use k8s_openapi::api::authorization::v1 as authorization;
 use k8s_openapi::api::autoscaling::v1 as autoscaling_v1;
 use k8s_openapi::api::autoscaling::v2 as autoscaling;
 use k8s_openapi::api::batch::v1 as batch;
+use k8s_openapi::api::certificates::v1 as certificates;
 use k8s_openapi::api::coordination::v1 as coordination;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
+use k8s_openapi::api::flowcontrol::v1 as flowcontrol;
+use k8s_openapi::api::networking::v1 as networking;
+use k8s_openapi::api::node::v1 as node_v1;
 use k8s_openapi::api::policy::v1 as policy;
 use k8s_openapi::api::rbac::v1 as rbac;
+use k8s_openapi::api::resource::v1 as resource;
 use k8s_openapi::api::scheduling::v1 as scheduling;
 use k8s_openapi::api::storage::v1 as storage;
 
 use super::{
-    autoscaling as scaling, batch as jobs, columns, config, disruption, endpoints, event,
-    limit_range, namespace, node, pod, quota, rbac as roles, reviews, service, storage as volumes,
+    autoscaling as scaling, batch as jobs, certificates as requests, columns, config, devices,
+    disruption, endpoints, event, flow_control, limit_range, namespace, networking as network,
+    node, pod, quota, rbac as roles, reviews, runtime_class, service, storage as volumes,
     workloads,
 };
 use crate::names;
@@ -27,11 +33,10 @@ use crate::row::{ResourceDef, Subresource as Sub, Verb};
 pub fn rows() -> Vec<ResourceDef> {
     let mut rows = core_rows();
     rows.extend(workload_rows());
+    rows.extend(network_rows());
+    rows.extend(storage_rows());
+    rows.extend(cluster_rows());
     rows.extend([
-        ResourceDef::of::<storage::StorageClass>()
-            .short("sc")
-            .columns(columns::storage_class())
-            .strategy(volumes::StorageClasses),
         ResourceDef::of::<policy::PodDisruptionBudget>()
             .short("pdb")
             .with(&[Sub::Status])
@@ -97,6 +102,104 @@ pub fn rows() -> Vec<ResourceDef> {
     rows.extend(super::policies::rows());
     rows.extend(super::webhooks::rows());
     rows
+}
+
+fn network_rows() -> Vec<ResourceDef> {
+    vec![
+        ResourceDef::of::<networking::Ingress>()
+            .short("ing")
+            .with(&[Sub::Status])
+            .generations()
+            .columns(columns::ingress())
+            .strategy(network::Ingresses),
+        ResourceDef::of::<networking::IngressClass>()
+            .generations()
+            .columns(columns::ingress_class())
+            .strategy(network::IngressClasses),
+        ResourceDef::of::<networking::NetworkPolicy>()
+            .short("netpol")
+            .generations()
+            .columns(columns::network_policy())
+            .strategy(network::NetworkPolicies),
+        ResourceDef::of::<networking::IPAddress>()
+            .short("ip")
+            .named(network::ip_address_name)
+            .columns(columns::ip_address())
+            .strategy(network::IpAddresses),
+        ResourceDef::of::<networking::ServiceCIDR>()
+            .with(&[Sub::Status])
+            .columns(columns::service_cidr())
+            .strategy(network::ServiceCidrs),
+    ]
+}
+
+fn storage_rows() -> Vec<ResourceDef> {
+    vec![
+        ResourceDef::of::<storage::StorageClass>()
+            .short("sc")
+            .columns(columns::storage_class())
+            .strategy(volumes::StorageClasses),
+        ResourceDef::of::<storage::CSIDriver>()
+            .columns(columns::csi_driver())
+            .strategy(volumes::CsiDrivers),
+        ResourceDef::of::<storage::CSINode>()
+            .columns(columns::csi_node())
+            .strategy(volumes::CsiNodes),
+        ResourceDef::of::<storage::CSIStorageCapacity>()
+            .columns(columns::csi_storage_capacity())
+            .strategy(volumes::CsiStorageCapacities),
+        ResourceDef::of::<storage::VolumeAttachment>()
+            .with(&[Sub::Status])
+            .columns(columns::volume_attachment())
+            .strategy(volumes::VolumeAttachments),
+        ResourceDef::of::<storage::VolumeAttributesClass>()
+            .short("vac")
+            .columns(columns::volume_attributes_class())
+            .strategy(volumes::VolumeAttributesClasses),
+    ]
+}
+
+fn cluster_rows() -> Vec<ResourceDef> {
+    vec![
+        ResourceDef::of::<node_v1::RuntimeClass>()
+            .columns(columns::runtime_class())
+            .strategy(runtime_class::RuntimeClasses),
+        ResourceDef::of::<certificates::CertificateSigningRequest>()
+            .short("csr")
+            .with(&[Sub::Approval, Sub::Status])
+            .named(requests::any_name)
+            .selectable("spec.signerName")
+            .columns(columns::signing_request())
+            .strategy(requests::CertificateSigningRequests),
+        ResourceDef::of::<flowcontrol::FlowSchema>()
+            .with(&[Sub::Status])
+            .generations()
+            .columns(columns::flow_schema())
+            .strategy(flow_control::FlowSchemas),
+        ResourceDef::of::<flowcontrol::PriorityLevelConfiguration>()
+            .with(&[Sub::Status])
+            .generations()
+            .columns(columns::priority_level())
+            .strategy(flow_control::PriorityLevels),
+        ResourceDef::of::<resource::DeviceClass>()
+            .generations()
+            .columns(columns::only_age())
+            .strategy(devices::DeviceClasses),
+        ResourceDef::of::<resource::ResourceClaim>()
+            .with(&[Sub::Status])
+            .columns(columns::resource_claim())
+            .strategy(devices::ResourceClaims),
+        ResourceDef::of::<resource::ResourceClaimTemplate>()
+            .columns(columns::only_age())
+            .strategy(devices::ResourceClaimTemplates),
+        ResourceDef::of::<resource::ResourceSlice>()
+            .generations()
+            .selectable("spec.nodeName")
+            .selectable("spec.driver")
+            .selectable("spec.pool.name")
+            .columns(columns::resource_slice())
+            .strategy(devices::ResourceSlices),
+    ]
 }
 
 fn workload_rows() -> Vec<ResourceDef> {

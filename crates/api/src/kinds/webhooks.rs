@@ -125,12 +125,33 @@ impl Webhooks {
             validation::one_of(hook, "reinvocationPolicy", &["IfNeeded", "Never"], out);
         }
         client_config(&hook.child("clientConfig"), out);
-        if !hook.list("matchConditions").is_empty() {
-            out.push(FieldError::forbidden(
-                &hook.at("matchConditions"),
-                "match conditions are not supported by this server yet",
-            ));
+        match_conditions(hook, out);
+    }
+}
+
+/// The form of conditions; what their expressions mean is checked where the language is known.
+fn match_conditions(hook: &Cursor<'_>, out: &mut ErrorList) {
+    const MOST: usize = 64;
+    let path = hook.at("matchConditions");
+    let count = hook.list("matchConditions").len();
+    if count > MOST {
+        out.push(FieldError::too_many(&path, count, MOST));
+    }
+    let mut seen = Vec::new();
+    for condition in hook.items("matchConditions") {
+        if condition.text("expression").trim().is_empty() {
+            out.push(FieldError::required(&condition.at("expression"), ""));
         }
+        let name = condition.text("name");
+        if name.is_empty() {
+            out.push(FieldError::required(&condition.at("name"), ""));
+            continue;
+        }
+        validation::named(names::qualified_name, name, &condition.at("name"), out);
+        if seen.contains(&name) {
+            out.push(FieldError::duplicate(&condition.at("name"), name));
+        }
+        seen.push(name);
     }
 }
 

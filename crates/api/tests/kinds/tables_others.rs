@@ -270,3 +270,102 @@ fn policies() {
         ]
     );
 }
+
+#[test]
+fn networking_and_the_cluster() {
+    let of = |api_version: &str, kind: &str, rest: serde_json::Value| {
+        let mut object =
+            json!({"apiVersion": api_version, "kind": kind, "metadata": {"name": "a"}});
+        for (name, value) in rest.as_object().into_iter().flatten() {
+            object[name] = value.clone();
+        }
+        aged(object)
+    };
+    let ingress = of(
+        "networking.k8s.io/v1",
+        "Ingress",
+        json!({"spec": {"ingressClassName": "proxy", "tls": [{}],
+                "rules": [{"host": "a"}, {"host": "b"}, {"host": "c"}, {"host": "d"}]},
+            "status": {"loadBalancer": {"ingress": [{"ip": "10.0.0.1"}]}}}),
+    );
+    assert_eq!(
+        headings(&ingress, false),
+        ["Name", "Class", "Hosts", "Address", "Ports", "Age"]
+    );
+    assert_eq!(
+        cells(&ingress, false),
+        [
+            "a",
+            "proxy",
+            "a,b,c + 1 more...",
+            "10.0.0.1",
+            "80, 443",
+            "5m30s"
+        ]
+    );
+    let mut class = of(
+        "networking.k8s.io/v1",
+        "IngressClass",
+        json!({"spec": {"controller": "example.com/proxy"}}),
+    );
+    class["metadata"]["annotations"] =
+        json!({"ingressclass.kubernetes.io/is-default-class": "true"});
+    assert_eq!(
+        cells(&class, false),
+        ["a (default)", "example.com/proxy", "<none>", "5m30s"]
+    );
+    let policy = of(
+        "networking.k8s.io/v1",
+        "NetworkPolicy",
+        json!({"spec": {"podSelector": {"matchLabels": {"app": "web"}}}}),
+    );
+    assert_eq!(headings(&policy, false), ["Name", "Pod-Selector", "Age"]);
+    assert_eq!(cells(&policy, false), ["a", "app=web", "5m30s"]);
+    let attachment = of(
+        "storage.k8s.io/v1",
+        "VolumeAttachment",
+        json!({"spec": {"attacher": "d", "nodeName": "n", "source": {"persistentVolumeName": "v"}}}),
+    );
+    assert_eq!(
+        headings(&attachment, false),
+        ["Name", "Attacher", "PV", "Node", "Attached", "Age"]
+    );
+    assert_eq!(
+        cells(&attachment, false),
+        [
+            json!("a"),
+            json!("d"),
+            json!("v"),
+            json!("n"),
+            json!(false),
+            json!("5m30s")
+        ]
+    );
+    let request = of(
+        "certificates.k8s.io/v1",
+        "CertificateSigningRequest",
+        json!({"spec": {"signerName": "s/t", "username": "dora", "expirationSeconds": 3600},
+            "status": {"conditions": [{"type": "Approved"}], "certificate": "eA=="}}),
+    );
+    assert_eq!(
+        headings(&request, false),
+        [
+            "Name",
+            "Age",
+            "SignerName",
+            "Requestor",
+            "RequestedDuration",
+            "Condition"
+        ]
+    );
+    assert_eq!(
+        cells(&request, false),
+        ["a", "5m30s", "s/t", "dora", "60m", "Approved,Issued"]
+    );
+    let claim = of(
+        "resource.k8s.io/v1",
+        "ResourceClaim",
+        json!({"status": {"allocation": {}}}),
+    );
+    assert_eq!(cells(&claim, false), ["a", "allocated", "5m30s"]);
+}

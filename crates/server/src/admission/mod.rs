@@ -16,6 +16,7 @@ mod pod;
 mod policy;
 mod priority;
 mod quota;
+mod restriction;
 mod security;
 mod storage;
 mod webhook;
@@ -159,7 +160,7 @@ impl Admission {
             Box::new(namespace::NamespaceLifecycle),
             Box::new(limits::LimitRanger),
             Box::new(pod::ServiceAccount),
-            Box::new(node::NodeRestriction),
+            Box::new(restriction::NodeRestriction),
             Box::new(node::TaintNodesByCondition),
             Box::new(security::PodSecurity),
             Box::new(priority::Priority),
@@ -171,11 +172,12 @@ impl Admission {
             Box::new(certificates::Signers(Arc::clone(&authorizer))),
             Box::new(certificates::CertificateSubjectRestriction),
             Box::new(classes::DefaultIngressClass),
+            Box::new(webhook::MatchConditions),
         ];
         Self {
             plugins,
-            policies: policy::Policies::new(authorizer),
-            webhooks: webhook::Webhooks::default(),
+            policies: policy::Policies::new(Arc::clone(&authorizer)),
+            webhooks: webhook::Webhooks::new(authorizer),
             quotas: quota::Quotas::new(clock),
         }
     }

@@ -18,6 +18,8 @@ const VIEW: &[&str] = &[
     "discovery.k8s.io : endpointslices : get,list,watch",
     "apps : deployments,deployments/scale,deployments/status,replicasets,replicasets/scale,replicasets/status : get,list,watch",
     "autoscaling : horizontalpodautoscalers,horizontalpodautoscalers/status : get,list,watch",
+    "core : limitranges,persistentvolumeclaims,persistentvolumeclaims/status,resourcequotas,resourcequotas/status : get,list,watch",
+    "networking.k8s.io : ingresses,ingresses/status,networkpolicies : get,list,watch",
 ];
 
 /// What people may change in a namespace.
@@ -30,6 +32,8 @@ const EDIT: &[&str] = &[
     "apps : deployments,deployments/rollback,deployments/scale,replicasets,replicasets/scale : create,delete,deletecollection,patch,update",
     "autoscaling : horizontalpodautoscalers : create,delete,deletecollection,patch,update",
     "coordination.k8s.io : leases : get,list,watch,create,delete,deletecollection,patch,update",
+    "core : persistentvolumeclaims : create,delete,deletecollection,patch,update",
+    "networking.k8s.io : ingresses,networkpolicies : create,delete,deletecollection,patch,update",
 ];
 
 /// What administrators of a namespace may do beyond that.

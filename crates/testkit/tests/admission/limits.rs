@@ -32,8 +32,8 @@ async fn containers_get_what_they_leave_open_and_it_is_told() {
     assert_eq!(resources["requests"]["cpu"], "100m");
     assert_eq!(
         made.body["metadata"]["annotations"]["kubernetes.io/limit-ranger"],
-        "LimitRanger plugin set: cpu request for container c; cpu limit for container c; cpu \
-         request for init container i; cpu, memory limit for init container i"
+        "LimitRanger plugin set: cpu request for container c; cpu limit for container c; cpu, \
+         memory request for init container i; cpu, memory limit for init container i"
     );
 }
 

@@ -6,7 +6,7 @@ use evenkeel_server::Identity;
 use evenkeel_testkit::{ADMIN, Caller, Cluster};
 use serde_json::{Value, json};
 
-use super::{MERGE_PATCH, make_namespace, open, pod};
+use super::{MERGE_PATCH, open, pod};
 
 const QUOTAS: &str = "/api/v1/namespaces/bounded/resourcequotas";
 const PODS: &str = "/api/v1/namespaces/bounded/pods";

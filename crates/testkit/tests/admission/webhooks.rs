@@ -481,3 +481,55 @@ async fn configurations_are_checked_in_the_words_of_the_reference() {
         ]
     );
 }
+
+#[tokio::test]
+async fn match_conditions_decide_whether_a_webhook_is_asked() {
+    let (cluster, admin) = open("hooked", &json!({})).await;
+    let hook = Hook::start(&["localhost"], |_| json!({"allowed": false})).await;
+    let conditioned = |expressions: &[&str]| {
+        let mut entry = hook.entry("if.hooks.test", &rule(&["*"], &["configmaps"]));
+        entry["matchConditions"] = expressions
+            .iter()
+            .enumerate()
+            .map(|(index, text)| json!({"name": format!("c{index}"), "expression": text}))
+            .collect();
+        validating("if", &[entry])
+    };
+    let (path, body) = conditioned(&["request.nothing == 1", "1 + 1"]);
+    let refused = admin.post(&path, &body).await.expect(422);
+    let told = refused.message();
+    assert!(
+        told.contains("webhooks[0].matchConditions[0].expression: Invalid value")
+            && told.contains("compilation failed: ERROR: <input>:1:8: undefined field 'nothing'")
+            && told.contains("must evaluate to bool"),
+        "{told}"
+    );
+    let (path, body) = conditioned(&[
+        "object.metadata.name.startsWith('guarded')",
+        "!authorizer.group('').resource('nodes').check('delete').allowed() || \
+         request.userInfo.username == 'admin'",
+    ]);
+    let made = admin.post(&path, &body).await.expect(201);
+    admin.post(MAPS, &map("open")).await.expect(201);
+    admin.post(MAPS, &map("guarded")).await.expect(400);
+    assert_eq!(hook.count(), 1);
+    let other = cluster.caller(evenkeel_server::Identity::user(
+        "other",
+        &[evenkeel_testkit::ADMIN],
+    ));
+    other.post(MAPS, &map("guarded")).await.expect(201);
+    let mut failing = made.body;
+    failing["webhooks"][0]["matchConditions"] =
+        json!([{"name": "c", "expression": "object.data.missing == 'x'"}]);
+    let changed = admin.put(&format!("{path}/if"), &failing).await.expect(200);
+    let refused = admin.post(MAPS, &map("m")).await.expect(403);
+    assert_eq!(
+        refused.message(),
+        "configmaps \"m\" is forbidden: expression 'object.data.missing == 'x'' resulted in \
+         error: no such key: missing"
+    );
+    let mut open = changed.body;
+    open["webhooks"][0]["failurePolicy"] = "Ignore".into();
+    admin.put(&format!("{path}/if"), &open).await.expect(200);
+    admin.post(MAPS, &map("m")).await.expect(201);
+}

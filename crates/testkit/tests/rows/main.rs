@@ -74,8 +74,23 @@ impl Kind {
         format!("{path}{and}propagationPolicy=Background")
     }
 
+    /// Takes away what protects storage while it is in use: the loop that sees that nobody uses it
+    /// does not run here.
+    async fn release(&self, admin: &Caller, name: &str) {
+        let kind = self.row.gvk.kind.as_ref();
+        if matches!(
+            kind,
+            "PersistentVolume" | "PersistentVolumeClaim" | "VolumeAttributesClass"
+        ) {
+            let free = json!({"metadata": {"finalizers": null}});
+            let freed = admin.patch(&self.named(name), MERGE_PATCH, &free).await;
+            assert_eq!(freed.code, 200, "{:#}", freed.body);
+        }
+    }
+
     /// Deletes, also what has a finalizer by nature.
     async fn remove(&self, admin: &Caller, name: &str) {
+        self.release(admin, name).await;
         let gone = admin.delete(&self.gone(&self.named(name)), None).await;
         assert_eq!(gone.code, 200, "{:#}", gone.body);
         if self.row.gvk.kind == "Namespace" {
@@ -109,6 +124,8 @@ fn kinds(cluster: &Cluster) -> Vec<Kind> {
     let rows = cluster.the_door().rows();
     rows.iter()
         .filter(|row| row.storage == Storage::Stored)
+        // Their names are addresses; they have a test of their own.
+        .filter(|row| row.gvk.kind != "IPAddress")
         .map(Kind::of)
         .collect()
 }
@@ -121,7 +138,7 @@ where
     let (cluster, admin) = open().await;
     let mut failed = Vec::new();
     let kinds = kinds(&cluster);
-    assert!(kinds.len() >= 33, "only {} kinds", kinds.len());
+    assert!(kinds.len() >= 50, "only {} kinds", kinds.len());
     for kind in kinds {
         let name = kind.row.gvk.kind.to_string();
         if tokio::spawn(check(kind, admin.clone())).await.is_err() {

@@ -50,7 +50,8 @@ fn is_native(name: &str) -> bool {
     !name.contains('/') || name.contains("kubernetes.io/")
 }
 
-fn is_extended(name: &str) -> bool {
+/// Is this a resource that plugins bring?
+pub(crate) fn is_extended(name: &str) -> bool {
     !is_native(name)
         && !name.starts_with("requests.")
         && names::qualified_name(&format!("requests.{name}")).is_empty()
@@ -170,6 +171,11 @@ pub(super) fn requirements(at: &Cursor<'_>, of: Of, claims: &BTreeSet<&str>, out
         ));
     }
     claim_names(at, claims, out);
+}
+
+/// Checks the resources of a container that has no claims.
+pub(crate) fn container_limits(at: &Cursor<'_>, out: &mut ErrorList) {
+    requirements(at, Of::Container, &BTreeSet::new(), out);
 }
 
 fn parsed(value: &serde_json::Value) -> Option<Quantity> {

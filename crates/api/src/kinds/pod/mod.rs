@@ -24,11 +24,13 @@ use serde_json::{Value, json};
 pub(crate) use defaults::round_up;
 pub use defaults::{pull_policy, template as template_defaults};
 pub(crate) use limits::{
-    amount as validate_amount, container_resource_name, overcommits, resource_name,
+    amount as validate_amount, container_limits as validate_requirements, container_resource_name,
+    is_extended as is_extended_resource, overcommits, resource_name,
 };
 pub use resources::{compute_qos, pod_limits, pod_requests};
 pub(crate) use scheduling::{
     effect as validate_taint_effect, node_selector as validate_node_selector,
+    tolerations as validate_tolerations,
 };
 pub use table::{columns, status_text};
 pub use validate::template as validate_template;

@@ -2,12 +2,17 @@
 
 pub(super) mod claim;
 mod class;
+mod csi;
 mod sources;
 mod volume;
 
 pub use claim::PersistentVolumeClaims;
 pub use class::StorageClasses;
+pub use csi::{
+    CsiDrivers, CsiNodes, CsiStorageCapacities, VolumeAttachments, VolumeAttributesClasses,
+};
 pub use volume::PersistentVolumes;
+use volume::validate_inline;
 
 use crate::field::{ErrorList, FieldError, Path};
 use crate::names;

@@ -295,3 +295,39 @@ fn capacity(spec: &Cursor<'_>, out: &mut ErrorList) {
         }
     }
 }
+
+/// Checks a volume that stands inline in a volume attachment.
+pub(super) fn validate_inline(spec: &Cursor<'_>, out: &mut ErrorList) {
+    const INLINE: &str = "may not be specified in the context of inline volumes";
+    for name in ["claimRef", "capacity"] {
+        if spec.has(name) {
+            out.push(FieldError::forbidden(&spec.at(name), INLINE));
+        }
+    }
+    if !spec.has("csi") {
+        out.push(FieldError::required(
+            &spec.at("csi"),
+            "has to be specified in the context of inline volumes",
+        ));
+    }
+    access_modes(spec, "", out);
+    if !matches!(spec.text("persistentVolumeReclaimPolicy"), "" | "Retain") {
+        out.push(FieldError::forbidden(
+            &spec.at("persistentVolumeReclaimPolicy"),
+            "may only be Retain in the context of inline volumes",
+        ));
+    }
+    if spec.has("nodeAffinity") {
+        out.push(FieldError::forbidden(&spec.at("nodeAffinity"), INLINE));
+    }
+    sources::validate(spec, "", out);
+    if !spec.text("storageClassName").is_empty() {
+        out.push(FieldError::forbidden(&spec.at("storageClassName"), INLINE));
+    }
+    if !matches!(spec.text("volumeMode"), "" | "Filesystem") {
+        out.push(FieldError::forbidden(
+            &spec.at("volumeMode"),
+            "may not specify volumeMode other than Filesystem in the context of inline volumes",
+        ));
+    }
+}

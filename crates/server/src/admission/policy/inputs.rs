@@ -4,14 +4,15 @@ use std::any::Any;
 use std::sync::{Arc, OnceLock, Weak};
 
 use evenkeel_api::expressions::namespace_schema;
+use evenkeel_api::object;
 use evenkeel_cel::{
     Activation, AuthorizationQuery, Authorizer as Ask, Decision as Answer, EvalError, Meter,
     Opaque, Program, Value as Cel, authorizer_value, resource_check_value,
 };
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::super::Change;
-use super::super::webhook::review::{options, seen_as};
+use super::super::webhook::review::{attributes, seen_as};
 use super::matching::namespace;
 use crate::auth::{Authorizer, Decision, Identity};
 use crate::http::Attributes;
@@ -101,49 +102,12 @@ fn shown(change: &Change<'_>, object: Option<&Value>) -> Value {
     }
 }
 
-/// `request`: the reference's `AdmissionRequest` without the objects.
+/// `request`: the reference's `AdmissionRequest` without its id.
 fn request(change: &Change<'_>, object: &Value) -> Value {
-    let row = change.row;
-    let own = change
-        .subresource
-        .and_then(|subresource| subresource.own_kind());
-    let (group, version, kind): (&str, &str, &str) = match own {
-        Some(own) => own,
-        None => (&row.gvk.group, &row.gvk.version, &row.gvk.kind),
-    };
-    let kind = json!({"group": group, "version": version, "kind": kind});
-    let resource =
-        json!({"group": row.gvk.group, "version": row.gvk.version, "resource": row.plural});
-    let identity = change.identity;
-    let mut user = json!({"username": identity.user});
-    if !identity.uid.is_empty() {
-        user["uid"] = identity.uid.clone().into();
-    }
-    if !identity.groups.is_empty() {
-        user["groups"] = json!(identity.groups);
-    }
-    if !identity.extra.is_empty() {
-        user["extra"] = json!(identity.extra);
-    }
-    let mut request = json!({
-        "kind": kind, "resource": resource, "requestKind": kind, "requestResource": resource,
-        "operation": change.operation.as_str(), "userInfo": user, "dryRun": change.dry_run,
-    });
-    let options = options(change);
-    if !options.is_null() {
-        request["options"] = options;
-    }
-    let subresource = change.subresource.map_or("", |s| s.as_str());
-    for (field, text) in [
-        ("subResource", subresource),
-        ("requestSubResource", subresource),
-        ("name", change.name(object)),
-        ("namespace", change.namespace),
-    ] {
-        if !text.is_empty() {
-            request[field] = text.into();
-        }
-    }
+    let mut request = attributes(change, "", object);
+    let fields = object::fields(&mut request);
+    fields.remove("uid");
+    fields.retain(|_, value| !value.is_null());
     request
 }
 

@@ -10,6 +10,9 @@ use serde_json::Value;
 
 use super::super::{Change, Operation, look_up};
 use super::client::Client;
+use super::conditions::{self, Condition};
+use super::review;
+use crate::auth::Authorizer;
 use crate::registry::Registry;
 
 /// A webhook of a configuration.
@@ -24,6 +27,7 @@ pub(super) struct Hook {
     equivalent: bool,
     namespaces: Value,
     objects: Value,
+    conditions: Vec<Condition>,
     /// Failures to ask it are let pass.
     pub(super) ignores_failure: bool,
     /// It wants to see what others have changed after it.
@@ -95,6 +99,7 @@ impl Hook {
             equivalent: text("matchPolicy") != "Exact",
             namespaces: value.get("namespaceSelector").cloned().unwrap_or_default(),
             objects: value.get("objectSelector").cloned().unwrap_or_default(),
+            conditions: conditions::read(value),
             ignores_failure: text("failurePolicy") == "Ignore",
             reinvocable: text("reinvocationPolicy") == "IfNeeded",
             dry_runs: matches!(text("sideEffects"), "None" | "NoneOnDryRun"),
@@ -104,47 +109,51 @@ impl Hook {
         }
     }
 
-    /// Is this webhook to be asked, and about which of the kinds that the object can be seen as?
+    /// Is this webhook to be asked? It is shown the object as the request has it, also where a rule
+    /// is about another version of the kind.
     ///
     /// # Errors
-    /// 404 when the namespace, whose labels decide, is not there.
+    /// 404 when the namespace, whose labels decide, is not there; 403 when a condition can't be
+    /// decided and the webhook fails closed.
     pub(super) fn concerns(
         &self,
         registry: &Registry,
+        authorizer: &Arc<dyn Authorizer>,
         change: &Change<'_>,
         object: &Value,
-    ) -> Result<Option<Arc<ResourceDef>>, Status> {
+    ) -> Result<bool, Status> {
         let namespace = self.namespace_matches(registry, change, object);
         if matches!(namespace, Ok(false)) || !self.object_matches(change, object) {
-            return Ok(None);
+            return Ok(false);
         }
-        let Some(row) = self.rule_matches(registry, change) else {
-            return Ok(None);
-        };
+        if !self.rule_matches(registry, change) {
+            return Ok(false);
+        }
         namespace?;
-        Ok(Some(row))
+        if self.conditions.is_empty() {
+            return Ok(true);
+        }
+        let request = review::attributes(change, "", object);
+        match conditions::hold(&self.conditions, authorizer, change, object, &request) {
+            Ok(holds) => Ok(holds),
+            Err(_) if self.ignores_failure => Ok(false),
+            Err(why) => Err(change.forbidden(object, &why)),
+        }
     }
 
-    fn rule_matches(&self, registry: &Registry, change: &Change<'_>) -> Option<Arc<ResourceDef>> {
+    fn rule_matches(&self, registry: &Registry, change: &Change<'_>) -> bool {
         let row = change.row;
-        if self.rules.iter().any(|rule| rule.matches(change, row)) {
-            return Some(Arc::new(row.clone()));
+        let any = |row: &ResourceDef| self.rules.iter().any(|rule| rule.matches(change, row));
+        if any(row) {
+            return true;
         }
-        if !self.equivalent {
-            return None;
-        }
-        let others: Vec<&Arc<ResourceDef>> = registry
-            .rows
-            .iter()
-            .filter(|other| {
+        self.equivalent
+            && registry.rows.iter().any(|other| {
                 let same_group = other.gvk.group == row.gvk.group && other.plural == row.plural;
-                (same_group || other.store_prefix() == row.store_prefix()) && other.gvk != row.gvk
+                (same_group || other.store_prefix() == row.store_prefix())
+                    && other.gvk != row.gvk
+                    && any(other)
             })
-            .collect();
-        self.rules.iter().find_map(|rule| {
-            let found = others.iter().find(|other| rule.matches(change, other))?;
-            Some(Arc::clone(found))
-        })
     }
 
     /// An empty selector is everything, and so is a missing one.

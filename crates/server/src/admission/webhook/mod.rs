@@ -6,6 +6,7 @@
 //! neither are reviews of rights: a broken webhook must be possible to remove.
 
 mod client;
+mod conditions;
 mod hook;
 pub(super) mod review;
 mod trust;
@@ -14,14 +15,16 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use evenkeel_api::row::{ResourceDef, Storage, Subresource};
+use evenkeel_api::row::{Storage, Subresource};
 use evenkeel_api::{Status, object};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use self::client::Client;
+pub(super) use self::conditions::MatchConditions;
 use self::hook::Hook;
 use super::{Change, Operation};
+use crate::auth::Authorizer;
 use crate::registry::Registry;
 
 const GROUP: &str = "admissionregistration.k8s.io";
@@ -31,8 +34,9 @@ const KINDS: [&str; 2] = [
 ];
 
 /// All webhooks, read anew when a configuration has changed.
-#[derive(Default)]
 pub(super) struct Webhooks {
+    /// Conditions may ask it.
+    authorizer: Arc<dyn Authorizer>,
     compiled: ArcSwap<Compiled>,
     /// Connections outlive a change of the rules: by the text of their `clientConfig`.
     clients: Mutex<HashMap<String, Arc<Client>>>,
@@ -91,6 +95,14 @@ enum Failure {
 }
 
 impl Webhooks {
+    pub(super) fn new(authorizer: Arc<dyn Authorizer>) -> Self {
+        Self {
+            authorizer,
+            compiled: ArcSwap::default(),
+            clients: Mutex::default(),
+        }
+    }
+
     fn compiled(&self, registry: &Registry) -> Arc<Compiled> {
         let revisions = KINDS.map(|kind| {
             registry
@@ -167,13 +179,13 @@ impl Webhooks {
             rounds.wake();
         }
         for (index, hook) in compiled.mutating.iter().enumerate() {
-            let Some(row) = hook.concerns(registry, change, object)? else {
+            if !hook.concerns(registry, &self.authorizer, change, object)? {
                 continue;
-            };
+            }
             if rounds.again && !rounds.waiting.contains(&hook.id) {
                 continue;
             }
-            let outcome = mutate_once(registry, change, hook, &row, object).await;
+            let outcome = mutate_once(registry, change, hook, object).await;
             let round = usize::from(rounds.again);
             let place = format!("round_{round}_index_{index}");
             let mutated = matches!(outcome, Ok(true));
@@ -209,13 +221,13 @@ impl Webhooks {
         }
         let mut asked = Vec::new();
         for hook in &compiled.validating {
-            if let Some(row) = hook.concerns(registry, change, object)? {
-                asked.push((hook, row));
+            if hook.concerns(registry, &self.authorizer, change, object)? {
+                asked.push(hook);
             }
         }
-        let judged = futures::future::join_all(asked.iter().map(|(hook, row)| async move {
-            let said = ask(registry, change, hook, row, object, false).await;
-            (*hook, said)
+        let judged = futures::future::join_all(asked.into_iter().map(|hook| async move {
+            let said = ask(registry, change, hook, object, false).await;
+            (hook, said)
         }));
         for (index, (hook, said)) in judged.await.into_iter().enumerate() {
             if let Err(failure) = said {
@@ -249,7 +261,6 @@ async fn ask(
     registry: &Registry,
     change: &Change<'_>,
     hook: &Hook,
-    row: &ResourceDef,
     object: &Value,
     mutating: bool,
 ) -> Result<review::Response, Failure> {
@@ -260,7 +271,7 @@ async fn ask(
         ))));
     }
     let uid = uuid::Uuid::new_v4().to_string();
-    let request = review::request(hook, change, row, &uid, object);
+    let request = review::request(hook, change, &uid, object);
     let answer = hook
         .client
         .post(registry, &request, hook.timeout)
@@ -289,10 +300,9 @@ async fn mutate_once(
     registry: &Registry,
     change: &Change<'_>,
     hook: &Hook,
-    row: &ResourceDef,
     object: &mut Value,
 ) -> Result<bool, Failure> {
-    let response = ask(registry, change, hook, row, object, true).await?;
+    let response = ask(registry, change, hook, object, true).await?;
     if response.patch.is_empty() {
         return Ok(false);
     }

@@ -2,7 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use evenkeel_api::row::{ResourceDef, Subresource};
+use evenkeel_api::row::Subresource;
 use evenkeel_api::{Status, object};
 use serde_json::{Value, json};
 
@@ -39,7 +39,7 @@ fn user_info(identity: &Identity) -> Value {
 }
 
 /// The options of the request as an object.
-pub(in crate::admission) fn options(change: &Change<'_>) -> Value {
+fn options(change: &Change<'_>) -> Value {
     let call = change.call;
     let method = call.parts.method.as_str();
     let kind = match (change.operation, method) {
@@ -114,49 +114,50 @@ pub(in crate::admission) fn seen_as(change: &Change<'_>, object: &Value) -> Valu
     })
 }
 
-/// The review that asks a webhook about a change, seen as the kind of `row`.
-pub(super) fn request(
-    hook: &Hook,
-    change: &Change<'_>,
-    row: &ResourceDef,
-    uid: &str,
-    object: &Value,
-) -> Value {
-    let kind_of = |row: &ResourceDef| {
-        let own = change.subresource.and_then(Subresource::own_kind);
-        match own {
-            Some((group, version, kind)) => {
-                json!({"group": group, "version": version, "kind": kind})
-            }
-            None if change.subresource == Some(Subresource::Proxy) => {
-                json!({"group": "", "version": "v1",
-                    "kind": format!("{}ProxyOptions", row.gvk.kind)})
-            }
-            None => json!({"group": row.gvk.group, "version": row.gvk.version,
-                "kind": row.gvk.kind}),
-        }
+/// The review that asks a webhook about a change.
+pub(super) fn request(hook: &Hook, change: &Change<'_>, uid: &str, object: &Value) -> Value {
+    let shown = |object: Option<&Value>| match object {
+        Some(object) if !object.is_null() => seen_as(change, object),
+        _ => Value::Null,
     };
-    let resource_of = |row: &ResourceDef| json!({"group": row.gvk.group, "version": row.gvk.version, "resource": row.plural});
+    let mut request = attributes(change, uid, object);
+    request["object"] = shown(Some(object));
+    request["oldObject"] = shown(change.old);
+    json!({
+        "apiVersion": format!("admission.k8s.io/{}", hook.review_version),
+        "kind": "AdmissionReview",
+        "request": request,
+    })
+}
+
+/// An `AdmissionRequest` without the objects.
+pub(in crate::admission) fn attributes(change: &Change<'_>, uid: &str, object: &Value) -> Value {
+    let gvk = &change.row.gvk;
+    let own = change.subresource.and_then(Subresource::own_kind);
+    let kind = match own {
+        Some((group, version, kind)) => json!({"group": group, "version": version, "kind": kind}),
+        None if change.subresource == Some(Subresource::Proxy) => {
+            let kind = format!("{}ProxyOptions", gvk.kind);
+            json!({"group": "", "version": "v1", "kind": kind})
+        }
+        None => json!({"group": gvk.group, "version": gvk.version, "kind": gvk.kind}),
+    };
+    let resource =
+        json!({"group": gvk.group, "version": gvk.version, "resource": change.row.plural});
     let name = change.name(object);
     let namespace = if change.is_core("Namespace") {
         name
     } else {
         change.namespace
     };
-    let shown = |object: Option<&Value>| match object {
-        Some(object) if !object.is_null() => seen_as(change, object),
-        _ => Value::Null,
-    };
     let mut request = json!({
         "uid": uid,
-        "kind": kind_of(row),
-        "resource": resource_of(row),
-        "requestKind": kind_of(change.row),
-        "requestResource": resource_of(change.row),
+        "kind": kind,
+        "resource": resource,
+        "requestKind": kind,
+        "requestResource": resource,
         "operation": change.operation.as_str(),
         "userInfo": user_info(change.identity),
-        "object": shown(Some(object)),
-        "oldObject": shown(change.old),
         "dryRun": change.dry_run,
         "options": options(change),
     });
@@ -169,11 +170,7 @@ pub(super) fn request(
         request["subResource"] = subresource.as_str().into();
         request["requestSubResource"] = subresource.as_str().into();
     }
-    json!({
-        "apiVersion": format!("admission.k8s.io/{}", hook.review_version),
-        "kind": "AdmissionReview",
-        "request": request,
-    })
+    request
 }
 
 /// Reads the answer to a review.
