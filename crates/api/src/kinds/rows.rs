@@ -99,8 +99,8 @@ pub fn rows() -> Vec<ResourceDef> {
             .columns(columns::binding())
             .strategy(roles::Bindings { namespaced: true }),
     ]);
-    rows.extend(super::policies::rows());
     rows.extend(super::webhooks::rows());
+    rows.extend(super::policies::rows());
     rows
 }
 

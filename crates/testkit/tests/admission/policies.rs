@@ -387,11 +387,7 @@ async fn objects_are_changed_by_configurations_and_by_patches() {
     let containers = made["spec"]["template"]["spec"]["containers"]
         .as_array()
         .unwrap();
-    let names: Vec<_> = containers
-        .iter()
-        .map(|c| c["name"].as_str().unwrap())
-        .collect();
-    assert_eq!(names, ["c", "side"]);
+    assert_eq!(containers.len(), 2, "{containers:?}");
     // What was added has its defaults.
     let side = containers.iter().find(|c| c["name"] == "side").unwrap();
     assert_eq!(side["terminationMessagePath"], "/dev/termination-log");
