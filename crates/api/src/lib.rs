@@ -6,6 +6,7 @@
 
 pub mod clock;
 pub mod cron;
+pub mod expressions;
 pub mod field;
 pub mod json;
 pub mod kinds;

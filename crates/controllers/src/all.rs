@@ -200,6 +200,13 @@ pub fn all(composition: &Composition) -> Vec<Loop> {
                 "clusterrole-aggregation-controller",
             )),
         ),
+        Loop::new(
+            "validatingadmissionpolicy-status",
+            crate::policies::run(context(
+                "validatingadmissionpolicy-status-controller",
+                "validatingadmissionpolicy-status-controller",
+            )),
+        ),
     ];
     if let Some(cluster) = composition.cluster_cidr {
         let context = context("node-controller", "cidrAllocator");

@@ -21,6 +21,7 @@ pub mod namespaces;
 pub mod nodes;
 pub mod pod_control;
 pub mod pods;
+pub mod policies;
 pub mod quota;
 pub mod replicaset;
 pub mod revisions;

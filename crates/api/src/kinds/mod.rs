@@ -19,6 +19,7 @@ pub mod namespace;
 pub mod networking;
 pub mod node;
 pub mod pod;
+pub mod policies;
 pub mod quota;
 pub mod rbac;
 pub mod reviews;

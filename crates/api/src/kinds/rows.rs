@@ -114,6 +114,7 @@ pub fn rows() -> Vec<ResourceDef> {
         ResourceDef::of::<metrics::PodMetrics>().measured(),
     ]);
     rows.extend(super::webhooks::rows());
+    rows.extend(super::policies::rows());
     rows
 }
 

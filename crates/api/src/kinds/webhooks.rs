@@ -186,7 +186,8 @@ fn alone(rule: &Cursor<'_>, name: &str, what: &str, out: &mut ErrorList) {
     }
 }
 
-fn rule(rule: &Cursor<'_>, out: &mut ErrorList) {
+/// What a webhook or a policy is asked about.
+pub(super) fn rule(rule: &Cursor<'_>, out: &mut ErrorList) {
     alone(rule, "operations", "operations", out);
     for (index, operation) in rule.texts("operations").enumerate() {
         if !OPERATIONS.contains(&operation) {

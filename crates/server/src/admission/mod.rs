@@ -13,6 +13,7 @@ mod namespace;
 mod node;
 mod notes;
 mod pod;
+mod policy;
 mod priority;
 mod quota;
 mod restriction;
@@ -137,9 +138,11 @@ pub trait Plugin: Send + Sync + 'static {
     }
 }
 
-/// All plugins, in order; webhooks come after those that are built in, and quotas last.
+/// All plugins, in order; policies and webhooks come after those that are built in, and quotas
+/// last.
 pub struct Admission {
     plugins: Vec<Box<dyn Plugin>>,
+    policies: policy::Policies,
     webhooks: webhook::Webhooks,
     quotas: quota::Quotas,
 }
@@ -174,12 +177,14 @@ impl Admission {
         ];
         Self {
             plugins,
+            policies: policy::Policies::new(Arc::clone(&authorizer)),
             webhooks: webhook::Webhooks::new(authorizer),
             quotas: quota::Quotas::new(clock),
         }
     }
 
-    /// Runs the mutating side; a second time when a webhook has changed what others had seen.
+    /// Runs the mutating side; a second time when a policy or a webhook has changed what others had
+    /// seen.
     ///
     /// # Errors
     /// The first refusal.
@@ -190,15 +195,18 @@ impl Admission {
         object: &mut Value,
     ) -> Result<(), Status> {
         let mut rounds = webhook::Rounds::default();
+        let mut policy_rounds = policy::Rounds::default();
         loop {
             for plugin in &self.plugins {
                 plugin.mutate(registry, change, object)?;
             }
+            self.policies
+                .mutate(registry, change, object, &mut policy_rounds)?;
             let webhooks = &self.webhooks;
             webhooks
                 .mutate(registry, change, object, &mut rounds)
                 .await?;
-            if rounds.is_second() || !rounds.begin_second() {
+            if rounds.is_second() || !rounds.begin_second(policy_rounds.begin_second()) {
                 return Ok(());
             }
         }
@@ -224,6 +232,7 @@ impl Admission {
         for plugin in &self.plugins {
             plugin.validate(registry, change, object)?;
         }
+        self.policies.validate(registry, change, object)?;
         self.webhooks.validate(registry, change, object).await?;
         self.quotas.charge(registry, change, object).await
     }

@@ -237,6 +237,13 @@ const LOOPS: &[(&str, &[&str])] = &[
         "clusterrole-aggregation-controller",
         &["rbac.authorization.k8s.io : clusterroles : escalate,get,list,patch,update,watch"],
     ),
+    (
+        "validatingadmissionpolicy-status-controller",
+        &[
+            "admissionregistration.k8s.io : validatingadmissionpolicies : get,list,watch",
+            "admissionregistration.k8s.io : validatingadmissionpolicies/status : get,patch,update",
+        ],
+    ),
 ];
 
 fn rule(line: &str) -> Value {

@@ -7,6 +7,7 @@ mod classes;
 mod hook;
 mod limits;
 mod nodes;
+mod policies;
 mod quota;
 mod rights;
 mod security;

@@ -8,7 +8,7 @@
 mod client;
 mod conditions;
 mod hook;
-mod review;
+pub(super) mod review;
 mod trust;
 
 use std::collections::{HashMap, HashSet};
@@ -65,9 +65,10 @@ pub(super) struct Rounds {
 
 impl Rounds {
     /// Has anything changed that calls for a second round? It begins with this question.
-    pub(super) fn begin_second(&mut self) -> bool {
-        self.again = self.needed;
-        self.needed
+    /// `policies` says that one is needed for others than webhooks.
+    pub(super) fn begin_second(&mut self, policies: bool) -> bool {
+        self.again = self.needed || policies;
+        self.again
     }
 
     /// Is this the second round? There is no third.
@@ -338,7 +339,7 @@ async fn mutate_once(
 }
 
 /// Takes over what a webhook has made of an object: pruned, in canonical form, with defaults.
-fn put_back(
+pub(super) fn put_back(
     registry: &Registry,
     change: &Change<'_>,
     after: Value,

@@ -82,7 +82,7 @@ fn options(change: &Change<'_>) -> Value {
 }
 
 /// `autoscaling/v1 Scale` of an object; what else passes under `scale` is the whole object.
-pub(super) fn seen_as(change: &Change<'_>, object: &Value) -> Value {
+pub(in crate::admission) fn seen_as(change: &Change<'_>, object: &Value) -> Value {
     let (Some(Subresource::Scale), Some(paths)) = (change.subresource, &change.row.scale) else {
         return object.clone();
     };
@@ -131,7 +131,7 @@ pub(super) fn request(hook: &Hook, change: &Change<'_>, uid: &str, object: &Valu
 }
 
 /// An `AdmissionRequest` without the objects.
-pub(super) fn attributes(change: &Change<'_>, uid: &str, object: &Value) -> Value {
+pub(in crate::admission) fn attributes(change: &Change<'_>, uid: &str, object: &Value) -> Value {
     let gvk = &change.row.gvk;
     let own = change.subresource.and_then(Subresource::own_kind);
     let kind = match own {
