@@ -5,8 +5,10 @@
 //! in what they know and get back what should be.
 
 pub mod clock;
+pub mod custom;
 pub mod field;
 pub mod json;
+pub mod jsonpath;
 pub mod kinds;
 pub mod names;
 pub mod object;
@@ -18,6 +20,7 @@ pub mod row;
 pub mod schema;
 pub mod selector;
 pub mod status;
+pub mod structural;
 pub mod validation;
 
 pub use clock::Clock;

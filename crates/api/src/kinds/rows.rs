@@ -10,11 +10,13 @@ use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
 use k8s_openapi::api::policy::v1 as policy;
 use k8s_openapi::api::rbac::v1 as rbac;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1 as apiextensions;
 
 use super::{
     autoscaling as scaling, columns, config, endpoints, event, namespace, node, pod, rbac as roles,
     reviews, service, workloads,
 };
+use crate::custom::definition;
 use crate::names;
 use crate::row::{ResourceDef, Subresource as Sub, Verb};
 
@@ -57,6 +59,14 @@ pub fn rows() -> Vec<ResourceDef> {
             .generations()
             .columns(columns::endpoint_slice())
             .strategy(endpoints::EndpointSlices),
+        ResourceDef::of::<apiextensions::CustomResourceDefinition>()
+            .short("crd")
+            .short("crds")
+            .category("api-extensions")
+            .with(&[Sub::Status])
+            .generations()
+            .columns(definition::columns())
+            .strategy(definition::Definitions),
         ResourceDef::of::<authentication::TokenReview>()
             .answered()
             .strategy(reviews::TokenReviews),

@@ -7,6 +7,7 @@ use evenkeel_store::{EventBatch, EventKind, Range, Store, StoreError, WatchStrea
 use futures::StreamExt as _;
 
 use super::Caches;
+use crate::definitions::is_definition;
 use crate::object::Object;
 use crate::seal::Seal;
 
@@ -32,11 +33,16 @@ impl Caches {
     pub async fn fill(&self, store: &dyn Store, seal: &Seal) -> Result<WatchStream, FeedError> {
         let all = store.range(Range::prefix(ROOT)).await?;
         for kv in all.kvs {
-            self.take(&kv.key, kv.value, kv.mod_revision, seal, true);
+            self.take(&kv.key, &kv.value, kv.mod_revision, seal, true);
         }
-        for cache in self.kinds.read().values() {
+        let mut definitions = Vec::new();
+        self.each(|cache| {
             cache.loaded(all.revision);
-        }
+            if is_definition(cache.row()) {
+                definitions = cache.list("", None);
+            }
+        });
+        self.kinds().load(&definitions);
         self.advance(all.revision);
         let root = Bytes::from_static(ROOT);
         Ok(store
@@ -67,15 +73,20 @@ impl Caches {
             match event.kind {
                 EventKind::Put => self.take(
                     &event.kv.key,
-                    event.kv.value.clone(),
+                    &event.kv.value,
                     event.kv.mod_revision,
                     seal,
                     false,
                 ),
                 EventKind::Delete => {
                     let key = String::from_utf8_lossy(&event.kv.key);
-                    if let Some((cache, path)) = self.by_key(&key) {
+                    let mut others = false;
+                    self.by_key(&key, |cache, path| {
                         cache.delete(path, event.kv.mod_revision);
+                        others |= is_definition(cache.row()) && self.kinds().forget(path);
+                    });
+                    if others {
+                        self.retire();
                     }
                 }
             }
@@ -85,21 +96,31 @@ impl Caches {
 
     /// Takes in one stored value. A value that can't be read is named and left out: one damaged
     /// object must not keep the whole cluster from starting.
-    fn take(&self, key: &Bytes, value: Bytes, revision: u64, seal: &Seal, at_start: bool) {
+    ///
+    /// A definition changes the rows before anybody is told of its revision.
+    fn take(&self, key: &Bytes, value: &Bytes, revision: u64, seal: &Seal, at_start: bool) {
         let text = String::from_utf8_lossy(key);
-        let Some((cache, path)) = self.by_key(&text) else {
-            return;
-        };
-        let object = seal
-            .unseal(key, &value)
-            .map_err(|error| error.to_string())
-            .and_then(|plain| {
-                Object::read(cache.row(), plain, revision).map_err(|error| error.to_string())
-            });
-        match object {
-            Ok(object) if at_start => cache.load(path, object),
-            Ok(object) => cache.put(path, object),
-            Err(error) => tracing::error!(key = %text, error, "a stored object can't be read"),
+        let mut others = false;
+        self.by_key(&text, |cache, path| {
+            let object = seal
+                .unseal(key, value)
+                .map_err(|error| error.to_string())
+                .and_then(|plain| {
+                    Object::read(cache.row(), plain, revision).map_err(|error| error.to_string())
+                });
+            match object {
+                Ok(object) if at_start => cache.load(path, object),
+                Ok(object) => {
+                    if is_definition(cache.row()) {
+                        others = self.kinds().define(&object);
+                    }
+                    cache.put(path, object);
+                }
+                Err(error) => tracing::error!(key = %text, error, "a stored object can't be read"),
+            }
+        });
+        if others {
+            self.retire();
         }
     }
 }

@@ -37,7 +37,7 @@ pub(crate) async fn serve(door: &Arc<Door>, call: Authorized<Call>) -> Result<An
         ["healthz" | "livez" | "readyz", ..] => Ok(health::serve(door, &call, &segments).await),
         ["version"] => Ok(json(StatusCode::OK, &version())),
         ["metrics"] => Ok(metrics(door)),
-        ["api" | "apis", ..] => discovery::serve(door, &call, &segments),
+        ["api" | "apis", ..] => discovery::serve(door, &call, &segments).await,
         ["openapi", rest @ ..] => openapi::serve(door, &call, rest).await,
         [".well-known", "openid-configuration"] => Ok(json(
             StatusCode::OK,

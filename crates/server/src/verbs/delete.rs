@@ -230,6 +230,10 @@ fn preconditions(
 fn mark(request: &Request<'_>, old: &Value, options: &Options) -> Option<Value> {
     let row = &request.row;
     let mut new = old.clone();
+    if object::deletion_timestamp(old).is_none() {
+        row.strategy
+            .prepare_delete(&mut new, request.door.clock().now());
+    }
     set_propagation(&mut new, options.propagation.as_deref());
     let asked = options.grace.map(|grace| if grace < 0 { 1 } else { grace });
     let grace = row.strategy.grace_period(old, asked);

@@ -221,8 +221,16 @@ impl Watch {
             } else {
                 self.deadline
             };
+            // Only custom kinds can lose their cache.
+            let lost = async {
+                match &self.row.custom {
+                    Some(_) => self.cache.retirement().await,
+                    None => std::future::pending().await,
+                }
+            };
             let step = tokio::select! {
                 biased;
+                () = lost => return None,
                 step = step(&mut self.source, &self.cache, &self.row, &self.registry, self.last) => step,
                 () = tokio::time::sleep_until(wake) => Step::Wake,
             };
