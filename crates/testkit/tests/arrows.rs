@@ -11,8 +11,9 @@ use serde_json::Value;
 /// checks across rooms, what is named behind a `+`.
 const ARROWS: &[(&str, &str)] = &[
     ("api", ""),
+    ("cel", ""),
     ("store", ""),
-    ("server", "api store"),
+    ("server", "api cel store"),
     ("client", "api"),
     ("controllers", "api client"),
     ("scheduler", "api client"),
