@@ -10,7 +10,7 @@ use serde_json::Value;
 /// What each crate may build on, beyond foreign crates. Test code may use `testkit` and, for
 /// checks across rooms, what is named behind a `+`.
 const ARROWS: &[(&str, &str)] = &[
-    ("api", ""),
+    ("api", "cel"),
     ("cel", ""),
     ("store", ""),
     ("server", "api cel store"),

@@ -17,7 +17,7 @@ use crate::row::{
     SelectableField, Storage, Subresource, Text,
 };
 use crate::schema::{Admission, Schema, Ty};
-use crate::structural::{Structural, merge_type};
+use crate::structural::{Rules, Structural, merge_type};
 
 /// A definition, as far as rows need it.
 #[derive(Debug, Clone)]
@@ -55,6 +55,7 @@ struct Version {
 #[derive(Debug)]
 struct Compiled {
     structural: Structural,
+    rules: Option<Rules>,
     merge: Schema,
     ty: Ty,
 }
@@ -337,17 +338,18 @@ impl Types {
 
     fn compiled(&self, index: usize) -> &Compiled {
         self.versions[index].compiled.get_or_init(|| {
-            let structural = self
-                .schema(index)
-                .and_then(|schema| Structural::read(&schema).ok())
-                // Without a usable schema nothing is known to be unknown.
-                .unwrap_or_else(|| Structural {
-                    preserve: true,
-                    ..Structural::default()
-                });
+            let schema = self.schema(index).unwrap_or_default();
+            let readable = schema.is_object().then(|| Structural::read(&schema).ok());
+            // Without a usable schema nothing is known to be unknown.
+            let structural = readable.flatten().unwrap_or_else(|| Structural {
+                preserve: true,
+                ..Structural::default()
+            });
+            let rules = Rules::compile(&schema, &structural);
             let (merge, ty) = merge_type(&structural, metadata_types());
             Compiled {
                 structural,
+                rules,
                 merge,
                 ty,
             }
@@ -364,6 +366,12 @@ impl CustomType {
     #[must_use]
     pub fn structural(&self) -> &Structural {
         &self.compiled().structural
+    }
+
+    /// The schema's rules in CEL.
+    #[must_use]
+    pub fn rules(&self) -> Option<&Rules> {
+        self.compiled().rules.as_ref()
     }
 
     /// How objects merge.

@@ -9,7 +9,7 @@ use crate::field::{ErrorList, FieldError, Path};
 use crate::names;
 use crate::object;
 use crate::row::{ResourceDef, ScalePaths, Strategy};
-use crate::structural::validate;
+use crate::structural::{blocks_rules, validate};
 
 /// The largest number of replicas.
 const MOST_REPLICAS: i64 = i32::MAX as i64;
@@ -65,7 +65,25 @@ impl Objects {
         self.replicas(new, true, &mut out);
         out.extend(schema.check_embedded(&root, new));
         out.extend(self.duplicates(new, old));
+        self.rules(new, old, &mut out);
         out
+    }
+
+    /// What rules in CEL say, unless the object is too odd for them.
+    fn rules(&self, new: &Value, old: Option<&Value>, out: &mut ErrorList) {
+        let Some(rules) = self.custom.rules() else {
+            return;
+        };
+        if blocks_rules(out) {
+            out.push(FieldError::invalid(
+                &Path::root(),
+                Value::Null,
+                "some validation rules were not checked because the object was invalid; correct \
+                 the existing errors to complete validation",
+            ));
+            return;
+        }
+        out.extend(rules.check(self.custom.structural(), &Path::root(), new, old));
     }
 
     /// What stood twice before may go on doing so.
@@ -103,6 +121,7 @@ impl Strategy for Objects {
         }
         self.replicas(new, false, &mut out);
         out.extend(self.duplicates(new, Some(old)));
+        self.rules(new, Some(old), &mut out);
         out
     }
 

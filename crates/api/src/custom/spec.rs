@@ -48,7 +48,7 @@ pub(super) fn validate(definition: &Value, old: Option<&Value>) -> ErrorList {
             out.push(FieldError::invalid(&at, name, wrong));
         }
     }
-    self::spec(spec, &mut out);
+    self::spec(spec, old, &mut out);
     if let Some(old) = old {
         unchanged(spec, old, &mut out);
     }
@@ -84,7 +84,7 @@ fn unchanged(spec: &Value, old: &Value, out: &mut ErrorList) {
     }
 }
 
-fn spec(spec: &Value, out: &mut ErrorList) {
+fn spec(spec: &Value, old: Option<&Value>, out: &mut ErrorList) {
     let path = Path::new("spec");
     let group = text(spec, &["group"]);
     let at = path.child("group");
@@ -129,7 +129,7 @@ fn spec(spec: &Value, out: &mut ErrorList) {
         }
         deprecation(version, &at, out);
     }
-    parts(all, &path, out);
+    parts(all, old, &path, out);
     let mut seen = Vec::new();
     let unique = all.iter().all(|version| {
         let name = text(version, &["name"]);
@@ -157,7 +157,7 @@ fn spec(spec: &Value, out: &mut ErrorList) {
 }
 
 /// What may differ from version to version: once, in the spec's own words, when it does not.
-fn parts(all: &[Value], path: &Path, out: &mut ErrorList) {
+fn parts(all: &[Value], old: Option<&Value>, path: &Path, out: &mut ErrorList) {
     let same = |name: &str| {
         all.first().is_some_and(|first| {
             all.iter()
@@ -169,7 +169,7 @@ fn parts(all: &[Value], path: &Path, out: &mut ErrorList) {
             .pointer("/subresources/status")
             .is_some_and(|it| !it.is_null())
     };
-    type Check = fn(&Value, &Path, bool, &mut ErrorList);
+    type Check = fn(&Part<'_>, &Path, &mut ErrorList);
     let checks: [(&str, &str, Check); 4] = [
         ("schema", "validation", schema),
         ("subresources", "subresources", subresources),
@@ -183,39 +183,52 @@ fn parts(all: &[Value], path: &Path, out: &mut ErrorList) {
     for (name, common, check) in checks {
         if same(name) {
             let any_status = all.iter().any(has_status);
-            if let Some(first) = all.first() {
-                check(first, &path.child(common), any_status, out);
+            if let Some(version) = all.first() {
+                let part = Part {
+                    version,
+                    old,
+                    has_status: any_status,
+                };
+                check(&part, &path.child(common), out);
             }
             continue;
         }
         for (index, version) in all.iter().enumerate() {
             let at = path.child("versions").index(index).child(name);
-            check(version, &at, has_status(version), out);
+            let part = Part {
+                version,
+                old,
+                has_status: has_status(version),
+            };
+            check(&part, &at, out);
         }
     }
 }
 
-fn schema(version: &Value, path: &Path, has_status: bool, out: &mut ErrorList) {
+/// A version whose parts are checked.
+struct Part<'v> {
+    version: &'v Value,
+    /// The definition before the change.
+    old: Option<&'v Value>,
+    /// Is the status written through its own path?
+    has_status: bool,
+}
+
+fn schema(part: &Part<'_>, path: &Path, out: &mut ErrorList) {
+    let version = part.version;
     if let Some(schema) = version
         .pointer("/schema/openAPIV3Schema")
         .filter(|schema| schema.is_object())
     {
         let at = path.child("openAPIV3Schema");
-        let wrong = check::check(&at, schema, has_status, metadata_types());
-        if wrong.is_empty() {
-            rules(schema, &at, out);
-        }
-        out.extend(wrong);
-    }
-}
-
-/// Rules in CEL: there is nothing yet that runs them, so they are refused rather than ignored.
-fn rules(schema: &Value, path: &Path, out: &mut ErrorList) {
-    if Structural::read(schema).is_ok_and(|schema| schema.has_rules()) {
-        out.push(FieldError::forbidden(
-            path,
-            "x-kubernetes-validations: rules in CEL are not supported by this server yet",
-        ));
+        let unchanged = part.old.is_some_and(|old| {
+            list(old, &["spec", "versions"]).iter().any(|before| {
+                before.get("name") == version.get("name")
+                    && before.get("schema") == version.get("schema")
+            })
+        });
+        let types = metadata_types();
+        out.extend(check::check(&at, schema, part.has_status, unchanged, types));
     }
 }
 
@@ -252,7 +265,8 @@ fn simple_path(value: &str, at: &Path, below: &[&str], wrong: &str, out: &mut Er
     }
 }
 
-fn subresources(version: &Value, path: &Path, _: bool, out: &mut ErrorList) {
+fn subresources(part: &Part<'_>, path: &Path, out: &mut ErrorList) {
+    let version = part.version;
     let Some(scale) = version
         .pointer("/subresources/scale")
         .filter(|scale| scale.is_object())
@@ -285,7 +299,8 @@ fn subresources(version: &Value, path: &Path, _: bool, out: &mut ErrorList) {
     }
 }
 
-fn columns(version: &Value, path: &Path, _: bool, out: &mut ErrorList) {
+fn columns(part: &Part<'_>, path: &Path, out: &mut ErrorList) {
+    let version = part.version;
     for (index, column) in list(version, &["additionalPrinterColumns"])
         .iter()
         .enumerate()
@@ -314,7 +329,8 @@ fn columns(version: &Value, path: &Path, _: bool, out: &mut ErrorList) {
     }
 }
 
-fn selectable(version: &Value, path: &Path, _: bool, out: &mut ErrorList) {
+fn selectable(part: &Part<'_>, path: &Path, out: &mut ErrorList) {
+    let version = part.version;
     let all = list(version, &["selectableFields"]);
     let Some(schema) = version
         .pointer("/schema/openAPIV3Schema")

@@ -16,6 +16,8 @@ mod numbers;
 mod path;
 mod prune;
 mod read;
+mod rules;
+mod scalar;
 mod validate;
 
 use serde_json::Value;
@@ -23,6 +25,8 @@ use serde_json::Value;
 pub use formats::{Pattern, is_known as is_known_format};
 pub use merge::merge_type;
 pub use path::field_at;
+pub use rules::Rules;
+pub(crate) use validate::blocks_rules;
 pub use validate::validate;
 
 /// The declared type of a value.

@@ -284,7 +284,7 @@ fn paths_lead_into_schemas() {
 fn schemas_that_are_not_structural_say_why() {
     let at = Path::new("s");
     let builtin = crate::custom::definition::metadata_types();
-    let check = |of: Value| texts(&check::check(&at, &of, false, builtin));
+    let check = |of: Value| texts(&check::check(&at, &of, false, false, builtin));
     assert!(check(object(json!({"spec": {"type": "object"}}))).is_empty());
     for (of, text) in [
         (

@@ -230,8 +230,8 @@ impl Watch {
             };
             let step = tokio::select! {
                 biased;
-                () = lost => return None,
                 step = step(&mut self.source, &self.cache, &self.row, &self.registry, self.last) => step,
+                () = lost => return None,
                 () = tokio::time::sleep_until(wake) => Step::Wake,
             };
             match step {

@@ -128,3 +128,77 @@ async fn many_definitions_are_served_side_by_side() {
         .body;
     assert_eq!(resources["resources"].as_array().unwrap().len(), MANY);
 }
+
+/// Resident memory of this process, in KiB.
+fn resident() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("VmRSS:"))
+        .unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// Prints what a thousand definitions cost. Run by hand: it takes a while and asserts no figure.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a measurement"]
+async fn a_thousand_definitions_are_weighed() {
+    const MANY: usize = 1_000;
+    let (_cluster, admin) = open().await;
+    let words = "A description of the usual length, which generators copy from comments.";
+    let mut properties = json!({});
+    for field in 0..60 {
+        properties[format!("field{field}")] = json!({"type": "string", "description": words});
+    }
+    let before = resident();
+    let began = std::time::Instant::now();
+    let mut bytes = 0;
+    for index in 0..MANY {
+        let definition = json!({
+            "metadata": {"name": format!("things{index}.many{}.example.com", index % 50)},
+            "spec": {"group": format!("many{}.example.com", index % 50), "scope": "Cluster",
+                "names": {"plural": format!("things{index}"), "kind": format!("Thing{index}")},
+                "versions": [{"name": "v1", "served": true, "storage": true,
+                    "schema": {"openAPIV3Schema": {"type": "object", "properties": {
+                        "spec": {"type": "object", "properties": properties}}}}}]}});
+        bytes += definition.to_string().len();
+        admin.post(DEFINITIONS, &definition).await.expect(201);
+    }
+    let last = format!(
+        "/apis/many{}.example.com/v1/things{}",
+        (MANY - 1) % 50,
+        MANY - 1
+    );
+    until("the last one", || async {
+        (admin.get(&last).await.code == 200).then_some(())
+    })
+    .await;
+    println!(
+        "{MANY} definitions of {} KiB in all: {:?}, {} KiB more resident",
+        bytes >> 10,
+        began.elapsed(),
+        resident().saturating_sub(before)
+    );
+    let began = std::time::Instant::now();
+    admin.get("/openapi/v3").await.expect(200);
+    println!("index of OpenAPI: {:?}", began.elapsed());
+    let began = std::time::Instant::now();
+    admin
+        .get_as(
+            "/apis",
+            "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
+        )
+        .await
+        .expect(200);
+    println!("aggregated discovery: {:?}", began.elapsed());
+    println!("{} KiB more resident", resident().saturating_sub(before));
+    let began = std::time::Instant::now();
+    let mut one = cron_tabs();
+    one["metadata"]["name"] = "crontabs.stable.example.com".into();
+    establish(&admin, &one).await;
+    admin.get(&path()).await.expect(200);
+    println!(
+        "one more, from its creation to its first list: {:?}",
+        began.elapsed()
+    );
+}

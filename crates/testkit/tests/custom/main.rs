@@ -1,12 +1,14 @@
 //! Custom resources: definitions, and the kinds they make, through the door.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
+#![recursion_limit = "256"]
 
 mod definitions;
 mod ends;
 mod kube_client;
 mod large;
 mod objects;
+mod rules;
 mod versions;
 
 use std::time::Duration;

@@ -7,6 +7,7 @@
 mod complete;
 mod defaults;
 mod openapi;
+mod rules;
 mod shape;
 
 use serde_json::Value;
@@ -45,9 +46,16 @@ const ROOT_FIELDS: [(&str, &str); 22] = [
 ];
 
 /// Everything that is wrong with the schema at `path`. `has_status` says whether the version has
-/// a status subresource; `builtin` lends the type of metadata.
+/// a status subresource, `unchanged` that the version had this schema before; `builtin` lends the
+/// type of metadata.
 #[must_use]
-pub fn check(path: &Path, schema: &Value, has_status: bool, builtin: &Schema) -> ErrorList {
+pub fn check(
+    path: &Path,
+    schema: &Value,
+    has_status: bool,
+    unchanged: bool,
+    builtin: &Schema,
+) -> ErrorList {
     let mut out = ErrorList::new();
     if has_status {
         root_fields(path, schema, &mut out);
@@ -76,6 +84,10 @@ pub fn check(path: &Path, schema: &Value, has_status: bool, builtin: &Schema) ->
     openapi::check(path, schema, &mut out);
     if out.is_empty() {
         out.extend(unreadable);
+    }
+    // Rules are read by types, which only a sound schema has.
+    if out.is_empty() {
+        rules::check(path, schema, unchanged, &mut out);
     }
     out
 }
