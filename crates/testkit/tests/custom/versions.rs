@@ -81,6 +81,8 @@ async fn every_version_shows_the_same_objects() {
     let stored = stored(&cluster, "w").await;
     assert_eq!(stored["apiVersion"], "shop.example.com/v1beta1");
 
+    assert_eq!(watch.next().await.unwrap()["type"], "MODIFIED");
+
     // Another version is stored from now on. A write that changes nothing moves the object.
     let definition = format!("{DEFINITIONS}/widgets.shop.example.com");
     let current = admin.get(&definition).await.expect(200).body;
