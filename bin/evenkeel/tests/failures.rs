@@ -83,9 +83,7 @@ fn failures_are_seen_and_explained() {
 
     // Killed: it comes back, and is counted.
     let pid = pids("killed").concat();
-    let killed = std::process::Command::new("kill")
-        .args(["-KILL", &pid])
-        .status();
+    let killed = common::kill("-KILL", &pid);
     assert!(killed.is_ok_and(|status| status.success()), "kill {pid}");
     cluster.value_becomes("pod killed", RESTARTS, "1");
     cluster.value_becomes("pod killed", READY, "True");

@@ -277,6 +277,12 @@ impl FieldError {
         )
     }
 
+    /// A value does not hold, and is not shown.
+    #[must_use]
+    pub fn invalid_omitted(path: &Path, detail: &str) -> Self {
+        Self::bare(Kind::Invalid, path, detail)
+    }
+
     /// A value does not hold, and is shown as `text` because its form in the reference is not
     /// that of the object (Go's names of internal fields, or a redaction).
     #[must_use]

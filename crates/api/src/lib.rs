@@ -5,6 +5,7 @@
 //! in what they know and get back what should be.
 
 pub mod clock;
+pub mod cron;
 pub mod custom;
 pub mod field;
 pub mod json;

@@ -71,6 +71,28 @@ pub fn dns1123_subdomain(text: &str) -> Vec<String> {
     wrong
 }
 
+/// What is wrong with `text` as a subdomain whose first label is `*`.
+#[must_use]
+pub fn wildcard_dns1123_subdomain(text: &str) -> Vec<String> {
+    let good = text
+        .strip_prefix("*.")
+        .is_some_and(|rest| rest.split('.').all(label_shape));
+    let mut wrong = Vec::new();
+    if text.len() > SUBDOMAIN_MAX {
+        wrong.push(too_long(SUBDOMAIN_MAX));
+    }
+    if !good {
+        wrong.push(
+            "a wildcard DNS-1123 subdomain must start with '*.', followed by a valid DNS \
+             subdomain, which must consist of lower case alphanumeric characters, '-' or '.' and \
+             end with an alphanumeric character (e.g. '*.example.com', regex used for validation \
+             is '\\*\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')"
+                .to_owned(),
+        );
+    }
+    wrong
+}
+
 /// What is wrong with `text` as an RFC 1035 label.
 #[must_use]
 pub fn dns1035_label(text: &str) -> Vec<String> {

@@ -113,6 +113,26 @@ pub fn default_field(value: &mut Value, name: &str, default: impl Into<Value>) {
     }
 }
 
+/// Keeps what a status update may not write: metadata beyond what the system itself sets.
+pub fn keep_metadata_of_status(new: &mut Value, old: &Value) {
+    for name in ["labels", "annotations", "finalizers", "ownerReferences"] {
+        let before = at(old, &["metadata", name]).cloned();
+        set_or_remove(metadata(new), name, before);
+    }
+}
+
+/// The items of the list in field `name`; none when it is missing.
+pub fn list_mut<'a>(
+    value: &'a mut Value,
+    name: &str,
+) -> impl Iterator<Item = &'a mut Value> + use<'a> {
+    value
+        .get_mut(name)
+        .and_then(Value::as_array_mut)
+        .into_iter()
+        .flatten()
+}
+
 /// Sets the field `name`, or removes it when there is no value.
 pub fn set_or_remove(fields: &mut Fields, name: &str, value: Option<Value>) {
     match value {

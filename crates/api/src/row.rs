@@ -251,10 +251,20 @@ pub trait Strategy: Send + Sync + 'static {
     fn defaults(&self, _object: &mut Value) {}
     /// Clears or sets what a creator may not decide.
     fn prepare_create(&self, _object: &mut Value) {}
+    /// Writes in who makes the object: `username`, `uid`, `groups` and `extra`, as a
+    /// `UserInfo` has them.
+    fn prepare_creator(&self, _object: &mut Value, _creator: &Value) {}
     /// Keeps what an updater may not change silently.
     fn prepare_update(&self, _new: &mut Value, _old: &Value) {}
     /// Keeps what a status update may not change silently (`spec` is kept already).
     fn prepare_status(&self, _new: &mut Value, _old: &Value) {}
+    /// Like [`Self::prepare_status`], for kinds that note when something happened. `now` is an RFC
+    /// 3339 time.
+    fn prepare_status_at(&self, new: &mut Value, old: &Value, _now: &str) {
+        self.prepare_status(new, old);
+    }
+    /// Keeps what an update through `approval` may not change silently. `now` is an RFC 3339 time.
+    fn prepare_approval(&self, _new: &mut Value, _old: &Value, _now: &str) {}
     /// What is wrong with an object beyond metadata.
     fn validate(&self, _object: &Value) -> ErrorList {
         ErrorList::new()
@@ -272,6 +282,10 @@ pub trait Strategy: Send + Sync + 'static {
     }
     /// Marks an object whose deletion begins, before it is decided whether it stays for a while.
     fn prepare_delete(&self, _object: &mut Value, _now: jiff::Timestamp) {}
+    /// What is wrong with a change through `approval`.
+    fn validate_approval(&self, _new: &Value, _old: &Value) -> ErrorList {
+        ErrorList::new()
+    }
     /// What is wrong with a status change.
     fn validate_status(&self, _new: &Value, _old: &Value) -> ErrorList {
         ErrorList::new()
@@ -358,6 +372,8 @@ pub struct ResourceDef {
     pub storage: Storage,
     /// `metadata.generation` is kept.
     pub generation: bool,
+    /// A delete that says nothing of dependents leaves them behind, as with the oldest kinds.
+    pub orphans: bool,
     /// What may be a name.
     pub name_rule: NameRule,
     /// The name of its type in the schema.
@@ -410,6 +426,7 @@ impl ResourceDef {
             scale: None,
             storage: Storage::Stored,
             generation: false,
+            orphans: false,
             name_rule: names::dns1123_subdomain,
             type_name: K::schema_name(),
             source: Some(|generator| {
@@ -485,6 +502,23 @@ impl ResourceDef {
         self
     }
 
+    /// Adds a selectable field whose value stands somewhere else, and that compares as `unset` when
+    /// it is not there.
+    #[must_use]
+    pub fn selectable_at_or(
+        mut self,
+        path: &'static str,
+        at: &'static str,
+        unset: &'static str,
+    ) -> Self {
+        self.selectable.push(SelectableField {
+            path: path.into(),
+            at: at.into(),
+            unset: unset.into(),
+        });
+        self
+    }
+
     /// Makes it scalable through the usual fields.
     #[must_use]
     pub fn scalable(mut self) -> Self {
@@ -501,6 +535,13 @@ impl ResourceDef {
     #[must_use]
     pub fn generations(mut self) -> Self {
         self.generation = true;
+        self
+    }
+
+    /// Leaves dependents behind when a delete says nothing of them.
+    #[must_use]
+    pub fn orphaning(mut self) -> Self {
+        self.orphans = true;
         self
     }
 

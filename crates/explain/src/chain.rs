@@ -3,7 +3,7 @@
 use std::fmt;
 
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
-use k8s_openapi::api::core::v1::{ContainerStatus, Event, Pod, Service};
+use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Event, Pod, Service};
 
 /// One step towards the cause.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,7 +85,7 @@ fn warning(events: &[Event]) -> Option<&Event> {
 
 /// Explains a pod from its status and events.
 #[must_use]
-pub fn pod(pod: &Pod, events: &[Event]) -> Chain {
+pub(crate) fn pod(pod: &Pod, events: &[Event]) -> Chain {
     let mut chain = Chain::default();
     let meta = &pod.metadata;
     let this = named("Pod", meta.namespace.as_ref(), meta.name.as_ref());
@@ -215,20 +215,7 @@ fn container_chain(
         let message = waiting.message.unwrap_or_default();
         chain.link(this, format!("container {name} waits: {reason}: {message}"));
         if let Some(last) = last {
-            let why = last.reason.clone().unwrap_or_default();
-            chain.link(
-                format!("container {name}"),
-                format!(
-                    "ended with exit code {} ({why}) after {} restarts",
-                    last.exit_code, container.restart_count
-                ),
-            );
-            chain.step(match why.as_str() {
-                "OOMKilled" => {
-                    format!("raise the memory limit of container {name}, or make it use less")
-                }
-                _ => format!("read its last words: kubectl logs {place} -c {name} --previous"),
-            });
+            ended_before(chain, place, container, last);
         } else {
             chain.step(match reason.as_str() {
                 "ErrImagePull" | "ImagePullBackOff" | "ErrImageNeverPull" | "InvalidImageName" => format!(
@@ -256,9 +243,12 @@ fn container_chain(
         return;
     }
     if state.running.is_some() && !container.ready {
+        // What a probe said of the container before this one is not why this one is not ready.
+        let begun = state.running.and_then(|running| running.started_at);
         let probe = events
             .iter()
             .filter(|event| event.reason.as_deref() == Some("Unhealthy"))
+            .filter(|event| event.last_timestamp >= begun)
             .max_by_key(|event| event.last_timestamp.as_ref().map(|time| time.0))
             .and_then(|event| event.message.clone());
         let says = probe.unwrap_or_else(|| "it has not passed its readiness probe yet".to_owned());
@@ -266,14 +256,39 @@ fn container_chain(
             this,
             format!("container {name} runs but is not ready: {says}"),
         );
+        if let Some(last) = last.filter(|last| last.exit_code != 0) {
+            ended_before(chain, place, container, last);
+        }
         chain.step(format!("kubectl logs {place} -c {name}"));
     }
+}
+
+/// How the container ended the last time, and what helps against it.
+fn ended_before(
+    chain: &mut Chain,
+    place: &str,
+    container: &ContainerStatus,
+    last: &ContainerStateTerminated,
+) {
+    let name = &container.name;
+    let why = last.reason.clone().unwrap_or_default();
+    chain.link(
+        format!("container {name}"),
+        format!(
+            "ended with exit code {} ({why}) after {} restarts",
+            last.exit_code, container.restart_count
+        ),
+    );
+    chain.step(match why.as_str() {
+        "OOMKilled" => format!("raise the memory limit of container {name}, or make it use less"),
+        _ => format!("read its last words: kubectl logs {place} -c {name} --previous"),
+    });
 }
 
 /// Explains a Deployment; `sets` are its replica sets and `pods` explanations of pods that are
 /// not healthy.
 #[must_use]
-pub fn deployment(deployment: &Deployment, sets: &[ReplicaSet], pods: Vec<Chain>) -> Chain {
+pub(crate) fn deployment(deployment: &Deployment, sets: &[ReplicaSet], pods: Vec<Chain>) -> Chain {
     let mut chain = Chain::default();
     let meta = &deployment.metadata;
     let this = named("Deployment", meta.namespace.as_ref(), meta.name.as_ref());
@@ -343,7 +358,12 @@ pub fn deployment(deployment: &Deployment, sets: &[ReplicaSet], pods: Vec<Chain>
 
 /// Explains a Service from its selector and its endpoints.
 #[must_use]
-pub fn service(service: &Service, ready: usize, not_ready: usize, pods: Vec<Chain>) -> Chain {
+pub(crate) fn service(
+    service: &Service,
+    ready: usize,
+    not_ready: usize,
+    pods: Vec<Chain>,
+) -> Chain {
     let mut chain = Chain::default();
     let meta = &service.metadata;
     let this = named("Service", meta.namespace.as_ref(), meta.name.as_ref());

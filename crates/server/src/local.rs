@@ -5,7 +5,8 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use ::http::{Request, Response};
+use ::http::header::USER_AGENT;
+use ::http::{HeaderValue, Request, Response};
 use futures::future::BoxFuture;
 use http_body::Body as HttpBody;
 
@@ -31,6 +32,20 @@ impl Local {
     }
 }
 
+/// The name of the reference's component that acts as this user.
+fn component(user: &str) -> &'static str {
+    if user.starts_with("system:node:") {
+        return "kubelet";
+    }
+    match user {
+        "system:kube-scheduler" => "kube-scheduler",
+        "system:kube-proxy" => "kube-proxy",
+        "system:kube-controller-manager" => "kube-controller-manager",
+        _ if user.starts_with("system:serviceaccount:kube-system:") => "kube-controller-manager",
+        _ => "evenkeel",
+    }
+}
+
 impl<B> tower::Service<Request<B>> for Local
 where
     B: HttpBody<Data = bytes::Bytes> + Send + 'static,
@@ -44,8 +59,13 @@ where
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let Self { door, identity } = self.clone();
+        // Managed fields name the writer after this; tools look for the reference's names.
+        request
+            .headers_mut()
+            .entry(USER_AGENT)
+            .or_insert_with(|| HeaderValue::from_static(component(&identity.user)));
         Box::pin(async move { Ok(door.handle(request, identity).await) })
     }
 }

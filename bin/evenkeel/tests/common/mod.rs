@@ -170,10 +170,7 @@ impl Cluster {
     pub(crate) fn down(&mut self, signal: &str) {
         let mut up = self.up.take().expect("the process runs");
         let pid = up.id().to_string();
-        Command::new("kill")
-            .args([signal, &pid])
-            .status()
-            .expect("kill runs");
+        kill(signal, &pid).expect("kill runs");
         let begin = Instant::now();
         while matches!(up.try_wait(), Ok(None)) {
             assert!(
@@ -208,6 +205,17 @@ impl Cluster {
     /// Runs kubectl.
     pub(crate) fn kubectl(&self, arguments: &[&str]) -> Answer {
         run(self.kubectl_command().args(arguments), "")
+    }
+
+    /// kubectl's minor version: 32 of 1.32.
+    pub(crate) fn kubectl_minor(&self) -> u32 {
+        let answer = self.ok(&["version", "--client", "-o", "json"]);
+        let version: serde_json::Value = serde_json::from_str(&answer).expect("JSON");
+        let minor = version["clientVersion"]["minor"].as_str().expect("a minor");
+        minor
+            .trim_end_matches('+')
+            .parse()
+            .expect("a number as minor")
     }
 
     /// Runs kubectl with text on its standard input.
@@ -366,6 +374,13 @@ impl Cluster {
     }
 }
 
+/// Sends a signal through the shell's own `kill`: a bare Debian has no command of that name.
+pub(crate) fn kill(signal: &str, pid: &str) -> std::io::Result<std::process::ExitStatus> {
+    Command::new("sh")
+        .args(["-c", "kill \"$0\" \"$1\"", signal, pid])
+        .status()
+}
+
 impl Drop for Cluster {
     fn drop(&mut self) {
         if std::thread::panicking() {
@@ -373,7 +388,7 @@ impl Drop for Cluster {
         }
         if let Some(mut up) = self.up.take() {
             let pid = up.id().to_string();
-            if let Err(error) = Command::new("kill").args(["-TERM", &pid]).status() {
+            if let Err(error) = kill("-TERM", &pid) {
                 eprintln!("kill: {error}");
             }
             let begin = Instant::now();

@@ -174,6 +174,7 @@ impl Definition {
             scale,
             storage: Storage::Stored,
             generation: true,
+            orphans: false,
             name_rule: names::dns1123_subdomain,
             source: None,
             strategy: Arc::new(Plain),

@@ -1,9 +1,26 @@
 //! The columns of all kinds but pods.
 
+mod cluster;
+mod networking;
+mod storage;
+mod workloads;
+
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 use serde_json::Value;
+
+pub(super) use cluster::{
+    csi_driver, csi_node, csi_storage_capacity, flow_schema, only_age, priority_level,
+    resource_claim, resource_slice, runtime_class, signing_request, volume_attachment,
+    volume_attributes_class,
+};
+pub(super) use networking::{ingress, ingress_class, ip_address, network_policy, service_cidr};
+pub(super) use storage::{persistent_volume, persistent_volume_claim, storage_class};
+pub(super) use workloads::{
+    controller_revision, cron_job, daemon_set, disruption_budget, job, pod_template,
+    priority_class, quota, replication_controller, stateful_set,
+};
 
 use super::table::{
     age, column, labels_text, name, or_none, selector_text, shortened, since, wide,
@@ -32,7 +49,11 @@ fn entries(object: &Value, field: &str) -> usize {
 }
 
 fn containers(object: &Value, field: &str) -> Value {
-    let names: Vec<&str> = list(object, &["spec", "template", "spec", "containers"])
+    containers_at(object, &["spec", "template", "spec", "containers"], field)
+}
+
+fn containers_at(object: &Value, path: &[&str], field: &str) -> Value {
+    let names: Vec<&str> = list(object, path)
         .iter()
         .map(|container| text(container, &[field]))
         .collect();

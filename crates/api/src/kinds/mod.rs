@@ -4,17 +4,27 @@
 //! `columns` how it is printed.
 
 pub mod autoscaling;
+pub mod batch;
+pub mod certificates;
 mod columns;
 pub mod config;
+pub mod devices;
+pub mod disruption;
 pub mod endpoints;
 pub mod event;
+pub mod flow_control;
+pub mod limit_range;
 pub mod namespace;
+pub mod networking;
 pub mod node;
 pub mod pod;
+pub mod quota;
 pub mod rbac;
 pub mod reviews;
 mod rows;
+pub mod runtime_class;
 pub mod service;
+pub mod storage;
 pub mod table;
 pub mod workloads;
 

@@ -5,16 +5,26 @@ use k8s_openapi::api::authentication::v1 as authentication;
 use k8s_openapi::api::authorization::v1 as authorization;
 use k8s_openapi::api::autoscaling::v1 as autoscaling_v1;
 use k8s_openapi::api::autoscaling::v2 as autoscaling;
+use k8s_openapi::api::batch::v1 as batch;
+use k8s_openapi::api::certificates::v1 as certificates;
 use k8s_openapi::api::coordination::v1 as coordination;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
+use k8s_openapi::api::flowcontrol::v1 as flowcontrol;
+use k8s_openapi::api::networking::v1 as networking;
+use k8s_openapi::api::node::v1 as node_v1;
 use k8s_openapi::api::policy::v1 as policy;
 use k8s_openapi::api::rbac::v1 as rbac;
+use k8s_openapi::api::resource::v1 as resource;
+use k8s_openapi::api::scheduling::v1 as scheduling;
+use k8s_openapi::api::storage::v1 as storage;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1 as apiextensions;
 
 use super::{
-    autoscaling as scaling, columns, config, endpoints, event, namespace, node, pod, rbac as roles,
-    reviews, service, workloads,
+    autoscaling as scaling, batch as jobs, certificates as requests, columns, config, devices,
+    disruption, endpoints, event, flow_control, limit_range, namespace, networking as network,
+    node, pod, quota, rbac as roles, reviews, runtime_class, service, storage as volumes,
+    workloads,
 };
 use crate::custom::definition;
 use crate::names;
@@ -24,24 +34,22 @@ use crate::row::{ResourceDef, Subresource as Sub, Verb};
 #[must_use]
 pub fn rows() -> Vec<ResourceDef> {
     let mut rows = core_rows();
+    rows.extend(workload_rows());
+    rows.extend(network_rows());
+    rows.extend(storage_rows());
+    rows.extend(cluster_rows());
     rows.extend([
-        ResourceDef::of::<apps::Deployment>()
-            .short("deploy")
-            .in_all()
+        ResourceDef::of::<policy::PodDisruptionBudget>()
+            .short("pdb")
             .with(&[Sub::Status])
-            .scalable()
             .generations()
-            .strategy(workloads::Deployments)
-            .columns(columns::deployment()),
-        ResourceDef::of::<apps::ReplicaSet>()
-            .short("rs")
-            .in_all()
-            .with(&[Sub::Status])
-            .scalable()
+            .columns(columns::disruption_budget())
+            .strategy(disruption::PodDisruptionBudgets),
+        ResourceDef::of::<scheduling::PriorityClass>()
+            .short("pc")
             .generations()
-            .selectable("status.replicas")
-            .strategy(workloads::ReplicaSets)
-            .columns(columns::replica_set()),
+            .columns(columns::priority_class())
+            .strategy(disruption::PriorityClasses),
         ResourceDef::of::<autoscaling::HorizontalPodAutoscaler>()
             .short("hpa")
             .in_all()
@@ -102,6 +110,160 @@ pub fn rows() -> Vec<ResourceDef> {
             .strategy(roles::Bindings { namespaced: true }),
     ]);
     rows
+}
+
+fn network_rows() -> Vec<ResourceDef> {
+    vec![
+        ResourceDef::of::<networking::Ingress>()
+            .short("ing")
+            .with(&[Sub::Status])
+            .generations()
+            .columns(columns::ingress())
+            .strategy(network::Ingresses),
+        ResourceDef::of::<networking::IngressClass>()
+            .generations()
+            .columns(columns::ingress_class())
+            .strategy(network::IngressClasses),
+        ResourceDef::of::<networking::NetworkPolicy>()
+            .short("netpol")
+            .generations()
+            .columns(columns::network_policy())
+            .strategy(network::NetworkPolicies),
+        ResourceDef::of::<networking::IPAddress>()
+            .short("ip")
+            .named(network::ip_address_name)
+            .columns(columns::ip_address())
+            .strategy(network::IpAddresses),
+        ResourceDef::of::<networking::ServiceCIDR>()
+            .with(&[Sub::Status])
+            .columns(columns::service_cidr())
+            .strategy(network::ServiceCidrs),
+    ]
+}
+
+fn storage_rows() -> Vec<ResourceDef> {
+    vec![
+        ResourceDef::of::<storage::StorageClass>()
+            .short("sc")
+            .columns(columns::storage_class())
+            .strategy(volumes::StorageClasses),
+        ResourceDef::of::<storage::CSIDriver>()
+            .columns(columns::csi_driver())
+            .strategy(volumes::CsiDrivers),
+        ResourceDef::of::<storage::CSINode>()
+            .columns(columns::csi_node())
+            .strategy(volumes::CsiNodes),
+        ResourceDef::of::<storage::CSIStorageCapacity>()
+            .columns(columns::csi_storage_capacity())
+            .strategy(volumes::CsiStorageCapacities),
+        ResourceDef::of::<storage::VolumeAttachment>()
+            .with(&[Sub::Status])
+            .columns(columns::volume_attachment())
+            .strategy(volumes::VolumeAttachments),
+        ResourceDef::of::<storage::VolumeAttributesClass>()
+            .short("vac")
+            .columns(columns::volume_attributes_class())
+            .strategy(volumes::VolumeAttributesClasses),
+    ]
+}
+
+fn cluster_rows() -> Vec<ResourceDef> {
+    vec![
+        ResourceDef::of::<node_v1::RuntimeClass>()
+            .columns(columns::runtime_class())
+            .strategy(runtime_class::RuntimeClasses),
+        ResourceDef::of::<certificates::CertificateSigningRequest>()
+            .short("csr")
+            .with(&[Sub::Approval, Sub::Status])
+            .named(requests::any_name)
+            .selectable("spec.signerName")
+            .columns(columns::signing_request())
+            .strategy(requests::CertificateSigningRequests),
+        ResourceDef::of::<flowcontrol::FlowSchema>()
+            .with(&[Sub::Status])
+            .generations()
+            .columns(columns::flow_schema())
+            .strategy(flow_control::FlowSchemas),
+        ResourceDef::of::<flowcontrol::PriorityLevelConfiguration>()
+            .with(&[Sub::Status])
+            .generations()
+            .columns(columns::priority_level())
+            .strategy(flow_control::PriorityLevels),
+        ResourceDef::of::<resource::DeviceClass>()
+            .generations()
+            .columns(columns::only_age())
+            .strategy(devices::DeviceClasses),
+        ResourceDef::of::<resource::ResourceClaim>()
+            .with(&[Sub::Status])
+            .columns(columns::resource_claim())
+            .strategy(devices::ResourceClaims),
+        ResourceDef::of::<resource::ResourceClaimTemplate>()
+            .columns(columns::only_age())
+            .strategy(devices::ResourceClaimTemplates),
+        ResourceDef::of::<resource::ResourceSlice>()
+            .generations()
+            .selectable("spec.nodeName")
+            .selectable("spec.driver")
+            .selectable("spec.pool.name")
+            .columns(columns::resource_slice())
+            .strategy(devices::ResourceSlices),
+    ]
+}
+
+fn workload_rows() -> Vec<ResourceDef> {
+    vec![
+        ResourceDef::of::<apps::Deployment>()
+            .short("deploy")
+            .in_all()
+            .with(&[Sub::Status])
+            .scalable()
+            .generations()
+            .strategy(workloads::Deployments)
+            .columns(columns::deployment()),
+        ResourceDef::of::<apps::ReplicaSet>()
+            .short("rs")
+            .in_all()
+            .with(&[Sub::Status])
+            .scalable()
+            .generations()
+            .selectable("status.replicas")
+            .strategy(workloads::ReplicaSets)
+            .columns(columns::replica_set()),
+        ResourceDef::of::<apps::StatefulSet>()
+            .short("sts")
+            .in_all()
+            .with(&[Sub::Status])
+            .scalable()
+            .generations()
+            .named(names::dns1123_label)
+            .strategy(workloads::StatefulSets)
+            .columns(columns::stateful_set()),
+        ResourceDef::of::<apps::DaemonSet>()
+            .short("ds")
+            .in_all()
+            .with(&[Sub::Status])
+            .generations()
+            .strategy(workloads::DaemonSets)
+            .columns(columns::daemon_set()),
+        ResourceDef::of::<apps::ControllerRevision>()
+            .strategy(workloads::ControllerRevisions)
+            .columns(columns::controller_revision()),
+        ResourceDef::of::<batch::Job>()
+            .in_all()
+            .with(&[Sub::Status])
+            .generations()
+            .orphaning()
+            .selectable_at_or("status.successful", "status.succeeded", "0")
+            .strategy(jobs::Jobs)
+            .columns(columns::job()),
+        ResourceDef::of::<batch::CronJob>()
+            .short("cj")
+            .in_all()
+            .with(&[Sub::Status])
+            .generations()
+            .strategy(jobs::CronJobs)
+            .columns(columns::cron_job()),
+    ]
 }
 
 fn core_rows() -> Vec<ResourceDef> {
@@ -189,6 +351,39 @@ fn core_rows() -> Vec<ResourceDef> {
             .selectable("reportingComponent")
             .selectable_at("source", "source.component")
             .selectable("type"),
+        ResourceDef::of::<core::ReplicationController>()
+            .short("rc")
+            .in_all()
+            .with(&[Sub::Status])
+            .scalable()
+            .generations()
+            .orphaning()
+            .selectable_or("status.replicas", "0")
+            .strategy(workloads::ReplicationControllers)
+            .columns(columns::replication_controller()),
+        ResourceDef::of::<core::PodTemplate>()
+            .generations()
+            .strategy(workloads::PodTemplates)
+            .columns(columns::pod_template()),
+        ResourceDef::of::<core::PersistentVolume>()
+            .short("pv")
+            .with(&[Sub::Status])
+            .strategy(volumes::PersistentVolumes)
+            .columns(columns::persistent_volume()),
+        ResourceDef::of::<core::PersistentVolumeClaim>()
+            .short("pvc")
+            .with(&[Sub::Status])
+            .strategy(volumes::PersistentVolumeClaims)
+            .columns(columns::persistent_volume_claim()),
+        ResourceDef::of::<core::ResourceQuota>()
+            .short("quota")
+            .with(&[Sub::Status])
+            .strategy(quota::ResourceQuotas)
+            .columns(columns::quota()),
+        ResourceDef::of::<core::LimitRange>()
+            .short("limits")
+            .columns(columns::role())
+            .strategy(limit_range::LimitRanges),
     ]
 }
 

@@ -1,6 +1,18 @@
-//! Deployments and replica sets: defaults, validation, what may change.
+//! What keeps pods running: defaults, validation, what may change. Deployments and replica sets are
+//! here with what all of them share; the others have modules of their own.
+
+mod controller_revision;
+mod daemon_set;
+mod replication_controller;
+mod stateful_set;
 
 use serde_json::{Value, json};
+
+pub use controller_revision::ControllerRevisions;
+pub use daemon_set::DaemonSets;
+pub(in crate::kinds) use replication_controller::name_warning;
+pub use replication_controller::{PodTemplates, ReplicationControllers};
+pub use stateful_set::StatefulSets;
 
 use super::pod;
 use crate::field::{ErrorList, FieldError};
@@ -68,6 +80,11 @@ fn selector_and_template(spec: &Cursor<'_>, out: &mut ErrorList) {
         Some(Some(true)) => {}
     }
     pod::validate_template(&template, out);
+    always_restarts(&template, "ReplicaSet", out);
+}
+
+/// Checks that the pods of a template never end by themselves.
+fn always_restarts(template: &Cursor<'_>, kind: &str, out: &mut ErrorList) {
     let pod_spec = template.child("spec");
     let policy = pod_spec.text("restartPolicy");
     if policy != "Always" {
@@ -80,13 +97,13 @@ fn selector_and_template(spec: &Cursor<'_>, out: &mut ErrorList) {
     if pod_spec.has("activeDeadlineSeconds") {
         out.push(FieldError::forbidden(
             &pod_spec.at("activeDeadlineSeconds"),
-            "activeDeadlineSeconds in ReplicaSet is not Supported",
+            &format!("activeDeadlineSeconds in {kind} is not Supported"),
         ));
     }
 }
 
 /// Can a selector be turned into one that matches, as the reference's conversion decides?
-fn convertible(selector: &Cursor<'_>) -> bool {
+pub(in crate::kinds) fn convertible(selector: &Cursor<'_>) -> bool {
     let labels_good = selector.entries("matchLabels").all(|(key, value)| {
         let value = value.as_str().unwrap_or_default();
         crate::names::qualified_name(key).is_empty() && crate::names::label_value(value).is_empty()
@@ -109,7 +126,8 @@ fn immutable_selector(new: &Value, old: &Value, out: &mut ErrorList) {
     validation::immutable(at.value, before.value, &at.path, out);
 }
 
-fn int_or_percent(at: &Cursor<'_>, name: &str, out: &mut ErrorList) {
+/// Checks that a field is a number that is not negative, or a percentage.
+pub(in crate::kinds) fn int_or_percent(at: &Cursor<'_>, name: &str, out: &mut ErrorList) {
     match at.raw(name) {
         Value::String(value) => validation::named(text::percent, value, &at.at(name), out),
         _ => nonnegative(at, name, out),
@@ -120,6 +138,17 @@ fn int_or_percent_value(at: &Cursor<'_>, name: &str) -> i64 {
     match at.raw(name) {
         Value::String(value) => text::percent_value(value).unwrap_or_default(),
         other => other.as_i64().unwrap_or_default(),
+    }
+}
+
+/// Checks that a percentage is not above 100.
+pub(in crate::kinds) fn not_above_100_percent(at: &Cursor<'_>, name: &str, out: &mut ErrorList) {
+    if at.raw(name).is_string() && int_or_percent_value(at, name) > 100 {
+        out.push(FieldError::invalid(
+            &at.at(name),
+            at.raw(name).clone(),
+            "must not be greater than 100%",
+        ));
     }
 }
 
@@ -146,13 +175,7 @@ fn strategy(spec: &Cursor<'_>, out: &mut ErrorList) {
                     "may not be 0 when `maxSurge` is 0",
                 ));
             }
-            if rolling.raw("maxUnavailable").is_string() && unavailable > 100 {
-                out.push(FieldError::invalid(
-                    &rolling.at("maxUnavailable"),
-                    rolling.raw("maxUnavailable").clone(),
-                    "must not be greater than 100%",
-                ));
-            }
+            not_above_100_percent(&rolling, "maxUnavailable", out);
         }
         other => {
             // The reference shows the whole strategy in Go's names.
@@ -251,22 +274,32 @@ impl Strategy for Deployments {
             nonnegative(&at, name, &mut out);
         }
         counts(&at, "updatedReplicas", &mut out);
-        let before = Cursor::root(old).child("status");
-        if before
-            .integer("collisionCount")
-            .is_some_and(|count| at.number("collisionCount") < count || !at.has("collisionCount"))
-        {
-            out.push(FieldError::invalid(
-                &at.at("collisionCount"),
-                at.number("collisionCount"),
-                "cannot be decremented",
-            ));
-        }
+        not_decremented(&at, &Cursor::root(old).child("status"), &mut out);
         out
     }
 
     fn warnings(&self, new: &Value, old: Option<&Value>) -> Vec<String> {
         template_warnings(new, old)
+    }
+}
+
+/// Checks that hash collisions only add up.
+fn not_decremented(at: &Cursor<'_>, before: &Cursor<'_>, out: &mut ErrorList) {
+    if before
+        .integer("collisionCount")
+        .is_some_and(|count| at.number("collisionCount") < count || !at.has("collisionCount"))
+    {
+        out.push(FieldError::invalid(
+            &at.at("collisionCount"),
+            at.number("collisionCount"),
+            "cannot be decremented",
+        ));
+    }
+}
+
+fn not_above(at: &Cursor<'_>, name: &str, limit: &str, detail: &str, out: &mut ErrorList) {
+    if at.number(name) > at.number(limit) {
+        out.push(FieldError::invalid(&at.at(name), at.number(name), detail));
     }
 }
 

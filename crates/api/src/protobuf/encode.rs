@@ -277,7 +277,10 @@ impl Encoder<'_> {
 
 fn misfit(field: &str, value: &Value) -> ProtobufError {
     let mut why = value.to_string();
-    why.truncate(why.floor_char_boundary(64));
+    let end = (0..=64.min(why.len()))
+        .rev()
+        .find(|end| why.is_char_boundary(*end));
+    why.truncate(end.unwrap_or(0));
     ProtobufError::Invalid {
         field: field.to_owned(),
         why: format!("{why} does not fit its type"),

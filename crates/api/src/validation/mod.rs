@@ -5,12 +5,14 @@
 //! quotas or existing names, belongs to admission and the store. The words are those of
 //! `k8s.io/apimachinery/pkg/api/validation` 0.37, because clients and people match on them.
 
+mod conditions;
 mod cursor;
 mod labels;
 mod metadata;
 mod network;
 pub mod text;
 
+pub use conditions::conditions;
 pub use cursor::Cursor;
 pub use labels::{
     annotations, label_name, label_selector, labels, labels_match, qualified_name, selects,
@@ -28,6 +30,12 @@ use crate::names::{self, NameRule};
 pub const IMMUTABLE: &str = "field is immutable";
 /// The reference's words for a number below zero.
 pub const NEGATIVE: &str = "must be greater than or equal to 0";
+
+/// Is an object about to be created? A resource version tells one that is there already.
+#[must_use]
+pub fn is_new(object: &Value) -> bool {
+    crate::object::resource_version(object).is_empty()
+}
 
 /// Checks that an integer field is not below zero; an unset one is zero.
 pub fn nonnegative(at: &Cursor<'_>, name: &str, out: &mut ErrorList) {
@@ -50,6 +58,35 @@ pub fn named(rule: NameRule, value: &str, path: &Path, out: &mut ErrorList) {
             .iter()
             .map(|wrong| FieldError::invalid(path, value, wrong)),
     );
+}
+
+/// Checks a path behind a domain, `example.com/controller`.
+pub fn domain_prefixed_path(value: &str, path: &Path, out: &mut ErrorList) {
+    const ALLOWED: &[u8] = b"/-._~%!$&'()*+,;=:";
+    if value.is_empty() {
+        out.push(FieldError::required(path, ""));
+        return;
+    }
+    let parts = value
+        .split_once('/')
+        .filter(|(domain, rest)| !domain.is_empty() && !rest.is_empty());
+    let Some((domain, rest)) = parts else {
+        out.push(FieldError::invalid(
+            path,
+            value,
+            "must be a domain-prefixed path (such as \"acme.io/foo\")",
+        ));
+        return;
+    };
+    dns_subdomain(domain, path, out);
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || ALLOWED.contains(&byte);
+    if !rest.bytes().all(allowed) {
+        out.push(FieldError::invalid(
+            path,
+            rest,
+            "Invalid path (regex used for validation is '[A-Za-z0-9/\\-._~%!$&'()*+,;=:]+')",
+        ));
+    }
 }
 
 /// Checks that a text is an RFC 1123 label.

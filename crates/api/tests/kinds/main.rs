@@ -6,10 +6,14 @@ mod defaults;
 mod metadata;
 mod properties;
 mod refused;
+mod refused_batch;
+mod refused_cluster;
 mod refused_others;
+mod refused_storage;
 mod refused_workloads;
 mod samples;
 mod tables;
+mod tables_others;
 
 use evenkeel_api::field::ErrorList;
 use evenkeel_api::row::{ResourceDef, Rows};
@@ -71,8 +75,7 @@ fn update_errors(old: Value, patch: &Value) -> Vec<String> {
     row.strategy.defaults(&mut new);
     row.strategy.prepare_update(&mut new, &old);
     let mut errors = validate_metadata_update(row, &new, &old);
-    errors.extend(row.strategy.validate(&new));
-    errors.extend(row.strategy.validate_update(&new, &old));
+    errors.extend(row.strategy.validate_change(&new, &old));
     texts(&errors)
 }
 

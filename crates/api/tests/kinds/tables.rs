@@ -7,7 +7,7 @@ use super::{deployment, pod, prepared, row_of, service, with};
 
 const NOW: &str = "2026-01-02T00:00:00Z";
 
-fn headings(object: &Value, wide: bool) -> Vec<String> {
+pub(super) fn headings(object: &Value, wide: bool) -> Vec<String> {
     table_columns(row_of(object))
         .iter()
         .filter(|column| wide || column.priority == 0)
@@ -15,7 +15,7 @@ fn headings(object: &Value, wide: bool) -> Vec<String> {
         .collect()
 }
 
-fn cells(object: &Value, wide: bool) -> Vec<Value> {
+pub(super) fn cells(object: &Value, wide: bool) -> Vec<Value> {
     let row = row_of(object);
     let now = NOW.parse().expect("a time");
     table_columns(row)
@@ -26,7 +26,7 @@ fn cells(object: &Value, wide: bool) -> Vec<Value> {
         .collect()
 }
 
-fn aged(object: Value) -> Value {
+pub(super) fn aged(object: Value) -> Value {
     with(
         object,
         &json!({"metadata": {"creationTimestamp": "2026-01-01T23:54:30Z"}}),

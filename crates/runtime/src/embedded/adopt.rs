@@ -6,6 +6,7 @@
 use std::collections::HashSet;
 use std::fs;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::UnixStream;
 
@@ -34,7 +35,8 @@ pub(super) fn adopt(inner: &Arc<Inner>) -> Result<()> {
 fn empty_trash(inner: &Inner) {
     let trash = inner.root.join("trash");
     for name in files::entries(&trash).unwrap_or_default() {
-        super::destroy(&trash.join(name));
+        let doomed = trash.join(name);
+        tokio::task::spawn_blocking(move || super::destroy(&doomed));
     }
 }
 
@@ -61,17 +63,7 @@ fn adopt_sandboxes(inner: &Arc<Inner>, same_boot: bool) -> Result<()> {
             // Half-made when the process ended. Its network is given back, which takes time.
             let inner = Arc::clone(inner);
             inner.join_pod(&record.config.pod.uid);
-            tokio::spawn(async move {
-                let cleaned = match dismantle(&inner, &record).await {
-                    Ok(record) => inner
-                        .discard(&inner.sandbox_dir(&record.id))
-                        .and_then(|()| inner.leave_pod(&record.config.pod.uid)),
-                    Err(error) => Err(error),
-                };
-                if let Err(error) = cleaned {
-                    tracing::warn!(sandbox = record.id, %error, "cleaning up a half-made sandbox");
-                }
-            });
+            tokio::spawn(async move { clear_away(&inner, &record).await });
             continue;
         }
         if !same_boot && !record.stopped {
@@ -86,6 +78,28 @@ fn adopt_sandboxes(inner: &Arc<Inner>, same_boot: bool) -> Result<()> {
             .insert(id, Arc::new(Sandbox::new(record)));
     }
     Ok(())
+}
+
+/// Takes a half-made sandbox away. A helper that was at work when its runtime was killed goes on
+/// for a moment and can be in the way, so it is tried again; the next start tries what is left.
+async fn clear_away(inner: &Arc<Inner>, record: &SandboxRecord) {
+    let mut pause = Duration::from_millis(5);
+    for last in [false, false, false, false, false, false, false, true] {
+        let cleaned = match dismantle(inner, record).await {
+            Ok(record) => inner
+                .discard(&inner.sandbox_dir(&record.id))
+                .and_then(|()| inner.leave_pod(&record.config.pod.uid)),
+            Err(error) => Err(error),
+        };
+        match cleaned {
+            Ok(()) => return,
+            Err(error) if last => {
+                tracing::warn!(sandbox = record.id, %error, "cleaning up a half-made sandbox");
+            }
+            Err(_) => tokio::time::sleep(pause).await,
+        }
+        pause *= 2;
+    }
 }
 
 fn adopt_containers(inner: &Arc<Inner>, same_boot: bool) -> Result<()> {

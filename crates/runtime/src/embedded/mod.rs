@@ -23,7 +23,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
@@ -120,7 +120,7 @@ impl EmbeddedRuntime {
         fs::set_permissions(&root, private).context(|| format!("protect {}", root.display()))?;
         let lock = fs::File::create(root.join("lock"))
             .context(|| format!("open {}/lock", root.display()))?;
-        rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive)
+        lock_within(&lock, LOCKED_WITHIN)
             .context(|| format!("another process uses {}", root.display()))?;
         let cgroups = cgroup::detect().context(|| "look for cgroups".to_owned())?;
         let group = format!("evenkeel-{instance}");
@@ -224,16 +224,55 @@ impl Inner {
     }
 }
 
-/// Deletes a directory from the trash. A helper that was still at work when its runtime was killed
-/// may have pinned a namespace there meanwhile.
+/// How long a predecessor that is ending, or a process it was just making, may keep the lock.
+const LOCKED_WITHIN: Duration = Duration::from_secs(2);
+
+/// Takes a lock, waiting a little for who is about to let go. Blocks.
+fn lock_within(lock: &fs::File, patience: Duration) -> std::io::Result<()> {
+    let begun = Instant::now();
+    loop {
+        match rustix::fs::flock(lock, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(()),
+            Err(errno) if errno != rustix::io::Errno::WOULDBLOCK || begun.elapsed() > patience => {
+                return Err(errno.into());
+            }
+            Err(_) => std::thread::sleep(Duration::from_millis(10)),
+        }
+    }
+}
+
+/// How long the deletion of a directory is tried. A helper that was at work when its runtime was
+/// killed goes on for a moment and may make a file or pin a namespace in what is being deleted.
+const DESTROYED_WITHIN: Duration = Duration::from_secs(10);
+
+/// Deletes a directory from the trash, again and again while a helper still writes there. Blocks.
 fn destroy(dir: &std::path::Path) {
-    let removed = fs::remove_dir_all(dir).or_else(|error| {
-        sandbox::unpin(dir)
-            .map_err(|_| error)
-            .and_then(|()| fs::remove_dir_all(dir))
-    });
-    if let Err(error) = removed {
-        tracing::warn!(path = %dir.display(), %error, "emptying the trash");
+    let begun = Instant::now();
+    let mut pause = Duration::from_millis(2);
+    loop {
+        let removed = fs::remove_dir_all(dir).or_else(|error| {
+            sandbox::unpin(dir)
+                .map_err(|_| error)
+                .and_then(|()| fs::remove_dir_all(dir))
+        });
+        let error = match removed {
+            Ok(()) => return,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                // Something in it vanished, or all of it did.
+                if !dir.exists() {
+                    return;
+                }
+                error
+            }
+            Err(error) => error,
+        };
+        if begun.elapsed() > DESTROYED_WITHIN {
+            // The next start tries again.
+            tracing::warn!(path = %dir.display(), %error, "emptying the trash");
+            return;
+        }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(250));
     }
 }
 

@@ -234,7 +234,11 @@ fn mark(request: &Request<'_>, old: &Value, options: &Options) -> Option<Value> 
         row.strategy
             .prepare_delete(&mut new, request.door.clock().now());
     }
-    set_propagation(&mut new, options.propagation.as_deref());
+    let decided = object::finalizers(old)
+        .iter()
+        .any(|name| matches!(*name, FOREGROUND | ORPHAN));
+    let default = (row.orphans && !decided).then_some("Orphan");
+    set_propagation(&mut new, options.propagation.as_deref().or(default));
     let asked = options.grace.map(|grace| if grace < 0 { 1 } else { grace });
     let grace = row.strategy.grace_period(old, asked);
     let pending = !object::finalizers(&new).is_empty()

@@ -48,7 +48,8 @@ async fn bind(mut request: Request<'_>) -> Result<Answer, Status> {
     subresource::binding(request).await
 }
 
-fn user_info(identity: &Identity) -> Value {
+/// Who somebody is, as a `UserInfo`.
+pub(super) fn user_info(identity: &Identity) -> Value {
     let mut info = json!({"username": identity.user, "groups": identity.groups});
     if !identity.uid.is_empty() {
         info["uid"] = identity.uid.clone().into();

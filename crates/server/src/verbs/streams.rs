@@ -44,7 +44,11 @@ pub(super) async fn serve(
     request: Request<'_>,
     subresource: Subresource,
 ) -> Result<Answer, Status> {
-    let found = current(&request).await?.value();
+    let found = if subresource == Subresource::Proxy {
+        named(&request).await?.value()
+    } else {
+        current(&request).await?.value()
+    };
     let upstream = match (subresource, request.row.gvk.kind.as_ref()) {
         (Subresource::Proxy, "Node") => node_proxy(&request, &found)?,
         (Subresource::Proxy, "Pod") => pod_proxy(&request, &found)?,
@@ -52,6 +56,17 @@ pub(super) async fn serve(
         _ => pod_stream(&request, subresource, &found).await?,
     };
     pass(request, subresource, upstream).await
+}
+
+/// The object behind a proxy's name, which may carry a scheme and a port.
+async fn named(request: &Request<'_>) -> Result<std::sync::Arc<crate::object::Object>, Status> {
+    let name = base_name(request.name());
+    request
+        .door
+        .registry
+        .get(&request.row, request.namespace(), name)
+        .await?
+        .ok_or_else(|| Status::not_found(&request.row.gvk.group, &request.row.plural, name))
 }
 
 fn query_tail(request: &Request<'_>) -> String {
@@ -198,7 +213,12 @@ fn agent(node: &Value, path: String) -> Result<Upstream, Status> {
 
 fn rest(request: &Request<'_>) -> String {
     let path = request.call.parts.uri.path();
-    let behind = path.split_once("/proxy").map_or("", |(_, behind)| behind);
+    // `/api/v1/namespaces/NS/pods/NAME/proxy` or `/api/v1/nodes/NAME/proxy` goes before it.
+    let before = if request.namespace().is_empty() { 6 } else { 8 };
+    let behind = path
+        .match_indices('/')
+        .nth(before - 1)
+        .map_or("", |(at, _)| &path[at..]);
     let slash = if behind.starts_with('/') { "" } else { "/" };
     format!("{slash}{behind}{}", query_tail(request))
 }
@@ -207,7 +227,15 @@ fn node_proxy(request: &Request<'_>, node: &Value) -> Result<Upstream, Status> {
     agent(node, rest(request))
 }
 
-/// `[https:]NAME[:PORT]` as proxy names are written. The name has been looked up already.
+/// The name in `NAME`, `NAME:PORT` and `SCHEME:NAME:PORT`.
+fn base_name(name: &str) -> &str {
+    match name.split(':').collect::<Vec<_>>().as_slice() {
+        [_, name, _] | [name, _] => name,
+        _ => name,
+    }
+}
+
+/// Is it TLS, and which port, of a proxy's name.
 fn scheme_and_port(name: &str) -> (bool, Option<&str>) {
     let parts: Vec<&str> = name.split(':').collect();
     match parts.as_slice() {

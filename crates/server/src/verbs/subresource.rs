@@ -31,11 +31,17 @@ pub(super) async fn serve(
         request.check_write_options()?;
     }
     match (subresource, &method) {
-        (Subresource::Status | Subresource::EphemeralContainers, _) if reads => {
+        (Subresource::Status | Subresource::Approval | Subresource::EphemeralContainers, _)
+            if reads =>
+        {
             super::read::get(request).await
         }
-        (Subresource::Status, &Method::PUT) => write::update(request, Some(subresource)).await,
-        (Subresource::Status, &Method::PATCH) => patch::patch(request, Some(subresource)).await,
+        (Subresource::Status | Subresource::Approval, &Method::PUT) => {
+            write::update(request, Some(subresource)).await
+        }
+        (Subresource::Status | Subresource::Approval, &Method::PATCH) => {
+            patch::patch(request, Some(subresource)).await
+        }
         (Subresource::EphemeralContainers, &Method::PUT | &Method::PATCH) => {
             ephemeral_containers(request).await
         }

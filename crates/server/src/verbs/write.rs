@@ -125,6 +125,8 @@ pub(super) async fn create_once(
     };
     door.admission.mutate(&door.registry, &change, &mut value)?;
     prepare_create(&door, &row, &mut value);
+    let creator = super::kinds::user_info(&request.call.identity);
+    row.strategy.prepare_creator(&mut value, &creator);
     let mut errors = validation::validate_metadata(&row, &value);
     errors.extend(row.strategy.validate(&value));
     refuse(&row, object::name(&value), &errors)?;
@@ -343,8 +345,14 @@ fn steps(
             errors.extend(row.strategy.validate_change(new, old));
         }
         Some(Subresource::Status) => {
-            row.strategy.prepare_status(new, old);
+            let now = clock::rfc3339(door.clock().now());
+            row.strategy.prepare_status_at(new, old, &now);
             errors.extend(row.strategy.validate_status(new, old));
+        }
+        Some(Subresource::Approval) => {
+            let now = clock::rfc3339(door.clock().now());
+            row.strategy.prepare_approval(new, old, &now);
+            errors.extend(row.strategy.validate_approval(new, old));
         }
         Some(Subresource::EphemeralContainers) => {
             pod::prepare_ephemeral_containers(new, old);
@@ -429,7 +437,7 @@ fn keep_system_fields(
             object::fields(new).insert("metadata".to_owned(), metadata);
         }
         object::set_or_remove(object::metadata(new), "ownerReferences", owners);
-    } else if row.has_status() {
+    } else if row.has_status() && subresource != Some(Subresource::Approval) {
         let status = old.get("status").cloned();
         object::set_or_remove(object::fields(new), "status", status);
     }

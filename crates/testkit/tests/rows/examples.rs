@@ -3,6 +3,9 @@
 
 use serde_json::{Value, json};
 
+/// A signing request of `CN=dora, O=dev` with a P-256 key that nobody has.
+const REQUEST: &str = "LS0tLS1CRUdJTiBDRVJUSUZJQ0FURSBSRVFVRVNULS0tLS0KTUlIWU1IOENBUUF3SFRFTU1Bb0dBMVVFQ2d3RFpHVjJNUTB3Q3dZRFZRUUREQVJrYjNKaE1Ga3dFd1lIS29aSQp6ajBDQVFZSUtvWkl6ajBEQVFjRFFnQUVwN1NNeExuMmlSSDZOb0Fvcmh5Q0cveE42UTFMWmUrTFdaWHlNcUpSCmpZd1JxS3pSNVNYZ09pOUdaMXhoM3VOUXBVblR6ZGI0V2g2S0JVaHJodXcrWmFBQU1Bb0dDQ3FHU000OUJBTUMKQTBrQU1FWUNJUURFRmNvcktnazdYbHVFa04yMm8vR2JsdVprVTliTCs5a1JLOEVLUmo3V0dRSWhBTTJCZTRnTgpWZVFTQVZoTGVwdHp1MTVnSzF5ck5STTN2MTUwOW1wNmNmWGQKLS0tLS1FTkQgQ0VSVElGSUNBVEUgUkVRVUVTVC0tLS0tCg==";
+
 /// What makes an object of this kind valid, beside its metadata.
 pub(crate) fn example(kind: &str) -> Option<Value> {
     let containers = json!([{"name": "app", "image": "app:1"}]);
@@ -10,6 +13,9 @@ pub(crate) fn example(kind: &str) -> Option<Value> {
         "metadata": {"labels": {"app": "web"}},
         "spec": {"containers": containers.clone()},
     });
+    let claim = json!({"devices": {"requests": [
+        {"name": "gpu", "exactly": {"deviceClassName": "gpus"}}]}});
+    let once = json!({"spec": {"restartPolicy": "Never", "containers": containers.clone()}});
     let selector = json!({"matchLabels": {"app": "web"}});
     let role =
         json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "view"});
@@ -24,9 +30,55 @@ pub(crate) fn example(kind: &str) -> Option<Value> {
             "involvedObject": {"kind": "Pod", "name": "p", "namespace": "rows"},
             "reason": "Tested", "message": "told", "type": "Normal",
         }),
-        "Deployment" | "ReplicaSet" => {
+        "Deployment" | "ReplicaSet" | "StatefulSet" | "DaemonSet" => {
             json!({"spec": {"selector": selector, "template": template}})
         }
+        "ReplicationController" => {
+            json!({"spec": {"selector": {"app": "web"}, "template": template}})
+        }
+        "PodTemplate" => json!({"template": template}),
+        "ControllerRevision" => json!({"data": {"spec": {}}, "revision": 1}),
+        "Job" => json!({"spec": {"template": once}}),
+        "CronJob" => json!({"spec": {
+            "schedule": "*/5 * * * *", "jobTemplate": {"spec": {"template": once}},
+        }}),
+        "PersistentVolume" => json!({"spec": {
+            "accessModes": ["ReadWriteOnce"], "capacity": {"storage": "1Gi"},
+            "hostPath": {"path": "/data"},
+        }}),
+        "PersistentVolumeClaim" => json!({"spec": {
+            "accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}},
+        }}),
+        "StorageClass" => json!({"provisioner": "example.com/disks"}),
+        "LimitRange" => json!({"spec": {"limits": [{"type": "Container", "max": {"cpu": "1"}}]}}),
+        "ResourceQuota" => json!({"spec": {"hard": {"secrets": "100"}}}),
+        "PodDisruptionBudget" => json!({"spec": {"minAvailable": 1, "selector": selector}}),
+        "PriorityClass" => json!({"value": 10}),
+        "Ingress" => json!({"spec": {"defaultBackend": {
+            "service": {"name": "web", "port": {"number": 80}}}}}),
+        "IngressClass" => json!({"spec": {"controller": "example.com/proxy"}}),
+        "NetworkPolicy" | "CSINode" | "CSIDriver" => json!({"spec": {}}),
+        "IPAddress" => json!({"spec": {"parentRef": {"resource": "services", "name": "web"}}}),
+        "ServiceCIDR" => json!({"spec": {"cidrs": ["10.99.0.0/24"]}}),
+        "CSIStorageCapacity" => json!({"storageClassName": "fast"}),
+        "VolumeAttachment" => json!({"spec": {"attacher": "disks.example.com", "nodeName": "n1",
+            "source": {"persistentVolumeName": "disk"}}}),
+        "VolumeAttributesClass" => {
+            json!({"driverName": "disks.example.com", "parameters": {"iops": "5"}})
+        }
+        "RuntimeClass" => json!({"handler": "runc"}),
+        "CertificateSigningRequest" => json!({"spec": {"request": REQUEST,
+            "signerName": "example.com/clients", "usages": ["client auth"]}}),
+        "FlowSchema" => json!({"spec": {"priorityLevelConfiguration": {"name": "low"}}}),
+        "PriorityLevelConfiguration" => json!({"spec": {"type": "Limited",
+            "limited": {"limitResponse": {"type": "Reject"}}}}),
+        "DeviceClass" => {
+            json!({"spec": {"selectors": [{"cel": {"expression": "device.driver == 'd'"}}]}})
+        }
+        "ResourceClaim" => json!({"spec": claim}),
+        "ResourceClaimTemplate" => json!({"spec": {"spec": claim}}),
+        "ResourceSlice" => json!({"spec": {"driver": "gpus.example.com", "nodeName": "n1",
+            "pool": {"name": "n1", "generation": 1, "resourceSliceCount": 1}}}),
         "HorizontalPodAutoscaler" => json!({"spec": {
             "maxReplicas": 3,
             "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"},
@@ -41,4 +93,22 @@ pub(crate) fn example(kind: &str) -> Option<Value> {
             {"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "dora"}]}),
         _ => return None,
     })
+}
+
+/// A part of the status of a kind that a status update may set.
+pub(crate) fn status(kind: &str) -> Value {
+    match kind {
+        "PersistentVolume" => json!({"reason": "Tested"}),
+        "ResourceQuota" => json!({"hard": {"secrets": "100"}, "used": {"secrets": "1"}}),
+        "CronJob" => json!({"lastScheduleTime": "2026-01-01T00:00:00Z"}),
+        "Ingress" => json!({"loadBalancer": {"ingress": [{"ip": "10.0.0.1"}]}}),
+        "VolumeAttachment" => json!({"attached": true}),
+        "ResourceClaim" => json!({"allocation": {"devices": {"results": [
+            {"request": "gpu", "driver": "gpus.example.com", "pool": "n1", "device": "gpu-0"}]}}}),
+        "CertificateSigningRequest" => json!({"conditions": [{"type": "Tested", "status": "True",
+            "lastUpdateTime": "2026-01-01T00:00:00Z",
+            "lastTransitionTime": "2026-01-01T00:00:00Z"}]}),
+        _ => json!({"conditions": [{"type": "Tested", "status": "True",
+            "lastTransitionTime": "2026-01-01T00:00:00Z", "reason": "Test", "message": "m"}]}),
+    }
 }

@@ -213,7 +213,7 @@ fn projected(source: &mut Value) {
 }
 
 /// Quantities finer than a thousandth are rounded up to one.
-fn round_up(value: &mut Value, name: &str) {
+pub(crate) fn round_up(value: &mut Value, name: &str) {
     let Some(list) = value.get_mut(name).and_then(Value::as_object_mut) else {
         return;
     };

@@ -50,18 +50,20 @@ fn is_native(name: &str) -> bool {
     !name.contains('/') || name.contains("kubernetes.io/")
 }
 
-fn is_extended(name: &str) -> bool {
+/// Is this a resource that plugins bring?
+pub(crate) fn is_extended(name: &str) -> bool {
     !is_native(name)
         && !name.starts_with("requests.")
         && names::qualified_name(&format!("requests.{name}")).is_empty()
 }
 
 /// May the sum of limits exceed what a node has?
-fn overcommits(name: &str) -> bool {
+pub(crate) fn overcommits(name: &str) -> bool {
     is_native(name) && !is_huge(name)
 }
 
-fn resource_name(name: &str, path: &Path, out: &mut ErrorList) -> bool {
+/// Checks the name of a resource; answers whether it is good.
+pub(crate) fn resource_name(name: &str, path: &Path, out: &mut ErrorList) -> bool {
     let before = out.len();
     validation::qualified_name(name, path, out);
     if out.len() == before && !name.contains('/') && !STANDARD.contains(&name) && !is_huge(name) {
@@ -74,7 +76,8 @@ fn resource_name(name: &str, path: &Path, out: &mut ErrorList) -> bool {
     out.len() == before
 }
 
-fn container_resource_name(name: &str, path: &Path, out: &mut ErrorList) {
+/// Checks the name of a resource that containers have.
+pub(crate) fn container_resource_name(name: &str, path: &Path, out: &mut ErrorList) {
     resource_name(name, path, out);
     let slashes = name.matches('/').count();
     if slashes == 0 {
@@ -168,6 +171,11 @@ pub(super) fn requirements(at: &Cursor<'_>, of: Of, claims: &BTreeSet<&str>, out
         ));
     }
     claim_names(at, claims, out);
+}
+
+/// Checks the resources of a container that has no claims.
+pub(crate) fn container_limits(at: &Cursor<'_>, out: &mut ErrorList) {
+    requirements(at, Of::Container, &BTreeSet::new(), out);
 }
 
 fn parsed(value: &serde_json::Value) -> Option<Quantity> {

@@ -21,12 +21,20 @@ mod warnings;
 
 use serde_json::{Value, json};
 
+pub(crate) use defaults::round_up;
 pub use defaults::{pull_policy, template as template_defaults};
-pub(crate) use limits::amount as validate_amount;
+pub(crate) use limits::{
+    amount as validate_amount, container_limits as validate_requirements, container_resource_name,
+    is_extended as is_extended_resource, overcommits, resource_name,
+};
 pub use resources::{compute_qos, pod_limits, pod_requests};
-pub(crate) use scheduling::effect as validate_taint_effect;
+pub(crate) use scheduling::{
+    effect as validate_taint_effect, node_selector as validate_node_selector,
+    tolerations as validate_tolerations,
+};
 pub use table::{columns, status_text};
 pub use validate::template as validate_template;
+pub(crate) use volumes::{host_path as validate_host_path, nfs as validate_nfs};
 pub use warnings::of_spec as spec_warnings;
 
 use crate::field::ErrorList;

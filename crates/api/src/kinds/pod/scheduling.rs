@@ -168,8 +168,8 @@ pub(crate) fn effect(at: &Cursor<'_>, may_be_empty: bool, out: &mut ErrorList) {
     }
 }
 
-/// Checks `spec.tolerations`.
-pub(super) fn tolerations(spec: &Cursor<'_>, out: &mut ErrorList) {
+/// Checks `spec.tolerations`, or those of a runtime class.
+pub(crate) fn tolerations(spec: &Cursor<'_>, out: &mut ErrorList) {
     for at in spec.items("tolerations") {
         let (key, operator, value) = (at.text("key"), at.text("operator"), at.text("value"));
         if !key.is_empty() {

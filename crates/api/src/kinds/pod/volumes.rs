@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::env;
 use crate::field::{ErrorList, FieldError, Path};
+use crate::kinds::storage::claim;
 use crate::names;
 use crate::validation::{self, Cursor, text};
 
@@ -162,7 +163,8 @@ fn empty_dir(source: &Cursor<'_>, out: &mut ErrorList) {
     }
 }
 
-fn host_path(source: &Cursor<'_>, out: &mut ErrorList) {
+/// Checks a `hostPath` source.
+pub(crate) fn host_path(source: &Cursor<'_>, out: &mut ErrorList) {
     let path = source.text("path");
     if path.is_empty() {
         out.push(FieldError::required(&source.at("path"), ""));
@@ -172,7 +174,8 @@ fn host_path(source: &Cursor<'_>, out: &mut ErrorList) {
     validation::one_of(source, "type", &HOST_PATH_TYPES, out);
 }
 
-fn nfs(source: &Cursor<'_>, out: &mut ErrorList) {
+/// Checks an `nfs` source.
+pub(crate) fn nfs(source: &Cursor<'_>, out: &mut ErrorList) {
     validation::required(source, "server", out);
     validation::required(source, "path", out);
     if !source.text("path").starts_with('/') {
@@ -211,19 +214,7 @@ fn ephemeral(
     match source.get("volumeClaimTemplate") {
         None => out.push(FieldError::required(&source.at("volumeClaimTemplate"), "")),
         Some(template) => {
-            let claim = template.child("spec");
-            if claim.list("accessModes").is_empty() {
-                out.push(FieldError::required(
-                    &claim.at("accessModes"),
-                    "at least 1 access mode is required",
-                ));
-            }
-            if !claim.child("resources").child("requests").has("storage") {
-                out.push(FieldError::required(
-                    &claim.at("resources").key("storage"),
-                    "",
-                ));
-            }
+            claim::validate_spec(&template.child("spec"), out);
         }
     }
     let name = volume.text("name");

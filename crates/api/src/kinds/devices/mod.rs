@@ -1,0 +1,109 @@
+//! Dynamic resources: classes, claims and slices of devices, as `pkg/apis/resource` of the
+//! reference.
+//!
+//! Expressions are checked for their length only: whether they compile and what they cost is not
+//! known here.
+
+mod claim;
+mod slice;
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+pub use claim::{ResourceClaimTemplates, ResourceClaims};
+pub use slice::ResourceSlices;
+
+use super::storage::csi_driver;
+use crate::field::{ErrorList, FieldError};
+use crate::row::Strategy;
+use crate::validation::Cursor;
+
+const SELECTORS_MAX: usize = 32;
+const CONFIG_MAX: usize = 32;
+const EXPRESSION_MAX: usize = 10 * 1024;
+const PARAMETERS_MAX: usize = 10 * 1024;
+
+/// What device classes do beyond their row.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct DeviceClasses;
+
+impl Strategy for DeviceClasses {
+    fn validate(&self, object: &Value) -> ErrorList {
+        let mut out = ErrorList::new();
+        let spec = Cursor::root(object).child("spec");
+        selectors(&spec, &mut out);
+        at_most(&spec, "config", CONFIG_MAX, &mut out);
+        for config in spec.items("config") {
+            configuration(&config, &mut out);
+        }
+        let name = spec.text("extendedResourceName");
+        if spec.has("extendedResourceName") && !super::pod::is_extended_resource(name) {
+            out.push(FieldError::invalid(
+                &spec.at("extendedResourceName"),
+                name,
+                "must be a valid extended resource name",
+            ));
+        }
+        out
+    }
+}
+
+/// Checks the length of a list.
+fn at_most(at: &Cursor<'_>, name: &str, max: usize, out: &mut ErrorList) {
+    let count = at.list(name).len();
+    if count > max {
+        out.push(FieldError::too_many(&at.at(name), count, max));
+    }
+}
+
+/// Checks that the items of a list differ by a key.
+fn distinct<'a>(
+    items: impl Iterator<Item = Cursor<'a>>,
+    key: impl Fn(&Cursor<'a>) -> String,
+    out: &mut ErrorList,
+) {
+    let mut seen = BTreeSet::new();
+    for item in items {
+        let key = key(&item);
+        if !seen.insert(key.clone()) {
+            out.push(FieldError::duplicate(&item.path, key));
+        }
+    }
+}
+
+fn selectors(at: &Cursor<'_>, out: &mut ErrorList) {
+    at_most(at, "selectors", SELECTORS_MAX, out);
+    for selector in at.items("selectors") {
+        let cel = selector.child("cel");
+        let expression = cel.text("expression");
+        if cel.value.is_null() {
+            out.push(FieldError::required(&cel.path, ""));
+        } else if expression.is_empty() {
+            out.push(FieldError::required(&cel.at("expression"), ""));
+        } else if expression.len() > EXPRESSION_MAX {
+            out.push(FieldError::too_long(&cel.at("expression"), EXPRESSION_MAX));
+        }
+    }
+}
+
+/// Checks what a driver is told and nobody else understands.
+fn configuration(at: &Cursor<'_>, out: &mut ErrorList) {
+    let Some(opaque) = at.get("opaque") else {
+        out.push(FieldError::required(&at.at("opaque"), ""));
+        return;
+    };
+    csi_driver(opaque.text("driver"), &opaque.at("driver"), out);
+    let (parameters, path) = (opaque.raw("parameters"), opaque.at("parameters"));
+    if parameters.is_null() {
+        out.push(FieldError::required(&path, ""));
+    } else if parameters.to_string().len() > PARAMETERS_MAX {
+        out.push(FieldError::too_long(&path, PARAMETERS_MAX));
+    } else if !parameters.is_object() {
+        out.push(FieldError::invalid(
+            &path,
+            "<value omitted>",
+            "must be a valid JSON object",
+        ));
+    }
+}

@@ -1,0 +1,292 @@
+//! Slices: the devices that drivers have.
+
+use serde_json::Value;
+
+use super::claim::pool_name;
+use super::{at_most, distinct};
+use crate::field::{ErrorList, FieldError};
+use crate::kinds::pod;
+use crate::kinds::storage::csi_driver;
+use crate::row::Strategy;
+use crate::validation::{self, Cursor};
+
+const DEVICES_MAX: usize = 128;
+/// Devices that are tainted or share counters take more to reckon with.
+const ADVANCED_DEVICES_MAX: usize = 64;
+const COUNTER_SETS_MAX: usize = 8;
+const PROPERTIES_MAX: usize = 32;
+const TAINTS_MAX: usize = 16;
+const TEXT_MAX: usize = 64;
+const DOMAIN_MAX: usize = 63;
+const ID_MAX: usize = 32;
+const WHERE: [&str; 4] = [
+    "nodeName",
+    "nodeSelector",
+    "allNodes",
+    "perDeviceNodeSelection",
+];
+const ONE_PLACE: &str = "exactly one of `nodeName`, `nodeSelector`, `allNodes`, \
+                         `perDeviceNodeSelection` is required";
+
+/// What resource slices do beyond their row.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ResourceSlices;
+
+impl Strategy for ResourceSlices {
+    fn validate(&self, object: &Value) -> ErrorList {
+        let mut out = ErrorList::new();
+        let spec = Cursor::root(object).child("spec");
+        csi_driver(spec.text("driver"), &spec.at("driver"), &mut out);
+        pool(&spec.child("pool"), &mut out);
+        place(&spec, &mut out);
+        if spec.has("sharedCounters") && spec.has("devices") {
+            out.push(FieldError::invalid(
+                &spec.path,
+                "",
+                "only one of `sharedCounters` or `devices` is allowed",
+            ));
+        }
+        let advanced = spec.items("devices").any(|device| {
+            !device.list("taints").is_empty() || !device.list("consumesCounters").is_empty()
+        });
+        let most = if advanced {
+            ADVANCED_DEVICES_MAX
+        } else {
+            DEVICES_MAX
+        };
+        at_most(&spec, "devices", most, &mut out);
+        let per_device = spec.is_true("perDeviceNodeSelection");
+        for device in spec.items("devices") {
+            self::device(&device, per_device, &mut out);
+        }
+        let name = |at: &Cursor<'_>| at.text("name").to_owned();
+        distinct(spec.items("devices"), name, &mut out);
+        at_most(&spec, "sharedCounters", COUNTER_SETS_MAX, &mut out);
+        for set in spec.items("sharedCounters") {
+            validation::dns_label(set.text("name"), &set.at("name"), &mut out);
+            if set.entries("counters").next().is_none() {
+                out.push(FieldError::required(&set.at("counters"), ""));
+            }
+        }
+        distinct(spec.items("sharedCounters"), name, &mut out);
+        out
+    }
+
+    fn validate_update(&self, new: &Value, old: &Value) -> ErrorList {
+        let mut out = ErrorList::new();
+        let (spec, before) = (
+            Cursor::root(new).child("spec"),
+            Cursor::root(old).child("spec"),
+        );
+        let (pool, pool_before) = (spec.child("pool"), before.child("pool"));
+        validation::immutable(
+            pool.raw("name"),
+            pool_before.raw("name"),
+            &pool.at("name"),
+            &mut out,
+        );
+        for name in ["driver", "nodeName"] {
+            validation::immutable(spec.raw(name), before.raw(name), &spec.at(name), &mut out);
+        }
+        out
+    }
+
+    fn warnings(&self, new: &Value, _old: Option<&Value>) -> Vec<String> {
+        let driver = crate::object::text(new, &["spec", "driver"]);
+        if driver == driver.to_lowercase() {
+            return Vec::new();
+        }
+        vec![format!(
+            "spec.driver: driver names should be lowercase; {driver:?} contains uppercase \
+             characters"
+        )]
+    }
+}
+
+fn pool(at: &Cursor<'_>, out: &mut ErrorList) {
+    pool_name(at, "name", out);
+    let slices = at.number("resourceSliceCount");
+    if slices <= 0 {
+        out.push(FieldError::invalid(
+            &at.at("resourceSliceCount"),
+            slices,
+            "must be greater than zero",
+        ));
+    }
+    let generation = at.number("generation");
+    if generation < 0 {
+        out.push(FieldError::invalid(
+            &at.at("generation"),
+            generation,
+            "must be greater than or equal to zero",
+        ));
+    }
+}
+
+/// Checks where the devices are: exactly one way says it.
+fn place(spec: &Cursor<'_>, out: &mut ErrorList) {
+    if spec.has("nodeName") {
+        let name = spec.text("nodeName");
+        if name.is_empty() {
+            out.push(FieldError::invalid(
+                &spec.at("nodeName"),
+                name,
+                "must be either unset or set to a non-empty string",
+            ));
+        } else {
+            validation::dns_subdomain(name, &spec.at("nodeName"), out);
+        }
+    }
+    if let Some(selector) = spec.get("nodeSelector") {
+        pod::validate_node_selector(&selector, out);
+        if selector.list("nodeSelectorTerms").len() != 1 {
+            out.push(FieldError::invalid(
+                &selector.at("nodeSelectorTerms"),
+                selector.raw("nodeSelectorTerms").clone(),
+                "must have exactly one node selector term",
+            ));
+        }
+    }
+    for name in ["allNodes", "perDeviceNodeSelection"] {
+        if spec.flag(name) == Some(false) {
+            out.push(FieldError::invalid(
+                &spec.at(name),
+                false,
+                "must be either unset or set to true",
+            ));
+        }
+    }
+    let set: Vec<String> = WHERE
+        .iter()
+        .filter(|name| match spec.raw(name) {
+            Value::String(text) => !text.is_empty(),
+            Value::Bool(set) => *set,
+            other => !other.is_null(),
+        })
+        .map(|name| format!("`{name}`"))
+        .collect();
+    match set.len() {
+        0 => out.push(FieldError::required(&spec.path, ONE_PLACE)),
+        1 => {}
+        _ => out.push(FieldError::invalid(
+            &spec.path,
+            format!("{{{}}}", set.join(", ")),
+            &format!("{ONE_PLACE}, but multiple fields are set"),
+        )),
+    }
+}
+
+fn device(at: &Cursor<'_>, per_device: bool, out: &mut ErrorList) {
+    validation::dns_label(at.text("name"), &at.at("name"), out);
+    let count = at.entries("attributes").count() + at.entries("capacity").count();
+    if count > PROPERTIES_MAX {
+        out.push(FieldError::invalid(
+            &at.path,
+            count,
+            &format!(
+                "the total number of attributes and capacities must not exceed {PROPERTIES_MAX}"
+            ),
+        ));
+    }
+    for list in ["attributes", "capacity"] {
+        for (name, value) in at.entries(list) {
+            let path = at.at(list).key(name);
+            qualified(name, &path, out);
+            if list == "attributes" {
+                attribute(&Cursor::new(value, path), out);
+            }
+        }
+    }
+    at_most(at, "taints", TAINTS_MAX, out);
+    for taint in at.items("taints") {
+        let key = taint.text("key");
+        validation::label_name(key, &taint.at("key"), out);
+        let rule = crate::names::label_value;
+        validation::named(rule, taint.text("value"), &taint.at("value"), out);
+        validation::required_one_of(&taint, "effect", &["NoExecute", "NoSchedule", "None"], out);
+    }
+    let placed = ["nodeName", "nodeSelector", "allNodes"]
+        .iter()
+        .filter(|name| at.has(name))
+        .count();
+    match (per_device, placed) {
+        (true, 0) => out.push(FieldError::required(
+            &at.path,
+            "exactly one of `nodeName`, `nodeSelector`, or `allNodes` is required when \
+             `perDeviceNodeSelection` is set to true in the spec",
+        )),
+        (false, 1..) => {
+            for name in ["nodeName", "nodeSelector", "allNodes"] {
+                if at.has(name) {
+                    out.push(FieldError::invalid(
+                        &at.at(name),
+                        at.raw(name).clone(),
+                        &format!(
+                            "`{name}` field is only allowed when `perDeviceNodeSelection` is set \
+                             to true in the spec"
+                        ),
+                    ));
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Checks an attribute: one value, of one type.
+fn attribute(at: &Cursor<'_>, out: &mut ErrorList) {
+    let types = [
+        "int", "ints", "bool", "bools", "string", "strings", "version", "versions",
+    ];
+    let set = types.iter().filter(|name| at.has(name)).count();
+    match set {
+        0 => out.push(FieldError::required(
+            &at.path,
+            "exactly one value must be specified",
+        )),
+        1 => {}
+        _ => out.push(FieldError::invalid(
+            &at.path,
+            at.value.clone(),
+            "exactly one value must be specified",
+        )),
+    }
+    for name in ["string", "version"] {
+        if at.text(name).len() > TEXT_MAX {
+            out.push(FieldError::too_long(&at.at(name), TEXT_MAX));
+        }
+    }
+}
+
+/// Checks a name that may have a domain.
+fn qualified(name: &str, path: &crate::field::Path, out: &mut ErrorList) {
+    let (domain, id) = match name.split_once('/') {
+        Some((domain, id)) => (Some(domain), id),
+        None => (None, name),
+    };
+    if let Some(domain) = domain {
+        if domain.is_empty() {
+            out.push(FieldError::required(path, "the domain must not be empty"));
+        } else {
+            if domain.len() > DOMAIN_MAX {
+                out.push(FieldError::too_long(path, DOMAIN_MAX));
+            }
+            validation::dns_subdomain(domain, path, out);
+        }
+    }
+    let letter = |c: char| c.is_ascii_alphabetic() || c == '_';
+    let good = id.starts_with(letter) && id.chars().all(|c| letter(c) || c.is_ascii_digit());
+    if id.is_empty() {
+        out.push(FieldError::required(path, "the name must not be empty"));
+    } else if id.len() > ID_MAX {
+        out.push(FieldError::too_long(path, ID_MAX));
+    } else if !good {
+        out.push(FieldError::invalid(
+            path,
+            id,
+            "a valid C identifier must start with alphabetic character or '_', followed by a \
+             string of alphanumeric characters or '_' (e.g. 'my_name',  or 'MY_NAME',  or \
+             'MyName', regex used for validation is '[A-Za-z_][A-Za-z0-9_]*')",
+        ));
+    }
+}
