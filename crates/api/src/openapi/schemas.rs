@@ -185,6 +185,13 @@ fn definition(
                 json!([{"type": "integer"}, {"type": "string"}]),
             );
         }
+        // The reference does not say what these may be.
+        "JSONSchemaPropsOrArray" | "JSONSchemaPropsOrBool" | "JSONSchemaPropsOrStringArray" => {
+            fields.remove("oneOf");
+        }
+        "JSON" => {
+            fields.remove("type");
+        }
         "Quantity" => {
             fields.insert(
                 "oneOf".into(),
