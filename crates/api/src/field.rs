@@ -218,12 +218,6 @@ impl FieldError {
         Self::with_value(Kind::Invalid, path, &value.into(), detail)
     }
 
-    /// A value does not hold, and is too large to be shown.
-    #[must_use]
-    pub fn invalid_omitted(path: &Path, detail: &str) -> Self {
-        Self::bare(Kind::Invalid, path, detail)
-    }
-
     /// The server could not check a value.
     #[must_use]
     pub fn internal(path: &Path, detail: &str) -> Self {
