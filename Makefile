@@ -14,10 +14,10 @@ BINARY := $(TARGET)/release/evenkeel
 export DATA ?= /var/lib/evenkeel
 export LISTEN ?= 127.0.0.1:6443
 
-.PHONY: help packages build images run stop test lint bench crash clean-cluster
+.PHONY: help packages build images run stop test lint bench bench-loops crash clean-cluster test-v2 check-history
 
 help: ## List what can be made
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 packages: ## Install the Debian packages that are missing
 	@scripts/packages.sh
@@ -38,6 +38,9 @@ stop: ## Stop the cluster of `make run`; containers go on running
 test: packages images ## Run every test
 	@cargo test --workspace --locked --no-fail-fast
 
+test-v2: packages ## Run containers on a virtual machine that has cgroup v2 alone
+	@scripts/test-v2.sh
+
 lint: ## Formatting and lints, warnings as errors
 	@cargo fmt --all --check
 	@cargo clippy --workspace --all-targets --locked -- -D warnings
@@ -46,8 +49,15 @@ bench: build images ## Measure, beside the floors of this machine
 	@cargo build --release --locked -p evenkeel -p evenkeel-bench
 	@"$(TARGET)/release/evenkeel-bench" --evenkeel "$(BINARY)"
 
+bench-loops: packages ## Measure scheduler and loops with simulated nodes (some minutes)
+	@cargo build --release --locked -p evenkeel-bench
+	@"$(TARGET)/release/evenkeel-bench" loops
+
 crash: images ## Kill the process 50 times under load and check what it promised
 	@EVENKEEL_CRASH_ROUNDS=50 cargo test --locked -p evenkeel --test crash -- --nocapture
+
+check-history: packages ## Check 2,000 histories of concurrent clients under kill -9 (RUNS=N)
+	@EVENKEEL_HISTORY_RUNS=$(or $(RUNS),2000) cargo test --release --locked -p evenkeel-store --test history -- --nocapture every_history
 
 clean-cluster: ## Stop the cluster and remove it: containers, mounts, links, tables, data
 	@scripts/stop.sh "$(BINARY)" --remove

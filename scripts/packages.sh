@@ -9,6 +9,8 @@ declare -A needs=(
   [ip]=iproute2
   [busybox]=busybox-static
   [kubectl]=kubernetes-client
+  [etcd]=etcd-server
+  [etcdctl]=etcd-client
 )
 missing=()
 for command in "${!needs[@]}"; do
@@ -28,4 +30,20 @@ sudo=""
 echo "installing Debian packages: ${missing[*]}"
 export DEBIAN_FRONTEND=noninteractive
 $sudo apt-get update -qq
+# Debian's etcd-server enables and starts a service of that name. The tests start their own, on
+# addresses of their own, and nobody asked for one that runs for ever: so services may not start
+# during the installation, unless this machine has said already what may.
+policy=/usr/sbin/policy-rc.d
+quiet=""
+if [[ " ${missing[*]} " == *" etcd-server "* ]] && [ ! -e "$policy" ]; then
+  quiet=yes
+  trap '$sudo rm -f "$policy"' EXIT
+  printf '#!/bin/sh\nexit 101\n' | $sudo tee "$policy" >/dev/null
+  $sudo chmod 755 "$policy"
+fi
 $sudo apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+if [[ " ${missing[*]} " == *" etcd-server "* ]] && [ -d /run/systemd/system ]; then
+  # It would start with the machine otherwise.
+  $sudo systemctl disable --quiet etcd.service || true
+fi
+[ -z "$quiet" ] || $sudo rm -f "$policy"

@@ -4,14 +4,20 @@ set -euo pipefail
 binary=$1 remove=${2:-}
 sudo=""
 [ "$(id -u)" -eq 0 ] || sudo=sudo
-pids() { pgrep -f "evenkeel up --data-dir $DATA( |\$)" || true; }
+file=$DATA/evenkeel.pid
 
-for pid in $(pids); do $sudo kill -TERM "$pid" 2>/dev/null || true; done
+# The process that serves $DATA holds a lock on the file with its id.
+runs() { [ -s "$file" ] && ! $sudo flock --nonblock --shared "$file" true; }
+
+if runs; then $sudo kill -TERM "$($sudo cat "$file")"; fi
 for _ in $(seq 200); do
-  [ -z "$(pids)" ] && break
+  runs || break
   sleep 0.05
 done
-[ -z "$(pids)" ] || { echo "evenkeel does not stop: processes $(pids)" >&2; exit 1; }
+if runs; then
+  echo "evenkeel does not stop: process $($sudo cat "$file")" >&2
+  exit 1
+fi
 echo "stopped"
 [ "$remove" = --remove ] || exit 0
 

@@ -1,4 +1,4 @@
-//! Load generators and the floors they are measured against: `make bench`.
+//! Load generators and the floors they are measured against: `make bench`, `make bench-loops`.
 //!
 //! Starts the given `evenkeel` in a data directory of its own, measures what issue and README
 //! promise, each beside a physical floor of the same run, prints a table and keeps every sample
@@ -10,6 +10,7 @@ mod cluster;
 mod deploy;
 mod floors;
 mod load;
+mod loops;
 mod measure;
 mod process;
 mod run;
@@ -56,17 +57,35 @@ enum Command {
     /// The echo server that floors are measured with
     #[command(hide = true)]
     Echo,
+
+    /// Measures scheduler and loops with simulated nodes, in a cluster of one process
+    Loops(loops::LoopsArgs),
+
+    /// One part of `loops`, in a process of its own
+    #[command(hide = true)]
+    LoopsPart(loops::PartArgs),
 }
+
+/// As the product's own: the loops are measured with the allocator that they run with.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let outcome = match cli.command {
+    let outcome = match &cli.command {
         // As many threads as the server that it is the floor of.
         Some(Command::Echo) => tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build()
             .map_err(anyhow::Error::from)
             .and_then(|runtime| runtime.block_on(floors::echo())),
+        Some(Command::Loops(args)) => loops::all(args),
+        // As many threads as the product has.
+        Some(Command::LoopsPart(args)) => tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()
+            .map_err(anyhow::Error::from)
+            .and_then(|runtime| runtime.block_on(loops::part(args))),
         // One thread: the client must leave the other processors to the server.
         None => tokio::runtime::Builder::new_current_thread()
             .enable_all()

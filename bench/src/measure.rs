@@ -17,6 +17,8 @@ pub(crate) struct Aim {
     pub(crate) median: f64,
     /// The 99th percentile must be below this, where one is asked for.
     pub(crate) p99: Option<f64>,
+    /// The median must be at least that much instead: for rates.
+    pub(crate) at_least: bool,
 }
 
 /// One line of the table.
@@ -54,7 +56,21 @@ impl Measure {
 
     /// Held to an upper bound of the median.
     pub(crate) fn below(mut self, median: f64) -> Self {
-        self.aim = Some(Aim { median, p99: None });
+        self.aim = Some(Aim {
+            median,
+            p99: None,
+            at_least: false,
+        });
+        self
+    }
+
+    /// Held to a lower bound of the median.
+    pub(crate) fn at_least(mut self, median: f64) -> Self {
+        self.aim = Some(Aim {
+            median,
+            p99: None,
+            at_least: true,
+        });
         self
     }
 
@@ -63,6 +79,7 @@ impl Measure {
         self.aim = Some(Aim {
             median,
             p99: Some(p99),
+            at_least: false,
         });
         self
     }
@@ -80,7 +97,12 @@ impl Measure {
     fn met(&self) -> Option<bool> {
         let aim = self.aim?;
         let tail = aim.p99.is_none_or(|p99| self.percentile(0.99) < p99);
-        Some(!self.samples.is_empty() && self.median() < aim.median && tail)
+        let middle = if aim.at_least {
+            self.median() >= aim.median
+        } else {
+            self.median() < aim.median
+        };
+        Some(!self.samples.is_empty() && middle && tail)
     }
 
     fn raw(&self) -> Value {
@@ -91,7 +113,9 @@ impl Measure {
             "p99": self.percentile(0.99),
             "samples": self.samples,
             "floor": self.floor.map(|(value, what)| json!({"value": value, "what": what})),
-            "aim": self.aim.map(|aim| json!({"median": aim.median, "p99": aim.p99})),
+            "aim": self.aim.map(|aim| json!({
+                "median": aim.median, "p99": aim.p99, "atLeast": aim.at_least,
+            })),
             "met": self.met(),
         })
     }
@@ -182,6 +206,7 @@ impl Report {
                 }),
                 measure.aim.map_or_else(String::new, |aim| match aim.p99 {
                     Some(p99) => format!("< {} / {}", short(aim.median), short(p99)),
+                    None if aim.at_least => format!(">= {}", short(aim.median)),
                     None => format!("< {}", short(aim.median)),
                 }),
                 measure
@@ -217,9 +242,11 @@ impl Report {
             .filter_map(|measure| measure.floor.map(|(_, what)| what))
             .collect();
         floors.dedup();
-        out.push_str("floors: ");
-        out.push_str(&floors.join("; "));
-        out.push('\n');
+        if !floors.is_empty() {
+            out.push_str("floors: ");
+            out.push_str(&floors.join("; "));
+            out.push('\n');
+        }
         out
     }
 
@@ -262,6 +289,8 @@ mod tests {
         let measure = Measure::new("a", "ms", vec![1.0, 1.0, 9.0]);
         assert_eq!(measure.clone().below(2.0).met(), Some(true));
         assert_eq!(measure.clone().below_both(2.0, 5.0).met(), Some(false));
+        assert_eq!(measure.clone().at_least(1.0).met(), Some(true));
+        assert_eq!(measure.clone().at_least(1.1).met(), Some(false));
         assert_eq!(measure.met(), None);
         assert_eq!(
             Measure::new("none", "ms", Vec::new()).below(1.0).met(),

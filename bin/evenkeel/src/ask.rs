@@ -36,7 +36,15 @@ pub(crate) struct WhyArgs {
 }
 
 impl Place {
-    async fn client(&self) -> anyhow::Result<Client> {
+    /// The cluster of a data directory.
+    pub(crate) fn of(data_dir: &std::path::Path) -> Self {
+        Self {
+            data_dir: Some(data_dir.to_owned()),
+            kubeconfig: None,
+        }
+    }
+
+    pub(crate) async fn client(&self) -> anyhow::Result<Client> {
         // The data directory counts when it is given; otherwise a kubeconfig in the environment.
         let path = match (&self.data_dir, &self.kubeconfig) {
             (Some(data), _) => data.join("kubeconfig"),
@@ -56,7 +64,7 @@ impl Place {
     }
 }
 
-fn wait<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+pub(crate) fn wait<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

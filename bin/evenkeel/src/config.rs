@@ -1,11 +1,15 @@
 //! Settings of `evenkeel up`: flags before environment before the config file before defaults.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
+use evenkeel_scheduler::config::ProfileConfig;
+use evenkeel_node::eviction::thresholds::{self, Thresholds};
+use evenkeel_store::etcd::{EtcdOptions, TlsFiles};
 use ipnet::Ipv4Net;
+use jiff::SignedDuration;
 use serde::Deserialize;
 
 /// How log lines look.
@@ -16,6 +20,16 @@ pub(crate) enum LogFormat {
     Text,
     /// For programs, one object a line
     Json,
+}
+
+/// What keeps the cluster's state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum StoreKind {
+    /// A store in the data directory, for one server
+    Embedded,
+    /// A cluster of etcd, for several servers at once
+    Etcd,
 }
 
 /// Flags of `evenkeel up`; the config file has the same names.
@@ -59,6 +73,40 @@ pub(crate) struct UpArgs {
     #[arg(long, env = "EVENKEEL_NODE_PORT", value_name = "PORT")]
     pub(crate) node_port: Option<u16>,
 
+    /// What keeps the cluster's state [default: embedded]
+    #[arg(long, env = "EVENKEEL_STORE", value_enum)]
+    pub(crate) store: Option<StoreKind>,
+
+    /// Members of the etcd that keeps the state: URL,… (with --store etcd)
+    #[arg(
+        long,
+        env = "EVENKEEL_ETCD_ENDPOINTS",
+        value_name = "URL,…",
+        value_delimiter = ','
+    )]
+    pub(crate) etcd_endpoints: Option<Vec<String>>,
+
+    /// Certificate authority of etcd, in PEM
+    #[arg(long, env = "EVENKEEL_ETCD_CA", value_name = "FILE")]
+    pub(crate) etcd_ca: Option<PathBuf>,
+
+    /// Certificate shown to etcd, in PEM
+    #[arg(long, env = "EVENKEEL_ETCD_CERT", value_name = "FILE")]
+    pub(crate) etcd_cert: Option<PathBuf>,
+
+    /// Key of that certificate, in PEM
+    #[arg(long, env = "EVENKEEL_ETCD_KEY", value_name = "FILE")]
+    pub(crate) etcd_key: Option<PathBuf>,
+
+    /// Put before every key in etcd, so that several clusters can share one [default: nothing]
+    #[arg(long, env = "EVENKEEL_ETCD_PREFIX", value_name = "PREFIX")]
+    pub(crate) etcd_prefix: Option<String>,
+
+    /// How resources are encrypted at rest: an EncryptionConfiguration as kube-apiserver takes it
+    /// [default: Secrets, with a key of this cluster's own]
+    #[arg(long, env = "EVENKEEL_ENCRYPTION_PROVIDER_CONFIG", value_name = "FILE")]
+    pub(crate) encryption_provider_config: Option<PathBuf>,
+
     /// Pull images of a registry from another place: HOST=URL (may be repeated)
     #[arg(
         long,
@@ -67,6 +115,24 @@ pub(crate) struct UpArgs {
         value_delimiter = ','
     )]
     pub(crate) registry_mirror: Option<Vec<String>>,
+
+    /// Profiles of the scheduler, as a KubeSchedulerConfiguration
+    /// [default: default-scheduler and bin-packing-scheduler]
+    #[arg(long, env = "EVENKEEL_SCHEDULER_CONFIG", value_name = "FILE")]
+    pub(crate) scheduler_config: Option<PathBuf>,
+    /// Run the pods of this directory's files, whether or not the API server answers
+    #[arg(long, env = "EVENKEEL_STATIC_POD_PATH", value_name = "DIR")]
+    pub(crate) static_pod_path: Option<PathBuf>,
+
+    /// How long certificates live; they are made anew when a third of that is left
+    /// [default: 8760h]
+    #[arg(long, env = "EVENKEEL_CERTIFICATE_VALIDITY", value_name = "DURATION")]
+    pub(crate) certificate_validity: Option<String>,
+
+    /// Evict pods when less than this is left, as kubelet writes it; "" never evicts
+    /// [default: memory.available<100Mi,nodefs.available<10%,nodefs.inodesFree<5%,imagefs.available<15%]
+    #[arg(long, env = "EVENKEEL_EVICTION_HARD", value_name = "THRESHOLDS")]
+    pub(crate) eviction_hard: Option<String>,
 
     /// How log lines look [default: text]
     #[arg(long, env = "EVENKEEL_LOG_FORMAT", value_enum)]
@@ -87,10 +153,38 @@ pub(crate) struct Settings {
     pub(crate) node_name: String,
     pub(crate) cluster_cidr: Ipv4Net,
     pub(crate) service_cidr: Ipv4Net,
+    /// This node's pods.
+    pub(crate) pod_cidr: Ipv4Net,
+    /// Where the node is reached; at the gateway of its pod network when not set.
+    pub(crate) node_ip: Option<Ipv4Addr>,
     pub(crate) node_port: u16,
+    /// The etcd that keeps the state; `None`: the embedded store does.
+    pub(crate) etcd: Option<EtcdOptions>,
+    pub(crate) encryption: Option<PathBuf>,
     pub(crate) registry_mirrors: Vec<(String, String)>,
+    pub(crate) scheduler: Vec<ProfileConfig>,
+    pub(crate) static_pods: Option<PathBuf>,
+    pub(crate) certificate_validity: SignedDuration,
+    pub(crate) eviction_hard: Thresholds,
     pub(crate) log_format: LogFormat,
     pub(crate) log: String,
+}
+
+/// The etcd that keeps the state, if one does.
+fn etcd(kind: Option<StoreKind>, options: EtcdOptions) -> anyhow::Result<Option<EtcdOptions>> {
+    if kind == Some(StoreKind::Etcd) {
+        anyhow::ensure!(
+            !options.endpoints.is_empty(),
+            "--store etcd: name its members with --etcd-endpoints https://HOST:2379,…"
+        );
+        return Ok(Some(options));
+    }
+    // Settings that nobody reads would hide that the state is elsewhere.
+    anyhow::ensure!(
+        options == EtcdOptions::default(),
+        "--etcd-… is for --store etcd, and the store is the embedded one"
+    );
+    Ok(None)
 }
 
 /// The name of this machine, in the form that a node's name must have.
@@ -115,6 +209,19 @@ fn host_name() -> String {
     } else {
         good.to_owned()
     }
+}
+
+/// How long certificates live. Very short lives are for tests: everything but the authority is
+/// made anew all the time.
+fn validity(text: &str) -> anyhow::Result<SignedDuration> {
+    let life: SignedDuration = text.parse().with_context(|| {
+        format!("--certificate-validity {text:?}: expected a duration like 720h")
+    })?;
+    anyhow::ensure!(
+        life >= SignedDuration::from_secs(10),
+        "--certificate-validity {text:?}: it must be 10s or more"
+    );
+    Ok(life)
 }
 
 /// What is wrong with a config file in one line: place, fault, and the line it stands in.
@@ -165,6 +272,34 @@ impl UpArgs {
                     .with_context(|| format!("--registry-mirror {mirror}: expected HOST=URL"))
             })
             .collect::<anyhow::Result<_>>()?;
+        let scheduler = match self.scheduler_config.or(file.scheduler_config) {
+            Some(path) => {
+                let text = std::fs::read_to_string(&path)
+                    .with_context(|| format!("--scheduler-config {}", path.display()))?;
+                evenkeel_scheduler::config::read(&text)
+                    .with_context(|| format!("--scheduler-config {}", path.display()))?
+            }
+            None => evenkeel_scheduler::config::defaults(),
+        };
+        let cluster_cidr = self
+            .cluster_cidr
+            .or(file.cluster_cidr)
+            .map_or_else(|| cidr("10.244.0.0/16"), Ok)?;
+        let etcd = etcd(
+            self.store.or(file.store),
+            EtcdOptions {
+                endpoints: self
+                    .etcd_endpoints
+                    .or(file.etcd_endpoints)
+                    .unwrap_or_default(),
+                tls: TlsFiles {
+                    ca: self.etcd_ca.or(file.etcd_ca),
+                    cert: self.etcd_cert.or(file.etcd_cert),
+                    key: self.etcd_key.or(file.etcd_key),
+                },
+                prefix: self.etcd_prefix.or(file.etcd_prefix).unwrap_or_default(),
+            },
+        )?;
         let settings = Settings {
             data_dir: self
                 .data_dir
@@ -177,16 +312,37 @@ impl UpArgs {
             write_kubeconfig: self.write_kubeconfig.or(file.write_kubeconfig),
             node: !self.no_node.or(file.no_node).unwrap_or(false),
             node_name: self.node_name.or(file.node_name).unwrap_or_else(host_name),
-            cluster_cidr: self
-                .cluster_cidr
-                .or(file.cluster_cidr)
-                .map_or_else(|| cidr("10.244.0.0/16"), Ok)?,
+            cluster_cidr,
+            // The first node has the first addresses. A network too small for that is refused
+            // below.
+            pod_cidr: Ipv4Net::new(cluster_cidr.network(), cluster_cidr.prefix_len().max(24))
+                .context("pod network")?,
+            node_ip: None,
             service_cidr: self
                 .service_cidr
                 .or(file.service_cidr)
                 .map_or_else(|| cidr("10.96.0.0/16"), Ok)?,
             node_port: self.node_port.or(file.node_port).unwrap_or(10250),
+            etcd,
+            encryption: self
+                .encryption_provider_config
+                .or(file.encryption_provider_config),
             registry_mirrors,
+            scheduler,
+            static_pods: self.static_pod_path.or(file.static_pod_path),
+            certificate_validity: validity(
+                self.certificate_validity
+                    .or(file.certificate_validity)
+                    .as_deref()
+                    .unwrap_or("8760h"),
+            )?,
+            eviction_hard: self
+                .eviction_hard
+                .or(file.eviction_hard)
+                .as_deref()
+                .unwrap_or(thresholds::DEFAULT)
+                .parse()
+                .context("--eviction-hard")?,
             log_format: self
                 .log_format
                 .or(file.log_format)
@@ -229,8 +385,8 @@ impl Settings {
     }
 
     /// The `n`th address of the service network.
-    pub(crate) fn service_address(&self, n: u32) -> std::net::Ipv4Addr {
-        std::net::Ipv4Addr::from(u32::from(self.service_cidr.network()).saturating_add(n))
+    pub(crate) fn service_address(&self, n: u32) -> Ipv4Addr {
+        Ipv4Addr::from(u32::from(self.service_cidr.network()).saturating_add(n))
     }
 
     /// A short name for this data directory, for kernel objects that must not collide when

@@ -3,9 +3,16 @@
 mod ask;
 mod config;
 mod image;
+mod join;
 mod kubeconfig;
 mod local;
 mod node;
+mod running;
+mod keep;
+mod kubeconfig;
+mod local;
+mod node;
+mod open;
 mod up;
 
 use std::process::ExitCode;
@@ -28,12 +35,28 @@ struct Cli {
 enum Command {
     /// Run server, loops and node in this process, in the foreground
     Up(Box<config::UpArgs>),
+    /// Run the node agent alone, on a machine that joins a cluster
+    Node(Box<join::NodeArgs>),
+    /// Write kubeconfigs
+    Kubeconfig(join::KubeconfigArgs),
     /// Import, pull, list and remove images
     Image(image::ImageArgs),
     /// Say whether the cluster answers, which nodes it has, and what is not healthy
     Status(ask::Place),
     /// Explain anything that is not healthy: the cause chain and the next step
     Why(ask::WhyArgs),
+    /// Keep a consistent copy of the whole state in a file, while the server runs or not
+    Backup(keep::BackupArgs),
+    /// Make a store out of a backup; no server may run
+    Restore(keep::RestoreArgs),
+    /// Look over the store of a stopped server, or a backup, for damage
+    Check(keep::CheckArgs),
+    /// Move the state to another engine, or tidy it up
+    #[command(subcommand)]
+    Store(keep::StoreCommand),
+    /// Look after Secrets
+    #[command(subcommand)]
+    Secrets(keep::SecretsCommand),
     /// Remove what a stopped node left in the kernel: containers, mounts, links, tables
     Clean(Box<config::UpArgs>),
     /// Print the version
@@ -80,9 +103,16 @@ fn main() -> ExitCode {
     };
     let outcome = match cli.command {
         Command::Up(args) => up::main(*args),
+        Command::Node(args) => join::main(*args),
+        Command::Kubeconfig(args) => join::print(args),
         Command::Image(args) => image::main(args),
         Command::Status(place) => ask::status(&place),
         Command::Why(args) => ask::why(&args),
+        Command::Backup(args) => keep::backup(args),
+        Command::Restore(args) => keep::restore(args),
+        Command::Check(args) => keep::check(args),
+        Command::Store(command) => keep::store(command),
+        Command::Secrets(command) => keep::secrets(command),
         Command::Clean(args) => args.settle().and_then(|settings| node::clean(&settings)),
         Command::Version => {
             println!(

@@ -12,15 +12,11 @@ use evenkeel_node::server::{NodeServer, masters_and_api_server};
 use evenkeel_node::stats::StatsSampler;
 use evenkeel_node::{Agent, NodeConfig};
 use evenkeel_runtime::{EmbeddedOptions, EmbeddedRuntime, ImageOptions, ImageStore};
-use evenkeel_server::pki::{LeafSpec, Pki};
-use evenkeel_server::{Door, Identity};
-use ipnet::Ipv4Net;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::config::Settings;
-use crate::local;
 
 /// First argument of the hidden helper that containers are started by.
 pub(crate) const HELPER: &str = "runtime-helper";
@@ -43,23 +39,18 @@ pub(crate) fn images(data: &Path, mirrors: &[(String, String)]) -> anyhow::Resul
         .with_context(|| format!("can't open the image store in {}", place.display()))
 }
 
-/// The pods of this node: the first /24 of the cluster's network.
-pub(crate) fn pod_cidr(settings: &Settings) -> anyhow::Result<Ipv4Net> {
-    Ipv4Net::new(settings.cluster_cidr.network(), 24).context("pod network")
-}
-
 /// How this node's network is laid out.
-pub(crate) fn network(settings: &Settings) -> anyhow::Result<NodeNetworkConfig> {
+pub(crate) fn network(settings: &Settings) -> NodeNetworkConfig {
     let instance = settings.instance();
     let state = settings.data_dir.join("node").join("network");
     let mut config = NodeNetworkConfig::new(&instance, &settings.node_name, &state);
     config.bridge = format!("ek-{instance}");
-    config.pod_cidr = pod_cidr(settings)?;
+    config.pod_cidr = settings.pod_cidr;
     config.cluster_cidr = settings.cluster_cidr;
     config.service_cidr = settings.service_cidr;
     config.dns_address = settings.service_address(DNS_PLACE);
     config.cluster_domain = CLUSTER_DOMAIN.to_owned();
-    Ok(config)
+    config
 }
 
 /// What must be known before pods can reach the door: the network is up, its gateway is an
@@ -70,12 +61,24 @@ pub(crate) struct Node {
     images: Arc<ImageStore>,
     api: TcpListener,
     pub(crate) gateway: Ipv4Addr,
+    /// Where the agent is reached.
+    pub(crate) address: Ipv4Addr,
+}
+
+/// How a node reaches the API server, and what it serves its own API with.
+pub(crate) struct Way {
+    /// As the node.
+    pub(crate) client: kube::Client,
+    /// As what routes services.
+    pub(crate) proxy: kube::Client,
+    /// Must ask for client certificates of the cluster's authority.
+    pub(crate) tls: rustls::ServerConfig,
 }
 
 impl Node {
     /// Sets up network, images and runtime, and adopts the containers that run already.
     pub(crate) async fn open(settings: &Settings) -> anyhow::Result<Self> {
-        let config = network(settings)?;
+        let config = network(settings);
         let network = tokio::task::spawn_blocking(move || NodeNetwork::start(config))
             .await?
             .context("can't set up the pod network (it needs root; --no-node runs without)")?;
@@ -90,11 +93,12 @@ impl Node {
         })
         .context("can't start the container runtime")?;
         let gateway = network.gateway();
-        let api = TcpListener::bind((gateway, settings.node_port))
+        let address = settings.node_ip.unwrap_or(gateway);
+        let api = TcpListener::bind((address, settings.node_port))
             .await
             .with_context(|| {
                 format!(
-                    "can't listen on {gateway}:{} for the node's API; choose another port with \
+                    "can't listen on {address}:{} for the node's API; choose another port with \
                  --node-port",
                     settings.node_port
                 )
@@ -105,28 +109,28 @@ impl Node {
             images,
             api,
             gateway,
+            address,
         })
+    }
+
+    /// The port of the node's API.
+    pub(crate) fn port(&self) -> anyhow::Result<u16> {
+        let address = self.api.local_addr();
+        Ok(address.context("the node's socket has no address")?.port())
     }
 
     /// Runs the agent and the network until told to stop. Containers go on running.
     pub(crate) async fn run(
         self,
         settings: Settings,
-        door: Arc<Door>,
-        pki: Arc<Pki>,
+        way: Way,
         clock: SharedClock,
         stop: CancellationToken,
     ) -> anyhow::Result<()> {
-        let name = settings.node_name.clone();
-        let identity = Identity::user(format!("system:node:{name}"), &["system:nodes"]);
-        let client = local::client(&door, identity);
-        let port = self
-            .api
-            .local_addr()
-            .context("the node's socket has no address")?
-            .port();
+        let port = self.port()?;
+        let Way { client, proxy, tls } = way;
         let agent = Agent::new(NodeConfig {
-            name: name.clone(),
+            name: settings.node_name.clone(),
             client,
             runtime: self.runtime,
             images: self.images,
@@ -134,12 +138,14 @@ impl Node {
             log_root: settings.data_dir.join("node").join("logs"),
             cluster_dns: vec![IpAddr::V4(settings.service_address(DNS_PLACE))],
             cluster_domain: CLUSTER_DOMAIN.to_owned(),
-            node_ip: IpAddr::V4(self.gateway),
+            node_ip: IpAddr::V4(self.address),
             kubelet_port: port,
-            pod_cidr: Some(pod_cidr(&settings)?.to_string()),
+            pod_cidr: Some(settings.pod_cidr.to_string()),
             max_pods: 110,
             labels: Default::default(),
-            clock: Arc::clone(&clock),
+            static_pods: settings.static_pods.clone(),
+            eviction_hard: settings.eviction_hard.clone(),
+            clock,
             api_server_host: settings.service_address(1).to_string(),
             api_server_port: 443,
             version: format!(
@@ -149,20 +155,6 @@ impl Node {
             ),
         })
         .context("can't start the node agent")?;
-        let spec = LeafSpec {
-            name: "kubelet".to_owned(),
-            common_name: format!("system:node:{name}"),
-            organizations: vec!["system:nodes".to_owned()],
-            dns_names: vec![name.clone(), "localhost".to_owned()],
-            addresses: vec![IpAddr::V4(self.gateway), IpAddr::V4(Ipv4Addr::LOCALHOST)],
-            client: true,
-            server: true,
-        };
-        let leaf = pki
-            .leaf(&spec, clock.now())
-            .context("the node's certificate")?;
-        let mut tls = pki.server_config(&leaf, false)?;
-        evenkeel_server::listen::offer_http(&mut tls);
         let context = agent.context();
         let stats = Arc::new(StatsSampler::new(Arc::clone(&context)));
         let sampling = {
@@ -179,7 +171,6 @@ impl Node {
             server.serve(api, Arc::new(tls)).await
         }));
         let network = Arc::clone(&self.network);
-        let proxy = local::client(&door, Identity::user("system:kube-proxy", &[]));
         let routing = AbortOnDropHandle::new(tokio::spawn(async move {
             if let Err(error) = network.run(proxy).await {
                 tracing::error!(%error, "service routing and DNS ended");
@@ -196,7 +187,7 @@ impl Node {
 pub(crate) fn clean(settings: &Settings) -> anyhow::Result<()> {
     let root = settings.data_dir.join("node");
     evenkeel_runtime::cleanup(&root, &settings.instance()).context("containers")?;
-    evenkeel_network::cleanup(&network(settings)?).context("network")?;
+    evenkeel_network::cleanup(&network(settings)).context("network")?;
     unmount_below(&root)
 }
 

@@ -2,33 +2,38 @@
 //! them in the opposite one.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use evenkeel_api::clock::{SharedClock, SystemClock};
 use evenkeel_autoscaling::NodeSummaries;
-use evenkeel_client::{LoopContext, LoopRegistry, Recorder, Views};
+use evenkeel_client::{LeaderElector, LeaseTimes, LoopContext, LoopRegistry, Recorder, Views};
 use evenkeel_controllers::Composition;
+use evenkeel_scheduler::Scheduler;
+use evenkeel_scheduler::config::ProfileConfig;
 use evenkeel_server::listen::{self, SharedTls};
 use evenkeel_server::pki::{LeafSpec, Pki};
-use evenkeel_server::seal::Seal;
 use evenkeel_server::{Door, DoorOptions, Identity};
 use evenkeel_store::Store;
-use evenkeel_store::embedded::{EmbeddedOptions, EmbeddedStore};
 use rustix::fs::Access;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{LogFormat, Settings, UpArgs};
-use crate::node::Node;
+use crate::node::{Node, Way};
+use crate::open::{self, Opened};
+use crate::running::Running;
 use crate::{kubeconfig, local};
 
 /// History is kept this long, as by the reference with etcd.
 const HISTORY: Duration = Duration::from_secs(300);
 /// Events are kept this long.
 const EVENTS: Duration = Duration::from_secs(3600);
-/// Certificates are looked at this often.
+/// So long a server that ends tries to give its lease back.
+const RELEASE: Duration = Duration::from_secs(3);
+/// Certificates are looked at this often at least; short-lived ones twelve times in their life.
 const CERTIFICATES: Duration = Duration::from_secs(12 * 3600);
 
 pub(crate) fn main(args: UpArgs) -> anyhow::Result<()> {
@@ -41,7 +46,7 @@ pub(crate) fn main(args: UpArgs) -> anyhow::Result<()> {
         .block_on(run(settings))
 }
 
-fn logging(settings: &Settings) -> anyhow::Result<()> {
+pub(crate) fn logging(settings: &Settings) -> anyhow::Result<()> {
     let filter = tracing_subscriber::EnvFilter::try_new(&settings.log)
         .with_context(|| format!("--log {:?}", settings.log))?;
     let lines = tracing_subscriber::fmt()
@@ -57,20 +62,7 @@ fn logging(settings: &Settings) -> anyhow::Result<()> {
 async fn run(settings: Settings) -> anyhow::Result<()> {
     let clock: SharedClock = Arc::new(SystemClock);
     let data = &settings.data_dir;
-    std::fs::create_dir_all(data)
-        .and_then(|()| std::fs::read_dir(data).map(drop))
-        .and_then(|()| {
-            Ok(rustix::fs::access(
-                data,
-                Access::WRITE_OK | Access::EXEC_OK,
-            )?)
-        })
-        .with_context(|| {
-            format!(
-                "can't use data directory {}; make it writable, or choose another with --data-dir",
-                data.display()
-            )
-        })?;
+    prepare(data)?;
     // The socket first: a port that is taken should be told before anything is touched.
     let listener = listen::bind(settings.listen).await.with_context(|| {
         format!(
@@ -79,14 +71,18 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
         )
     })?;
     let address = listener.local_addr().context("the socket has no address")?;
-    let store = EmbeddedStore::open(&data.join("store"), EmbeddedOptions::default())
-        .with_context(|| format!("can't open the store in {}", data.display()))?;
-    let store = Arc::new(store);
-    let pki = Arc::new(Pki::open(&data.join("pki"), clock.now()).context("certificates")?);
-    let seal = Arc::new(Seal::open(&data.join("pki").join("encryption.key"))?);
+    let _running = Running::claim(data)?;
+    let opened = Opened::open(&settings).await?;
+    let store = opened.store();
+    let pki = Pki::open(&data.join("pki"), clock.now()).context("certificates")?;
+    let pki = Arc::new(pki.with_leaf_validity(settings.certificate_validity));
+    let seal = open::seal(&settings)?;
+    if opened.is_shared() {
+        open::recognize(store.as_ref(), &pki, &settings).await?;
+    }
     let issuer = "https://kubernetes.default.svc.cluster.local".to_owned();
     let (door, mut follower) = Door::open(DoorOptions {
-        store: Arc::clone(&store) as Arc<dyn Store>,
+        store: Arc::clone(&store),
         pki: Arc::clone(&pki),
         seal,
         clock: Arc::clone(&clock),
@@ -100,8 +96,7 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     write_kubeconfig(&pki, &settings, address, &clock)?;
     let stop = CancellationToken::new();
     // Before anybody can see that it serves: a signal right after that must end it cleanly.
-    let mut terminate = signal(SignalKind::terminate()).context("signals")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("signals")?;
+    let mut signals = Signals::new()?;
     let serving = tokio::spawn(listen::serve(
         Arc::clone(&door),
         listener,
@@ -117,20 +112,15 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
         Arc::clone(&clock),
         Arc::clone(&tls),
     ));
-    let metrics = loops(&door, &pki, &settings, &clock, &stop);
+    let (metrics, election) = loops(&door, &pki, &settings, &clock, &stop, opened.is_shared());
     door.metrics().also(move || metrics.render());
     let stored = Arc::clone(&store);
     door.metrics().also(move || store_metrics(stored.as_ref()));
     let node = if settings.node {
         let node = Node::open(&settings).await?;
         inward(&door, &node, address, tls, &stop).await?;
-        let run = node.run(
-            settings.clone(),
-            Arc::clone(&door),
-            pki,
-            Arc::clone(&clock),
-            stop.clone(),
-        );
+        let way = way(&door, &pki, &settings, &node, &clock)?;
+        let run = node.run(settings.clone(), way, Arc::clone(&clock), stop.clone());
         Some(tokio::spawn(run))
     } else {
         // Without a node no pod runs here, and an endpoint can't be a loopback address.
@@ -143,8 +133,7 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     notify(&[sd_notify::NotifyState::Ready]);
 
     let failed = tokio::select! {
-        _ = terminate.recv() => None,
-        _ = interrupt.recv() => None,
+        () = signals.end() => None,
         ended = &mut follower => Some(ended),
     };
     notify(&[sd_notify::NotifyState::Stopping]);
@@ -154,12 +143,90 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
         node.await.context("the node ended badly")??;
     }
     serving.await.context("the server ended badly")?;
-    store.close();
+    if let Some(election) = election
+        && tokio::time::timeout(RELEASE, election).await.is_err()
+    {
+        tracing::debug!("the lease is left to run out");
+    }
+    opened.close();
     match failed {
         None => Ok(()),
         Some(Ok(error)) => Err(anyhow::Error::new(error).context("the store failed while serving")),
         Some(Err(error)) => Err(anyhow::Error::new(error).context("the cache ended badly")),
     }
+}
+
+/// Makes the data directory, and checks that it can be used.
+pub(crate) fn prepare(data: &Path) -> anyhow::Result<()> {
+    std::fs::create_dir_all(data)
+        .and_then(|()| std::fs::read_dir(data).map(drop))
+        .and_then(|()| {
+            Ok(rustix::fs::access(
+                data,
+                Access::WRITE_OK | Access::EXEC_OK,
+            )?)
+        })
+        .with_context(|| {
+            format!(
+                "can't use data directory {}; make it writable, or choose another with --data-dir",
+                data.display()
+            )
+        })
+}
+
+/// What asks the process to end.
+pub(crate) struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    pub(crate) fn new() -> anyhow::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate()).context("signals")?,
+            interrupt: signal(SignalKind::interrupt()).context("signals")?,
+        })
+    }
+
+    /// Returns when one has come.
+    pub(crate) async fn end(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// How the node of this process reaches the door: without a socket. Its certificate is for those
+/// who reach the node.
+fn way(
+    door: &Arc<Door>,
+    pki: &Pki,
+    settings: &Settings,
+    node: &Node,
+    clock: &SharedClock,
+) -> anyhow::Result<Way> {
+    let name = &settings.node_name;
+    let user = format!("system:node:{name}");
+    let spec = LeafSpec {
+        name: "kubelet".to_owned(),
+        common_name: user.clone(),
+        organizations: vec!["system:nodes".to_owned()],
+        dns_names: vec![name.clone(), "localhost".to_owned()],
+        addresses: vec![IpAddr::V4(node.gateway), IpAddr::from([127, 0, 0, 1])],
+        client: true,
+        server: true,
+    };
+    let leaf = pki
+        .live(spec, clock.now())
+        .context("the node's certificate")?;
+    let mut tls = pki.live_server_config(&leaf, false)?;
+    listen::offer_http(&mut tls);
+    Ok(Way {
+        client: local::client(door, Identity::user(user, &["system:nodes"])),
+        proxy: local::client(door, Identity::user("system:kube-proxy", &[])),
+        tls,
+    })
 }
 
 /// What the store counts, in the Prometheus text format.
@@ -206,47 +273,111 @@ fn store_metrics(store: &dyn Store) -> String {
         .collect()
 }
 
-/// Starts all loops, each as its own service account.
+/// Starts all loops: at once where this is the only server, and where others are on the same store
+/// as long as this one leads. The handle ends when the lease has been given back.
 fn loops(
     door: &Arc<Door>,
     pki: &Pki,
     settings: &Settings,
     clock: &SharedClock,
     stop: &CancellationToken,
-) -> LoopRegistry {
+    shared: bool,
+) -> (LoopRegistry, Option<tokio::task::JoinHandle<()>>) {
+    let metrics = LoopRegistry::default();
+    let lead = {
+        let (door, clock, metrics) = (Arc::clone(door), Arc::clone(clock), metrics.clone());
+        let (ca, cidr) = (pki.ca().to_owned(), settings.cluster_cidr);
+        let profiles = settings.scheduler.clone();
+        move |until: CancellationToken| {
+            lead(
+                Arc::clone(&door),
+                Arc::clone(&clock),
+                metrics.clone(),
+                ca.clone(),
+                cidr,
+                profiles.clone(),
+                until,
+            )
+        }
+    };
+    let election = shared.then(|| {
+        let elector = LeaderElector::new(
+            local::client(door, Identity::user("system:kube-controller-manager", &[])),
+            Arc::clone(clock),
+            "kube-system",
+            "evenkeel-loops",
+            // Two servers may have one name; and one that starts anew is another candidate.
+            &format!("{}_{:08x}", settings.node_name, rand::random::<u32>()),
+            LeaseTimes::default(),
+        );
+        let stop = stop.clone();
+        let lead = lead.clone();
+        tokio::spawn(async move { elector.run(stop, lead).await })
+    });
+    if election.is_none() {
+        tokio::spawn(lead(stop.clone()));
+    }
+    (metrics, election)
+}
+
+/// Runs all loops, each as its own service account, until told to end. Dropping the future ends
+/// them at once: another server may lead by then.
+async fn lead(
+    door: Arc<Door>,
+    clock: SharedClock,
+    metrics: LoopRegistry,
+    cluster_ca: String,
+    cluster_cidr: ipnet::Ipv4Net,
+    profiles: Vec<ProfileConfig>,
+    until: CancellationToken,
+) {
     let views = Views::new(
-        local::client(door, Identity::user("system:kube-controller-manager", &[])),
-        Arc::clone(clock),
+        local::client(&door, Identity::user("system:kube-controller-manager", &[])),
+        Arc::clone(&clock),
     );
+    // The views' own tasks end with the leadership as well, also when this is dropped.
+    tokio::spawn({
+        let (views, until) = (views.clone(), until.clone());
+        async move {
+            until.cancelled().await;
+            views.shutdown().await;
+        }
+    });
     let composition = Composition {
         views,
         client_for: {
-            let door = Arc::clone(door);
+            let door = Arc::clone(&door);
             Arc::new(move |account| local::loop_client(&door, account))
         },
-        clock: Arc::clone(clock),
-        shutdown: stop.clone(),
-        metrics: LoopRegistry::default(),
-        cluster_ca: pki.ca().to_owned(),
-        cluster_cidr: Some(settings.cluster_cidr.into()),
+        clock: Arc::clone(&clock),
+        shutdown: until.clone(),
+        metrics,
+        cluster_ca,
+        cluster_cidr: Some(cluster_cidr.into()),
     };
+    let mut running = tokio::task::JoinSet::new();
     for each in evenkeel_controllers::all(&composition) {
-        tokio::spawn(each.run);
+        running.spawn(each.run);
     }
     let context = composition.context("horizontal-pod-autoscaler", "horizontal-pod-autoscaler");
     let summaries = Arc::new(NodeSummaries::new(context.client.clone()));
-    tokio::spawn(evenkeel_autoscaling::run(context, summaries));
-    let client = local::client(door, Identity::user("system:kube-scheduler", &[]));
-    let recorder = Recorder::new(client.clone(), Arc::clone(clock), "default-scheduler", "");
-    tokio::spawn(evenkeel_scheduler::run(LoopContext {
+    running.spawn(evenkeel_autoscaling::run(context, summaries));
+    let client = local::client(&door, Identity::user("system:kube-scheduler", &[]));
+    let recorder = Recorder::new(client.clone(), Arc::clone(&clock), "default-scheduler", "");
+    let context = LoopContext {
         views: composition.views.clone(),
         client,
         recorder,
-        clock: Arc::clone(clock),
-        shutdown: stop.clone(),
+        clock,
+        shutdown: until,
         metrics: composition.metrics.clone(),
-    }));
-    composition.metrics
+    };
+    let scheduler = Scheduler::configured(context, &profiles);
+    let traces = scheduler.traces();
+    door.debug_pages()
+        .add("scheduler", move |path| traces.page(path));
+    running.spawn(scheduler.run());
+    while running.join_next().await.is_some() {}
 }
 
 /// Opens the door to pods: they reach it at the gateway of their network, through the service
@@ -270,7 +401,7 @@ async fn inward(
 }
 
 /// Tells systemd, when it asked to be told.
-fn notify(states: &[sd_notify::NotifyState<'_>]) {
+pub(crate) fn notify(states: &[sd_notify::NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         tracing::debug!(%error, "the service manager can't be told");
     }
@@ -360,8 +491,13 @@ async fn renew(
     clock: SharedClock,
     tls: SharedTls,
 ) {
+    let life = Duration::try_from(settings.certificate_validity).unwrap_or(CERTIFICATES);
+    let period = (life / 12).min(CERTIFICATES);
     loop {
-        tokio::time::sleep(CERTIFICATES).await;
+        tokio::time::sleep(period).await;
+        if let Err(error) = pki.renew(clock.now()) {
+            tracing::error!(%error, "certificates can't be renewed");
+        }
         match server_tls(&pki, &settings, address, &clock) {
             Ok(config) => tls.store(Arc::new(config)),
             Err(error) => tracing::error!(

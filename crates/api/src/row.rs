@@ -330,6 +330,20 @@ pub struct Plain;
 
 impl Strategy for Plain {}
 
+/// How a kind shows objects that are stored as another kind: both are forms of one thing, and what
+/// is written through one is seen through the other.
+#[derive(Debug, Clone, Copy)]
+pub struct View {
+    /// The group of the stored kind.
+    pub group: &'static str,
+    /// Its path segment.
+    pub plural: &'static str,
+    /// Brings an object of this kind into the stored form.
+    pub to_stored: fn(&mut Value),
+    /// Brings a stored object into the form of this kind.
+    pub from_stored: fn(&mut Value),
+}
+
 /// What the door does with objects of a kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Storage {
@@ -337,6 +351,8 @@ pub enum Storage {
     Stored,
     /// Answers a create and forgets: the review kinds.
     Answered,
+    /// Asks the nodes when somebody reads it: the metrics kinds.
+    Measured,
     /// Takes bodies of this kind in subresources only; it has no path of its own.
     BodyOnly,
 }
@@ -370,6 +386,8 @@ pub struct ResourceDef {
     pub scale: Option<ScalePaths>,
     /// Kept or answered.
     pub storage: Storage,
+    /// The stored kind that this one is another form of.
+    pub view: Option<View>,
     /// `metadata.generation` is kept.
     pub generation: bool,
     /// A delete that says nothing of dependents leaves them behind, as with the oldest kinds.
@@ -425,6 +443,7 @@ impl ResourceDef {
             selectable: Vec::new(),
             scale: None,
             storage: Storage::Stored,
+            view: None,
             generation: false,
             orphans: false,
             name_rule: names::dns1123_subdomain,
@@ -545,6 +564,13 @@ impl ResourceDef {
         self
     }
 
+    /// Makes it another form of a stored kind.
+    #[must_use]
+    pub fn viewing(mut self, view: View) -> Self {
+        self.view = Some(view);
+        self
+    }
+
     /// Sets the rule for names.
     #[must_use]
     pub fn named(mut self, rule: NameRule) -> Self {
@@ -574,6 +600,14 @@ impl ResourceDef {
         self
     }
 
+    /// Is measured when it is read, and never kept.
+    #[must_use]
+    pub fn measured(mut self) -> Self {
+        self.storage = Storage::Measured;
+        self.verbs = vec![Verb::Get, Verb::List];
+        self
+    }
+
     /// A body of subresources without a path of its own.
     #[must_use]
     pub fn body_only(mut self) -> Self {
@@ -595,13 +629,17 @@ impl ResourceDef {
     }
 
     /// Where its objects are in the store: `/registry/GROUP/PLURAL/`, the core group without a
-    /// group segment.
+    /// group segment. A view's are where those of its kind are.
     #[must_use]
     pub fn store_prefix(&self) -> String {
-        if self.gvk.group.is_empty() {
-            format!("/registry/{}/", self.plural)
+        let (group, plural) = match &self.view {
+            Some(view) => (view.group, view.plural),
+            None => (self.gvk.group.as_ref(), self.plural.as_ref()),
+        };
+        if group.is_empty() {
+            format!("/registry/{plural}/")
         } else {
-            format!("/registry/{}/{}/", self.gvk.group, self.plural)
+            format!("/registry/{group}/{plural}/")
         }
     }
 
@@ -609,6 +647,15 @@ impl ResourceDef {
     #[must_use]
     pub fn group_resource(&self) -> String {
         crate::status::group_resource(&self.gvk.group, &self.plural)
+    }
+
+    /// The same of the kind as which its objects are stored.
+    #[must_use]
+    pub fn stored_group_resource(&self) -> String {
+        self.view.as_ref().map_or_else(
+            || self.group_resource(),
+            |view| crate::status::group_resource(view.group, view.plural),
+        )
     }
 }
 

@@ -218,30 +218,21 @@ fn percent(of: i32, by: i32, round_up: bool) -> i32 {
     i32::try_from(value).unwrap_or(if value > 0 { i32::MAX } else { 0 })
 }
 
-fn up_limit(memory: &Memory, rules: &HPAScalingRules, current: i32, now: Timestamp) -> i32 {
-    let select = rules.select_policy.as_deref().unwrap_or("Max");
-    if select == "Disabled" {
-        return current;
-    }
-    let proposals = rules.policies.iter().flatten().map(|policy| {
-        let added = sum(&memory.ups, policy.period_seconds, now);
-        let removed = sum(&memory.downs, policy.period_seconds, now);
-        let start = current - added + removed;
-        if policy.type_ == "Pods" {
-            start.saturating_add(policy.value)
-        } else {
-            percent(start, policy.value.saturating_add(100), true)
-        }
-    });
-    let limit = if select == "Min" {
-        proposals.min()
-    } else {
-        proposals.max()
-    };
-    limit.unwrap_or(current).max(current)
+/// Which way a number moves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Up,
+    Down,
 }
 
-fn down_limit(memory: &Memory, rules: &HPAScalingRules, current: i32, now: Timestamp) -> i32 {
+/// How far the policies let the number move from `current`.
+fn rate_limit(
+    memory: &Memory,
+    rules: &HPAScalingRules,
+    way: Way,
+    current: i32,
+    now: Timestamp,
+) -> i32 {
     let select = rules.select_policy.as_deref().unwrap_or("Max");
     if select == "Disabled" {
         return current;
@@ -250,19 +241,23 @@ fn down_limit(memory: &Memory, rules: &HPAScalingRules, current: i32, now: Times
         let added = sum(&memory.ups, policy.period_seconds, now);
         let removed = sum(&memory.downs, policy.period_seconds, now);
         let start = current - added + removed;
-        if policy.type_ == "Pods" {
-            start.saturating_sub(policy.value)
-        } else {
-            percent(start, 100 - policy.value, false)
+        match (policy.type_.as_str(), way) {
+            ("Pods", Way::Up) => start.saturating_add(policy.value),
+            ("Pods", Way::Down) => start.saturating_sub(policy.value),
+            (_, Way::Up) => percent(start, policy.value.saturating_add(100), true),
+            (_, Way::Down) => percent(start, 100 - policy.value, false),
         }
     });
-    // The policy that changes least leaves the most replicas.
-    let limit = if select == "Min" {
-        proposals.max()
-    } else {
-        proposals.min()
+    // The policy that changes least adds the fewest replicas, and leaves the most.
+    let limit = match (select == "Min", way) {
+        (true, Way::Up) | (false, Way::Down) => proposals.min(),
+        (true, Way::Down) | (false, Way::Up) => proposals.max(),
     };
-    limit.unwrap_or(current).min(current)
+    let limit = limit.unwrap_or(current);
+    match way {
+        Way::Up => limit.max(current),
+        Way::Down => limit.min(current),
+    }
 }
 
 /// The number within bounds and policies, and what ScalingLimited says.
@@ -291,7 +286,7 @@ pub fn limit(
         return limited(desired, WITHIN);
     };
     if desired > current {
-        let rate = up_limit(memory, &up_rules(behavior), current, now);
+        let rate = rate_limit(memory, &up_rules(behavior), Way::Up, current, now);
         let (most, why) = if max > rate {
             (rate, UP_LIMIT)
         } else {
@@ -301,7 +296,7 @@ pub fn limit(
             return limited(most, why);
         }
     } else if desired < current {
-        let rate = down_limit(memory, &down_rules(behavior), current, now);
+        let rate = rate_limit(memory, &down_rules(behavior), Way::Down, current, now);
         let (least, why) = if min < rate {
             (rate, DOWN_LIMIT)
         } else {

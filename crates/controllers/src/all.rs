@@ -95,6 +95,40 @@ pub fn all(composition: &Composition) -> Vec<Loop> {
             crate::replicaset::run(context("replicaset-controller", "replicaset-controller")),
         ),
         Loop::new(
+            "replicationcontroller",
+            crate::replicaset::run_replication(context(
+                "replication-controller",
+                "replication-controller",
+            )),
+        ),
+        Loop::new(
+            "statefulset",
+            crate::statefulset::run(context("statefulset-controller", "statefulset-controller")),
+        ),
+        Loop::new(
+            "daemonset",
+            crate::daemonset::run(context("daemon-set-controller", "daemonset-controller")),
+        ),
+        Loop::new(
+            "job",
+            crate::job::run(context("job-controller", "job-controller")),
+        ),
+        Loop::new(
+            "ttl-after-finished",
+            crate::job::ttl::run(context(
+                "ttl-after-finished-controller",
+                "ttl-after-finished-controller",
+            )),
+        ),
+        Loop::new(
+            "cronjob",
+            crate::cronjob::run(context("cronjob-controller", "cronjob-controller")),
+        ),
+        Loop::new(
+            "disruption",
+            crate::disruption::run(context("disruption-controller", "controllermanager")),
+        ),
+        Loop::new(
             "endpointslice",
             crate::endpoints::run_slices(context(
                 "endpointslice-controller",

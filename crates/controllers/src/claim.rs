@@ -66,6 +66,23 @@ pub struct Claims<K> {
     pub release: Vec<Arc<K>>,
 }
 
+impl<K: Kind> Claims<K> {
+    /// Keeps to objects that `is_member` knows: others are released, and never adopted.
+    #[must_use]
+    pub fn members(mut self, owner_deleting: bool, is_member: impl Fn(&K) -> bool) -> Self {
+        self.adopt.retain(|object| is_member(object));
+        let (mine, others): (Vec<_>, Vec<_>) =
+            self.mine.into_iter().partition(|object| is_member(object));
+        self.mine = mine;
+        if !owner_deleting {
+            let going = |object: &Arc<K>| object.meta().deletion_timestamp.is_some();
+            self.release
+                .extend(others.into_iter().filter(|object| !going(object)));
+        }
+        self
+    }
+}
+
 /// Sorts `owned` (controlled by us) and `orphans` of the namespace. An owner on its way out
 /// neither adopts nor releases; objects on their way out are not adopted or released.
 #[must_use]
@@ -111,13 +128,33 @@ where
     O: Kind + kube::Resource<Scope = NamespaceResourceScope>,
     K: Kind + kube::Resource<Scope = NamespaceResourceScope>,
 {
+    carry_out_with(client, view, owner, claims, None).await
+}
+
+/// As [`carry_out`], where what is adopted also gets `finalizer`, and loses it when released.
+///
+/// # Errors
+/// As [`carry_out`].
+pub async fn carry_out_with<O, K>(
+    client: &Client,
+    view: &View<K>,
+    owner: &O,
+    claims: Claims<K>,
+    finalizer: Option<&str>,
+) -> Result<Vec<Arc<K>>, ReconcileError>
+where
+    O: Kind + kube::Resource<Scope = NamespaceResourceScope>,
+    K: Kind + kube::Resource<Scope = NamespaceResourceScope>,
+{
     let namespace = owner.meta().namespace.as_deref().unwrap_or_default();
     let api: Api<K> = Api::namespaced(client.clone(), namespace);
     let uid = owner.meta().uid.as_deref().unwrap_or_default();
     for object in claims.release {
         let owners = object.meta().owner_references.iter().flatten();
         let left: Vec<_> = owners.filter(|owner| owner.uid != uid).cloned().collect();
-        write_owners(&api, view, &object, left).await?;
+        let mut finalizers = object.meta().finalizers.clone().unwrap_or_default();
+        finalizers.retain(|item| Some(item.as_str()) != finalizer);
+        write_owners(&api, view, &object, left, finalizers).await?;
     }
     let mut mine = claims.mine;
     if claims.adopt.is_empty() {
@@ -134,7 +171,13 @@ where
         let mut owners = object.meta().owner_references.clone().unwrap_or_default();
         owners.retain(|item| item.uid != reference.uid);
         owners.push(reference.clone());
-        mine.extend(write_owners(&api, view, &object, owners).await?);
+        let mut finalizers = object.meta().finalizers.clone().unwrap_or_default();
+        if let Some(finalizer) = finalizer
+            && !finalizers.iter().any(|item| item == finalizer)
+        {
+            finalizers.push(finalizer.to_owned());
+        }
+        mine.extend(write_owners(&api, view, &object, owners, finalizers).await?);
     }
     Ok(mine)
 }
@@ -154,6 +197,7 @@ async fn write_owners<K: Kind>(
     view: &View<K>,
     object: &K,
     owners: Vec<OwnerReference>,
+    finalizers: Vec<String>,
 ) -> Result<Option<Arc<K>>, ReconcileError> {
     let meta = object.meta();
     let owners = if owners.is_empty() {
@@ -161,9 +205,12 @@ async fn write_owners<K: Kind>(
     } else {
         json!(owners)
     };
-    let patch = json!({"metadata": {
+    let mut patch = json!({"metadata": {
         "uid": meta.uid, "resourceVersion": meta.resource_version, "ownerReferences": owners,
     }});
+    if finalizers != meta.finalizers.clone().unwrap_or_default() {
+        patch["metadata"]["finalizers"] = json!(finalizers);
+    }
     let name = meta.name.as_deref().unwrap_or_default();
     match api
         .patch(name, &PatchParams::default(), &Patch::Merge(&patch))

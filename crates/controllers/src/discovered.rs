@@ -19,6 +19,8 @@ pub struct Resource {
     pub namespaced: bool,
     /// Verbs it supports.
     pub verbs: Vec<String>,
+    /// It has a scale.
+    pub scales: bool,
 }
 
 impl Resource {
@@ -81,6 +83,10 @@ pub async fn discover(client: &Client) -> Result<Vec<Resource>, kube::Error> {
                 kind: resource.kind,
                 plural: resource.plural,
                 namespaced: able.scope == Scope::Namespaced,
+                scales: able
+                    .subresources
+                    .iter()
+                    .any(|(sub, _)| sub.plural.ends_with("scale")),
                 verbs: able.operations,
             });
         }

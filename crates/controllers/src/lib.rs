@@ -7,15 +7,24 @@
 
 pub mod all;
 pub mod claim;
+pub mod cronjob;
+pub mod daemonset;
 pub mod deployment;
 pub mod discovered;
+pub mod disruption;
 pub mod endpoints;
 pub mod error;
 pub mod garbage;
+pub mod history;
+pub mod job;
 pub mod namespaces;
 pub mod nodes;
+pub mod pod_control;
 pub mod pods;
 pub mod replicaset;
+pub mod revisions;
+pub mod scaled;
+pub mod statefulset;
 #[cfg(test)]
 mod testing;
 

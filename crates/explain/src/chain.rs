@@ -12,6 +12,8 @@ pub struct Link {
     pub object: String,
     /// What the API says of it.
     pub says: String,
+    /// More of the same, line by line.
+    pub details: Vec<String>,
 }
 
 /// A cause chain: from what was asked about to the cause, and what to do.
@@ -35,7 +37,15 @@ impl Chain {
         self.links.push(Link {
             object: object.into(),
             says: says.into(),
+            details: Vec::new(),
         });
+    }
+
+    /// Adds a line to the last link.
+    pub fn detail(&mut self, text: impl Into<String>) {
+        if let Some(link) = self.links.last_mut() {
+            link.details.push(text.into());
+        }
     }
 
     /// Adds a next step, once.
@@ -59,6 +69,10 @@ impl fmt::Display for Chain {
             let arrow = if depth == 0 { "" } else { "└─ " };
             let indent = "   ".repeat(depth.saturating_sub(1));
             writeln!(f, "{indent}{arrow}{}: {}", link.object, link.says)?;
+            let indent = "   ".repeat(depth);
+            for detail in &link.details {
+                writeln!(f, "{indent}- {detail}")?;
+            }
         }
         for step in &self.next {
             writeln!(f, "next: {step}")?;
@@ -122,7 +136,24 @@ pub(crate) fn pod(pod: &Pod, events: &[Event]) -> Chain {
     if let Some(scheduled) = condition("PodScheduled").filter(|found| found.status == "False") {
         let message = scheduled.message.clone().unwrap_or_default();
         chain.link(&this, format!("has no node: {message}"));
-        chain.step(next_for_scheduling(&message));
+        if scheduled.reason.as_deref() == Some("SchedulingGated") {
+            let spec = pod.spec.as_ref();
+            let gates = spec.and_then(|spec| spec.scheduling_gates.as_ref());
+            for gate in gates.into_iter().flatten() {
+                chain.detail(format!("gate {}", gate.name));
+            }
+            chain.step("see whether the owners of these gates are running; they lift them");
+        } else if let Some(node) = status.nominated_node_name.filter(|node| !node.is_empty()) {
+            chain.link(
+                format!("Node {node}"),
+                "is set aside for it, and is being made free of less important pods",
+            );
+            chain.step(format!(
+                "wait for these pods to stop: kubectl get pods -A --field-selector spec.nodeName={node}"
+            ));
+        } else {
+            chain.step(next_for_scheduling(&message));
+        }
         return chain;
     }
     if pod
@@ -183,7 +214,11 @@ pub(crate) fn pod(pod: &Pod, events: &[Event]) -> Chain {
 }
 
 fn next_for_scheduling(message: &str) -> String {
-    if message.contains("Insufficient") {
+    // What is said of preemption repeats the reasons and names no remedy.
+    let message = message.split("preemption:").next().unwrap_or_default();
+    if message.contains("persistentvolumeclaim") {
+        "make the claim, or correct the pod's claimName (kubectl get pvc)".to_owned()
+    } else if message.contains("Insufficient") {
         "lower the pod's requests, or free or add capacity (kubectl describe nodes)".to_owned()
     } else if message.contains("taint") {
         "add a toleration to the pod, or remove the taint (kubectl describe nodes)".to_owned()

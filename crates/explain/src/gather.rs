@@ -7,6 +7,7 @@ use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt as _};
 
 use crate::chain::{self, Chain};
+use crate::decision;
 
 /// Why a question can't be answered.
 #[derive(Debug, thiserror::Error)]
@@ -46,7 +47,9 @@ pub async fn why(client: &Client, question: &str, namespace: &str) -> Result<Cha
     match kind.to_lowercase().as_str() {
         "pod" | "pods" | "po" => {
             let pod = ask.api::<Pod>().get(name).await?;
-            ask.pod(&pod).await
+            let mut chain = ask.pod(&pod).await?;
+            decision::tell(client, &pod, &mut chain).await;
+            Ok(chain)
         }
         "deployment" | "deployments" | "deploy" | "deployment.apps" => ask.deployment(name).await,
         "replicaset" | "replicasets" | "rs" | "replicaset.apps" => ask.replica_set(name).await,

@@ -5,6 +5,7 @@
 //! Every sentence restates what the API says, and a chain ends where the API says no more.
 
 mod chain;
+mod decision;
 mod gather;
 
 pub use chain::{Chain, Link};

@@ -1,6 +1,7 @@
 //! The agent as a whole: what runs, and how pods find their workers.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use crate::backend::AgentBackend;
 use crate::config::{NodeConfig, NodeError};
 use crate::context::Context;
 use crate::events::Recorder;
+use crate::eviction::Evictions;
 use crate::machine::Machine;
 use crate::objects::Objects;
 use crate::pod::worker::{Mailbox, Worker};
@@ -26,14 +28,17 @@ use crate::probe::Dialers;
 use crate::services::Services;
 use crate::spec::dns::DnsFacts;
 use crate::spec::service_env::ServiceFacts;
+use crate::static_pods::{self, StaticPods};
 use crate::stats::StatsSampler;
 use crate::view::{RuntimeView, Wakers};
 use crate::volume::token::Tokens;
 use crate::volume::{Gatherer, release};
-use crate::{gc, orphan, register, server};
+use crate::{eviction, gc, images_gc, orphan, register, server};
 
 /// The runtime is listed anew this often, in case an event was lost.
 const RELIST: Duration = Duration::from_secs(90);
+/// The files of static pods are looked at this often.
+const STATIC_PERIOD: Duration = Duration::from_secs(5);
 /// Wait between tries to list the runtime at start.
 const RUNTIME_RETRY: Duration = Duration::from_secs(1);
 
@@ -96,6 +101,9 @@ impl Agent {
             machine,
             dialers: Dialers::new()?,
             pulls: Mutex::default(),
+            evictions: Evictions::default(),
+            pressure: Mutex::default(),
+            images_used: Mutex::default(),
             pods: Mutex::default(),
             config,
         };
@@ -185,6 +193,8 @@ impl Agent {
         }
         tasks.push(spawn(follow_runtime(Arc::clone(&context), events)));
         tasks.push(spawn(gc::run(Arc::clone(&context))));
+        tasks.push(spawn(images_gc::run(Arc::clone(&context))));
+        tasks.push(spawn(eviction::run(Arc::clone(&context))));
         tokio::select! {
             () = follow_pods(Arc::clone(&context)) => {}
             () = shutdown.cancelled() => {}
@@ -258,9 +268,41 @@ async fn follow_pods(context: Arc<Context>) {
     let mut workers: HashMap<String, Handle> = HashMap::new();
     let mut listed: Option<HashMap<String, Arc<Pod>>> = None;
     let mut first = true;
-    while let Some(event) = stream.next().await {
+    let mut statics = StaticPods::new(&context.config.name);
+    let mut look = tokio::time::interval(STATIC_PERIOD);
+    let dir = context.config.static_pods.clone();
+    loop {
+        let event = tokio::select! {
+            // Files first: what they name must be known before orphans are looked for.
+            biased;
+            _ = look.tick(), if dir.is_some() => {
+                if let Some(dir) = &dir {
+                    look_at_files(&context, &mut workers, &mut statics, dir);
+                }
+                if listed.is_none() && !first {
+                    mirror(&context, &statics);
+                }
+                continue;
+            }
+            event = stream.next() => event,
+        };
+        let Some(event) = event else { return };
         match event {
-            Ok(Event::Init) => listed = Some(HashMap::new()),
+            Ok(Event::Init) => {
+                listed = Some(HashMap::new());
+                statics.forget_mirrors();
+            }
+            Ok(Event::InitApply(pod) | Event::Apply(pod)) if static_pods::is_mirror(&pod) => {
+                if let Some(pod) = statics.mirrored(Arc::new(pod)) {
+                    apply(&context, &mut workers, pod);
+                } else {
+                    mirror(&context, &statics);
+                }
+            }
+            Ok(Event::Delete(pod)) if static_pods::is_mirror(&pod) => {
+                statics.unmirrored(&pod);
+                mirror(&context, &statics);
+            }
             Ok(Event::InitApply(pod)) => {
                 let pod = Arc::new(pod);
                 if let (Some(listed), Some(uid)) = (&mut listed, pod.uid()) {
@@ -274,21 +316,53 @@ async fn follow_pods(context: Arc<Context>) {
                     .pods
                     .lock()
                     .iter()
-                    .filter(|(uid, _)| !listed.contains_key(*uid))
+                    .filter(|(uid, _)| {
+                        !listed.contains_key(*uid) && !statics.uids().any(|one| one == **uid)
+                    })
                     .map(|(_, pod)| Arc::clone(pod))
                     .collect();
                 for pod in gone {
                     remove(&context, &workers, pod);
                 }
                 if std::mem::take(&mut first) {
-                    let known = listed.keys().cloned().collect();
+                    let files = statics.uids().map(str::to_owned);
+                    let known = listed.keys().cloned().chain(files).collect();
                     orphan::clean_up_all(&context, &known);
                 }
+                mirror(&context, &statics);
             }
             Ok(Event::Apply(pod)) => apply(&context, &mut workers, Arc::new(pod)),
             Ok(Event::Delete(pod)) => remove(&context, &workers, Arc::new(pod)),
             Err(error) => debug!(%error, "pod watch"),
         }
+    }
+}
+
+/// Runs what the directory has (now), ends what it has no more.
+fn look_at_files(
+    context: &Arc<Context>,
+    workers: &mut HashMap<String, Handle>,
+    statics: &mut StaticPods,
+    dir: &Path,
+) {
+    let changes = statics.update(statics.read(dir));
+    for pod in changes.removed {
+        remove(context, workers, pod);
+    }
+    for pod in changes.added {
+        apply(context, workers, pod);
+    }
+}
+
+/// Makes the mirrors that are missing and deletes those that show nothing.
+fn mirror(context: &Arc<Context>, statics: &StaticPods) {
+    for pod in statics.missing() {
+        let context = Arc::clone(context);
+        tokio::spawn(async move { static_pods::make_mirror(&context, &pod).await });
+    }
+    for stale in statics.stale() {
+        let context = Arc::clone(context);
+        tokio::spawn(async move { static_pods::delete_mirror(&context, &stale).await });
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::fmt::Write;
 use std::sync::Arc;
+use std::time::Duration;
 
 use evenkeel_runtime::{ContainerState, SharedRuntime};
 use futures::future::BoxFuture;
@@ -229,10 +230,13 @@ fn time(ns: i64) -> String {
     evenkeel_api::clock::rfc3339(timestamp(ns))
 }
 
-fn cpu(timestamp: i64, nanocores: Option<u64>, total: u64) -> Value {
+/// A rate with the time it is taken over, which the published form of the summary leaves out and
+/// whoever serves `metrics.k8s.io` must know.
+fn cpu(timestamp: i64, nanocores: Option<u64>, window: Duration, total: u64) -> Value {
     let mut value = json!({ "time": time(timestamp), "usageCoreNanoSeconds": total });
     if let Some(nano) = nanocores {
         value["usageNanoCores"] = json!(nano);
+        value["window"] = format!("{}s", window.as_secs_f64()).into();
     }
     value
 }
@@ -241,7 +245,7 @@ fn summary(context: &Context, node: NodeUsage, pods: &[PodUsage]) -> Value {
     let mut out = json!({
         "node": {
             "nodeName": context.config.name,
-            "cpu": cpu(node.timestamp, node.cpu_nanocores, node.cpu_total_ns),
+            "cpu": cpu(node.timestamp, node.cpu_nanocores, node.window, node.cpu_total_ns),
             "memory": {
                 "time": time(node.timestamp),
                 "availableBytes": node.memory_available,
@@ -287,6 +291,8 @@ fn pod_summary(pod: &PodUsage) -> Value {
         .iter()
         .map(|container| container.cpu_nanocores)
         .sum();
+    let window = pod.containers.iter().map(|c| c.window).min();
+    let window = window.unwrap_or(Duration::ZERO);
     let usage: u64 = pod
         .containers
         .iter()
@@ -296,7 +302,7 @@ fn pod_summary(pod: &PodUsage) -> Value {
         "podRef": { "name": pod.name, "namespace": pod.namespace, "uid": pod.uid },
         "startTime": time(first),
         "containers": pod.containers.iter().map(container_summary).collect::<Vec<_>>(),
-        "cpu": cpu(latest, nano, total),
+        "cpu": cpu(latest, nano, window, total),
         "memory": {
             "time": time(latest),
             "usageBytes": usage,
@@ -309,7 +315,7 @@ fn container_summary(container: &ContainerUsage) -> Value {
     json!({
         "name": container.name,
         "startTime": time(container.started_at),
-        "cpu": cpu(container.timestamp, container.cpu_nanocores, container.cpu_total_ns),
+        "cpu": cpu(container.timestamp, container.cpu_nanocores, container.window, container.cpu_total_ns),
         "memory": {
             "time": time(container.timestamp),
             "usageBytes": container.memory_usage,

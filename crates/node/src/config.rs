@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use evenkeel_api::clock::SharedClock;
 use evenkeel_runtime::{SharedImages, SharedRuntime};
 
+use crate::eviction::thresholds::Thresholds;
+
 /// Settings of a node agent. Everything from outside is handed in: no environment is read.
 #[derive(Clone)]
 pub struct NodeConfig {
@@ -33,6 +35,10 @@ pub struct NodeConfig {
     pub pod_cidr: Option<String>,
     /// How many pods the node takes.
     pub max_pods: u32,
+    /// Directory of static pods' files, if there are any.
+    pub static_pods: Option<PathBuf>,
+    /// When pods are evicted because the node runs short.
+    pub eviction_hard: Thresholds,
     /// Labels beside those that every node has.
     pub labels: std::collections::BTreeMap<String, String>,
     /// Wall clock.

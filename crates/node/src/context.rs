@@ -7,6 +7,8 @@ use parking_lot::Mutex;
 
 use crate::config::NodeConfig;
 use crate::events::Recorder;
+use crate::eviction::{Evictions, SharedPressure};
+use crate::images_gc::LastUsed;
 use crate::machine::Machine;
 use crate::objects::Objects;
 use crate::pod::model::PodModel;
@@ -42,6 +44,12 @@ pub struct Context {
     pub dialers: Dialers,
     /// One pull of an image at a time.
     pub pulls: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
+    /// Evictions that pods' workers have not begun yet.
+    pub evictions: Evictions,
+    /// What the node is short of.
+    pub pressure: SharedPressure,
+    /// When images were last in use.
+    pub images_used: LastUsed,
     /// The pods of this node as they are now, for the node's API.
     pub pods: Mutex<HashMap<String, Arc<k8s_openapi::api::core::v1::Pod>>>,
 }

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::api::core::v1::{
     ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints,
-    NodeSpec, NodeStatus, NodeSystemInfo, ObjectReference,
+    NodeFeatures, NodeSpec, NodeStatus, NodeSystemInfo, ObjectReference,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference};
@@ -21,7 +21,7 @@ use tracing::{debug, info, warn};
 
 use crate::context::Context;
 use crate::events::Kind;
-use crate::machine::{filesystem, meminfo};
+use crate::machine::filesystem;
 use crate::pod::status::seconds;
 
 /// Seconds a lease holds.
@@ -32,8 +32,6 @@ const RENEW: Duration = Duration::from_secs(10);
 const RETRY: Duration = Duration::from_millis(500);
 /// The status is written at least this often.
 const STATUS_AT_LEAST: Duration = Duration::from_secs(300);
-/// Memory below which the node is under pressure, bytes.
-const MEMORY_LOW: i64 = 100 << 20;
 /// Images listed at most, as kubelet does.
 const MAX_IMAGES: usize = 50;
 
@@ -74,7 +72,7 @@ pub(crate) async fn run(context: Arc<Context>) {
 }
 
 /// kubelet's events about the node carry its name in place of a UID.
-fn reference(context: &Context) -> ObjectReference {
+pub(crate) fn reference(context: &Context) -> ObjectReference {
     let name = context.config.name.clone();
     ObjectReference {
         kind: Some("Node".to_owned()),
@@ -291,6 +289,9 @@ async fn status(context: &Context, before: &BTreeMap<String, NodeCondition>) -> 
             ..NodeSystemInfo::default()
         }),
         images: Some(images(context).await),
+        features: Some(NodeFeatures {
+            supplemental_groups_policy: Some(true),
+        }),
         ..NodeStatus::default()
     }
 }
@@ -322,10 +323,9 @@ async fn images(context: &Context) -> Vec<ContainerImage> {
 }
 
 fn conditions(context: &Context, before: &BTreeMap<String, NodeCondition>) -> Vec<NodeCondition> {
-    let memory_low = meminfo("MemAvailable").is_some_and(|free| free < MEMORY_LOW);
-    let disk_low = filesystem(&context.config.root).is_some_and(|(size, free, inodes, left)| {
-        free < size / 20 || (inodes > 0 && left < inodes / 20)
-    });
+    let pressure = *context.pressure.lock();
+    let now = context.config.clock.now();
+    let (memory_low, disk_low) = (pressure.memory(now), pressure.disk(now));
     let make = |type_: &str, holds: bool, reason: &str, message: &str| {
         let status = if holds { "True" } else { "False" };
         let now = seconds(context.config.clock.now());

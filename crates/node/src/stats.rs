@@ -27,6 +27,8 @@ const PERIOD: Duration = Duration::from_secs(15);
 const INTEREST: Duration = Duration::from_secs(90);
 /// Samples closer together than this, in ns, give no rate worth reporting.
 const SHORTEST_WINDOW_NS: i64 = 1_000_000_000;
+/// A second sample follows the first after this.
+const SECOND_SAMPLE: Duration = Duration::from_millis(1_050);
 /// Containers read at the same time.
 const AT_ONCE: usize = 16;
 /// Nanoseconds of one tick of /proc/stat (`USER_HZ` is 100 on all Linux machines).
@@ -97,6 +99,8 @@ pub struct NodeUsage {
     pub cpu_total_ns: u64,
     /// Billionths of a core; `None` before there are two samples.
     pub cpu_nanocores: Option<u64>,
+    /// Time between the two samples; zero without a rate.
+    pub window: Duration,
     /// Bytes that are free or can be freed.
     pub memory_available: u64,
     /// Bytes that can't be taken back at once.
@@ -157,11 +161,22 @@ impl StatsSampler {
         }
     }
 
-    /// What the pods and the node use now. The first call has no rates to give.
+    /// What the pods and the node use now. Where a rate lacks its second sample, that is taken
+    /// after a second: whoever asks for the first time waits that long.
     pub async fn usage(&self) -> (NodeUsage, Vec<PodUsage>) {
         self.state.lock().asked = Some(Instant::now());
         self.interest.notify_one();
         self.refresh(FRESH).await;
+        let first = {
+            let state = self.state.lock();
+            let lacking = state.node.cpu_nanocores.is_none()
+                || state.containers.values().any(|one| one.previous.is_none());
+            state.taken.filter(|_| lacking)
+        };
+        if let Some(first) = first {
+            tokio::time::sleep_until(first + SECOND_SAMPLE).await;
+            self.refresh(SECOND_SAMPLE).await;
+        }
         // A lock taken inside the answer's expression would be held while `pods` takes it again.
         let node = self.state.lock().node;
         (node, self.pods())
@@ -219,6 +234,7 @@ impl StatsSampler {
         );
         state.node = NodeUsage {
             cpu_nanocores: rate.map(|(nano, _)| nano),
+            window: rate.map_or(Duration::ZERO, |(_, window)| window),
             ..node
         };
         state.taken = Some(Instant::now());
@@ -247,6 +263,7 @@ impl StatsSampler {
             timestamp: nanoseconds(self.context.config.clock.now()),
             cpu_total_ns: busy * NS_PER_TICK,
             cpu_nanocores: None,
+            window: Duration::ZERO,
             memory_available: available,
             memory_working_set: total.saturating_sub(available),
         }

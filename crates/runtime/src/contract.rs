@@ -238,6 +238,9 @@ pub struct ContainerConfig {
     pub security: Security,
     /// A signal number to stop with instead of the image's STOPSIGNAL (default SIGTERM).
     pub stop_signal: Option<i32>,
+    /// Id of a running container whose processes it sees: it joins that PID namespace.
+    #[serde(default)]
+    pub pid_of: Option<String>,
 }
 
 /// What a container may do.
@@ -257,6 +260,9 @@ pub struct Security {
     pub run_as_non_root: bool,
     /// Supplemental groups, fsGroup included.
     pub supplemental_groups: Vec<i64>,
+    /// Only those groups: what the image's /etc/group says of the user does not count.
+    #[serde(default)]
+    pub strict_groups: bool,
     /// Root file system read-only.
     pub readonly_rootfs: bool,
     /// `no_new_privs`.
@@ -548,6 +554,9 @@ pub struct ImageStatus {
     pub cmd: Vec<String>,
     /// ns since the epoch when it came into this store.
     pub created_at: i64,
+    /// It came from a registry and could be had again.
+    #[serde(default)]
+    pub pulled: bool,
 }
 
 /// The local image store.

@@ -9,8 +9,9 @@ use k8s_openapi::api::core::v1::Pod;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use crate::framework::{BindError, Binding, Profile};
+use crate::framework::{BindError, Binding};
 use crate::pod::node_name;
+use crate::profile::Profile;
 
 /// Pods that a `Permit` plugin holds back, by uid. Clones share them.
 #[derive(Debug, Clone, Default)]

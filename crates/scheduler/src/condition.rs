@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::{Pod, PodCondition};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{Patch, PatchParams};
 
+use crate::core::Nomination;
 use crate::pod::node_name;
 
 const TYPE: &str = "PodScheduled";
@@ -20,6 +21,8 @@ pub(crate) struct Unscheduled {
     pub(crate) reason: &'static str,
     /// The text of the event.
     pub(crate) message: String,
+    /// What becomes of the node that is set aside for the pod.
+    pub(crate) nomination: Nomination,
 }
 
 fn conditions(pod: &Pod) -> &[PodCondition] {
@@ -32,12 +35,33 @@ fn conditions(pod: &Pod) -> &[PodCondition] {
 impl Unscheduled {
     /// Does the pod not say so already?
     pub(crate) fn is_news(&self, pod: &Pod) -> bool {
-        !conditions(pod).iter().any(|known| {
+        let said = conditions(pod).iter().any(|known| {
             known.type_ == TYPE
                 && known.status == "False"
                 && known.reason.as_deref() == Some(self.reason)
                 && known.message.as_deref() == Some(self.message.as_str())
-        })
+        });
+        let nominated = pod
+            .status
+            .as_ref()
+            .and_then(|status| status.nominated_node_name.as_deref())
+            .unwrap_or_default();
+        !said
+            || match &self.nomination {
+                Nomination::Keep => false,
+                Nomination::Clear => !nominated.is_empty(),
+                Nomination::Set(node) => **node != *nominated,
+            }
+    }
+
+    fn status(&self, pod: &Pod, clock: &SharedClock) -> serde_json::Value {
+        let mut status = serde_json::json!({"conditions": self.among(pod, clock)});
+        match &self.nomination {
+            Nomination::Keep => {}
+            Nomination::Clear => status["nominatedNodeName"] = serde_json::Value::Null,
+            Nomination::Set(node) => status["nominatedNodeName"] = (**node).into(),
+        }
+        status
     }
 
     fn among(&self, pod: &Pod, clock: &SharedClock) -> Vec<PodCondition> {
@@ -79,7 +103,7 @@ pub(crate) async fn write(
     for _ in 0..TRIES {
         let patch = serde_json::json!({
             "metadata": {"uid": uid, "resourceVersion": pod.metadata.resource_version},
-            "status": {"conditions": wanted.among(&pod, clock)},
+            "status": wanted.status(&pod, clock),
         });
         let params = PatchParams::default();
         match pods

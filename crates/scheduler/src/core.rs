@@ -7,14 +7,19 @@ use std::sync::Arc;
 use evenkeel_api::selector::LabelSelector;
 use evenkeel_client::Change;
 use k8s_openapi::api::apps::v1::ReplicaSet;
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
+use k8s_openapi::api::core::v1::{
+    Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, Service,
+};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::storage::v1::StorageClass;
 use tokio::time::Instant;
 
 use crate::cycle::{Decision, Turn, schedule_one};
-use crate::framework::{ClusterEvent, CycleState, Permission, PluginSet, Profile};
-use crate::pod::{PodInfo, is_terminal, node_name};
+use crate::framework::{ClusterEvent, CycleState, Permission, PluginSet};
+use crate::pod::{PodInfo, is_terminal, node_name, scheduler_name};
+use crate::profile::{Profile, Profiles};
 use crate::queue::{Missed, Queue, QueueDepth};
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Budget, Snapshot};
 
 /// What a cycle leads to.
 #[derive(Debug)]
@@ -40,13 +45,39 @@ pub enum Action {
         decision: Decision,
         /// The text for event and condition.
         message: String,
+        /// What becomes of the node that is set aside for it.
+        nomination: Nomination,
+        /// Who has to go for it; [`Core::evicted`] is told when that has been asked for.
+        eviction: Option<Eviction>,
     },
+}
+
+/// What becomes of `status.nominatedNodeName`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Nomination {
+    /// It stays as it is.
+    Keep,
+    /// It is taken back.
+    Clear,
+    /// This node is set aside.
+    Set(Arc<str>),
+}
+
+/// Who has to go for a pod.
+#[derive(Debug)]
+pub struct Eviction {
+    /// From which node.
+    pub node: Arc<str>,
+    /// Pods to be deleted.
+    pub victims: Vec<Arc<PodInfo>>,
+    /// Less important pods for which the node was set aside.
+    pub displaced: Vec<Arc<PodInfo>>,
 }
 
 /// The state.
 #[derive(Debug)]
 pub struct Core {
-    profile: Arc<Profile>,
+    profiles: Profiles,
     snapshot: Snapshot,
     queue: Queue,
     turn: Turn,
@@ -64,9 +95,9 @@ fn worth_a_try(old: &Pod, new: &Pod) -> bool {
 impl Core {
     /// Nothing known yet. Ties between nodes fall by `seed`.
     #[must_use]
-    pub fn new(profile: Profile, seed: u64) -> Self {
+    pub fn new(profiles: impl Into<Profiles>, seed: u64) -> Self {
         Self {
-            profile: Arc::new(profile),
+            profiles: profiles.into(),
             snapshot: Snapshot::default(),
             queue: Queue::default(),
             turn: Turn::new(seed),
@@ -76,8 +107,8 @@ impl Core {
 
     /// The plugins.
     #[must_use]
-    pub fn profile(&self) -> &Arc<Profile> {
-        &self.profile
+    pub fn profiles(&self) -> &Profiles {
+        &self.profiles
     }
 
     /// The cluster as the next cycle sees it.
@@ -105,7 +136,7 @@ impl Core {
         if let Some(at) = self.snapshot.find(&change.key.name) {
             let node = self.snapshot.node(at);
             let event = ClusterEvent::Node { node, delta };
-            self.queue.event(&self.profile, &event, now);
+            self.queue.event(&self.profiles, &event, now);
         }
     }
 
@@ -125,7 +156,7 @@ impl Core {
         };
         if labels.is_some() && before != labels {
             self.queue
-                .event(&self.profile, &ClusterEvent::Namespace, now);
+                .event(&self.profiles, &ClusterEvent::Namespace, now);
         }
     }
 
@@ -152,6 +183,66 @@ impl Core {
         };
     }
 
+    /// Takes in a disruption budget's change; it moves no pod, only who is evicted.
+    pub fn budget(&mut self, change: &Change<PodDisruptionBudget>) {
+        let key = change.key.clone();
+        let read = |budget: &PodDisruptionBudget| {
+            let selector = budget.spec.as_ref().and_then(|spec| spec.selector.as_ref());
+            let status = budget.status.as_ref();
+            let disrupted = status.and_then(|status| status.disrupted_pods.as_ref());
+            // A selector that cannot be read matches nothing.
+            Some(Budget {
+                selector: LabelSelector::from_spec(selector).ok()?,
+                allowed: status
+                    .and_then(|status| status.disruptions_allowed)
+                    .unwrap_or(0),
+                disrupted: disrupted
+                    .into_iter()
+                    .flat_map(|pods| pods.keys().cloned())
+                    .collect(),
+            })
+        };
+        match change.new.as_deref().and_then(read) {
+            Some(budget) => self.snapshot.budgets.insert(key, budget),
+            None => self.snapshot.budgets.remove(&key),
+        };
+    }
+
+    /// Takes in a claim's change.
+    pub fn claim(&mut self, change: &Change<PersistentVolumeClaim>, now: Instant) {
+        let key = &change.key;
+        match &change.new {
+            Some(claim) => {
+                let claims = &mut self.snapshot.storage.claims;
+                claims.insert(key.clone(), Arc::clone(claim));
+                self.queue
+                    .event(&self.profiles, &ClusterEvent::Claim(key), now);
+            }
+            None => drop(self.snapshot.storage.claims.remove(key)),
+        }
+    }
+
+    /// Takes in a volume's change.
+    pub fn volume(&mut self, change: &Change<PersistentVolume>, now: Instant) {
+        let volumes = &mut self.snapshot.storage.volumes;
+        match &change.new {
+            Some(volume) => volumes.insert(change.key.name.clone(), Arc::clone(volume)),
+            None => volumes.remove(&change.key.name),
+        };
+        self.queue.event(&self.profiles, &ClusterEvent::Volume, now);
+    }
+
+    /// Takes in a storage class's change.
+    pub fn storage_class(&mut self, change: &Change<StorageClass>, now: Instant) {
+        let classes = &mut self.snapshot.storage.classes;
+        match &change.new {
+            Some(class) => classes.insert(change.key.name.clone(), Arc::clone(class)),
+            None => classes.remove(&change.key.name),
+        };
+        self.queue
+            .event(&self.profiles, &ClusterEvent::StorageClass, now);
+    }
+
     /// Takes in a pod's change.
     pub fn pod(&mut self, change: &Change<Pod>, now: Instant) {
         let uid = |pod: &Arc<Pod>| pod.metadata.uid.clone().unwrap_or_default();
@@ -169,13 +260,7 @@ impl Core {
             self.gone(&id, now);
         } else if let Some(node) = node_name(new) {
             self.on_node(new, node, now);
-        } else if new
-            .spec
-            .as_ref()
-            .and_then(|spec| spec.scheduler_name.as_deref())
-            .unwrap_or("default-scheduler")
-            == self.profile.scheduler_name
-        {
+        } else if self.profiles.named(scheduler_name(new)).is_some() {
             self.waiting(new, now);
         }
     }
@@ -183,15 +268,17 @@ impl Core {
     fn gone(&mut self, uid: &str, now: Instant) {
         self.queue.remove(uid);
         self.assumed.remove(uid);
+        self.snapshot.unnominate(uid);
         if let Some(pod) = self.snapshot.remove_pod(uid) {
             self.queue
-                .event(&self.profile, &ClusterEvent::PodGone(&pod), now);
+                .event(&self.profiles, &ClusterEvent::PodGone(&pod), now);
         }
     }
 
     fn on_node(&mut self, pod: &Arc<Pod>, node: &str, now: Instant) {
         let uid = pod.metadata.uid.as_deref().unwrap_or_default();
         self.queue.remove(uid);
+        self.snapshot.unnominate(uid);
         let was_assumed = self.assumed.remove(uid).is_some();
         let before = self
             .snapshot
@@ -201,19 +288,19 @@ impl Core {
         self.snapshot.add_pod(Arc::clone(&info), node);
         let Some((_, before)) = before.filter(|(at, _)| !was_assumed && **at == *node) else {
             self.queue
-                .event(&self.profile, &ClusterEvent::PodAssigned(&info), now);
+                .event(&self.profiles, &ClusterEvent::PodAssigned(&info), now);
             return;
         };
         if before.class.labels != info.class.labels {
             self.queue
-                .event(&self.profile, &ClusterEvent::PodLabels(&info), now);
+                .event(&self.profiles, &ClusterEvent::PodLabels(&info), now);
         }
         let (was, is) = (&before.requests.exact, &info.requests.exact);
         let mut most = is.clone();
         most.raise(was);
         if most != *is {
             self.queue
-                .event(&self.profile, &ClusterEvent::PodShrunk(&info), now);
+                .event(&self.profiles, &ClusterEvent::PodShrunk(&info), now);
         }
     }
 
@@ -225,19 +312,31 @@ impl Core {
         }
         if pod.metadata.deletion_timestamp.is_some() {
             self.queue.remove(uid);
+            self.snapshot.unnominate(uid);
             return;
         }
-        let changed = self
-            .queue
-            .get(uid)
+        let known = self.queue.get(uid).cloned();
+        let changed = known
+            .as_ref()
             .is_some_and(|known| worth_a_try(&known.pod, pod));
         let info = Arc::new(PodInfo::new(Arc::clone(pod)));
-        self.queue.put(&self.profile, info, changed, now);
+        let was = known.as_ref().and_then(|known| known.nominated_node());
+        match (info.nominated_node(), was) {
+            (Some(node), _) => self.snapshot.nominate(Arc::clone(&info), node),
+            (None, Some(_)) => drop(self.snapshot.unnominate(uid)),
+            // Ours, and not yet in the status; it goes on with the pod as it is now.
+            (None, None) => {
+                if let Some(node) = self.snapshot.nomination(uid).cloned() {
+                    self.snapshot.nominate(Arc::clone(&info), &node);
+                }
+            }
+        }
+        self.queue.put(&self.profiles, info, changed, now);
     }
 
     /// Moves on the pods whose back-off has passed.
     pub fn tick(&mut self, now: Instant) {
-        self.queue.tick(&self.profile, now);
+        self.queue.tick(&self.profiles, now);
     }
 
     /// When [`Core::tick`] has something to do next.
@@ -249,25 +348,20 @@ impl Core {
     /// One cycle: the next pod, if one waits.
     pub fn cycle(&mut self, now: Instant) -> Option<Action> {
         let pod = self.queue.pop()?;
-        let (mut decision, mut state) =
-            schedule_one(&self.profile, &self.snapshot, &pod, &mut self.turn);
-        let Some(node) = decision.node.clone() else {
-            let message = decision.message();
-            self.queue.missed(
-                &self.profile,
-                &pod.uid,
-                Missed::Rejected(decision.rejected_by),
-                now,
-            );
-            return Some(Action::Tell {
-                pod,
-                decision,
-                message,
-            });
+        let Some(profile) = self.profiles.of(&pod).map(Arc::clone) else {
+            // Its scheduler's name cannot change, and only known ones are put in the queue.
+            self.queue.remove(&pod.uid);
+            return None;
         };
-        match self.admit(&pod, &node, &mut state) {
+        let (mut decision, mut state) =
+            schedule_one(&profile, &self.snapshot, &pod, &mut self.turn);
+        let Some(node) = decision.node.clone() else {
+            return Some(self.missed(pod, decision, now));
+        };
+        match self.admit(&profile, &pod, &node, &mut state) {
             Ok(wait) => {
                 self.assumed.insert(Arc::clone(&pod.uid), Arc::clone(&node));
+                self.snapshot.unnominate(&pod.uid);
                 self.snapshot.add_pod(Arc::clone(&pod), &node);
                 Some(Action::Bind {
                     pod,
@@ -281,11 +375,13 @@ impl Core {
                 decision.node = None;
                 decision.rejected_by = by;
                 let why = Missed::Rejected(by);
-                self.queue.missed(&self.profile, &pod.uid, why, now);
+                self.queue.missed(&self.profiles, &pod.uid, why, now);
                 Some(Action::Tell {
                     pod,
                     decision,
                     message,
+                    nomination: Nomination::Keep,
+                    eviction: None,
                 })
             }
         }
@@ -294,27 +390,30 @@ impl Core {
     /// Reserve and Permit.
     fn admit(
         &self,
+        profile: &Profile,
         pod: &PodInfo,
         node: &str,
         state: &mut CycleState,
     ) -> Result<Option<std::time::Duration>, (PluginSet, String)> {
         let mut by = PluginSet::default();
-        for (at, plugin) in &self.profile.reserve {
-            if let Err(why) = plugin.reserve(state, pod, node) {
-                self.unreserve(pod, node, state);
+        let reserve = self.snapshot.find(node).map(|at| self.snapshot.node(at));
+        for (at, plugin) in &profile.reserve {
+            let reserved = reserve.map_or(Ok(()), |node| plugin.reserve(state, pod, node));
+            if let Err(why) = reserved {
+                unreserve(profile, pod, node, state);
                 by.insert(*at);
                 return Err((by, why.reasons.join(", ")));
             }
         }
         let mut wait: Option<std::time::Duration> = None;
-        for (at, plugin) in &self.profile.permit {
+        for (at, plugin) in &profile.permit {
             match plugin.permit(state, pod, node) {
                 Permission::Allow => {}
                 Permission::Wait(time) => {
                     wait = Some(wait.map_or(time, |other| other.min(time)));
                 }
                 Permission::Reject(why) => {
-                    self.unreserve(pod, node, state);
+                    unreserve(profile, pod, node, state);
                     by.insert(*at);
                     return Err((by, why.reasons.join(", ")));
                 }
@@ -323,10 +422,54 @@ impl Core {
         Ok(wait)
     }
 
-    fn unreserve(&self, pod: &PodInfo, node: &str, state: &mut CycleState) {
-        for (_, plugin) in self.profile.reserve.iter().rev() {
-            plugin.unreserve(state, pod, node);
+    /// No node takes the pod: it waits, and perhaps others go for it.
+    fn missed(&mut self, pod: Arc<PodInfo>, decision: Decision, now: Instant) -> Action {
+        let message = decision.message();
+        let why = Missed::Rejected(decision.rejected_by);
+        self.queue.missed(&self.profiles, &pod.uid, why, now);
+        let (mut nomination, mut eviction) = (Nomination::Keep, None);
+        if let Some(preemption) = &decision.preemption {
+            let node = Arc::clone(&preemption.node);
+            let displaced: Vec<Arc<PodInfo>> = self
+                .snapshot
+                .nominated_to(&node)
+                .iter()
+                .filter(|other| other.priority < pod.priority)
+                .cloned()
+                .collect();
+            for other in &displaced {
+                self.snapshot.unnominate(&other.uid);
+                self.queue.wake(&self.profiles, &other.uid, now);
+            }
+            self.snapshot.nominate(Arc::clone(&pod), &node);
+            let staying = |victim: &&Arc<PodInfo>| victim.pod.metadata.deletion_timestamp.is_none();
+            let victims: Vec<Arc<PodInfo>> =
+                preemption.victims.iter().filter(staying).cloned().collect();
+            if !victims.is_empty() {
+                self.queue.hold(&pod.uid);
+            }
+            nomination = Nomination::Set(Arc::clone(&node));
+            eviction = Some(Eviction {
+                node,
+                victims,
+                displaced,
+            });
+        } else if decision.clear_nomination {
+            self.snapshot.unnominate(&pod.uid);
+            nomination = Nomination::Clear;
         }
+        Action::Tell {
+            pod,
+            decision,
+            message,
+            nomination,
+            eviction,
+        }
+    }
+
+    /// The victims of a pod have been asked to go, or that failed and the pod is tried again.
+    pub fn evicted(&mut self, uid: &Arc<str>, failed: bool, now: Instant) {
+        self.queue.release(&self.profiles, uid, failed, now);
     }
 
     /// The binding was not written: the pod is no longer counted and is tried again.
@@ -339,18 +482,20 @@ impl Core {
         latest: Option<&Arc<Pod>>,
         now: Instant,
     ) {
-        self.unreserve(pod, node, &mut state);
+        if let Some(profile) = self.profiles.of(pod) {
+            unreserve(profile, pod, node, &mut state);
+        }
         if self.assumed.remove(&pod.uid).is_none() {
             // Meanwhile the watch has said where it is, or that it is gone.
             return;
         }
         self.snapshot.remove_pod(&pod.uid);
         self.queue
-            .event(&self.profile, &ClusterEvent::PodGone(pod), now);
+            .event(&self.profiles, &ClusterEvent::PodGone(pod), now);
         match latest {
             Some(latest) if latest.metadata.uid.as_deref() == Some(&*pod.uid) => {
                 self.queue
-                    .missed(&self.profile, &pod.uid, Missed::Failed, now);
+                    .missed(&self.profiles, &pod.uid, Missed::Failed, now);
                 match node_name(latest) {
                     Some(node) => self.on_node(latest, node, now),
                     None => self.waiting(latest, now),
@@ -358,5 +503,11 @@ impl Core {
             }
             _ => self.queue.remove(&pod.uid),
         }
+    }
+}
+
+fn unreserve(profile: &Profile, pod: &PodInfo, node: &str, state: &mut CycleState) {
+    for (_, plugin) in profile.reserve.iter().rev() {
+        plugin.unreserve(state, pod, node);
     }
 }

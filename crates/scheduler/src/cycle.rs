@@ -5,9 +5,13 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::framework::{CycleState, PluginIndex, PluginSet, PreFiltered, Profile, Rejection};
+use crate::framework::{
+    CycleState, PluginIndex, PluginSet, PostFiltered, PreFiltered, Preemption, Rejection,
+};
 use crate::pod::PodInfo;
+use crate::profile::Profile;
 use crate::snapshot::{NodeIndex, Snapshot};
+use crate::what_if::WhatIf;
 
 /// Feasible nodes that are always enough to look for.
 const MIN_FEASIBLE_NODES: usize = 100;
@@ -38,6 +42,8 @@ pub struct NodeRejection {
     pub plugin: &'static str,
     /// Why.
     pub reasons: Vec<Cow<'static, str>>,
+    /// What is special about this node, where there is more to say.
+    pub detail: Option<String>,
 }
 
 /// What a cycle decided, and why.
@@ -61,19 +67,35 @@ pub struct Decision {
     pub whole: Option<String>,
     /// The plugins that said no.
     pub rejected_by: PluginSet,
+    /// What is done about it, or why nothing can be done.
+    pub preemption: Option<Preemption>,
+    /// The text of the `PostFilter` plugins.
+    pub post: Option<String>,
+    /// The node that was set aside for the pod is given up.
+    pub clear_nomination: bool,
 }
 
 impl Decision {
     /// The text of `FailedScheduling` and of the pod's condition, word for word the reference's.
     #[must_use]
     pub fn message(&self) -> String {
+        let mut text = self.filtered();
+        if let Some(post) = &self.post {
+            text.push(' ');
+            text.push_str(post);
+        }
+        text
+    }
+
+    /// The same, without what is said of preemption.
+    #[must_use]
+    pub fn filtered(&self) -> String {
         if self.nodes == 0 {
             return "no nodes available to schedule pods".to_owned();
         }
         let mut text = format!("0/{} nodes are available:", self.nodes);
         if let Some(whole) = &self.whole {
             text.push_str(&format!(" {whole}."));
-            return text;
         }
         let mut parts: Vec<String> = self
             .reasons
@@ -87,16 +109,28 @@ impl Decision {
         text
     }
 
-    fn reject(&mut self, node: &Arc<str>, plugin: &'static str, at: PluginIndex, why: Rejection) {
+    fn reject(
+        &mut self,
+        node: &Arc<str>,
+        plugin: &'static str,
+        at: PluginIndex,
+        why: Rejection,
+        detail: impl FnOnce() -> Option<String>,
+    ) {
         self.rejected_by.insert(at);
         for reason in &why.reasons {
-            *self.reasons.entry(reason.clone()).or_default() += 1;
+            if let Some(count) = self.reasons.get_mut(reason) {
+                *count += 1;
+            } else {
+                self.reasons.insert(reason.clone(), 1);
+            }
         }
         if self.rejections.len() < TOLD_NODES {
             self.rejections.push(NodeRejection {
                 node: Arc::clone(node),
                 plugin,
                 reasons: why.reasons,
+                detail: detail(),
             });
         }
     }
@@ -108,6 +142,8 @@ pub struct Turn {
     start: usize,
     random: u64,
     feasible: Vec<NodeIndex>,
+    /// Nodes that cannot take the pod, but could if others left.
+    potential: Vec<NodeIndex>,
     totals: Vec<i64>,
     columns: Vec<Vec<i64>>,
 }
@@ -120,17 +156,22 @@ impl Turn {
             start: 0,
             random: seed | 1,
             feasible: Vec::new(),
+            potential: Vec::new(),
             totals: Vec::new(),
             columns: Vec::new(),
         }
     }
 
     /// xorshift64: ties need no better.
-    fn below(&mut self, bound: u64) -> u64 {
+    fn next(&mut self) -> u64 {
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
         self.random ^= self.random << 17;
-        self.random % bound.max(1)
+        self.random
+    }
+
+    fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound.max(1)
     }
 }
 
@@ -163,20 +204,28 @@ pub fn schedule_one(
     if snapshot.is_empty() {
         return (decision, state);
     }
-    let Some((skipped, only)) = pre_filter(profile, snapshot, pod, &mut state, &mut decision)
-    else {
-        return (decision, state);
-    };
-    filter(
-        profile,
-        snapshot,
-        pod,
-        &state,
-        &mut decision,
-        turn,
-        skipped,
-        only,
-    );
+    turn.feasible.clear();
+    turn.potential.clear();
+    let mut skipped = PluginSet::default();
+    match pre_filter(profile, snapshot, pod, &mut state, &mut skipped) {
+        Ok(narrowed) => {
+            let mut what_if = WhatIf {
+                profile,
+                snapshot,
+                pod,
+                state: &mut state,
+                skipped,
+            };
+            filter(&mut what_if, &mut decision, turn, narrowed);
+        }
+        Err((whole, by, resolvable)) => {
+            decision.rejected_by = by;
+            decision.whole = Some(whole);
+            if resolvable {
+                turn.potential.extend_from_slice(snapshot.order());
+            }
+        }
+    }
     decision.feasible = turn.feasible.len();
     decision.node = match turn.feasible.as_slice() {
         [] => None,
@@ -190,29 +239,69 @@ pub fn schedule_one(
             turn,
         )),
     };
+    if decision.node.is_none() && !profile.post_filter.is_empty() {
+        let mut what_if = WhatIf {
+            profile,
+            snapshot,
+            pod,
+            state: &mut state,
+            skipped,
+        };
+        post_filter(&mut what_if, &mut decision, turn);
+    }
     (decision, state)
 }
 
-/// Which plugins have nothing to filter, and which nodes come into question. `None`: none do.
+/// What can be done for a pod that no node takes.
+fn post_filter(what_if: &mut WhatIf<'_>, decision: &mut Decision, turn: &mut Turn) {
+    let profile = what_if.profile;
+    let random = turn.next();
+    let mut texts = Vec::new();
+    for (_, plugin) in &profile.post_filter {
+        match plugin.post_filter(what_if, &turn.potential, random) {
+            PostFiltered::Preempt(preemption) => {
+                decision.preemption = Some(preemption);
+                return;
+            }
+            PostFiltered::Rejected {
+                reason,
+                clear_nomination,
+            } => {
+                decision.clear_nomination |= clear_nomination;
+                texts.push(reason);
+            }
+        }
+    }
+    decision.post = Some(texts.join(", "));
+}
+
+/// The nodes to which plugins confine a pod, and what is said of the others.
+#[derive(Debug, Default)]
+struct Narrowed {
+    only: Option<Vec<NodeIndex>>,
+    by: PluginSet,
+    said: String,
+}
+
+/// Which plugins have nothing to filter, and which nodes come into question; or why none does,
+/// who says so, and whether evicting pods could help.
 fn pre_filter(
     profile: &Profile,
     snapshot: &Snapshot,
     pod: &PodInfo,
     state: &mut CycleState,
-    decision: &mut Decision,
-) -> Option<(PluginSet, Option<Vec<NodeIndex>>)> {
-    let mut skipped = PluginSet::default();
-    let mut only: Option<Vec<NodeIndex>> = None;
-    let mut narrowed: Vec<&'static str> = Vec::new();
-    let mut narrowing = PluginSet::default();
+    skipped: &mut PluginSet,
+) -> Result<Narrowed, (String, PluginSet, bool)> {
+    let mut narrowed = Narrowed::default();
+    let mut names: Vec<&'static str> = Vec::new();
     for (at, plugin) in &profile.pre_filter {
         match plugin.pre_filter(state, pod, snapshot) {
             PreFiltered::All => {}
             PreFiltered::Skip => skipped.insert(*at),
             PreFiltered::Only(nodes) => {
-                narrowed.push(plugin.name());
-                narrowing.insert(*at);
-                only = Some(match only {
+                names.push(plugin.name());
+                narrowed.by.insert(*at);
+                narrowed.only = Some(match narrowed.only {
                     None => nodes,
                     Some(before) => before
                         .into_iter()
@@ -221,52 +310,45 @@ fn pre_filter(
                 });
             }
             PreFiltered::Reject(why) => {
-                decision.rejected_by.insert(*at);
-                decision.whole = Some(why.reasons.join(", "));
-                return None;
+                let mut by = PluginSet::default();
+                by.insert(*at);
+                return Err((why.reasons.join(", "), by, why.resolvable));
             }
         }
     }
-    if let Some(nodes) = &only {
-        narrowed.sort_unstable();
-        let absent = snapshot.len() - nodes.len();
-        let said = format!("node(s) didn't satisfy plugin(s) [{}]", narrowed.join(" "));
-        if nodes.is_empty() && narrowed.len() > 1 {
-            decision.whole = Some(format!("{said} simultaneously"));
-            decision.rejected_by = narrowing;
-            return None;
-        }
-        if absent > 0 {
-            decision.reasons.insert(said.into(), absent);
-            for at in narrowing.iter() {
-                decision.rejected_by.insert(at);
-            }
+    if let Some(nodes) = &narrowed.only {
+        names.sort_unstable();
+        narrowed.said = format!("node(s) didn't satisfy plugin(s) [{}]", names.join(" "));
+        if nodes.is_empty() && names.len() > 1 {
+            let said = format!("{} simultaneously", narrowed.said);
+            return Err((said, narrowed.by, false));
         }
     }
-    Some((skipped, only))
+    Ok(narrowed)
 }
 
-#[allow(
-    clippy::too_many_arguments,
-    reason = "the inner loop of one function, split for length"
-)]
-fn filter(
-    profile: &Profile,
-    snapshot: &Snapshot,
-    pod: &PodInfo,
-    state: &CycleState,
-    decision: &mut Decision,
-    turn: &mut Turn,
-    skipped: PluginSet,
-    only: Option<Vec<NodeIndex>>,
-) {
-    turn.feasible.clear();
-    let filters: Vec<_> = profile
-        .filter
-        .iter()
-        .filter(|(at, _)| !skipped.contains(*at))
-        .collect();
-    let nodes: &[NodeIndex] = only.as_deref().unwrap_or(snapshot.order());
+/// Finds the feasible nodes: the one that is set aside for the pod if it is among them.
+fn filter(what_if: &mut WhatIf<'_>, decision: &mut Decision, turn: &mut Turn, narrowed: Narrowed) {
+    let (profile, snapshot, pod) = (what_if.profile, what_if.snapshot, what_if.pod);
+    if let Some(at) = snapshot
+        .nomination(&pod.uid)
+        .and_then(|name| snapshot.find(name))
+    {
+        let allowed = narrowed.only.as_ref().is_none_or(|only| only.contains(&at));
+        if allowed && what_if.rejected_with_nominated(snapshot.node(at)).is_none() {
+            turn.feasible.push(at);
+            decision.evaluated = 1;
+            return;
+        }
+    }
+    let nodes: &[NodeIndex] = narrowed.only.as_deref().unwrap_or(snapshot.order());
+    let absent = snapshot.len() - nodes.len();
+    if absent > 0 {
+        decision.reasons.insert(narrowed.said.into(), absent);
+        for at in narrowed.by.iter() {
+            decision.rejected_by.insert(at);
+        }
+    }
     let enough = feasible_nodes_to_find(profile.percentage_of_nodes_to_score, nodes.len());
     let start = turn.start % nodes.len().max(1);
     let mut visited = 0;
@@ -274,18 +356,23 @@ fn filter(
         let at = nodes[(start + offset) % nodes.len()];
         let node = snapshot.node(at);
         visited += 1;
-        let rejection = filters.iter().find_map(|(index, plugin)| {
-            let why = plugin.filter(state, pod, node)?;
-            Some((*index, plugin.name(), why))
-        });
-        match rejection {
+        match what_if.rejected_with_nominated(node) {
             None => {
                 turn.feasible.push(at);
                 if turn.feasible.len() >= enough {
                     break;
                 }
             }
-            Some((index, name, why)) => decision.reject(&node.name, name, index, why),
+            Some((index, name, why)) => {
+                if why.resolvable {
+                    turn.potential.push(at);
+                }
+                decision.reject(&node.name, name, index, why, || {
+                    let mut filters = profile.filter.iter();
+                    let (_, plugin) = filters.find(|(plugin, _)| *plugin == index)?;
+                    plugin.detail(pod, node)
+                });
+            }
         }
     }
     decision.evaluated = visited;

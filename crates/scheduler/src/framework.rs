@@ -1,8 +1,8 @@
-//! The extension points, after kube-scheduler's framework (KEP-624), and the profile that lists
-//! which plugins stand at them.
+//! The extension points, after kube-scheduler's framework (KEP-624).
 //!
 //! Everything up to `Permit` is synchronous and reads the snapshot by reference; `PreBind`, `Bind`
-//! and `PostBind` run beside the cycles and may wait. What never lives here: a plugin.
+//! and `PostBind` run beside the cycles and may wait. What never lives here: a plugin, or
+//! the list of plugins ([`crate::profile`]).
 
 use std::any::{Any, TypeId};
 use std::borrow::Cow;
@@ -10,11 +10,13 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
+use evenkeel_client::ObjectKey;
 use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::Pod;
 
 use crate::pod::PodInfo;
 use crate::snapshot::{NodeDelta, NodeIndex, NodeInfo, Snapshot};
+use crate::what_if::WhatIf;
 
 /// The best score a plugin can give after normalizing.
 pub const MAX_NODE_SCORE: i64 = 100;
@@ -57,6 +59,12 @@ impl CycleState {
         self.0.push((TypeId::of::<T>(), Box::new(value)));
     }
 
+    /// The value of a type, to change.
+    pub fn get_mut<T: Any>(&mut self) -> Option<&mut T> {
+        let found = self.0.iter_mut().find(|(id, _)| *id == TypeId::of::<T>());
+        found.and_then(|(_, value)| value.downcast_mut())
+    }
+
     /// The value of a type.
     #[must_use]
     pub fn get<T: Any>(&self) -> Option<&T> {
@@ -85,6 +93,12 @@ pub enum ClusterEvent<'a> {
     PodGone(&'a PodInfo),
     /// The labels of a namespace changed.
     Namespace,
+    /// A claim came or changed.
+    Claim(&'a ObjectKey),
+    /// A volume came, changed or went.
+    Volume,
+    /// A storage class came or changed.
+    StorageClass,
 }
 
 /// What every plugin has.
@@ -126,12 +140,71 @@ pub trait PreFilter: Plugin {
     /// Prepares the state that the filter of the same plugin reads.
     fn pre_filter(&self, state: &mut CycleState, pod: &PodInfo, snapshot: &Snapshot)
     -> PreFiltered;
+
+    /// Takes into the prepared state that `other` came to the node (`amount` 1) or left it (-1):
+    /// for questions of what would be. One of each leaves the state as it was.
+    fn adjust(&self, _state: &mut CycleState, _what: &Adjustment<'_>, _amount: i64) {}
+}
+
+/// What a [`PreFilter::adjust`] is about.
+#[derive(Debug, Clone, Copy)]
+pub struct Adjustment<'a> {
+    /// The pod that is being scheduled.
+    pub pod: &'a PodInfo,
+    /// The pod that comes or goes.
+    pub other: &'a PodInfo,
+    /// Where it comes or goes.
+    pub node: &'a NodeInfo,
+    /// The cluster as it is.
+    pub snapshot: &'a Snapshot,
 }
 
 /// Tells nodes that cannot take the pod.
 pub trait Filter: Plugin {
     /// Why the node cannot take the pod; `None` when it can.
     fn filter(&self, state: &CycleState, pod: &PodInfo, node: &NodeInfo) -> Option<Rejection>;
+
+    /// More about why this node cannot take the pod, for the trace of a decision: reasons are
+    /// counted over nodes and so name nothing that differs between them.
+    fn detail(&self, _pod: &PodInfo, _node: &NodeInfo) -> Option<String> {
+        None
+    }
+}
+
+/// What a `PostFilter` found.
+#[derive(Debug)]
+pub enum PostFiltered {
+    /// Evicting these pods makes room.
+    Preempt(Preemption),
+    /// It cannot help.
+    Rejected {
+        /// Why, without the plugin's prefix.
+        reason: String,
+        /// The node that was set aside for the pod is given up.
+        clear_nomination: bool,
+    },
+}
+
+/// Pods to be evicted in favour of another one.
+#[derive(Debug, Clone)]
+pub struct Preemption {
+    /// The node on which room is made.
+    pub node: Arc<str>,
+    /// Who has to go, the most important first. May be on their way already.
+    pub victims: Vec<Arc<PodInfo>>,
+    /// How many of them break a disruption budget.
+    pub violations: usize,
+}
+
+/// Is asked when no node can take a pod.
+pub trait PostFilter: Plugin {
+    /// Looks for a way. `potential` are the nodes from which evicting pods could help.
+    fn post_filter(
+        &self,
+        what_if: &mut WhatIf<'_>,
+        potential: &[NodeIndex],
+        random: u64,
+    ) -> PostFiltered;
 }
 
 /// Looks at the feasible nodes once, before they are scored.
@@ -168,7 +241,12 @@ pub trait Reserve: Plugin {
     ///
     /// # Errors
     /// What is missing after all.
-    fn reserve(&self, state: &mut CycleState, pod: &PodInfo, node: &str) -> Result<(), Rejection>;
+    fn reserve(
+        &self,
+        state: &mut CycleState,
+        pod: &PodInfo,
+        node: &NodeInfo,
+    ) -> Result<(), Rejection>;
 
     /// Gives back, when a later step failed. Must be idempotent.
     fn unreserve(&self, state: &mut CycleState, pod: &PodInfo, node: &str);
@@ -258,165 +336,6 @@ impl PluginSet {
     pub fn iter(self) -> impl Iterator<Item = PluginIndex> {
         (0..64).filter(move |plugin| self.contains(*plugin))
     }
-}
-
-type At<T> = Vec<(PluginIndex, Arc<T>)>;
-
-/// Which plugins stand at which point, in order, and how much their scores weigh.
-#[derive(Debug)]
-pub struct Profile {
-    /// Serves pods with this `spec.schedulerName`.
-    pub scheduler_name: String,
-    /// How many feasible nodes are enough, in percent of all; 0 adapts to the number of nodes.
-    pub percentage_of_nodes_to_score: usize,
-    pub(crate) plugins: Vec<Arc<dyn Plugin>>,
-    pub(crate) queue_sort: Arc<dyn QueueSort>,
-    pub(crate) pre_enqueue: At<dyn PreEnqueue>,
-    pub(crate) pre_filter: At<dyn PreFilter>,
-    pub(crate) filter: At<dyn Filter>,
-    pub(crate) pre_score: At<dyn PreScore>,
-    pub(crate) score: Vec<(PluginIndex, i64, Arc<dyn Score>)>,
-    pub(crate) reserve: At<dyn Reserve>,
-    pub(crate) permit: At<dyn Permit>,
-    pub(crate) pre_bind: At<dyn PreBind>,
-    pub(crate) bind: At<dyn Bind>,
-    pub(crate) post_bind: At<dyn PostBind>,
-}
-
-impl Profile {
-    /// A profile with nothing but an order for its queue.
-    #[must_use]
-    pub fn new(scheduler_name: &str, queue_sort: Arc<dyn QueueSort>) -> Self {
-        Self {
-            scheduler_name: scheduler_name.to_owned(),
-            percentage_of_nodes_to_score: 0,
-            plugins: Vec::new(),
-            queue_sort,
-            pre_enqueue: Vec::new(),
-            pre_filter: Vec::new(),
-            filter: Vec::new(),
-            pre_score: Vec::new(),
-            score: Vec::new(),
-            reserve: Vec::new(),
-            permit: Vec::new(),
-            pre_bind: Vec::new(),
-            bind: Vec::new(),
-            post_bind: Vec::new(),
-        }
-    }
-
-    /// Lists a plugin; what it stands at is said on the answer. Order of listing is order of
-    /// asking.
-    ///
-    /// # Panics
-    /// With more than 64 plugins: a mistake of the program.
-    pub fn plugin<P: Plugin>(&mut self, plugin: P) -> Listed<'_, P> {
-        assert!(
-            self.plugins.len() < 64,
-            "a profile lists at most 64 plugins"
-        );
-        let plugin = Arc::new(plugin);
-        let at = self.plugins.len();
-        self.plugins.push(Arc::clone(&plugin) as Arc<dyn Plugin>);
-        Listed {
-            profile: self,
-            plugin,
-            at,
-        }
-    }
-
-    /// The name of a plugin.
-    #[must_use]
-    pub fn plugin_name(&self, at: PluginIndex) -> &'static str {
-        self.plugins.get(at).map_or("", |plugin| plugin.name())
-    }
-
-    /// May the event let a pod be placed that these plugins rejected?
-    #[must_use]
-    pub fn hint(&self, by: PluginSet, pod: &PodInfo, event: &ClusterEvent<'_>) -> bool {
-        // A pod that failed for another reason than a plugin's no is tried again on anything.
-        by.is_empty()
-            || by
-                .iter()
-                .filter_map(|at| self.plugins.get(at))
-                .any(|plugin| plugin.hint(pod, event))
-    }
-}
-
-/// A plugin just listed.
-#[derive(Debug)]
-pub struct Listed<'a, P> {
-    profile: &'a mut Profile,
-    plugin: Arc<P>,
-    at: PluginIndex,
-}
-
-macro_rules! point {
-    ($(#[$doc:meta])* $name:ident, $bound:ident) => {
-        $(#[$doc])*
-        #[must_use]
-        pub fn $name(self) -> Self
-        where
-            P: $bound,
-        {
-            let plugin = Arc::clone(&self.plugin) as Arc<dyn $bound>;
-            self.profile.$name.push((self.at, plugin));
-            self
-        }
-    };
-}
-
-impl<P: Plugin> Listed<'_, P> {
-    point!(
-        /// Stands at PreEnqueue.
-        pre_enqueue, PreEnqueue
-    );
-    point!(
-        /// Stands at PreFilter.
-        pre_filter, PreFilter
-    );
-    point!(
-        /// Stands at Filter.
-        filter, Filter
-    );
-    point!(
-        /// Stands at PreScore.
-        pre_score, PreScore
-    );
-    point!(
-        /// Stands at Reserve.
-        reserve, Reserve
-    );
-    point!(
-        /// Stands at Permit.
-        permit, Permit
-    );
-    point!(
-        /// Stands at PreBind.
-        pre_bind, PreBind
-    );
-    point!(
-        /// Stands at Bind.
-        bind, Bind
-    );
-    point!(
-        /// Stands at PostBind.
-        post_bind, PostBind
-    );
-
-    /// Stands at Score with this weight.
-    #[must_use]
-    pub fn score(self, weight: i64) -> Self
-    where
-        P: Score,
-    {
-        let plugin = Arc::clone(&self.plugin) as Arc<dyn Score>;
-        self.profile.score.push((self.at, weight, plugin));
-        self
-    }
-
-    /// That is all.
-    pub fn done(self) {}
 }
 
 /// Scales raw scores so that the largest becomes [`MAX_NODE_SCORE`]; `reverse` turns them around,

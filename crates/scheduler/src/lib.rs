@@ -7,18 +7,24 @@
 pub mod affinity;
 pub mod bind;
 mod condition;
+pub mod config;
 pub mod core;
 pub mod cycle;
 pub mod framework;
+mod inputs;
 pub mod plugins;
 pub mod pod;
+mod preempt;
+pub mod profile;
 pub mod queue;
 pub mod resources;
 pub mod scheduler;
 pub mod snapshot;
+pub mod storage;
 #[cfg(test)]
 mod tests;
 pub mod trace;
+pub mod what_if;
 
 pub use scheduler::{Scheduler, run};
 pub use trace::{Trace, Traces};

@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::{Pod, PodSpec};
 
 use crate::affinity::PodTerms;
 use crate::resources::{PodRequests, pod_requests};
+use crate::storage::{PodClaim, pod_claims};
 
 /// A port on the node that a pod takes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,6 +77,8 @@ pub struct PodInfo {
     pub class: Arc<PodClass>,
     /// Inter-pod affinity, where it has any.
     pub terms: Option<Arc<PodTerms>>,
+    /// The volume claims it uses.
+    pub claims: Vec<PodClaim>,
 }
 
 impl PodInfo {
@@ -107,6 +110,7 @@ impl PodInfo {
             ports: host_ports(&pod),
             class: Arc::new(class),
             terms: terms.map(Arc::new),
+            claims: pod_claims(&pod),
             pod,
         }
     }
@@ -115,6 +119,20 @@ impl PodInfo {
     #[must_use]
     pub fn spec(&self) -> Option<&PodSpec> {
         self.pod.spec.as_ref()
+    }
+
+    /// Who schedules it.
+    #[must_use]
+    pub fn scheduler_name(&self) -> &str {
+        scheduler_name(&self.pod)
+    }
+
+    /// The node that its status says is set aside for it.
+    #[must_use]
+    pub fn nominated_node(&self) -> Option<&str> {
+        let status = self.pod.status.as_ref()?;
+        let name = status.nominated_node_name.as_deref()?;
+        (!name.is_empty()).then_some(name)
     }
 
     /// The node it is bound to.
@@ -131,6 +149,15 @@ pub fn node_name(pod: &Pod) -> Option<&str> {
         .as_ref()
         .and_then(|spec| spec.node_name.as_deref())
         .filter(|name| !name.is_empty())
+}
+
+/// Who schedules a pod.
+#[must_use]
+pub fn scheduler_name(pod: &Pod) -> &str {
+    pod.spec
+        .as_ref()
+        .and_then(|spec| spec.scheduler_name.as_deref())
+        .unwrap_or("default-scheduler")
 }
 
 /// Has the pod ended for good, so that it holds nothing on its node any more?

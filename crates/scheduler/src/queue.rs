@@ -13,8 +13,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::framework::{ClusterEvent, PluginSet, Profile};
+use crate::framework::{ClusterEvent, PluginSet};
 use crate::pod::PodInfo;
+use crate::profile::Profiles;
 
 /// The first back-off.
 pub const INITIAL_BACKOFF: Duration = Duration::from_secs(1);
@@ -46,6 +47,10 @@ struct Entry {
     since: Instant,
     /// The last try ended in an error of the door or a plugin.
     failed: bool,
+    /// Its victims are being evicted: it is not tried again before that has been asked for.
+    held: bool,
+    /// Something hopeful happened while it was held.
+    hopeful: bool,
 }
 
 /// How a try ended without a node.
@@ -104,24 +109,24 @@ impl Queue {
         }
     }
 
-    fn activate(&mut self, profile: &Profile, uid: &Arc<str>) {
+    fn activate(&mut self, profiles: &Profiles, uid: &Arc<str>) {
         self.leave(uid);
         self.sequence += 1;
         if let Some(entry) = self.entries.get_mut(uid) {
-            let rank = Reverse(profile.queue_sort.rank(&entry.pod));
+            let rank = Reverse(profiles.rank(&entry.pod));
             entry.place = Place::Active(rank, self.sequence);
             self.active.insert((rank, self.sequence), Arc::clone(uid));
         }
     }
 
     /// Active, or in back-off while that lasts.
-    fn ready(&mut self, profile: &Profile, uid: &Arc<str>, now: Instant) {
+    fn ready(&mut self, profiles: &Profiles, uid: &Arc<str>, now: Instant) {
         let Some(entry) = self.entries.get(uid) else {
             return;
         };
         let until = entry.since + backoff(entry.attempts);
         if entry.attempts == 0 || until <= now {
-            self.activate(profile, uid);
+            self.activate(profiles, uid);
             return;
         }
         self.leave(uid);
@@ -136,16 +141,13 @@ impl Queue {
     /// annotations are different, so that a new try makes sense. Returns whether it is gated.
     pub fn put(
         &mut self,
-        profile: &Profile,
+        profiles: &Profiles,
         pod: Arc<PodInfo>,
         changed: bool,
         now: Instant,
     ) -> bool {
         let uid = Arc::clone(&pod.uid);
-        let gated = profile
-            .pre_enqueue
-            .iter()
-            .any(|(_, plugin)| plugin.pre_enqueue(&pod).is_some());
+        let gated = profiles.gates(&pod);
         let known = self.entries.get_mut(&uid);
         let place = known.as_ref().map(|entry| entry.place);
         match known {
@@ -158,6 +160,8 @@ impl Queue {
                     rejected_by: PluginSet::default(),
                     since: now,
                     failed: false,
+                    held: false,
+                    hopeful: false,
                 };
                 self.entries.insert(Arc::clone(&uid), entry);
             }
@@ -170,18 +174,18 @@ impl Queue {
                     entry.place = Place::Gated;
                 }
             }
-            None | Some(Place::Gated) => self.activate(profile, &uid),
+            None | Some(Place::Gated) => self.activate(profiles, &uid),
             // The rank may have changed.
             Some(Place::Active(rank, _)) => {
                 let now_ranked = self
                     .entries
                     .get(&uid)
-                    .map(|entry| profile.queue_sort.rank(&entry.pod));
+                    .map(|entry| profiles.rank(&entry.pod));
                 if now_ranked != Some(rank.0) {
-                    self.activate(profile, &uid);
+                    self.activate(profiles, &uid);
                 }
             }
-            Some(Place::Unschedulable(..)) if changed => self.ready(profile, &uid, now),
+            Some(Place::Unschedulable(..)) if changed => self.hope(profiles, &uid, now),
             Some(Place::Backoff(..) | Place::Unschedulable(..)) => {}
         }
         gated
@@ -213,7 +217,7 @@ impl Queue {
     }
 
     /// A try ended without a node.
-    pub fn missed(&mut self, profile: &Profile, uid: &Arc<str>, why: Missed, now: Instant) {
+    pub fn missed(&mut self, profiles: &Profiles, uid: &Arc<str>, why: Missed, now: Instant) {
         self.leave(uid);
         self.sequence += 1;
         let Some(entry) = self.entries.get_mut(uid) else {
@@ -233,37 +237,73 @@ impl Queue {
             Missed::Failed => {
                 entry.rejected_by = PluginSet::default();
                 entry.failed = true;
-                self.ready(profile, uid, now);
+                self.ready(profiles, uid, now);
             }
         }
     }
 
     /// Something happened: unschedulable pods for which it is hopeful get ready.
-    pub fn event(&mut self, profile: &Profile, event: &ClusterEvent<'_>, now: Instant) {
+    pub fn event(&mut self, profiles: &Profiles, event: &ClusterEvent<'_>, now: Instant) {
         let hopeful: Vec<Arc<str>> = self
             .unschedulable
             .values()
             .filter(|uid| {
                 self.entries
                     .get(*uid)
-                    .is_some_and(|entry| profile.hint(entry.rejected_by, &entry.pod, event))
+                    .is_some_and(|entry| profiles.hint(entry.rejected_by, &entry.pod, event))
             })
             .cloned()
             .collect();
         for uid in hopeful {
-            self.ready(profile, &uid, now);
+            self.hope(profiles, &uid, now);
+        }
+    }
+
+    fn hope(&mut self, profiles: &Profiles, uid: &Arc<str>, now: Instant) {
+        match self.entries.get_mut(uid) {
+            Some(entry) if entry.held => entry.hopeful = true,
+            _ => self.ready(profiles, uid, now),
+        }
+    }
+
+    /// Keeps an unschedulable pod from being tried again until [`Queue::release`].
+    pub fn hold(&mut self, uid: &str) {
+        if let Some(entry) = self.entries.get_mut(uid) {
+            entry.held = true;
+            entry.hopeful = false;
+        }
+    }
+
+    /// Ends a [`Queue::hold`]. What happened meanwhile counts now; with `again` the pod is tried
+    /// in any case.
+    pub fn release(&mut self, profiles: &Profiles, uid: &Arc<str>, again: bool, now: Instant) {
+        let Some(entry) = self.entries.get_mut(uid) else {
+            return;
+        };
+        let hopeful = std::mem::take(&mut entry.hopeful);
+        entry.held = false;
+        if (hopeful || again) && matches!(entry.place, Place::Unschedulable(..)) {
+            self.ready(profiles, uid, now);
+        }
+    }
+
+    /// Something happened that is about this pod alone.
+    pub fn wake(&mut self, profiles: &Profiles, uid: &Arc<str>, now: Instant) {
+        let entry = self.entries.get(uid);
+        if entry.is_some_and(|entry| matches!(entry.place, Place::Unschedulable(..))) {
+            self.hope(profiles, uid, now);
         }
     }
 
     /// Moves on the pods whose time has come.
-    pub fn tick(&mut self, profile: &Profile, now: Instant) {
+    pub fn tick(&mut self, profiles: &Profiles, now: Instant) {
         while let Some((&(at, sequence), uid)) = self.backoff.first_key_value() {
             if at > now {
                 break;
             }
             let uid = Arc::clone(uid);
             self.backoff.remove(&(at, sequence));
-            self.activate(profile, &uid);
+            self.activate(profiles, &uid);
         }
         while let Some((&(at, sequence), uid)) = self.unschedulable.first_key_value() {
             if at > now {
@@ -271,7 +311,7 @@ impl Queue {
             }
             let uid = Arc::clone(uid);
             self.unschedulable.remove(&(at, sequence));
-            self.ready(profile, &uid, now);
+            self.ready(profiles, &uid, now);
         }
     }
 

@@ -17,16 +17,35 @@ use tokio::time::Instant;
 
 use crate::bind::{self, Waiting};
 use crate::condition;
-use crate::core::{Action, Core};
-use crate::framework::{BindError, Binding, CycleState, Profile};
-use crate::plugins::{binder::DefaultBinder, default_profile};
+use crate::config::{self, ProfileConfig};
+use crate::core::{Action, Core, Eviction, Nomination};
+use crate::framework::{BindError, Binding, CycleState};
+use crate::inputs::Inputs;
+use crate::plugins::{self, binder::DefaultBinder};
 use crate::pod::PodInfo;
+use crate::preempt::Evictor;
+use crate::profile::{Profile, Profiles};
 use crate::trace::Traces;
 
 /// Bindings under way at once; more wait, so that a burst does not become as many open requests.
 const MAX_BINDINGS: usize = 512;
 
-/// The scheduler of one profile.
+/// What to say of a pod that could not be scheduled.
+struct Failure {
+    reason: &'static str,
+    message: String,
+    nomination: Nomination,
+}
+
+/// Work beside the cycles that is not a binding.
+#[derive(Default)]
+struct Beside {
+    texts: JoinSet<()>,
+    /// Each ends with its pod, and whether it failed.
+    evictions: JoinSet<(Arc<str>, bool)>,
+}
+
+/// The scheduler of one or several profiles.
 #[derive(Debug)]
 pub struct Scheduler {
     context: LoopContext,
@@ -44,23 +63,36 @@ struct Ended {
 }
 
 impl Scheduler {
-    /// The scheduler of `default-scheduler`. The context's client needs, as
-    /// `system:kube-scheduler`: create on `pods/binding`, patch on `pods/status`, get on pods; its
-    /// views list and watch pods, nodes, namespaces, services, replicasets.
+    /// The scheduler of `default-scheduler` and `bin-packing-scheduler`. The context's client needs, as
+    /// `system:kube-scheduler`: create on `pods/binding`, patch on `pods/status`, get and delete on
+    /// pods; its views list and watch pods, nodes, namespaces, services, replicasets and disruption
+    /// budgets.
     #[must_use]
     pub fn new(context: LoopContext) -> Self {
-        let profile = default_profile(DefaultBinder::new(context.client.clone()));
-        Self::with_profile(context, profile)
+        Self::configured(context, &config::defaults())
+    }
+
+    /// A scheduler of configured profiles.
+    #[must_use]
+    pub fn configured(context: LoopContext, configs: &[ProfileConfig]) -> Self {
+        let profiles = plugins::configured(configs, &DefaultBinder::new(context.client.clone()));
+        Self::with_profiles(context, profiles)
     }
 
     /// A scheduler with its own plugins.
     #[must_use]
     pub fn with_profile(context: LoopContext, profile: Profile) -> Self {
+        Self::with_profiles(context, profile.into())
+    }
+
+    /// A scheduler of several names.
+    #[must_use]
+    pub fn with_profiles(context: LoopContext, profiles: Profiles) -> Self {
         // How ties fall need not be unpredictable, only different from start to start.
         let seed = context.clock.now().as_nanosecond().unsigned_abs();
         let seed = u64::try_from(seed & u128::from(u64::MAX)).unwrap_or(1);
         Self {
-            core: Core::new(profile, seed),
+            core: Core::new(profiles, seed),
             context,
             traces: Traces::default(),
             waiting: Waiting::default(),
@@ -90,29 +122,34 @@ impl Scheduler {
         let service_view = views.of::<Service>();
         let set_view = views.of::<ReplicaSet>();
         let synced = async {
+            let mut inputs = Inputs::of(&self.context).await;
             tokio::join!(
                 pod_view.synced(),
                 node_view.synced(),
-                namespace_view.synced()
-            )
+                namespace_view.synced(),
+                inputs.synced(),
+            );
+            inputs
         };
-        // Before all are known a cycle would take a full node for an empty one.
-        tokio::select! {
+        // Before all are known a cycle would take a full node for an empty one, and a claim that
+        // exists for one that does not.
+        let mut inputs = tokio::select! {
             () = shutdown.cancelled() => return,
-            _ = synced => {}
-        }
+            inputs = synced => inputs,
+        };
         let mut nodes = node_view.subscribe();
         let mut namespaces = namespace_view.subscribe();
         let mut services = service_view.subscribe();
         let mut sets = set_view.subscribe();
         let mut pods = pod_view.subscribe();
         let mut bindings: JoinSet<Ended> = JoinSet::new();
-        let mut texts: JoinSet<()> = JoinSet::new();
+        let mut beside = Beside::default();
         loop {
             let now = Instant::now();
             while let Some(change) = namespaces.try_next() {
                 self.core.namespace(&change, now);
             }
+            inputs.take_in(&mut self.core, now);
             // These only shade preferences: nobody waits for them, and no cycle is due to them.
             while let Some(change) = services.try_next() {
                 self.core.service(&change);
@@ -127,15 +164,18 @@ impl Scheduler {
                 self.core.pod(&change, now);
             }
             while let Some(ended) = bindings.try_join_next() {
-                self.ended(ended, &pod_view, &mut texts);
+                self.ended(ended, &pod_view, &mut beside);
             }
-            while texts.try_join_next().is_some() {}
+            while beside.texts.try_join_next().is_some() {}
+            while let Some(evicted) = beside.evictions.try_join_next() {
+                self.evicted(evicted);
+            }
             self.core.tick(now);
             if bindings.len() < MAX_BINDINGS
                 && let Some(action) = self.core.cycle(now)
             {
                 LoopMetrics::bump(&metrics.reconciles);
-                self.carry_out(action, &pod_view, &mut bindings, &mut texts);
+                self.carry_out(action, &pod_view, &mut bindings, &mut beside);
                 // Lets bindings begin while more pods wait.
                 tokio::task::yield_now().await;
                 if shutdown.is_cancelled() {
@@ -154,10 +194,14 @@ impl Scheduler {
                 change = pods.next() => self.core.pod(&change, Instant::now()),
                 change = nodes.next() => self.core.node(&change, Instant::now()),
                 change = namespaces.next() => self.core.namespace(&change, Instant::now()),
+                () = inputs.next(&mut self.core) => {}
                 Some(ended) = bindings.join_next(), if !bindings.is_empty() => {
-                    self.ended(ended, &pod_view, &mut texts);
+                    self.ended(ended, &pod_view, &mut beside);
                 }
-                Some(_) = texts.join_next(), if !texts.is_empty() => {}
+                Some(evicted) = beside.evictions.join_next(), if !beside.evictions.is_empty() => {
+                    self.evicted(evicted);
+                }
+                Some(_) = beside.texts.join_next(), if !beside.texts.is_empty() => {}
                 () = sleep_until(tick) => {}
             }
         }
@@ -168,7 +212,7 @@ impl Scheduler {
         action: Action,
         view: &Arc<View<Pod>>,
         bindings: &mut JoinSet<Ended>,
-        texts: &mut JoinSet<()>,
+        beside: &mut Beside,
     ) {
         let at = self.context.clock.now();
         match action {
@@ -180,7 +224,9 @@ impl Scheduler {
                 decision,
             } => {
                 self.traces.note(&pod.uid, &pod.key, at, decision);
-                let profile = Arc::clone(self.core.profile());
+                let Some(profile) = self.core.profiles().of(&pod).map(Arc::clone) else {
+                    return;
+                };
                 let client = self.context.client.clone();
                 let held = wait.map(|time| (self.waiting.hold(&pod.uid), time));
                 bindings.spawn(async move {
@@ -205,21 +251,61 @@ impl Scheduler {
                 pod,
                 decision,
                 message,
+                nomination,
+                eviction,
             } => {
                 self.traces.note(&pod.uid, &pod.key, at, decision);
-                self.tell_failure(&pod, "Unschedulable", message, view, texts);
+                let failure = Failure {
+                    reason: "Unschedulable",
+                    message,
+                    nomination,
+                };
+                self.tell_failure(&pod, failure, view, beside);
+                if let Some(eviction) = eviction {
+                    self.evict(pod, eviction, beside);
+                }
             }
+        }
+    }
+
+    fn evict(&self, pod: Arc<PodInfo>, eviction: Eviction, beside: &mut Beside) {
+        let evictor = Evictor {
+            client: self.context.client.clone(),
+            recorder: self.context.recorder.clone(),
+            clock: Arc::clone(&self.context.clock),
+            waiting: self.waiting.clone(),
+        };
+        tracing::info!(
+            pod = %pod.key,
+            node = %eviction.node,
+            victims = eviction.victims.len(),
+            "preempting"
+        );
+        beside.evictions.spawn(async move {
+            let done = evictor.evict(&pod, &eviction).await;
+            (Arc::clone(&pod.uid), !done)
+        });
+    }
+
+    fn evicted(&mut self, evicted: Result<(Arc<str>, bool), tokio::task::JoinError>) {
+        match evicted {
+            Ok((uid, failed)) => self.core.evicted(&uid, failed, Instant::now()),
+            Err(error) => tracing::error!(%error, "a preemption ended badly"),
         }
     }
 
     fn tell_failure(
         &self,
         pod: &PodInfo,
-        reason: &'static str,
-        message: String,
+        failure: Failure,
         view: &Arc<View<Pod>>,
-        texts: &mut JoinSet<()>,
+        beside: &mut Beside,
     ) {
+        let Failure {
+            reason,
+            message,
+            nomination,
+        } = failure;
         tracing::debug!(pod = %pod.key, message, "not scheduled");
         let recorder = &self.context.recorder;
         recorder.tell(
@@ -231,20 +317,26 @@ impl Scheduler {
         let latest = view
             .get_key(&pod.key)
             .unwrap_or_else(|| Arc::clone(&pod.pod));
-        let wanted = condition::Unscheduled { reason, message };
+        let wanted = condition::Unscheduled {
+            reason,
+            message,
+            nomination,
+        };
         if !wanted.is_news(&latest) {
             return;
         }
         let (client, view) = (self.context.client.clone(), Arc::clone(view));
         let clock = Arc::clone(&self.context.clock);
-        texts.spawn(async move { condition::write(&client, &view, &clock, latest, wanted).await });
+        beside
+            .texts
+            .spawn(async move { condition::write(&client, &view, &clock, latest, wanted).await });
     }
 
     fn ended(
         &mut self,
         ended: Result<Ended, tokio::task::JoinError>,
         view: &Arc<View<Pod>>,
-        texts: &mut JoinSet<()>,
+        beside: &mut Beside,
     ) {
         let ended = match ended {
             Ok(ended) => ended,
@@ -273,7 +365,12 @@ impl Scheduler {
                     .not_bound(&pod, &node, state, latest.as_ref(), Instant::now());
                 if latest.is_some() {
                     let message = format!("binding rejected: {error}");
-                    self.tell_failure(&pod, "SchedulerError", message, view, texts);
+                    let failure = Failure {
+                        reason: "SchedulerError",
+                        message,
+                        nomination: Nomination::Keep,
+                    };
+                    self.tell_failure(&pod, failure, view, beside);
                 }
             }
         }
@@ -287,7 +384,7 @@ async fn sleep_until(at: Option<Instant>) {
     }
 }
 
-/// Runs the scheduler of `default-scheduler` until the context's shutdown.
+/// Runs [`Scheduler::new`] until the context's shutdown.
 pub async fn run(context: LoopContext) {
     Scheduler::new(context).run().await;
 }

@@ -15,6 +15,7 @@ use k8s_openapi::api::core::v1::Node;
 use crate::affinity::NamespaceLabels;
 use crate::pod::{HostPort, PodClass, PodInfo};
 use crate::resources::Resources;
+use crate::storage::Storage;
 
 /// Position of a node in the snapshot; stays the same while the node exists.
 pub type NodeIndex = usize;
@@ -23,7 +24,7 @@ const ZONE: &str = "topology.kubernetes.io/zone";
 const REGION: &str = "topology.kubernetes.io/region";
 
 /// A node and the sums of its pods.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct NodeInfo {
     /// Its name.
     pub name: Arc<str>,
@@ -55,6 +56,30 @@ impl NodeInfo {
     pub fn label(&self, key: &str) -> Option<&str> {
         let labels = self.node.as_ref()?.metadata.labels.as_ref()?;
         labels.get(key).map(String::as_str)
+    }
+
+    /// Counts a pod in.
+    pub fn take_in(&mut self, info: &Arc<PodInfo>) {
+        self.requested.add(&info.requests.exact);
+        self.scored_milli_cpu += info.requests.scored_milli_cpu;
+        self.scored_memory += info.requests.scored_memory;
+        self.ports.extend(info.ports.iter().cloned());
+        self.pods.push(Arc::clone(info));
+    }
+
+    /// Stops counting a pod that was counted in.
+    pub fn let_go(&mut self, info: &PodInfo) {
+        self.requested.subtract(&info.requests.exact);
+        self.scored_milli_cpu -= info.requests.scored_milli_cpu;
+        self.scored_memory -= info.requests.scored_memory;
+        for port in &info.ports {
+            if let Some(at) = self.ports.iter().position(|held| held == port) {
+                self.ports.swap_remove(at);
+            }
+        }
+        if let Some(at) = self.pods.iter().position(|held| held.uid == info.uid) {
+            self.pods.swap_remove(at);
+        }
     }
 
     fn zone(&self) -> String {
@@ -97,6 +122,17 @@ impl NodeDelta {
     }
 }
 
+/// A disruption budget as preemption reads it.
+#[derive(Debug, Clone)]
+pub struct Budget {
+    /// The pods it is about, in its namespace.
+    pub selector: LabelSelector,
+    /// How many of them may be disrupted now.
+    pub allowed: i32,
+    /// Names of pods whose disruption is counted already.
+    pub disrupted: HashSet<String>,
+}
+
 /// How common an image is.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ImageSpread {
@@ -119,7 +155,16 @@ pub struct Snapshot {
     /// Classes whose pods carry inter-pod terms.
     with_terms: HashSet<Arc<PodClass>>,
     images: HashMap<Arc<str>, ImageSpread>,
+    /// Pods for which room is being made, by node and by uid.
+    nominated: HashMap<Arc<str>, Vec<Arc<PodInfo>>>,
+    nominations: HashMap<Arc<str>, Arc<str>>,
     generation: u64,
+    /// How many pods on nodes use a claim.
+    claim_users: HashMap<ObjectKey, i64>,
+    /// Claims, volumes and classes.
+    pub storage: Storage,
+    /// Disruption budgets.
+    pub budgets: BTreeMap<ObjectKey, Budget>,
     /// Labels of namespaces, for terms that select them.
     pub namespaces: NamespaceLabels,
     /// Selectors of services, for default spreading.
@@ -198,6 +243,48 @@ impl Snapshot {
     pub fn assigned(&self, uid: &str) -> Option<(&NodeInfo, &Arc<PodInfo>)> {
         let (at, info) = self.assigned.get(uid)?;
         Some((&self.slots[*at], info))
+    }
+
+    /// How many pods on nodes use a claim.
+    #[must_use]
+    pub fn claim_users(&self, claim: &ObjectKey) -> i64 {
+        self.claim_users.get(claim).copied().unwrap_or(0)
+    }
+
+    /// Sets a node aside for a pod that is not bound yet, in place of another one.
+    pub fn nominate(&mut self, info: Arc<PodInfo>, node: &str) {
+        self.unnominate(&info.uid);
+        let node: Arc<str> = node.into();
+        self.nominations
+            .insert(Arc::clone(&info.uid), Arc::clone(&node));
+        self.nominated.entry(node).or_default().push(info);
+    }
+
+    /// No node is set aside for the pod any more. Gives back which one was.
+    pub fn unnominate(&mut self, uid: &str) -> Option<Arc<str>> {
+        let node = self.nominations.remove(uid)?;
+        if let Some(pods) = self.nominated.get_mut(&node) {
+            pods.retain(|pod| *pod.uid != *uid);
+            if pods.is_empty() {
+                self.nominated.remove(&node);
+            }
+        }
+        Some(node)
+    }
+
+    /// The node set aside for a pod.
+    #[must_use]
+    pub fn nomination(&self, uid: &str) -> Option<&Arc<str>> {
+        self.nominations.get(uid)
+    }
+
+    /// The pods for which a node is set aside.
+    #[must_use]
+    pub fn nominated_to(&self, node: &str) -> &[Arc<PodInfo>] {
+        if self.nominated.is_empty() {
+            return &[];
+        }
+        self.nominated.get(node).map_or(&[], Vec::as_slice)
     }
 
     fn slot(&mut self, name: &str) -> NodeIndex {
@@ -337,11 +424,7 @@ impl Snapshot {
         self.generation += 1;
         let slot = &mut self.slots[at];
         slot.generation = self.generation;
-        slot.requested.add(&info.requests.exact);
-        slot.scored_milli_cpu += info.requests.scored_milli_cpu;
-        slot.scored_memory += info.requests.scored_memory;
-        slot.ports.extend(info.ports.iter().cloned());
-        slot.pods.push(Arc::clone(&info));
+        slot.take_in(&info);
         let count = self
             .classes
             .entry(info.class.namespace.clone())
@@ -355,6 +438,10 @@ impl Snapshot {
         *count.nodes.entry(at).or_default() += 1;
         if info.terms.is_some() {
             self.with_terms.insert(Arc::clone(&info.class));
+        }
+        for claim in &info.claims {
+            let key = ObjectKey::new(info.key.namespace.clone(), claim.name.clone());
+            *self.claim_users.entry(key).or_default() += 1;
         }
         self.assigned.insert(Arc::clone(&info.uid), (at, info));
     }
@@ -387,16 +474,15 @@ impl Snapshot {
         self.generation += 1;
         let slot = &mut self.slots[at];
         slot.generation = self.generation;
-        slot.requested.subtract(&info.requests.exact);
-        slot.scored_milli_cpu -= info.requests.scored_milli_cpu;
-        slot.scored_memory -= info.requests.scored_memory;
-        for port in &info.ports {
-            if let Some(at) = slot.ports.iter().position(|held| held == port) {
-                slot.ports.swap_remove(at);
+        slot.let_go(&info);
+        for claim in &info.claims {
+            let key = ObjectKey::new(info.key.namespace.clone(), claim.name.clone());
+            if let Some(users) = self.claim_users.get_mut(&key) {
+                *users -= 1;
+                if *users == 0 {
+                    self.claim_users.remove(&key);
+                }
             }
-        }
-        if let Some(at) = slot.pods.iter().position(|held| held.uid == info.uid) {
-            slot.pods.swap_remove(at);
         }
         self.uncount(at, &info.class);
         self.release_if_unused(at);

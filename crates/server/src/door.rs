@@ -60,6 +60,7 @@ pub struct Door {
     metrics: Metrics,
     issuer: String,
     openapi: Arc<describe::OpenApiHashes>,
+    debug_pages: describe::DebugPages,
 }
 
 impl std::fmt::Debug for Door {
@@ -115,7 +116,10 @@ impl Door {
             seal: options.seal,
         };
         let tokens = Arc::new(options.pki.token_keys(&options.issuer));
-        let tls = options.pki.node_client().map_err(DoorError::Certificate)?;
+        let tls = options
+            .pki
+            .node_client(options.clock.now())
+            .map_err(|error| DoorError::Certificate(error.to_string()))?;
         let door = Arc::new(Self {
             authenticator: Authenticator::new(
                 Arc::clone(&tokens),
@@ -132,6 +136,7 @@ impl Door {
             metrics: Metrics::default(),
             issuer: options.issuer,
             openapi: Arc::default(),
+            debug_pages: describe::DebugPages::default(),
         });
         crate::bootstrap::run(&door).await.map_err(|status| {
             DoorError::Certificate(format!("bootstrap objects: {}", status.message))
@@ -164,6 +169,12 @@ impl Door {
     #[must_use]
     pub fn metrics(&self) -> &Metrics {
         &self.metrics
+    }
+
+    /// What parts of this process show under `/debug/`.
+    #[must_use]
+    pub fn debug_pages(&self) -> &describe::DebugPages {
+        &self.debug_pages
     }
 
     pub(crate) fn authorizer(&self) -> &dyn Authorizer {

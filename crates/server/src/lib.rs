@@ -10,6 +10,7 @@ pub mod admission;
 pub mod auth;
 mod bootstrap;
 pub mod cache;
+mod claims;
 pub mod definitions;
 pub mod describe;
 pub mod door;

@@ -136,6 +136,18 @@ impl Object {
                 stale,
             });
         }
+        if let Some(view) = &row.view {
+            let mut value: Value = serde_json::from_slice(&bytes).map_err(unreadable)?;
+            (view.from_stored)(&mut value);
+            let encoded = json::encode(&value);
+            return Ok(Self {
+                bytes: encoded.bytes,
+                splice: encoded.splice,
+                revision,
+                head: Head::of(row, &value),
+                stale: false,
+            });
+        }
         let splice = json::splice_point(&bytes)
             .ok_or_else(|| ObjectError::Unreadable("no metadata".to_owned()))?;
         let head = if row.selectable.is_empty() {

@@ -1,8 +1,10 @@
 //! Certificates and keys: made at first start, renewed before they end.
 //!
 //! One certificate authority signs everything: the door's own certificate, the administrator's
-//! and the agents'. A leaf lives a year and is made anew when a third of that is left, at start
-//! and while running; the authority lives ten years.
+//! and the agents'. A leaf lives a year (or as long as it is told) and is made anew when a third of
+//! that is left, at start and while running ([`live`]); the authority lives ten years.
+
+mod live;
 
 use std::fs;
 use std::io::Write as _;
@@ -16,17 +18,18 @@ use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
     Issuer, KeyPair, KeyUsagePurpose, SanType,
 };
+use rustls::client::WantsClientCert;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
-use rustls::server::WebPkiClientVerifier;
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::server::{WantsServerCert, WebPkiClientVerifier};
+use rustls::{ClientConfig, ConfigBuilder, RootCertStore, ServerConfig};
 
 use crate::auth::TokenKeys;
 
+pub use live::LiveLeaf;
+
 const CA_DAYS: i64 = 3650;
 const LEAF_DAYS: i64 = 365;
-/// A leaf with less than this left is made anew.
-const RENEW_DAYS: i64 = 120;
 
 /// Why certificates can't be had.
 #[derive(Debug, thiserror::Error)]
@@ -91,6 +94,8 @@ pub struct Pki {
     ca_pem: String,
     ca_key_pem: String,
     token_key: Vec<u8>,
+    leaf_validity: SignedDuration,
+    live: parking_lot::Mutex<Vec<Arc<LiveLeaf>>>,
 }
 
 impl std::fmt::Debug for Pki {
@@ -132,14 +137,12 @@ fn write(path: &Path, text: &str, mode: u32) -> Result<(), PkiError> {
     fs::rename(&fresh, path).map_err(fail)
 }
 
-fn validity(params: &mut CertificateParams, now: Timestamp, days: i64) {
+fn validity(params: &mut CertificateParams, now: Timestamp, life: SignedDuration) {
     // A minute of slack for clocks that differ.
     let start = now
         .checked_sub(SignedDuration::from_secs(60))
         .unwrap_or(now);
-    let end = now
-        .checked_add(SignedDuration::from_hours(days * 24))
-        .unwrap_or(now);
+    let end = now.checked_add(life).unwrap_or(now);
     let at = |time: Timestamp| std::time::SystemTime::from(time).into();
     params.not_before = at(start);
     params.not_after = at(end);
@@ -199,7 +202,22 @@ impl Pki {
             ca_pem,
             ca_key_pem,
             token_key,
+            leaf_validity: SignedDuration::from_hours(LEAF_DAYS * 24),
+            live: parking_lot::Mutex::default(),
         })
+    }
+
+    /// With leaves that live so long.
+    #[must_use]
+    pub fn with_leaf_validity(mut self, life: SignedDuration) -> Self {
+        self.leaf_validity = life;
+        self
+    }
+
+    /// A leaf is made anew when less than this is left: long enough for a machine that is off for
+    /// a season.
+    fn renew_before(&self) -> SignedDuration {
+        self.leaf_validity / 3
     }
 
     /// The authority's certificate, PEM.
@@ -274,7 +292,9 @@ impl Pki {
             .iter()
             .cloned()
             .chain(spec.addresses.iter().map(IpAddr::to_string));
-        left > RENEW_DAYS * 86_400
+        left > self.renew_before().as_secs()
+            // One that outlives what is asked for now was made under another setting.
+            && left <= self.leaf_validity.as_secs()
             && parsed.verify_signature(Some(ca.public_key())).is_ok()
             && KeyPair::from_pem(key).is_ok_and(|key| {
                 key.public_key_raw() == parsed.public_key().subject_public_key.data.as_ref()
@@ -311,7 +331,7 @@ impl Pki {
                 .extended_key_usages
                 .push(ExtendedKeyUsagePurpose::ServerAuth);
         }
-        validity(&mut params, now, LEAF_DAYS);
+        validity(&mut params, now, self.leaf_validity);
         let certificate = params.signed_by(&key, &issuer)?;
         Ok(Leaf {
             certificate: certificate.pem(),
@@ -319,18 +339,12 @@ impl Pki {
         })
     }
 
-    /// The authority as the only root.
+    /// A leaf that is kept nowhere here: for somebody else's machine.
     ///
     /// # Errors
-    /// It can't be read.
-    pub fn roots(&self) -> Result<RootCertStore, PkiError> {
-        let mut roots = RootCertStore::empty();
-        let ca = CertificateDer::from_pem_slice(self.ca_pem.as_bytes())
-            .map_err(|error| PkiError::Tls(error.to_string()))?;
-        roots
-            .add(ca)
-            .map_err(|error| PkiError::Tls(error.to_string()))?;
-        Ok(roots)
+    /// It can't be made.
+    pub fn issue(&self, spec: &LeafSpec, now: Timestamp) -> Result<Leaf, PkiError> {
+        self.sign(spec, now)
     }
 
     /// TLS for a server that asks clients for a certificate; `required` refuses those without.
@@ -338,55 +352,63 @@ impl Pki {
     /// # Errors
     /// The leaf can't be used.
     pub fn server_config(&self, leaf: &Leaf, required: bool) -> Result<ServerConfig, PkiError> {
-        let verifier = WebPkiClientVerifier::builder_with_provider(
-            Arc::new(self.roots()?),
-            Arc::new(rustls::crypto::ring::default_provider()),
-        );
-        let verifier = if required {
-            verifier
-        } else {
-            verifier.allow_unauthenticated()
-        };
-        let verifier = verifier
-            .build()
-            .map_err(|error| PkiError::Tls(error.to_string()))?;
-        let (chain, key) = identity(leaf)?;
-        ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(|error| PkiError::Tls(error.to_string()))?
-            .with_client_cert_verifier(verifier)
-            .with_single_cert(chain, key)
-            .map_err(|error| PkiError::Tls(error.to_string()))
+        server_config(&self.ca_pem, leaf, required)
     }
+}
 
-    /// TLS for a client with a certificate that trusts only this authority.
-    ///
-    /// # Errors
-    /// The leaf can't be used.
-    pub fn client_config(&self, leaf: &Leaf) -> Result<ClientConfig, PkiError> {
-        let (chain, key) = identity(leaf)?;
+/// A certificate authority as the only root.
+fn roots(ca_pem: &str) -> Result<RootCertStore, PkiError> {
+    let mut roots = RootCertStore::empty();
+    let ca = CertificateDer::from_pem_slice(ca_pem.as_bytes())
+        .map_err(|error| PkiError::Tls(error.to_string()))?;
+    roots
+        .add(ca)
+        .map_err(|error| PkiError::Tls(error.to_string()))?;
+    Ok(roots)
+}
+
+/// TLS for a server that asks clients for a certificate of an authority; `required` refuses those
+/// without.
+///
+/// # Errors
+/// The leaf or the authority can't be used.
+pub fn server_config(ca_pem: &str, leaf: &Leaf, required: bool) -> Result<ServerConfig, PkiError> {
+    let (chain, key) = identity(leaf)?;
+    server_builder(ca_pem, required)?
+        .with_single_cert(chain, key)
+        .map_err(|error| PkiError::Tls(error.to_string()))
+}
+
+fn server_builder(
+    ca_pem: &str,
+    required: bool,
+) -> Result<ConfigBuilder<ServerConfig, WantsServerCert>, PkiError> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier = WebPkiClientVerifier::builder_with_provider(
+        Arc::new(roots(ca_pem)?),
+        Arc::clone(&provider),
+    );
+    let verifier = if required {
+        verifier
+    } else {
+        verifier.allow_unauthenticated()
+    };
+    let verifier = verifier
+        .build()
+        .map_err(|error| PkiError::Tls(error.to_string()))?;
+    let builder = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| PkiError::Tls(error.to_string()))?;
+    Ok(builder.with_client_cert_verifier(verifier))
+}
+
+/// TLS for a client that trusts only that authority.
+fn client_builder(ca_pem: &str) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, PkiError> {
+    let builder =
         ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
             .with_safe_default_protocol_versions()
-            .map_err(|error| PkiError::Tls(error.to_string()))?
-            .with_root_certificates(self.roots()?)
-            .with_client_auth_cert(chain, key)
-            .map_err(|error| PkiError::Tls(error.to_string()))
-    }
-
-    /// How the door reaches node agents.
-    pub(crate) fn node_client(&self) -> Result<Arc<ClientConfig>, String> {
-        let spec = LeafSpec {
-            name: "apiserver-kubelet-client".to_owned(),
-            common_name: "kube-apiserver-kubelet-client".to_owned(),
-            organizations: vec!["system:masters".to_owned()],
-            client: true,
-            ..LeafSpec::default()
-        };
-        self.leaf(&spec, Timestamp::now())
-            .and_then(|leaf| self.client_config(&leaf))
-            .map(Arc::new)
-            .map_err(|error| error.to_string())
-    }
+            .map_err(|error| PkiError::Tls(error.to_string()))?;
+    Ok(builder.with_root_certificates(roots(ca_pem)?))
 }
 
 fn address(bytes: &[u8]) -> Option<String> {
@@ -420,7 +442,7 @@ fn make_ca(now: Timestamp) -> Result<Leaf, PkiError> {
         KeyUsagePurpose::KeyCertSign,
         KeyUsagePurpose::CrlSign,
     ];
-    validity(&mut params, now, CA_DAYS);
+    validity(&mut params, now, SignedDuration::from_hours(CA_DAYS * 24));
     let certificate = params.self_signed(&key)?;
     Ok(Leaf {
         certificate: certificate.pem(),

@@ -1,16 +1,23 @@
 //! Reading fresh and writing with compare-and-swap: the only place that talks to the store.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use evenkeel_api::row::ResourceDef;
 use evenkeel_api::{Rows, Status, json, object};
-use evenkeel_store::{Compare, Op, OpResult, Range, Store, StoreError, Txn};
+use evenkeel_store::{Compare, KeyValue, Op, OpResult, Range, Store, StoreError, Txn};
 use serde_json::Value;
 
 use crate::cache::{Caches, KindCache};
+use crate::claims;
 use crate::object::{Head, Object};
 use crate::seal::Seal;
+
+/// How long caches may take to come up to the store before they ask how far they are,
+const PATIENCE: Duration = Duration::from_millis(250);
+/// and before a reader is told to come again.
+const REACH: Duration = Duration::from_secs(20);
 
 /// What came of an attempt to replace or remove an object.
 #[derive(Debug)]
@@ -66,7 +73,17 @@ pub fn store_status(error: &StoreError) -> Status {
         StoreError::TooLarge { .. } => {
             Status::too_large(format!("Request entity too large: {error}"))
         }
-        StoreError::Full { .. } => Status::failure(507, "InsufficientStorage", error.to_string()),
+        StoreError::Unavailable {
+            uncertain: true, ..
+        } => Status::timeout(error.to_string(), 1),
+        StoreError::Unavailable { .. } => {
+            let mut status = Status::failure(503, "ServiceUnavailable", error.to_string());
+            status.details.get_or_insert_default().retry_after_seconds = 1;
+            status
+        }
+        StoreError::Full { .. } | StoreError::AlmostFull { .. } => {
+            Status::failure(507, "InsufficientStorage", error.to_string())
+        }
         other => Status::internal(full_text(other)),
     }
 }
@@ -120,7 +137,27 @@ impl Registry {
             .revision()
             .await
             .map_err(|error| store_status(&error))?;
-        self.caches.reach(revision).await;
+        // A revision of somebody else on the same etcd brings the caches no event: so they ask how
+        // far they have come. The embedded store's own events are always on their way.
+        let until = tokio::time::Instant::now() + REACH;
+        while tokio::time::timeout(PATIENCE, self.caches.reach(revision))
+            .await
+            .is_err()
+        {
+            if tokio::time::Instant::now() >= until {
+                return Err(Status::timeout(
+                    format!(
+                        "the caches are at revision {}, the store is at {revision}",
+                        self.caches.revision()
+                    ),
+                    1,
+                ));
+            }
+            self.store
+                .request_progress()
+                .await
+                .map_err(|error| store_status(&error))?;
+        }
         Ok(revision.max(self.caches.revision()))
     }
 
@@ -149,19 +186,26 @@ impl Registry {
     ) -> Result<Option<Arc<Object>>, Status> {
         let key = key(row, object::namespace(value), object::name(value));
         let (encoded, stored) = self.encode(row, &key, value)?;
-        let txn = Txn {
+        let mut txn = Txn {
             compare: vec![Compare::ModRevision {
                 key: key.clone(),
                 revision: 0,
             }],
-            success: vec![Op::Put { key, value: stored }],
-            failure: Vec::new(),
+            success: vec![Op::Put {
+                key: key.clone(),
+                value: stored,
+            }],
+            failure: vec![Op::Range(Range::key(key.clone()).keys_only())],
         };
+        let claimed = claims::add(&mut txn, row, None, Some(value));
         let result = self
             .store
             .txn(txn)
             .await
             .map_err(|error| store_status(&error))?;
+        if claimed && claims::lost(&result, |kv| kv.is_none()) {
+            return Err(claims::taken());
+        }
         Ok(result
             .succeeded
             .then(|| written(row, value, encoded, result.revision)))
@@ -180,10 +224,10 @@ impl Registry {
     ) -> Result<Outcome, Status> {
         let key = key(row, &seen.head.namespace, &seen.head.name);
         let (encoded, stored) = self.encode(row, &key, value)?;
-        if encoded.bytes == seen.bytes && !seen.stale {
+        if encoded.bytes == seen.bytes && !seen.stale && !self.is_stale(row, &key).await? {
             return Ok(Outcome::Done(Arc::new(seen.clone())));
         }
-        let txn = Txn {
+        let mut txn = Txn {
             compare: vec![Compare::ModRevision {
                 key: key.clone(),
                 revision: seen.revision,
@@ -194,6 +238,7 @@ impl Registry {
             }],
             failure: vec![Op::Range(Range::key(key.clone()))],
         };
+        let claimed = claims::add(&mut txn, row, Some(seen), Some(value));
         let result = self
             .store
             .txn(txn)
@@ -201,6 +246,11 @@ impl Registry {
             .map_err(|error| store_status(&error))?;
         if result.succeeded {
             return Ok(Outcome::Done(written(row, value, encoded, result.revision)));
+        }
+        let unchanged =
+            |kv: Option<&KeyValue>| kv.is_some_and(|kv| kv.mod_revision == seen.revision);
+        if claimed && claims::lost(&result, unchanged) {
+            return Err(claims::taken());
         }
         self.stale(row, result.results)
     }
@@ -211,7 +261,7 @@ impl Registry {
     /// The store refuses or fails.
     pub async fn remove(&self, row: &ResourceDef, seen: &Object) -> Result<Outcome, Status> {
         let key = key(row, &seen.head.namespace, &seen.head.name);
-        let txn = Txn {
+        let mut txn = Txn {
             compare: vec![Compare::ModRevision {
                 key: key.clone(),
                 revision: seen.revision,
@@ -219,6 +269,7 @@ impl Registry {
             success: vec![Op::Delete { key: key.clone() }],
             failure: vec![Op::Range(Range::key(key.clone()))],
         };
+        claims::add(&mut txn, row, Some(seen), None);
         let result = self
             .store
             .txn(txn)
@@ -274,11 +325,27 @@ impl Registry {
     ) -> Result<Arc<Object>, Status> {
         let plain = self
             .seal
-            .unseal(key, value)
+            .unseal(&row.stored_group_resource(), key, value)
             .map_err(|error| Status::internal(error.to_string()))?;
         Object::read(row, plain, revision)
             .map(Arc::new)
             .map_err(|error| Status::internal(error.to_string()))
+    }
+
+    /// Whether what is stored was sealed by another provider or key than it would be now: then it
+    /// is written again though it is the same.
+    async fn is_stale(&self, row: &ResourceDef, key: &Bytes) -> Result<bool, Status> {
+        let resource = row.stored_group_resource();
+        if !self.seal.covers(&resource) {
+            return Ok(false);
+        }
+        let found = self
+            .store
+            .range(Range::key(key.clone()))
+            .await
+            .map_err(|error| store_status(&error))?;
+        let stored = found.kvs.first();
+        Ok(stored.is_some_and(|kv| self.seal.is_stale(&resource, &kv.value)))
     }
 
     fn stale(&self, row: &ResourceDef, results: Vec<OpResult>) -> Result<Outcome, Status> {
@@ -299,28 +366,25 @@ impl Registry {
         value: &Value,
     ) -> Result<(json::Encoded, Bytes), Status> {
         let encoded = json::encode(value);
-        let stored = match row
+        let custom = row
             .custom
             .as_ref()
-            .and_then(|custom| custom.to_stored(value))
-        {
-            Some(stored) => json::encode(&stored).bytes,
-            None => encoded.bytes.clone(),
+            .and_then(|custom| custom.to_stored(value));
+        let plain = match (&row.view, custom) {
+            (Some(view), _) => {
+                let mut stored = value.clone();
+                (view.to_stored)(&mut stored);
+                json::encode(&stored).bytes
+            }
+            (None, Some(stored)) => json::encode(&stored).bytes,
+            (None, None) => encoded.bytes.clone(),
         };
-        let stored = if is_sealed(row) {
-            self.seal
-                .seal(key, &stored)
-                .map_err(|error| Status::internal(error.to_string()))?
-        } else {
-            stored
-        };
+        let stored = self
+            .seal
+            .seal(&row.stored_group_resource(), key, &plain)
+            .map_err(|error| Status::internal(error.to_string()))?;
         Ok((encoded, stored))
     }
-}
-
-/// Which kinds are encrypted at rest.
-fn is_sealed(row: &ResourceDef) -> bool {
-    row.gvk.group.is_empty() && row.plural == "secrets"
 }
 
 fn written(row: &ResourceDef, value: &Value, encoded: json::Encoded, revision: u64) -> Arc<Object> {

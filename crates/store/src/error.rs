@@ -33,6 +33,21 @@ pub enum StoreError {
         /// The file or directory that could not grow.
         path: PathBuf,
     },
+    /// The disk is nearly full: writes that add something are refused while there is still room to
+    /// delete, to compact and to start. Reads go on.
+    #[error(
+        "only {free} bytes are left for {}, less than the {reserve} kept in reserve: free some disk \
+         space, or delete objects",
+        path.display()
+    )]
+    AlmostFull {
+        /// The directory that could not grow much longer.
+        path: PathBuf,
+        /// Bytes that are left.
+        free: u64,
+        /// Bytes below which writes are refused.
+        reserve: u64,
+    },
     /// A system call failed.
     #[error("cannot {action} {}", path.display())]
     Io {
@@ -57,6 +72,14 @@ pub enum StoreError {
         path: PathBuf,
         /// What was found.
         detail: String,
+    },
+    /// Those who keep the store do not answer, or cannot serve.
+    #[error("the store can't be reached: {detail}")]
+    Unavailable {
+        /// What they or the network said.
+        detail: String,
+        /// Whether a write may have been carried out all the same.
+        uncertain: bool,
     },
     /// The store has been closed.
     #[error("the store is closed")]

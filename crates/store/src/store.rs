@@ -74,4 +74,11 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// [`StoreError::Io`] where the size of a file cannot be read.
     fn stats(&self) -> BoxFuture<'_, Result<StoreStats, StoreError>>;
+
+    /// Whether writes are taken: an alarm about space says no, before or when it is used up. Reads
+    /// go on all the same.
+    ///
+    /// # Errors
+    /// What writes are refused with.
+    fn writable(&self) -> BoxFuture<'_, Result<(), StoreError>>;
 }

@@ -188,3 +188,45 @@ async fn old_records_go_once_there_is_space() {
         value.len()
     );
 }
+
+/// Before the disk is full: writes that add are refused while reads and deletions go on, and it is
+/// over as soon as there is room.
+#[tokio::test]
+async fn an_alarm_comes_before_the_disk_is_full() {
+    let Some(disk) = Mounted::new("size=32m") else {
+        return;
+    };
+    let ballast = disk.at.join("ballast");
+    std::fs::write(&ballast, vec![1; 16 << 20]).unwrap();
+    let options = EmbeddedOptions {
+        reserve_bytes: 8 << 20,
+        ..EmbeddedOptions::default()
+    };
+    let store = EmbeddedStore::open(&disk.at.join("data"), options).unwrap();
+    store.writable().await.expect("there is room");
+    let value = "v".repeat(10_000);
+    let mut written = 0;
+    let error = loop {
+        let key = format!("k/{written:05}");
+        match store.txn(Txn::put(key, value.clone())).await {
+            Ok(_) => written += 1,
+            Err(error) => break error,
+        }
+        assert!(written < 2000, "no alarm");
+    };
+    assert!(
+        matches!(error, StoreError::AlmostFull { free, reserve, .. } if free < reserve),
+        "{error:?}"
+    );
+    assert!(store.writable().await.is_err());
+    assert_eq!(
+        store.range(Range::prefix("k/")).await.unwrap().count,
+        written
+    );
+    store.txn(Txn::delete("k/00000")).await.expect("a deletion");
+    let last = store.revision().await.unwrap();
+    store.compact(last).await.expect("a compaction");
+    std::fs::remove_file(&ballast).unwrap();
+    store.writable().await.expect("there is room again");
+    store.txn(Txn::put("k/again", "v")).await.expect("a write");
+}

@@ -6,6 +6,7 @@ use evenkeel_client::{
     CancellationToken, LoopContext, LoopRegistry, Recorder, SharedClock, SystemClock, Views,
 };
 use evenkeel_controllers::Composition;
+use evenkeel_scheduler::Scheduler;
 use evenkeel_server::local::Local;
 use evenkeel_server::pki::Pki;
 use evenkeel_server::seal::Seal;
@@ -29,6 +30,8 @@ pub struct Cluster {
     store: Arc<EmbeddedStore>,
     clock: SharedClock,
     cluster_ca: String,
+    views: Views,
+    metrics: LoopRegistry,
     shutdown: CancellationToken,
     _stop: DropGuard,
     tasks: Vec<AbortOnDropHandle<()>>,
@@ -72,7 +75,11 @@ impl Cluster {
             drop(follower.await);
         }));
         let shutdown = CancellationToken::new();
+        let manager = Identity::user("system:kube-controller-manager", &[]);
+        let manager = kube::Client::new(Local::new(&door, manager), "default");
         Self {
+            views: Views::new(manager, Arc::clone(&clock)),
+            metrics: LoopRegistry::default(),
             door,
             store,
             clock,
@@ -93,6 +100,7 @@ impl Cluster {
             shutdown,
             tasks,
             directory,
+            views,
             ..
         } = self;
         shutdown.cancel();
@@ -102,16 +110,20 @@ impl Cluster {
             drop(task.await);
         }
         store.close();
-        drop((door, store));
+        drop((door, store, views));
         Self::over(directory, EmbeddedOptions::default()).await
     }
 
     /// Starts controllers and scheduler.
     pub fn run_loops(&mut self) {
-        let metrics = LoopRegistry::default();
-        let manager = Identity::user("system:kube-controller-manager", &[]);
+        self.run_controllers();
+        self.run_scheduler();
+    }
+
+    /// Starts controllers.
+    pub fn run_controllers(&mut self) {
         let composition = Composition {
-            views: Views::new(self.client(manager), Arc::clone(&self.clock)),
+            views: self.views.clone(),
             client_for: {
                 let door = Arc::clone(&self.door);
                 Arc::new(move |account| {
@@ -121,7 +133,7 @@ impl Cluster {
             },
             clock: Arc::clone(&self.clock),
             shutdown: self.shutdown.clone(),
-            metrics: metrics.clone(),
+            metrics: self.metrics.clone(),
             cluster_ca: self.cluster_ca.clone(),
             cluster_cidr: Some("10.244.0.0/16".parse().expect("a network")),
         };
@@ -129,6 +141,10 @@ impl Cluster {
             self.tasks
                 .push(AbortOnDropHandle::new(tokio::spawn(each.run)));
         }
+    }
+
+    /// Starts the scheduler.
+    pub fn run_scheduler(&mut self) {
         let client = self.client(Identity::user("system:kube-scheduler", &[]));
         let recorder = Recorder::new(
             client.clone(),
@@ -136,16 +152,26 @@ impl Cluster {
             "default-scheduler",
             "",
         );
-        let scheduler = evenkeel_scheduler::run(LoopContext {
-            views: composition.views.clone(),
+        let scheduler = Scheduler::new(LoopContext {
+            views: self.views.clone(),
             client,
             recorder,
             clock: Arc::clone(&self.clock),
             shutdown: self.shutdown.clone(),
-            metrics,
+            metrics: self.metrics.clone(),
         });
+        let traces = scheduler.traces();
+        self.door
+            .debug_pages()
+            .add("scheduler", move |path| traces.page(path));
         self.tasks
-            .push(AbortOnDropHandle::new(tokio::spawn(scheduler)));
+            .push(AbortOnDropHandle::new(tokio::spawn(scheduler.run())));
+    }
+
+    /// The views that its loops share.
+    #[must_use]
+    pub fn views(&self) -> &Views {
+        &self.views
     }
 
     /// Adds a node with pretended containers.

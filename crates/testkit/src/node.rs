@@ -42,6 +42,8 @@ impl FakeNode {
             kubelet_port: 10250,
             pod_cidr: None,
             max_pods: 110,
+            static_pods: None,
+            eviction_hard: Default::default(),
             labels: Default::default(),
             clock,
             api_server_host: "10.96.0.1".to_owned(),

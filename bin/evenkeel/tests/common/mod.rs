@@ -70,15 +70,28 @@ impl Cluster {
     /// Starts a cluster with a node. `slot` tells the networks of tests apart that run at the
     /// same time on one machine: no two of them may share it.
     pub(crate) fn with_node(slot: u8) -> Self {
-        Self::start(slot, true)
+        Self::start(slot, true, &[])
+    }
+
+    /// Starts a cluster with a node and with more flags.
+    pub(crate) fn with_flags(slot: u8, more: &[&str]) -> Self {
+        Self::start(slot, true, more)
     }
 
     /// Starts a control plane alone.
     pub(crate) fn without_node(slot: u8) -> Self {
-        Self::start(slot, false)
+        Self::start(slot, false, &[])
     }
 
-    fn start(slot: u8, node: bool) -> Self {
+    fn start(slot: u8, node: bool, more: &[&str]) -> Self {
+        let more: Vec<_> = more.iter().map(|flag| (*flag).to_owned()).collect();
+        let mut cluster = Self::prepared(slot, node, &more);
+        cluster.up();
+        cluster
+    }
+
+    /// A cluster that is not started yet, with more flags.
+    pub(crate) fn prepared(slot: u8, node: bool, more: &[String]) -> Self {
         assert!(
             Command::new("kubectl")
                 .args(["version", "--client"])
@@ -102,18 +115,39 @@ impl Cluster {
             format!("--service-cidr=10.{}.0.0/16", 210 + slot),
             format!("--node-name=e2e-{slot}"),
             "--node-port=0".to_owned(),
+            // A test machine's disk may be nearly full; what is tested here must not depend on it.
+            "--eviction-hard=".to_owned(),
         ];
         if !node {
             flags.push("--no-node".to_owned());
         }
-        let mut cluster = Self {
+        for flag in more {
+            let name = flag.split('=').next().unwrap_or(flag);
+            flags.retain(|have| have.split('=').next() != Some(name));
+            flags.push(flag.clone());
+        }
+        Self {
             home,
             flags,
             up: None,
             node,
+        }
+    }
+
+    /// Adds a flag for the next start.
+    pub(crate) fn flag(&mut self, flag: String) {
+        self.flags.push(flag);
+    }
+
+    /// Runs another command of the binary on the same data directory and store.
+    pub(crate) fn command(&self, words: &[&str]) -> Answer {
+        let about: &[&str] = match words {
+            ["secrets", ..] => &["--data-dir="],
+            _ => &["--data-dir=", "--store=", "--etcd-", "--encryption-"],
         };
-        cluster.up();
-        cluster
+        let flags = self.flags.iter();
+        let flags = flags.filter(|flag| about.iter().any(|about| flag.starts_with(about)));
+        run(Command::new(EVENKEEL).args(words).args(flags), "")
     }
 
     /// Starts the process (again) and waits until it serves.

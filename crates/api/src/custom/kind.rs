@@ -173,6 +173,7 @@ impl Definition {
                 .collect(),
             scale,
             storage: Storage::Stored,
+            view: None,
             generation: true,
             orphans: false,
             name_rule: names::dns1123_subdomain,

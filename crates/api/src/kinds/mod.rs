@@ -14,6 +14,7 @@ pub mod endpoints;
 pub mod event;
 pub mod flow_control;
 pub mod limit_range;
+pub mod metrics;
 pub mod namespace;
 pub mod networking;
 pub mod node;
@@ -26,6 +27,7 @@ pub mod runtime_class;
 pub mod service;
 pub mod storage;
 pub mod table;
+pub mod view;
 pub mod workloads;
 
 pub use pod::{compute_qos, pod_limits, pod_requests};

@@ -10,6 +10,7 @@ use k8s_openapi::api::certificates::v1 as certificates;
 use k8s_openapi::api::coordination::v1 as coordination;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
+use k8s_openapi::api::events::v1 as events;
 use k8s_openapi::api::flowcontrol::v1 as flowcontrol;
 use k8s_openapi::api::networking::v1 as networking;
 use k8s_openapi::api::node::v1 as node_v1;
@@ -20,11 +21,12 @@ use k8s_openapi::api::scheduling::v1 as scheduling;
 use k8s_openapi::api::storage::v1 as storage;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1 as apiextensions;
 
+use super::view::Viewed;
 use super::{
     autoscaling as scaling, batch as jobs, certificates as requests, columns, config, devices,
-    disruption, endpoints, event, flow_control, limit_range, namespace, networking as network,
-    node, pod, quota, rbac as roles, reviews, runtime_class, service, storage as volumes,
-    workloads,
+    disruption, endpoints, event, flow_control, limit_range, metrics, namespace,
+    networking as network, node, pod, quota, rbac as roles, reviews, runtime_class, service,
+    storage as volumes, workloads,
 };
 use crate::custom::definition;
 use crate::names;
@@ -56,6 +58,16 @@ pub fn rows() -> Vec<ResourceDef> {
             .with(&[Sub::Status])
             .columns(columns::autoscaler())
             .strategy(scaling::Autoscalers),
+        ResourceDef::of::<autoscaling_v1::HorizontalPodAutoscaler>()
+            .short("hpa")
+            .in_all()
+            .with(&[Sub::Status])
+            .columns(columns::autoscaler())
+            .viewing(scaling::v1::VIEW)
+            .strategy(Viewed {
+                stored: scaling::Autoscalers,
+                view: scaling::v1::VIEW,
+            }),
         ResourceDef::of::<autoscaling_v1::Scale>()
             .body_only()
             .strategy(scaling::Scales),
@@ -108,6 +120,8 @@ pub fn rows() -> Vec<ResourceDef> {
             .named(names::path_segment)
             .columns(columns::binding())
             .strategy(roles::Bindings { namespaced: true }),
+        ResourceDef::of::<metrics::NodeMetrics>().measured(),
+        ResourceDef::of::<metrics::PodMetrics>().measured(),
     ]);
     rows
 }
@@ -175,7 +189,7 @@ fn cluster_rows() -> Vec<ResourceDef> {
         ResourceDef::of::<certificates::CertificateSigningRequest>()
             .short("csr")
             .with(&[Sub::Approval, Sub::Status])
-            .named(requests::any_name)
+            .named(names::path_segment)
             .selectable("spec.signerName")
             .columns(columns::signing_request())
             .strategy(requests::CertificateSigningRequests),
@@ -350,6 +364,25 @@ fn core_rows() -> Vec<ResourceDef> {
             .selectable("reason")
             .selectable("reportingComponent")
             .selectable_at("source", "source.component")
+            .selectable("type"),
+        ResourceDef::of::<events::Event>()
+            .short("ev")
+            .named(names::path_segment)
+            .columns(columns::event())
+            .viewing(event::VIEW)
+            .strategy(Viewed {
+                stored: event::StrictEvents,
+                view: event::VIEW,
+            })
+            .selectable("regarding.kind")
+            .selectable("regarding.namespace")
+            .selectable("regarding.name")
+            .selectable("regarding.uid")
+            .selectable("regarding.apiVersion")
+            .selectable("regarding.resourceVersion")
+            .selectable("regarding.fieldPath")
+            .selectable("reason")
+            .selectable("reportingController")
             .selectable("type"),
         ResourceDef::of::<core::ReplicationController>()
             .short("rc")

@@ -69,6 +69,13 @@ pub fn table_columns(row: &ResourceDef) -> Vec<Column> {
 /// The cells of an object, one for each of [`table_columns`].
 #[must_use]
 pub fn table_cells(row: &ResourceDef, object: &Value, now: Timestamp) -> Vec<Value> {
+    // The columns of a view are those of the stored kind.
+    let stored = row.view.as_ref().map(|view| {
+        let mut stored = object.clone();
+        (view.to_stored)(&mut stored);
+        stored
+    });
+    let object = stored.as_ref().unwrap_or(object);
     let cell = |column: &Column| match &column.cell {
         Cell::Of(cell) => cell(object),
         Cell::At(cell) => cell(object, now),

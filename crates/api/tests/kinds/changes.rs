@@ -186,13 +186,26 @@ fn services_keep_what_was_given_out() {
 }
 
 #[test]
+fn a_gated_pod_says_so_from_the_start() {
+    let mut gated = pod();
+    gated["spec"]["schedulingGates"] = json!([{"name": "example.com/a"}]);
+    assert_eq!(
+        prepared(gated)["status"]["conditions"],
+        json!([{"type": "PodScheduled", "status": "False", "reason": "SchedulingGated",
+            "message": "Scheduling is blocked due to non-empty scheduling gates"}])
+    );
+}
+
+#[test]
 fn binding_assigns_once() {
     let now = "2026-01-01T00:00:00Z";
     let binding = json!({"metadata": {"annotations": {"a": "b"}}, "target": {"name": "n1"}});
     let mut object = prepared(pod());
+    object["status"]["nominatedNodeName"] = json!("n2");
     pods::bind(&mut object, &binding, now).expect("free");
     assert_eq!(object["spec"]["nodeName"], "n1");
     assert_eq!(object["metadata"]["annotations"]["a"], "b");
+    assert!(object["status"].get("nominatedNodeName").is_none());
     assert_eq!(
         object["status"]["conditions"],
         json!([{"type": "PodScheduled", "status": "True", "lastTransitionTime": now}])
@@ -309,4 +322,24 @@ fn namespaces_end_through_finalize() {
             "status.Phase: Invalid value: \"Terminating\": may only be 'Active' if `deletionTimestamp` is empty"
         ]
     );
+}
+
+#[test]
+fn a_gated_pod_says_so_from_the_start() {
+    let gated = prepared(with(
+        pod(),
+        &json!({
+            "metadata": {"creationTimestamp": "2026-01-01T00:00:00Z"},
+            "spec": {"schedulingGates": [{"name": "example.com/a"}]},
+        }),
+    ));
+    assert_eq!(
+        gated["status"]["conditions"],
+        json!([{
+            "type": "PodScheduled", "status": "False", "reason": "SchedulingGated",
+            "message": "Scheduling is blocked due to non-empty scheduling gates",
+            "lastTransitionTime": "2026-01-01T00:00:00Z",
+        }])
+    );
+    assert_eq!(prepared(pod())["status"].get("conditions"), None);
 }

@@ -42,9 +42,27 @@ fn containers() {
                 ],
             ),
             (
-                json!({"restartPolicy": "Always"}),
+                json!({"restartPolicy": "Sometimes"}),
                 vec![
-                    "spec.containers[0].restartPolicy: Forbidden: may not be set for non-init containers",
+                    "spec.containers[0].restartPolicy: Unsupported value: \"Sometimes\": supported values: \"Always\", \"Never\", \"OnFailure\"",
+                ],
+            ),
+            (
+                json!({"restartPolicyRules": [{"action": "Restart", "exitCodes": {"operator": "In", "values": [42]}}]}),
+                vec![
+                    "spec.containers[0].restartPolicy: Required value: must specify restartPolicy when restart rules are used",
+                ],
+            ),
+            (
+                json!({"restartPolicy": "Never", "restartPolicyRules": [
+                    {"action": "RestartAllContainers", "exitCodes": {"operator": "NotIn", "values": [0]}},
+                    {"action": "Stop", "exitCodes": {"operator": "Equals", "values": [1]}},
+                    {"action": "Restart"},
+                ]}),
+                vec![
+                    "spec.containers[0].restartPolicyRules[1].action: Unsupported value: \"Stop\": supported values: \"Restart\", \"RestartAllContainers\"",
+                    "spec.containers[0].restartPolicyRules[1].exitCodes.operator: Unsupported value: \"Equals\": supported values: \"In\", \"NotIn\"",
+                    "spec.containers[0].restartPolicyRules[2].exitCodes: Required value: must be specified",
                 ],
             ),
             (
@@ -481,8 +499,12 @@ fn pod_specs() {
             ),
             (
                 json!({"initContainers": [{"name": "i", "image": "b", "restartPolicy": "Never"}]}),
+                vec![],
+            ),
+            (
+                json!({"initContainers": [{"name": "i", "image": "b", "restartPolicy": "Once"}]}),
                 vec![
-                    "spec.initContainers[0].restartPolicy: Unsupported value: \"Never\": supported values: \"Always\"",
+                    "spec.initContainers[0].restartPolicy: Unsupported value: \"Once\": supported values: \"Always\", \"Never\", \"OnFailure\"",
                 ],
             ),
             (

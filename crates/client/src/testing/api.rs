@@ -335,7 +335,13 @@ fn one(
             Ok((200, scale_of(&put)))
         }
         ("patch", "" | "status") => {
-            if content != "application/merge-patch+json" {
+            // Of strategic patches only what loops send: maps, and taking items off a list.
+            if ![
+                "application/merge-patch+json",
+                "application/strategic-merge-patch+json",
+            ]
+            .contains(&content)
+            {
                 let message = format!("the fake does not support {content}");
                 return Err((415, "UnsupportedMediaType", message));
             }
@@ -376,7 +382,12 @@ fn merge(target: &mut Value, patch: &Value) {
         *target = json!({});
     }
     for (name, value) in fields {
-        if value.is_null() {
+        if let Some(list) = name.strip_prefix("$deleteFromPrimitiveList/") {
+            let gone = value.as_array().cloned().unwrap_or_default();
+            if let Some(items) = target.get_mut(list).and_then(Value::as_array_mut) {
+                items.retain(|item| !gone.contains(item));
+            }
+        } else if value.is_null() {
             if let Some(target) = target.as_object_mut() {
                 target.remove(name);
             }

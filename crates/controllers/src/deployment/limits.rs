@@ -3,6 +3,8 @@
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
+use crate::scaled::scaled;
+
 /// Replicas asked for; one where nothing is said.
 #[must_use]
 pub fn wanted(deployment: &Deployment) -> i32 {
@@ -29,26 +31,6 @@ pub fn available(set: &ReplicaSet) -> i32 {
 pub fn is_recreate(deployment: &Deployment) -> bool {
     let strategy = deployment.spec.strategy.as_ref();
     strategy.and_then(|item| item.type_.as_deref()) == Some("Recreate")
-}
-
-/// A number, or a percentage of `total`; what cannot be read is zero, as the door refuses it.
-fn scaled(value: Option<&IntOrString>, total: i32, up: bool) -> i32 {
-    match value {
-        None => 0,
-        Some(IntOrString::Int(number)) => *number,
-        Some(IntOrString::String(text)) => {
-            let percent = text
-                .strip_suffix('%')
-                .and_then(|text| text.parse::<i64>().ok());
-            let product = percent.unwrap_or(0) * i64::from(total);
-            let rounded = if up {
-                (product + 99) / 100
-            } else {
-                product / 100
-            };
-            i32::try_from(rounded).unwrap_or(i32::MAX)
-        }
-    }
 }
 
 /// `maxSurge` and `maxUnavailable` in pods. Surge rounds up, unavailable down; if both come out

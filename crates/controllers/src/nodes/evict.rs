@@ -148,7 +148,7 @@ impl Reconciler {
             "Taint manager: deleting due to NoExecute taint",
             now,
         );
-        if !mark(&api, &pod, condition, None).await? {
+        if !mark(&api, &pod, Some(condition), None).await? {
             return Ok(Outcome::Done);
         }
         let params = DeleteParams::default().preconditions(Preconditions {
@@ -176,26 +176,29 @@ pub(super) fn disruption(reason: &str, message: &str, now: Timestamp) -> PodCond
     }
 }
 
-/// Writes a condition, and a phase where one is given, on a pod about to be deleted. False: it is
-/// gone.
+/// Writes a condition and a phase, where they are given, on a pod about to be deleted. False: it
+/// is gone.
 pub(super) async fn mark(
     api: &Api<Pod>,
     pod: &Pod,
-    condition: PodCondition,
+    condition: Option<PodCondition>,
     phase: Option<&str>,
 ) -> Result<bool, kube::Error> {
     let name = pod.metadata.name.as_deref().unwrap_or_default();
-    let status = pod.status.as_ref();
-    let mut conditions = status
-        .and_then(|status| status.conditions.clone())
-        .unwrap_or_default();
-    conditions.retain(|item| item.type_ != condition.type_);
-    conditions.push(condition);
     let mut patch = json!({
         // The list is written whole, so nobody may have changed it in between.
         "metadata": {"uid": pod.metadata.uid, "resourceVersion": pod.metadata.resource_version},
-        "status": {"conditions": conditions},
+        "status": {},
     });
+    if let Some(condition) = condition {
+        let status = pod.status.as_ref();
+        let mut conditions = status
+            .and_then(|status| status.conditions.clone())
+            .unwrap_or_default();
+        conditions.retain(|item| item.type_ != condition.type_);
+        conditions.push(condition);
+        patch["status"]["conditions"] = json!(conditions);
+    }
     if let Some(phase) = phase {
         patch["status"]["phase"] = json!(phase);
     }

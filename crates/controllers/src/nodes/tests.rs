@@ -111,14 +111,28 @@ fn pods_nobody_ends_are_collected() {
         Some(serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap());
     let mut ended = testing::pod("a", "ended", &[]);
     ended.status.as_mut().unwrap().phase = Some("Succeeded".to_owned());
-    let all = [lost, fine, never, ended.clone(), ended].map(Arc::new);
-    let found = pod_gc::plan(&all, |node| node == "gone", 1);
+    let mut stuck = fine.clone();
+    stuck.spec.as_mut().unwrap().node_name = Some("out".to_owned());
+    stuck.metadata.deletion_timestamp = never.metadata.deletion_timestamp.clone();
+    let mut evicted = ended.clone();
+    evicted.metadata.name = Some("zz-evicted".to_owned());
+    evicted.status.as_mut().unwrap().phase = Some("Failed".to_owned());
+    evicted.status.as_mut().unwrap().reason = Some("Evicted".to_owned());
+    let all = [lost, fine, never, stuck, ended, evicted].map(Arc::new);
+    let found = pod_gc::plan(&all, |node| node == "gone", |node| node == "out", 1);
+    let last = found.last().unwrap().0.metadata.name.clone();
+    assert_eq!(
+        last.as_deref(),
+        Some("zz-evicted"),
+        "of no use to anybody, so first"
+    );
     let why: Vec<_> = found.iter().map(|pair| pair.1).collect();
     assert_eq!(
         why,
         [
             pod_gc::Why::NodeGone,
             pod_gc::Why::Unscheduled,
+            pod_gc::Why::OutOfService,
             pod_gc::Why::Ended
         ]
     );

@@ -7,13 +7,11 @@ use evenkeel_api::selector::LabelSelector;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetStatus};
 use k8s_openapi::api::core::v1::Pod;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
 
 use super::rank;
+use crate::pod_control::{self, BURST};
 use crate::{claim, pods};
-
-/// Pods created or deleted in one reconciliation at most.
-pub const BURST: usize = 500;
 
 const FAILURE: &str = "ReplicaFailure";
 
@@ -64,30 +62,15 @@ pub fn plan(
 /// # Errors
 /// When the template does not carry the labels the selector asks for: its pods would never count,
 /// and pods would be created without end.
-pub fn pod_of(set: &ReplicaSet) -> Result<Pod, String> {
+pub fn pod_of(set: &ReplicaSet, controller: OwnerReference) -> Result<Pod, String> {
     let template = set.spec.template.clone().unwrap_or_default();
-    let meta = template.metadata.unwrap_or_default();
     let selector = LabelSelector::from_spec(Some(&set.spec.selector))
         .map_err(|error| format!("invalid label selector: {error}"))?;
-    if selector.is_everything() || !selector.matches(claim::labels(&meta)) {
+    let pod = pod_control::from_template(&template, &set.metadata, controller);
+    if selector.is_everything() || !selector.matches(claim::labels(&pod.metadata)) {
         return Err("`selector` does not match template `labels`".to_owned());
     }
-    Ok(Pod {
-        metadata: ObjectMeta {
-            generate_name: Some(format!(
-                "{}-",
-                set.metadata.name.as_deref().unwrap_or_default()
-            )),
-            namespace: set.metadata.namespace.clone(),
-            labels: meta.labels,
-            annotations: meta.annotations,
-            finalizers: meta.finalizers,
-            owner_references: Some(vec![claim::reference_to(set)]),
-            ..ObjectMeta::default()
-        },
-        spec: template.spec,
-        status: None,
-    })
+    Ok(pod)
 }
 
 /// The status, and when it will change by time alone. `failure` is why pods could not be created

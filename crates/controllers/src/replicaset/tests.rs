@@ -81,7 +81,7 @@ fn a_template_without_the_selected_labels_creates_nothing() {
         },
     }))
     .unwrap();
-    assert!(plan::pod_of(&set).is_err());
+    assert!(plan::pod_of(&set, testing::owner("ReplicaSet", "web", "1")).is_err());
 }
 
 #[tokio::test(start_paused = true)]

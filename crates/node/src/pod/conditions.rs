@@ -68,6 +68,14 @@ pub(super) fn conditions(inputs: &StatusInputs<'_>, status: &PodStatus) -> Vec<P
         condition(inputs, "Ready", ready),
         condition(inputs, "ContainersReady", containers),
     ];
+    if let Some(message) = &inputs.memory.disruption {
+        let disrupted = Verdict {
+            holds: true,
+            reason: Some("TerminationByKubelet"),
+            message: Some(message.clone()),
+        };
+        out.push(condition(inputs, "DisruptionTarget", disrupted));
+    }
     let scheduled = Verdict::holds();
     let has_scheduled = inputs
         .previous

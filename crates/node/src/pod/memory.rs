@@ -183,6 +183,8 @@ pub struct Memory {
     pub api_deleted: bool,
     /// When the pod was first seen, for `status.startTime`.
     pub seen_at: Option<Timestamp>,
+    /// The node ends the pod to have its room back: what `DisruptionTarget` says.
+    pub disruption: Option<String>,
     /// When deleting from the API is tried again.
     pub delete_retry: Option<Timestamp>,
 }

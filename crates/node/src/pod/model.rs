@@ -5,7 +5,11 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Container, EphemeralContainer, Pod, PodSpec};
+use k8s_openapi::api::core::v1::{
+    Container, ContainerRestartRule, EphemeralContainer, Pod, PodSpec,
+};
+
+use crate::static_pods::{MIRROR_UID, SOURCE};
 
 /// What part a container plays in its pod.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,18 +44,72 @@ pub struct ContainerModel {
     pub spec: Container,
     /// Hash of what a change of makes the container start again (name and image).
     pub hash: String,
+    /// The container that an ephemeral one looks into (`targetContainerName`).
+    pub target: Option<String>,
 }
 
 impl ContainerModel {
     fn new(role: Role, spec: Container) -> Self {
         let hash = spec_hash(&spec);
-        Self { role, spec, hash }
+        Self {
+            role,
+            spec,
+            hash,
+            target: None,
+        }
     }
 
     /// Name within the pod.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.spec.name
+    }
+
+    /// Is it started again after an end with that exit code, in a pod with that policy?
+    ///
+    /// Its own rules come first (KEP-5307), then its own policy, then the pod's.
+    #[must_use]
+    pub fn restarts_after(&self, exit_code: i32, pod: RestartPolicy) -> bool {
+        match self.role {
+            Role::Sidecar => return true,
+            Role::Ephemeral => return false,
+            Role::Init | Role::App => {}
+        }
+        let own = self.spec.restart_policy.as_deref();
+        let rules = self.spec.restart_policy_rules.as_deref();
+        if own.is_some()
+            && rules
+                .unwrap_or_default()
+                .iter()
+                .any(|rule| applies(rule, exit_code))
+        {
+            return true;
+        }
+        let policy = match (own, self.role, pod) {
+            (Some("Always"), ..) => RestartPolicy::Always,
+            (Some("OnFailure"), ..) => RestartPolicy::OnFailure,
+            (Some("Never"), ..) => RestartPolicy::Never,
+            // An init container that succeeded is over in every pod.
+            (_, Role::Init, RestartPolicy::Always) => RestartPolicy::OnFailure,
+            (.., pod) => pod,
+        };
+        match policy {
+            RestartPolicy::Always => true,
+            RestartPolicy::OnFailure => exit_code != 0,
+            RestartPolicy::Never => false,
+        }
+    }
+
+    /// A rule of its restart policy that this node can't follow.
+    #[must_use]
+    pub fn unsupported_rule(&self) -> Option<&str> {
+        let rules = self
+            .spec
+            .restart_policy_rules
+            .as_deref()
+            .unwrap_or_default();
+        let mut actions = rules.iter().map(|rule| rule.action.as_str());
+        actions.find(|action| *action != "Restart")
     }
 
     /// `spec.containers{web}`, the field path that events carry.
@@ -100,10 +158,11 @@ impl PodModel {
                 containers.push(ContainerModel::new(Role::App, app.clone()));
             }
             for ephemeral in spec.ephemeral_containers.iter().flatten() {
-                containers.push(ContainerModel::new(
-                    Role::Ephemeral,
-                    from_ephemeral(ephemeral),
-                ));
+                let target = ephemeral.target_container_name.clone();
+                containers.push(ContainerModel {
+                    target: target.filter(|name| !name.is_empty()),
+                    ..ContainerModel::new(Role::Ephemeral, from_ephemeral(ephemeral))
+                });
             }
         }
         Self {
@@ -166,6 +225,28 @@ impl PodModel {
             .unwrap_or(false)
     }
 
+    fn annotation(&self, name: &str) -> Option<&str> {
+        let annotations = self.pod.metadata.annotations.as_ref()?;
+        annotations.get(name).map(String::as_str)
+    }
+
+    /// Made from a file on this node; the object in the API only mirrors it.
+    #[must_use]
+    pub fn is_static(&self) -> bool {
+        self.annotation(SOURCE) == Some("file")
+    }
+
+    /// The UID of the pod's object in the API, which for a static pod is its mirror's, once there
+    /// is one.
+    #[must_use]
+    pub fn api_uid(&self) -> Option<&str> {
+        if self.is_static() {
+            self.annotation(MIRROR_UID)
+        } else {
+            Some(self.uid())
+        }
+    }
+
     /// When deletion was asked for.
     #[must_use]
     pub fn deletion(&self) -> Option<Timestamp> {
@@ -203,6 +284,17 @@ impl PodModel {
     }
 }
 
+fn applies(rule: &ContainerRestartRule, exit_code: i32) -> bool {
+    rule.exit_codes.as_ref().is_some_and(|codes| {
+        let listed = codes.values.iter().flatten().any(|code| *code == exit_code);
+        match codes.operator.as_str() {
+            "In" => listed,
+            "NotIn" => !listed,
+            _ => false,
+        }
+    })
+}
+
 fn from_ephemeral(given: &EphemeralContainer) -> Container {
     let given = given.clone();
     Container {
@@ -237,4 +329,53 @@ fn spec_hash(spec: &Container) -> String {
         hash = hash.wrapping_mul(0x0100_0193);
     }
     format!("{hash:08x}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn restarts(role: Role, own: Value, pod: RestartPolicy) -> [bool; 3] {
+        let mut spec = json!({ "name": "c" });
+        if let (Some(fields), Value::Object(own)) = (spec.as_object_mut(), own) {
+            fields.extend(own);
+        }
+        let model = ContainerModel::new(role, serde_json::from_value(spec).unwrap());
+        [0, 1, 42].map(|code| model.restarts_after(code, pod))
+    }
+
+    #[test]
+    fn rules_come_before_the_containers_policy_and_that_before_the_pods() {
+        use RestartPolicy::{Always, Never, OnFailure};
+        let none = json!({});
+        assert_eq!(restarts(Role::App, none.clone(), Always), [true; 3]);
+        assert_eq!(
+            restarts(Role::App, none.clone(), OnFailure),
+            [false, true, true]
+        );
+        assert_eq!(restarts(Role::App, none.clone(), Never), [false; 3]);
+        assert_eq!(
+            restarts(Role::Init, none.clone(), Always),
+            [false, true, true]
+        );
+        assert_eq!(restarts(Role::Init, none.clone(), Never), [false; 3]);
+        assert_eq!(restarts(Role::Sidecar, none.clone(), Never), [true; 3]);
+        assert_eq!(restarts(Role::Ephemeral, none, Always), [false; 3]);
+        let own = |policy: &str| json!({ "restartPolicy": policy });
+        assert_eq!(restarts(Role::App, own("Never"), Always), [false; 3]);
+        assert_eq!(
+            restarts(Role::App, own("OnFailure"), Never),
+            [false, true, true]
+        );
+        let rule = |operator: &str| {
+            json!({ "restartPolicy": "Never", "restartPolicyRules": [
+                { "action": "Restart", "exitCodes": { "operator": operator, "values": [42] } } ] })
+        };
+        assert_eq!(restarts(Role::App, rule("In"), Never), [false, false, true]);
+        assert_eq!(
+            restarts(Role::App, rule("NotIn"), Never),
+            [true, true, false]
+        );
+    }
 }

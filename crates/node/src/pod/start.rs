@@ -83,6 +83,11 @@ async fn try_start(
         reason: "CreateContainerConfigError",
         message,
     };
+    if let Some(action) = container.unsupported_rule() {
+        return Err(config_error(format!(
+            "restartPolicyRules action {action} is not supported by this node"
+        )));
+    }
     let pod_ips = context.pod_ips(model);
     let facts = context.facts(pod_ips.clone());
     let links = model
@@ -102,6 +107,18 @@ async fn try_start(
     let files = prepare_files(context, model, container, &start, &env, pod_ips)
         .await
         .map_err(config_error)?;
+    let pid_of = match &container.target {
+        None => None,
+        Some(target) => {
+            let observed = context.view.observed(model.uid());
+            let found = observed.running(target).map(|status| status.id.clone());
+            // In kubelet's words.
+            Some(found.ok_or_else(|| StartFailure {
+                reason: "CreateContainerError",
+                message: format!("unable to find target container {target}"),
+            })?)
+        }
+    };
     let prepared = Prepared {
         image: start.image,
         env,
@@ -110,6 +127,7 @@ async fn try_start(
         message_file: files.message_file,
         memory_capacity: context.machine.memory,
         oom_floor: context.machine.oom_floor,
+        pid_of,
     };
     let config = config(model, container, start.attempt, prepared);
     let id = runtime

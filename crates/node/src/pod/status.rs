@@ -16,7 +16,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::conditions::conditions;
 use super::memory::{Ending, Memory};
-use super::model::{ContainerModel, PodModel, RestartPolicy, Role};
+use super::model::{ContainerModel, PodModel, Role};
 use super::observed::Observed;
 use super::plan::{Plan, ended, started, timestamp};
 use crate::spec::resources::qos_class;
@@ -411,6 +411,8 @@ struct Tally {
     stopped: usize,
     succeeded: usize,
     unknown: usize,
+    /// Of those that stopped: will be started again.
+    again: usize,
 }
 
 /// kubelet's `getPhase`.
@@ -423,6 +425,7 @@ fn phase(
 ) -> &'static str {
     let mut pending_init = 0;
     let mut failed_init = 0;
+    let mut failed_for_good = false;
     let mut pending_sidecars = 0;
     let mut tally = Tally::default();
     for (container, status) in model.with_role(&[Role::Init, Role::Sidecar]).zip(init) {
@@ -431,6 +434,10 @@ fn phase(
             .last_state
             .as_ref()
             .and_then(|state| state.terminated.as_ref());
+        let mut failure = |exit_code: i32| {
+            failed_init += 1;
+            failed_for_good |= !container.restarts_after(exit_code, model.restart);
+        };
         if container.role == Role::Sidecar {
             if state.running.is_some() {
                 tally.running += 1;
@@ -440,23 +447,30 @@ fn phase(
                 tally.waiting += 1;
             }
         } else if let Some(end) = &state.terminated {
-            failed_init += usize::from(end.exit_code != 0);
+            if end.exit_code != 0 {
+                failure(end.exit_code);
+            }
         } else if state.waiting.is_some()
             && let Some(end) = last_end
         {
-            failed_init += usize::from(end.exit_code != 0);
-            pending_init += usize::from(end.exit_code == 0);
+            if end.exit_code == 0 {
+                pending_init += 1;
+            } else {
+                failure(end.exit_code);
+            }
         } else {
             pending_init += 1;
         }
     }
-    for status in apps {
+    for (container, status) in model.with_role(&[Role::App]).zip(apps) {
         let state = status.state.clone().unwrap_or_default();
         if state.running.is_some() {
             tally.running += 1;
         } else if let Some(end) = &state.terminated {
             tally.stopped += 1;
             tally.succeeded += usize::from(end.exit_code == 0);
+            let again = container.restarts_after(end.exit_code, model.restart);
+            tally.again += usize::from(again);
         } else if state.waiting.is_some() {
             let ran = status
                 .last_state
@@ -464,6 +478,7 @@ fn phase(
                 .is_some_and(|last| last.terminated.is_some());
             if ran {
                 tally.stopped += 1;
+                tally.again += 1;
             } else {
                 tally.waiting += 1;
             }
@@ -471,7 +486,7 @@ fn phase(
             tally.unknown += 1;
         }
     }
-    if failed_init > 0 && model.restart == RestartPolicy::Never {
+    if failed_for_good {
         return "Failed";
     }
     let sidecars_pending = pending_sidecars > 0 && !initialized;
@@ -482,14 +497,14 @@ fn phase(
         return "Pending";
     }
     if tally.stopped > 0 && (tally.running == 0 || terminal) {
-        if tally.stopped == tally.succeeded && (terminal || model.restart != RestartPolicy::Always)
-        {
-            return "Succeeded";
+        if tally.again > 0 && !terminal {
+            return "Running";
         }
-        if terminal || model.restart == RestartPolicy::Never {
-            return "Failed";
-        }
-        return "Running";
+        return if tally.stopped == tally.succeeded {
+            "Succeeded"
+        } else {
+            "Failed"
+        };
     }
     if tally.running > 0 {
         "Running"

@@ -54,6 +54,8 @@ pub struct Prepared {
     pub memory_capacity: i64,
     /// The lowest `oom_score_adj` that this process may set.
     pub oom_floor: i32,
+    /// The container whose processes it sees (`targetContainerName`).
+    pub pid_of: Option<String>,
 }
 
 /// Puts a container's configuration together.
@@ -126,6 +128,7 @@ pub fn config(
             .as_ref()
             .and_then(|lifecycle| lifecycle.stop_signal.as_deref())
             .and_then(signal_number),
+        pid_of: prepared.pid_of,
     }
 }
 

@@ -109,6 +109,8 @@ pub fn security(
         run_as_group,
         run_as_non_root: non_root,
         supplemental_groups: groups,
+        strict_groups: pod.and_then(|pod| pod.supplemental_groups_policy.as_deref())
+            == Some("Strict"),
         readonly_rootfs: own
             .and_then(|own| own.read_only_root_filesystem)
             .unwrap_or(false),

@@ -267,12 +267,12 @@ impl FakeApi {
                 }
             }
             (Method::POST, true) => self.create(&place, body),
+            // Every token is another one; it lives as long as was asked for.
             (Method::POST, false) if place.sub == "token" => reply(
                 201,
                 &json!({ "kind": "TokenRequest", "apiVersion": "authentication.k8s.io/v1",
                     "metadata": {}, "spec": body["spec"],
-                    "status": { "token": format!("token-{}", place.name),
-                                "expirationTimestamp": "2099-01-01T00:00:00Z" } }),
+                    "status": { "token": format!("token-{}-{}", place.name, self.tokens()) } }),
             ),
             (Method::PATCH, false) => self.patch(&place, body),
             (Method::DELETE, false) => {
@@ -285,6 +285,13 @@ impl FakeApi {
             }
             _ => not_found(&place),
         })
+    }
+
+    /// Token requests so far.
+    fn tokens(&self) -> usize {
+        let state = self.shared.state.lock();
+        let asked = state.requests.iter();
+        asked.filter(|request| request.contains("/token")).count()
     }
 
     fn create(&self, place: &Place, mut body: Value) -> Answer {

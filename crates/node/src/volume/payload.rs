@@ -66,18 +66,19 @@ impl Gatherer {
     ) -> Result<Files, String> {
         if let Some(source) = &volume.config_map {
             let style = Style::new(source.default_mode, source.default_user)?;
-            let optional = source.optional == Some(true);
-            return self
-                .config_map(model, &source.name, &source.items, optional, style, age)
-                .await;
+            let keyed = Keyed::new(
+                KeyedKind::ConfigMap,
+                &source.name,
+                &source.items,
+                source.optional,
+            );
+            return self.keyed(model, keyed, style, age).await;
         }
         if let Some(source) = &volume.secret {
             let style = Style::new(source.default_mode, source.default_user)?;
-            let optional = source.optional == Some(true);
             let name = source.secret_name.as_deref().unwrap_or_default();
-            return self
-                .secret(model, name, &source.items, optional, style, age)
-                .await;
+            let keyed = Keyed::new(KeyedKind::Secret, name, &source.items, source.optional);
+            return self.keyed(model, keyed, style, age).await;
         }
         if let Some(source) = &volume.downward_api {
             let style = Style::new(source.default_mode, source.default_user)?;
@@ -121,16 +122,22 @@ impl Gatherer {
         age: SignedDuration,
     ) -> Result<Files, String> {
         if let Some(source) = &projection.config_map {
-            let optional = source.optional == Some(true);
-            return self
-                .config_map(model, &source.name, &source.items, optional, style, age)
-                .await;
+            let keyed = Keyed::new(
+                KeyedKind::ConfigMap,
+                &source.name,
+                &source.items,
+                source.optional,
+            );
+            return self.keyed(model, keyed, style, age).await;
         }
         if let Some(source) = &projection.secret {
-            let optional = source.optional == Some(true);
-            return self
-                .secret(model, &source.name, &source.items, optional, style, age)
-                .await;
+            let keyed = Keyed::new(
+                KeyedKind::Secret,
+                &source.name,
+                &source.items,
+                source.optional,
+            );
+            return self.keyed(model, keyed, style, age).await;
         }
         if let Some(source) = &projection.downward_api {
             return downward(
@@ -173,67 +180,89 @@ impl Gatherer {
         ))
     }
 
-    async fn config_map(
+    /// The files of a config map or secret.
+    async fn keyed(
         &self,
         model: &PodModel,
-        name: &str,
-        items: &Option<Vec<KeyToPath>>,
-        optional: bool,
+        source: Keyed<'_>,
         style: Style,
         age: SignedDuration,
     ) -> Result<Files, String> {
-        let namespace = model.namespace();
-        let found = self
-            .objects
-            .config_map(namespace, name, age)
-            .await
-            .map_err(|error| api_text(&error))?;
-        let Some(map) = found else {
-            return if optional {
-                Ok(Vec::new())
-            } else {
-                Err(format!("configmap \"{name}\" not found"))
-            };
+        let (namespace, name) = (model.namespace(), source.name);
+        let failed = |error: kube::Error| api_text(&error);
+        let objects = &self.objects;
+        // The object is held while its bytes are borrowed.
+        let (map, secret);
+        let data: Option<BTreeMap<&str, &[u8]>> = match source.kind {
+            KeyedKind::ConfigMap => {
+                map = objects
+                    .config_map(namespace, name, age)
+                    .await
+                    .map_err(failed)?;
+                map.as_ref().map(|map| {
+                    let text = map.data.iter().flatten();
+                    let binary = map.binary_data.iter().flatten();
+                    text.map(|(key, value)| (key.as_str(), value.as_bytes()))
+                        .chain(binary.map(|(key, value)| (key.as_str(), value.0.as_slice())))
+                        .collect()
+                })
+            }
+            KeyedKind::Secret => {
+                secret = objects.secret(namespace, name, age).await.map_err(failed)?;
+                secret.as_ref().map(|secret| {
+                    let data = secret.data.iter().flatten();
+                    data.map(|(key, value)| (key.as_str(), value.0.as_slice()))
+                        .collect()
+                })
+            }
         };
-        let mut data: BTreeMap<&str, &[u8]> = BTreeMap::new();
-        for (key, value) in map.data.iter().flatten() {
-            data.insert(key, value.as_bytes());
+        match data {
+            Some(data) => pick(&data, &source, style),
+            None if source.optional => Ok(Vec::new()),
+            None => Err(format!("{} \"{name}\" not found", source.kind.word())),
         }
-        for (key, value) in map.binary_data.iter().flatten() {
-            data.insert(key, &value.0);
-        }
-        pick(&data, items, optional, style, "configmap")
     }
+}
 
-    async fn secret(
-        &self,
-        model: &PodModel,
-        name: &str,
-        items: &Option<Vec<KeyToPath>>,
-        optional: bool,
-        style: Style,
-        age: SignedDuration,
-    ) -> Result<Files, String> {
-        let namespace = model.namespace();
-        let found = self
-            .objects
-            .secret(namespace, name, age)
-            .await
-            .map_err(|error| api_text(&error))?;
-        let Some(secret) = found else {
-            return if optional {
-                Ok(Vec::new())
-            } else {
-                Err(format!("secret \"{name}\" not found"))
-            };
-        };
-        let data: BTreeMap<&str, &[u8]> = secret
-            .data
-            .iter()
-            .flatten()
-            .map(|(key, value)| (key.as_str(), value.0.as_slice()))
-            .collect();
-        pick(&data, items, optional, style, "secret")
+/// The kinds whose keys become files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum KeyedKind {
+    ConfigMap,
+    Secret,
+}
+
+impl KeyedKind {
+    /// As kubelet's messages say it.
+    fn word(self) -> &'static str {
+        match self {
+            Self::ConfigMap => "configmap",
+            Self::Secret => "secret",
+        }
+    }
+}
+
+/// A reference to a config map or secret whose keys become files.
+#[derive(Debug, Clone, Copy)]
+struct Keyed<'a> {
+    kind: KeyedKind,
+    name: &'a str,
+    items: Option<&'a [KeyToPath]>,
+    optional: bool,
+}
+
+impl<'a> Keyed<'a> {
+    fn new(
+        kind: KeyedKind,
+        name: &'a str,
+        items: &'a Option<Vec<KeyToPath>>,
+        optional: Option<bool>,
+    ) -> Self {
+        Self {
+            kind,
+            name,
+            items: items.as_deref().filter(|items| !items.is_empty()),
+            optional: optional == Some(true),
+        }
     }
 }
 
@@ -285,20 +314,14 @@ fn common_user(model: &PodModel) -> Option<u32> {
         .flatten()
 }
 
-fn pick(
-    data: &BTreeMap<&str, &[u8]>,
-    items: &Option<Vec<KeyToPath>>,
-    optional: bool,
-    style: Style,
-    kind: &str,
-) -> Result<Files, String> {
+fn pick(data: &BTreeMap<&str, &[u8]>, source: &Keyed<'_>, style: Style) -> Result<Files, String> {
     let entry = |path: &str, value: &[u8], mode: u32, user: Option<u32>| FileEntry {
         path: path.to_owned(),
         data: value.to_vec(),
         mode,
         user,
     };
-    let Some(items) = items.as_ref().filter(|items| !items.is_empty()) else {
+    let Some(items) = source.items else {
         return Ok(data
             .iter()
             .map(|(key, value)| entry(key, value, style.mode, style.user))
@@ -312,14 +335,17 @@ fn pick(
                 let user = item.user.map(uid).transpose()?.or(style.user);
                 files.push(entry(&item.path, value, mode, user));
             }
-            None if optional => {}
-            None if kind == "configmap" => {
-                return Err(format!(
-                    "configmap references non-existent config key: {}",
-                    item.key
-                ));
+            None if source.optional => {}
+            None => {
+                return Err(match source.kind {
+                    KeyedKind::ConfigMap => {
+                        format!("configmap references non-existent config key: {}", item.key)
+                    }
+                    KeyedKind::Secret => {
+                        format!("references non-existent secret key: {}", item.key)
+                    }
+                });
             }
-            None => return Err(format!("references non-existent secret key: {}", item.key)),
         }
     }
     Ok(files)

@@ -58,6 +58,14 @@ impl Tokens {
         self.held.lock().retain(|(pod, _, _), _| pod != uid);
     }
 
+    /// When the first of a pod's tokens is to be replaced.
+    #[must_use]
+    pub fn renew_at(&self, uid: &str) -> Option<Timestamp> {
+        let held = self.held.lock();
+        let tokens = held.iter().filter(|((pod, _, _), _)| pod == uid);
+        tokens.map(|(_, held)| held.renew_at).min()
+    }
+
     /// The token of a projection; a new one when the one in use nears its end.
     ///
     /// # Errors

@@ -68,6 +68,8 @@ impl Node {
             pod_cidr: None,
             max_pods: 110,
             labels: Default::default(),
+            static_pods: None,
+            eviction_hard: Default::default(),
             clock: Arc::clone(&clock),
             api_server_host: "10.96.0.1".to_owned(),
             api_server_port: 443,

@@ -101,6 +101,33 @@ async fn config_maps_are_mounted_and_follow_changes() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_token_is_replaced_when_four_fifths_of_its_life_are_over() {
+    let node = Node::start();
+    let mut app = container("app");
+    app["volumeMounts"] = json!([{ "name": "token", "mountPath": "/token" }]);
+    node.pod(
+        "web",
+        json!({ "containers": [app], "volumes": [{ "name": "token", "projected": { "sources": [
+            { "serviceAccountToken": { "path": "token", "expirationSeconds": 600 } } ] } }] }),
+    );
+    node.until_ready("web").await;
+    let mounts = node.runtime.config("app").expect("made").mounts;
+    let mount = mounts
+        .iter()
+        .find(|mount| mount.container_path.to_str() == Some("/token"));
+    let file = mount.expect("mounted").host_path.join("token");
+    let token = || fs::read_to_string(&file).expect("there");
+    let first = token();
+    tokio::time::sleep(Duration::from_secs(475)).await;
+    assert_eq!(token(), first);
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let second = token();
+    assert_ne!(second, first);
+    tokio::time::sleep(Duration::from_secs(485)).await;
+    assert_ne!(token(), second);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_this_node_does_not_have_is_refused_by_name() {
     let node = Node::start();
     node.pod(

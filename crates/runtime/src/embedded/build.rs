@@ -185,6 +185,7 @@ fn user(config: &ContainerConfig, image: &Resolved) -> Result<UserSpec> {
             .iter()
             .map(|gid| id(*gid, "supplementalGroups"))
             .collect::<Result<_>>()?,
+        strict_groups: security.strict_groups,
         non_root: security.run_as_non_root,
     })
 }
@@ -332,6 +333,17 @@ fn require_shared(path: &Path) -> Result<()> {
     }
 }
 
+/// The PID namespace of a running container.
+fn pid_namespace(inner: &Inner, target: &str) -> Result<PathBuf> {
+    let pid = inner.container(target)?.status().pid;
+    let pid = pid.ok_or_else(|| {
+        RuntimeError::Invalid(format!(
+            "container {target}, whose processes are to be seen, does not run"
+        ))
+    })?;
+    Ok(PathBuf::from(format!("/proc/{pid}/ns/pid")))
+}
+
 /// Everything that the shim needs to start a container.
 pub(super) fn spec(
     inner: &Inner,
@@ -345,6 +357,10 @@ pub(super) fn spec(
     let dir = inner.container_dir(&record.id);
     let pins = inner.sandbox_dir(&record.sandbox_id).join("ns");
     let shared_pid = pod.share_process_namespace && !pod.host_pid;
+    let pid = match &config.pid_of {
+        Some(target) if !pod.host_pid && !shared_pid => Some(pid_namespace(inner, target)?),
+        _ => shared_pid.then(|| pins.join("pid")),
+    };
     let hostname = if pod.host_network {
         String::new()
     } else {
@@ -371,8 +387,8 @@ pub(super) fn spec(
             net: (!pod.host_network).then(|| pins.join("net")),
             ipc: (!pod.host_ipc).then(|| pins.join("ipc")),
             uts: (!pod.host_network).then(|| pins.join("uts")),
-            pid: shared_pid.then(|| pins.join("pid")),
-            own_pid: !pod.host_pid && !shared_pid,
+            own_pid: !pod.host_pid && pid.is_none(),
+            pid,
         },
         binds: binds(inner, &record.sandbox_id, &config.mounts)?,
         devices: nodes,

@@ -211,6 +211,7 @@ pub(super) fn import(store: &Store, file: &Path, name: Option<&str>) -> Result<V
         let mut names = Names {
             tags: references.iter().filter_map(Reference::tagged).collect(),
             digests: Vec::new(),
+            pulled: false,
         };
         if let Some(digest) = &image.digest {
             names.digests = references

@@ -28,6 +28,9 @@ pub(super) struct Record {
     pub(super) tags: Vec<String>,
     /// Full names with digests.
     pub(super) digests: Vec<String>,
+    /// From a registry?
+    #[serde(default)]
+    pub(super) pulled: bool,
 }
 
 impl Record {
@@ -42,6 +45,7 @@ impl Record {
             entrypoint: self.config.entrypoint.clone(),
             cmd: self.config.cmd.clone(),
             created_at: self.created_at,
+            pulled: self.pulled,
         }
     }
 }

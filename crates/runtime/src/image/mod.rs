@@ -176,6 +176,9 @@ impl Store {
                 created_at: clock::now_ns(),
                 ..Record::default()
             });
+            // What was once imported stays, also when a registry has it too.
+            let fresh = record.tags.is_empty() && record.digests.is_empty();
+            record.pulled = names.pulled && (fresh || record.pulled);
             let status = {
                 for digest in names.digests {
                     if !record.digests.contains(&digest) {
@@ -248,6 +251,8 @@ impl Store {
 struct Names {
     tags: Vec<String>,
     digests: Vec<String>,
+    /// From a registry?
+    pulled: bool,
 }
 
 fn remove_any(path: &Path) -> std::io::Result<()> {

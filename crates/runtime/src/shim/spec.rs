@@ -44,6 +44,9 @@ pub(crate) struct UserSpec {
     pub(crate) gid: Option<u32>,
     /// Supplementary groups beside those of the image's /etc/group.
     pub(crate) groups: Vec<u32>,
+    /// Leave out those of the image's /etc/group.
+    #[serde(default)]
+    pub(crate) strict_groups: bool,
     /// Refuse uid 0.
     pub(crate) non_root: bool,
 }

@@ -117,7 +117,7 @@ fn resolve_with(spec: &UserSpec, passwd: &str, group: &str) -> Result<User, Fail
     };
     let mut supplementary = vec![gid];
     supplementary.extend(&spec.groups);
-    if let Some(account) = &account {
+    if let Some(account) = account.as_ref().filter(|_| !spec.strict_groups) {
         for (_, id, members) in groups(group) {
             if members.split(',').any(|member| member == account.name) {
                 supplementary.push(id);

@@ -15,6 +15,12 @@ use evenkeel_runtime::{
 pub(crate) const IMAGE: &str = "example.test/busybox:1";
 pub(crate) const BOUND: Duration = Duration::from_secs(20);
 
+/// How many times longer than [`BOUND`] anything may take: an emulated machine asks for patience.
+fn patience() -> u32 {
+    let given = std::env::var("EVENKEEL_TEST_PATIENCE").ok();
+    given.and_then(|text| text.parse().ok()).unwrap_or(1)
+}
+
 pub(crate) struct Fixture {
     pub(crate) dir: PathBuf,
     pub(crate) instance: String,
@@ -174,7 +180,7 @@ impl Fixture {
     pub(crate) async fn exec(&self, id: &str, command: &[&str]) -> ExecOutput {
         let command: Vec<String> = command.iter().map(|word| (*word).to_owned()).collect();
         self.runtime()
-            .exec_sync(id, &command, BOUND)
+            .exec_sync(id, &command, BOUND * patience())
             .await
             .expect("exec")
     }
@@ -267,7 +273,7 @@ pub(crate) async fn until<T>(what: &str, mut condition: impl AsyncFnMut() -> Opt
 }
 
 pub(crate) async fn bounded<T>(what: &str, future: impl Future<Output = T>) -> T {
-    match tokio::time::timeout(BOUND, future).await {
+    match tokio::time::timeout(BOUND * patience(), future).await {
         Ok(value) => value,
         Err(_) => panic!("waited in vain: {what}"),
     }

@@ -177,10 +177,13 @@ async fn exec_on_a_terminal() {
     let mut buffer = [0; 256];
     // The size is applied by another task: type the line only after the shell shows life and the
     // size had its turn.
-    let count = bounded("the first output", stdout.read(&mut buffer))
-        .await
-        .expect("reads");
-    seen.push_str(&String::from_utf8_lossy(&buffer[..count]));
+    while !seen.contains("\r\n") {
+        let count = bounded("the first line", stdout.read(&mut buffer))
+            .await
+            .expect("reads");
+        assert!(count > 0, "it ended after {seen:?}");
+        seen.push_str(&String::from_utf8_lossy(&buffer[..count]));
+    }
     until("the size arrives", async || {
         session
             .resize

@@ -11,6 +11,7 @@ use crate::framework::{Bind, BindError, Binding, ClusterEvent, Plugin};
 use crate::pod::PodInfo;
 
 /// Binds through the door.
+#[derive(Clone)]
 pub struct DefaultBinder(Client);
 
 impl DefaultBinder {
@@ -18,6 +19,12 @@ impl DefaultBinder {
     #[must_use]
     pub fn new(client: Client) -> Self {
         Self(client)
+    }
+
+    /// What it binds with.
+    #[must_use]
+    pub fn client(&self) -> Client {
+        self.0.clone()
     }
 
     async fn write(&self, binding: &Binding) -> Result<(), BindError> {

@@ -7,18 +7,18 @@ use std::collections::HashMap;
 
 use crate::affinity::Term;
 use crate::framework::{
-    ClusterEvent, CycleState, Filter, MAX_NODE_SCORE, Plugin, PreFilter, PreFiltered, PreScore,
-    Rejection, Score,
+    Adjustment, ClusterEvent, CycleState, Filter, MAX_NODE_SCORE, Plugin, PreFilter, PreFiltered,
+    PreScore, Rejection, Score,
 };
 use crate::pod::PodInfo;
 use crate::snapshot::{ClassCount, NodeIndex, NodeInfo, Snapshot};
 
-/// What an existing pod's required affinity toward the pod adds to a node's score.
-const HARD_AFFINITY_WEIGHT: i64 = 1;
-
 /// The plugin.
 #[derive(Debug)]
-pub struct InterPodAffinity;
+pub struct InterPodAffinity {
+    /// What an existing pod's required affinity toward the pod adds to a node's score.
+    pub hard_affinity_weight: i64,
+}
 
 /// Numbers by topology key and value.
 #[derive(Debug, Default)]
@@ -38,6 +38,20 @@ impl Domains {
                 let values = self.0.entry(key.to_owned()).or_default();
                 values.insert(value.to_owned(), more);
             }
+        }
+    }
+
+    /// Adds in the node's own domain. Domains without anything are forgotten, for whether there
+    /// are any is a question that is asked.
+    fn shift(&mut self, node: &NodeInfo, key: &str, amount: i64) {
+        let Some(value) = node.label(key) else {
+            return;
+        };
+        let values = self.0.entry(key.to_owned()).or_default();
+        let count = values.entry(value.to_owned()).or_default();
+        *count += amount;
+        if *count == 0 {
+            values.remove(value);
         }
     }
 
@@ -96,7 +110,7 @@ impl Plugin for InterPodAffinity {
                         .as_ref()
                         .is_some_and(|terms| about(&terms.anti_affinity, pod))
             }
-            ClusterEvent::PodShrunk(_) => false,
+            _ => false,
         }
     }
 }
@@ -148,6 +162,38 @@ impl PreFilter for InterPodAffinity {
         }
         state.put(counted);
         PreFiltered::All
+    }
+
+    fn adjust(&self, state: &mut CycleState, what: &Adjustment<'_>, amount: i64) {
+        let Some(counted) = state.get_mut::<Counted>() else {
+            return;
+        };
+        let (pod, other, snapshot) = (what.pod, what.other, what.snapshot);
+        let matches = |term: &Term, seen: &PodInfo| term.matches(&seen.class, &snapshot.namespaces);
+        for term in other.terms.iter().flat_map(|terms| &terms.anti_affinity) {
+            if matches(term, pod) {
+                counted
+                    .existing_anti_affinity
+                    .shift(what.node, &term.topology_key, amount);
+            }
+        }
+        let Some(terms) = &pod.terms else {
+            return;
+        };
+        if !terms.affinity.is_empty() && all_match(&terms.affinity, &other.class, snapshot) {
+            for term in &terms.affinity {
+                counted
+                    .affinity
+                    .shift(what.node, &term.topology_key, amount);
+            }
+        }
+        for term in &terms.anti_affinity {
+            if matches(term, other) {
+                counted
+                    .anti_affinity
+                    .shift(what.node, &term.topology_key, amount);
+            }
+        }
     }
 }
 
@@ -223,7 +269,7 @@ impl PreScore for InterPodAffinity {
                 continue;
             };
             for term in &terms.affinity {
-                weigh(term, pod, pods, HARD_AFFINITY_WEIGHT);
+                weigh(term, pod, pods, self.hard_affinity_weight);
             }
             for term in &terms.preferred {
                 weigh(term, pod, pods, term.weight);

@@ -1,4 +1,5 @@
-//! The default plugins, each to the reference's semantics and texts.
+//! The default plugins, each to the reference's semantics and texts, and the profiles that list
+//! them.
 
 pub mod binder;
 pub mod fit;
@@ -6,67 +7,130 @@ pub mod image;
 pub mod inter_pod;
 pub mod node_affinity;
 pub mod nodes;
+pub mod preemption;
 pub mod queueing;
+pub mod scoring;
 pub mod spread;
 pub mod taints;
 pub mod unsupported;
+pub mod volumes;
 
 use std::sync::Arc;
 
-use crate::framework::Profile;
+use crate::config::ProfileConfig;
+use crate::framework::Plugin as _;
+use crate::profile::{Profile, Profiles};
 
-/// The profile of `default-scheduler`: the reference's default plugins, order and weights. Bindings
-/// are written by the binder handed in.
+use volumes::VolumeBinding;
+
+/// Profiles as configured. Bindings are written by the binder handed in.
 #[must_use]
-pub fn default_profile(binder: binder::DefaultBinder) -> Profile {
-    let mut profile = default_placement();
-    profile.plugin(binder).bind().done();
-    profile
+pub fn configured(configs: &[ProfileConfig], binder: &binder::DefaultBinder) -> Profiles {
+    // What is set aside for one profile's pods is so for all: they share nodes and volumes.
+    let volumes = VolumeBinding::new(Some(binder.client()));
+    let profiles = configs.iter().map(|config| {
+        let mut profile = with_volumes(config, volumes.clone());
+        if config.stands("bind", binder.name()) {
+            profile.plugin(binder.clone()).bind().done();
+        }
+        profile
+    });
+    Profiles::new(profiles.collect())
 }
 
-/// The same without a binder: enough to decide.
+/// The profile of `default-scheduler` without a binder: enough to decide.
 #[must_use]
 pub fn default_placement() -> Profile {
-    let mut profile = Profile::new("default-scheduler", Arc::new(queueing::PrioritySort));
+    placement(&ProfileConfig::default())
+}
+
+/// Lists a plugin at those of its points at which the configuration wants it.
+macro_rules! list {
+    ($profile:ident, $config:ident, $plugin:expr, [$($point:ident),*] $(, $weight:literal)?) => {{
+        let plugin = $plugin;
+        let name = plugin.name();
+        let listed = $profile.plugin(plugin);
+        $(let listed = if $config.stands(stringify!($point), name) {
+            listed.$point()
+        } else {
+            listed
+        };)*
+        $(let listed = match $config.weight(name, $weight) {
+            Some(weight) => listed.score(weight),
+            None => listed,
+        };)?
+        listed.done();
+    }};
+}
+
+/// The reference's default plugins, order and weights, as far as the configuration wants them;
+/// without a binder.
+#[must_use]
+pub fn placement(config: &ProfileConfig) -> Profile {
+    with_volumes(config, VolumeBinding::new(None))
+}
+
+fn with_volumes(config: &ProfileConfig, volumes: VolumeBinding) -> Profile {
+    let mut profile = Profile::new(&config.scheduler_name, Arc::new(queueing::PrioritySort));
+    profile.percentage_of_nodes_to_score = config.percentage_of_nodes_to_score;
+    list!(profile, config, queueing::SchedulingGates, [pre_enqueue]);
     profile
-        .plugin(queueing::SchedulingGates)
-        .pre_enqueue()
-        .done();
-    profile.plugin(unsupported::Unsupported).pre_filter().done();
-    profile.plugin(nodes::NodeUnschedulable).filter().done();
-    profile.plugin(nodes::NodeName).pre_filter().filter().done();
-    profile
-        .plugin(taints::TaintToleration)
-        .filter()
-        .pre_score()
-        .score(3)
-        .done();
-    let node_affinity = profile.plugin(node_affinity::NodeAffinity);
-    node_affinity
+        .plugin(unsupported::Unsupported)
         .pre_filter()
-        .filter()
-        .pre_score()
-        .score(2)
+        .post_filter()
         .done();
-    profile
-        .plugin(nodes::NodePorts)
-        .pre_filter()
-        .filter()
-        .done();
-    profile.plugin(fit::Fit).filter().score(1).done();
-    let spread = profile.plugin(spread::PodTopologySpread);
-    spread.pre_filter().filter().pre_score().score(2).done();
-    let inter_pod = profile.plugin(inter_pod::InterPodAffinity);
-    inter_pod.pre_filter().filter().pre_score().score(2).done();
-    profile
-        .plugin(fit::BalancedAllocation)
-        .pre_score()
-        .score(1)
-        .done();
-    profile
-        .plugin(image::ImageLocality)
-        .pre_score()
-        .score(1)
-        .done();
+    list!(profile, config, nodes::NodeUnschedulable, [filter]);
+    list!(profile, config, nodes::NodeName, [pre_filter, filter]);
+    list!(
+        profile,
+        config,
+        taints::TaintToleration,
+        [filter, pre_score],
+        3
+    );
+    list!(
+        profile,
+        config,
+        node_affinity::NodeAffinity,
+        [pre_filter, filter, pre_score],
+        2
+    );
+    list!(profile, config, nodes::NodePorts, [pre_filter, filter]);
+    let fit = fit::Fit {
+        scoring: config.fit.clone(),
+    };
+    list!(profile, config, fit, [filter], 1);
+    list!(
+        profile,
+        config,
+        volumes::VolumeRestrictions,
+        [pre_filter, filter]
+    );
+    list!(
+        profile,
+        config,
+        volumes,
+        [pre_filter, filter, reserve, pre_bind, post_bind]
+    );
+    let spread = spread::PodTopologySpread {
+        defaults: config.default_constraints.clone(),
+    };
+    list!(profile, config, spread, [pre_filter, filter, pre_score], 2);
+    let inter_pod = inter_pod::InterPodAffinity {
+        hard_affinity_weight: config.hard_pod_affinity_weight,
+    };
+    list!(
+        profile,
+        config,
+        inter_pod,
+        [pre_filter, filter, pre_score],
+        2
+    );
+    let balanced = scoring::BalancedAllocation {
+        resources: config.balanced.clone(),
+    };
+    list!(profile, config, balanced, [pre_score], 1);
+    list!(profile, config, image::ImageLocality, [pre_score], 1);
+    list!(profile, config, config.preemption, [post_filter]);
     profile
 }

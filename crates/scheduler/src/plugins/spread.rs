@@ -10,8 +10,8 @@ use k8s_openapi::api::core::v1::TopologySpreadConstraint;
 use super::node_affinity::Required;
 use super::taints::untolerated;
 use crate::framework::{
-    ClusterEvent, CycleState, Filter, MAX_NODE_SCORE, Plugin, PreFilter, PreFiltered, PreScore,
-    Rejection, Score,
+    Adjustment, ClusterEvent, CycleState, Filter, MAX_NODE_SCORE, Plugin, PreFilter, PreFiltered,
+    PreScore, Rejection, Score,
 };
 use crate::pod::PodInfo;
 use crate::snapshot::{NodeIndex, NodeInfo, Snapshot};
@@ -19,9 +19,21 @@ use crate::snapshot::{NodeIndex, NodeInfo, Snapshot};
 const HOSTNAME: &str = "kubernetes.io/hostname";
 const ZONE: &str = "topology.kubernetes.io/zone";
 
+/// What spreads pods that have no constraints of their own.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Defaults {
+    /// Over nodes and zones, as far as that costs nothing.
+    System,
+    /// These, about the pods of the same services and owner.
+    List(Vec<TopologySpreadConstraint>),
+}
+
 /// The plugin.
 #[derive(Debug)]
-pub struct PodTopologySpread;
+pub struct PodTopologySpread {
+    /// For pods without constraints of their own.
+    pub defaults: Defaults,
+}
 
 #[derive(Debug)]
 struct Constraint {
@@ -91,6 +103,37 @@ fn constraints(pod: &PodInfo, action: &str) -> Vec<Constraint> {
         .collect()
 }
 
+impl PodTopologySpread {
+    /// The constraints of one action: the pod's own, or the defaults.
+    fn constraints(&self, pod: &PodInfo, snapshot: &Snapshot, action: &str) -> Vec<Constraint> {
+        if has_own(pod) {
+            return constraints(pod, action);
+        }
+        match &self.defaults {
+            Defaults::System if action == "ScheduleAnyway" => defaults(pod, snapshot),
+            Defaults::System => Vec::new(),
+            Defaults::List(list) => {
+                let mut listed = list
+                    .iter()
+                    .filter(|spec| spec.when_unsatisfiable == action)
+                    .peekable();
+                if listed.peek().is_none() {
+                    return Vec::new();
+                }
+                let Some(selector) = same_kind(pod, snapshot) else {
+                    return Vec::new();
+                };
+                listed
+                    .map(|spec| Constraint {
+                        selector: selector.clone(),
+                        ..Constraint::read(spec, pod)
+                    })
+                    .collect()
+            }
+        }
+    }
+}
+
 fn has_own(pod: &PodInfo) -> bool {
     pod.spec()
         .and_then(|spec| spec.topology_spread_constraints.as_ref())
@@ -100,6 +143,22 @@ fn has_own(pod: &PodInfo) -> bool {
 /// The defaults of the cluster: spread over nodes and zones the pods of the same services and
 /// owner, as far as these are known.
 fn defaults(pod: &PodInfo, snapshot: &Snapshot) -> Vec<Constraint> {
+    let Some(selector) = same_kind(pod, snapshot) else {
+        return Vec::new();
+    };
+    let constraint = |key: &str, max_skew| Constraint {
+        max_skew,
+        min_domains: 1,
+        key: key.to_owned(),
+        selector: selector.clone(),
+        honor_affinity: true,
+        honor_taints: false,
+    };
+    vec![constraint(HOSTNAME, 3), constraint(ZONE, 5)]
+}
+
+/// The pods of the same services and owner; `None` when the pod has neither.
+fn same_kind(pod: &PodInfo, snapshot: &Snapshot) -> Option<LabelSelector> {
     let mut selector = LabelSelector::default();
     let from = ObjectKey::new(pod.key.namespace.clone(), "");
     let services = snapshot
@@ -123,18 +182,7 @@ fn defaults(pod: &PodInfo, snapshot: &Snapshot) -> Vec<Constraint> {
                 .extend(set.requirements.iter().cloned());
         }
     }
-    if selector.is_everything() {
-        return Vec::new();
-    }
-    let constraint = |key: &str, max_skew| Constraint {
-        max_skew,
-        min_domains: 1,
-        key: key.to_owned(),
-        selector: selector.clone(),
-        honor_affinity: true,
-        honor_taints: false,
-    };
-    vec![constraint(HOSTNAME, 3), constraint(ZONE, 5)]
+    (!selector.is_everything()).then_some(selector)
 }
 
 fn has_all_keys(node: &NodeInfo, constraints: &[Constraint]) -> bool {
@@ -151,6 +199,18 @@ struct Hard {
     matches_itself: i64,
 }
 
+impl Hard {
+    fn count(&mut self) {
+        // Where nothing counts, nothing is skewed.
+        let least = self.domains.values().copied().min();
+        self.least = if self.domains.len() < self.constraint.min_domains {
+            0
+        } else {
+            least.unwrap_or(i64::from(i32::MAX))
+        };
+    }
+}
+
 #[derive(Debug)]
 struct Hards(Vec<Hard>);
 
@@ -161,18 +221,20 @@ impl Plugin for PodTopologySpread {
 
     fn hint(&self, pod: &PodInfo, event: &ClusterEvent<'_>) -> bool {
         let counted = |other: &PodInfo| {
+            // What default constraints select is not known here.
             other.class.namespace == pod.class.namespace
-                && constraints(pod, "DoNotSchedule").iter().any(|constraint| {
-                    constraint
-                        .selector
-                        .matches_with(|key| other.class.label(key))
-                })
+                && (!has_own(pod)
+                    || constraints(pod, "DoNotSchedule").iter().any(|constraint| {
+                        constraint
+                            .selector
+                            .matches_with(|key| other.class.label(key))
+                    }))
         };
         match event {
             ClusterEvent::Node { delta, .. } => delta.added || delta.labels || delta.taints,
             ClusterEvent::PodAssigned(other) | ClusterEvent::PodGone(other) => counted(other),
             ClusterEvent::PodLabels(other) => other.class.namespace == pod.class.namespace,
-            ClusterEvent::PodShrunk(_) | ClusterEvent::Namespace => false,
+            _ => false,
         }
     }
 }
@@ -184,7 +246,7 @@ impl PreFilter for PodTopologySpread {
         pod: &PodInfo,
         snapshot: &Snapshot,
     ) -> PreFiltered {
-        let constraints = constraints(pod, "DoNotSchedule");
+        let constraints = self.constraints(pod, snapshot, "DoNotSchedule");
         if constraints.is_empty() {
             return PreFiltered::Skip;
         }
@@ -216,26 +278,44 @@ impl PreFilter for PodTopologySpread {
             .into_iter()
             .zip(domains)
             .map(|(constraint, domains)| {
-                // Where nothing counts, nothing is skewed.
-                let least = domains
-                    .values()
-                    .copied()
-                    .min()
-                    .unwrap_or(i64::from(i32::MAX));
                 let selects = constraint.selector.matches_with(|key| pod.class.label(key));
-                Hard {
-                    least: if domains.len() < constraint.min_domains {
-                        0
-                    } else {
-                        least
-                    },
+                let mut hard = Hard {
+                    least: 0,
                     matches_itself: i64::from(selects),
                     constraint,
                     domains,
-                }
+                };
+                hard.count();
+                hard
             });
         state.put(Hards(hards.collect()));
         PreFiltered::All
+    }
+
+    fn adjust(&self, state: &mut CycleState, what: &Adjustment<'_>, amount: i64) {
+        let class = &what.other.class;
+        if class.terminating || class.namespace != what.pod.class.namespace {
+            return;
+        }
+        let Some(Hards(hards)) = state.get_mut::<Hards>() else {
+            return;
+        };
+        let keyed = |hard: &Hard| what.node.label(&hard.constraint.key).is_some();
+        if !hards.iter().all(keyed) {
+            return;
+        }
+        let required = Required::read(what.pod);
+        for hard in hards {
+            let constraint = &hard.constraint;
+            let value = what.node.label(&constraint.key).unwrap_or_default();
+            if constraint.selector.matches_with(|key| class.label(key))
+                && constraint.includes(what.pod, what.node, required.as_ref())
+                && let Some(count) = hard.domains.get_mut(value)
+            {
+                *count += amount;
+                hard.count();
+            }
+        }
     }
 }
 
@@ -351,17 +431,13 @@ impl PreScore for PodTopologySpread {
         snapshot: &Snapshot,
         feasible: &[NodeIndex],
     ) -> bool {
-        let own = has_own(pod);
-        let constraints = if own {
-            constraints(pod, "ScheduleAnyway")
-        } else {
-            defaults(pod, snapshot)
-        };
+        let all_keys = has_own(pod) || self.defaults != Defaults::System;
+        let constraints = self.constraints(pod, snapshot, "ScheduleAnyway");
         if constraints.is_empty() {
             return false;
         }
         // By the defaults a node without a zone is still scored by its host name.
-        state.put(softs(constraints, own, pod, snapshot, feasible));
+        state.put(softs(constraints, all_keys, pod, snapshot, feasible));
         true
     }
 }

@@ -81,12 +81,18 @@ impl Plugin for TaintToleration {
 
 impl Filter for TaintToleration {
     fn filter(&self, _state: &CycleState, pod: &PodInfo, node: &NodeInfo) -> Option<Rejection> {
+        untolerated(pod, node)
+            .is_some()
+            .then(|| Rejection::unresolvable("node(s) had untolerated taint(s)"))
+    }
+
+    fn detail(&self, pod: &PodInfo, node: &NodeInfo) -> Option<String> {
         let taint = untolerated(pod, node)?;
-        Some(Rejection::unresolvable(format!(
-            "node(s) had untolerated taint {{{}: {}}}",
+        Some(format!(
+            "taint {{{}: {}}}",
             taint.key,
             taint.value.as_deref().unwrap_or_default()
-        )))
+        ))
     }
 }
 

@@ -1,9 +1,12 @@
 //! What this scheduler does not do yet is refused by name: a pod that asks for it stays pending
 //! with a text that says so, and is never placed as if it had not asked.
 
-use crate::framework::{ClusterEvent, CycleState, Plugin, PreFilter, PreFiltered, Rejection};
+use crate::framework::{
+    ClusterEvent, CycleState, Plugin, PostFilter, PostFiltered, PreFilter, PreFiltered, Rejection,
+};
 use crate::pod::PodInfo;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{NodeIndex, Snapshot};
+use crate::what_if::WhatIf;
 
 /// The plugin.
 #[derive(Debug)]
@@ -11,15 +14,6 @@ pub struct Unsupported;
 
 fn asked(pod: &PodInfo) -> Option<String> {
     let spec = pod.spec()?;
-    for volume in spec.volumes.iter().flatten() {
-        if volume.persistent_volume_claim.is_some() || volume.ephemeral.is_some() {
-            return Some(format!(
-                "volume \"{}\" needs a PersistentVolumeClaim, which Evenkeel's scheduler does not \
-                 bind yet",
-                volume.name
-            ));
-        }
-    }
     if spec
         .resource_claims
         .as_ref()
@@ -51,6 +45,17 @@ impl PreFilter for Unsupported {
         match asked(pod) {
             Some(text) => PreFiltered::Reject(Rejection::unresolvable(text)),
             None => PreFiltered::Skip,
+        }
+    }
+}
+
+impl PostFilter for Unsupported {
+    /// Stands where the reference's `DynamicResources` does, which says this of every pod without
+    /// claims; tools that read the event's text know it.
+    fn post_filter(&self, _: &mut WhatIf<'_>, _: &[NodeIndex], _: u64) -> PostFiltered {
+        PostFiltered::Rejected {
+            reason: "no new claims to deallocate".to_owned(),
+            clear_nomination: false,
         }
     }
 }

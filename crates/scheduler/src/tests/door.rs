@@ -11,7 +11,7 @@ use super::objects::{node, node_with, pod, pod_with};
 use crate::Scheduler;
 use crate::pod::node_name;
 
-fn start(api: &FakeApi) -> (crate::Traces, CancellationToken) {
+pub(crate) fn start(api: &FakeApi) -> (crate::Traces, CancellationToken) {
     let clock = FakeClock::shared();
     let client = api.client();
     let shutdown = CancellationToken::new();
@@ -100,8 +100,9 @@ async fn a_pod_without_room_says_why_and_is_placed_when_room_comes() {
         500,
         &json!({"metadata": {"generation": 1}}),
     ));
-    let text = "0/3 nodes are available: 1 node(s) had untolerated taint {k: v}, \
-                2 Insufficient cpu.";
+    let text = "0/3 nodes are available: 1 node(s) had untolerated taint(s), \
+                2 Insufficient cpu. no new claims to deallocate, preemption: \
+                0/3 nodes are available: 3 Preemption is not helpful for scheduling.";
     let event = api
         .wait_for("an event", |api| api.all::<Event>().into_iter().next())
         .await;

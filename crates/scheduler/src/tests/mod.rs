@@ -3,7 +3,10 @@
 mod door;
 mod objects;
 mod placement;
+mod preempting;
+mod profiles;
 mod properties;
 mod queueing;
 mod speed;
 mod spreading;
+mod volumes;

@@ -40,7 +40,7 @@ pub(crate) fn pod_with(name: &str, milli_cpu: i64, more: &Value) -> Pod {
     serde_json::from_value(value).expect("a pod")
 }
 
-fn merge(into: &mut Value, more: &Value) {
+pub(crate) fn merge(into: &mut Value, more: &Value) {
     match (into, more) {
         (Value::Object(into), Value::Object(more)) => {
             for (key, value) in more {

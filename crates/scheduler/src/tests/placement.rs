@@ -37,7 +37,7 @@ fn tainted(key: &str, value: &str, effect: &str) -> Node {
 #[test]
 fn without_nodes() {
     let decision = decide(&[], &[], pod("web", 1));
-    assert_eq!(decision.message(), "no nodes available to schedule pods");
+    assert_eq!(decision.filtered(), "no nodes available to schedule pods");
 }
 
 #[test]
@@ -90,7 +90,9 @@ fn taints_and_tolerations() {
     let decision = decide(&[tainted("k", "v", "NoExecute")], &[], pod("web", 1));
     assert_eq!(
         decision.message(),
-        "0/1 nodes are available: 1 node(s) had untolerated taint {k: v}."
+        "0/1 nodes are available: 1 node(s) had untolerated taint(s). no new claims to \
+         deallocate, preemption: 0/1 nodes are available: 1 Preemption is not helpful for \
+         scheduling."
     );
 }
 
@@ -165,7 +167,7 @@ fn resources() {
             assert_eq!(placed(&decision), Some("n"), "{what}");
         } else {
             let text = format!("0/1 nodes are available: {text}.");
-            assert_eq!(decision.message(), text, "{what}");
+            assert_eq!(decision.filtered(), text, "{what}");
         }
     }
 }
@@ -180,7 +182,7 @@ fn the_number_of_pods_is_a_resource() {
     );
     let decision = decide(&[one], &[(pod("first", 0), "n")], pod("second", 0));
     assert_eq!(
-        decision.message(),
+        decision.filtered(),
         "0/1 nodes are available: 1 Too many pods."
     );
 }
@@ -312,7 +314,7 @@ fn node_selectors_and_affinity() {
         assert_eq!(decision.node.is_some(), *fits, "{what}");
         if !fits {
             assert_eq!(
-                decision.message(),
+                decision.filtered(),
                 "0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector.",
                 "{what}"
             );
@@ -326,7 +328,7 @@ fn node_selectors_and_affinity() {
         pod_with("web", 1, &json!({"spec": elsewhere})),
     );
     assert_eq!(
-        decision.message(),
+        decision.filtered(),
         "0/1 nodes are available: 1 node(s) didn't satisfy plugin(s) [NodeAffinity]."
     );
 }
@@ -362,7 +364,7 @@ fn cordoned_nodes() {
     let cordoned = || node_with("n", 1000, 1024, &json!({"spec": {"unschedulable": true}}));
     let decision = decide(&[cordoned()], &[], pod("web", 1));
     assert_eq!(
-        decision.message(),
+        decision.filtered(),
         "0/1 nodes are available: 1 node(s) were unschedulable."
     );
     let tolerating = json!({"spec": {"tolerations": [
@@ -420,7 +422,7 @@ fn host_ports() {
         assert_eq!(decision.node.is_some(), *fits, "{what}");
         if !fits {
             assert_eq!(
-                decision.message(),
+                decision.filtered(),
                 "0/1 nodes are available: 1 node(s) didn't have free ports for the requested pod \
                  ports."
             );
@@ -448,13 +450,12 @@ fn a_node_that_has_the_image_is_taken() {
 
 #[test]
 fn what_is_not_supported_is_refused_by_name() {
-    let claim = json!({"spec": {"volumes": [
-        {"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]}});
+    let claim = json!({"spec": {"resourceClaims": [
+        {"name": "gpu", "resourceClaimName": "gpu"}]}});
     let decision = decide(&[node("n", 1000, 1024)], &[], pod_with("web", 1, &claim));
     assert_eq!(
-        decision.message(),
-        "0/1 nodes are available: volume \"data\" needs a PersistentVolumeClaim, which Evenkeel's \
-         scheduler does not bind yet."
+        decision.filtered(),
+        "0/1 nodes are available: spec.resourceClaims is not supported by Evenkeel's scheduler yet."
     );
 }
 

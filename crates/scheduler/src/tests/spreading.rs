@@ -52,7 +52,7 @@ fn near_other_pods() {
     assert_eq!(decision.node.as_deref(), Some("b1"));
     let decision = decide(&zoned(), &[], app("web", "web", &near("cache", ZONE)));
     assert_eq!(
-        decision.message(),
+        decision.filtered(),
         "0/3 nodes are available: 3 node(s) didn't match pod affinity rules."
     );
 }
@@ -95,7 +95,7 @@ fn away_from_other_pods() {
     assert_eq!(decision.node.as_deref(), Some("a2"));
     let decision = decide(&zoned(), &bound, app("web-3", "web", &away("web", ZONE)));
     assert_eq!(
-        decision.message(),
+        decision.filtered(),
         "0/3 nodes are available: 3 node(s) didn't match pod anti-affinity rules."
     );
 }
@@ -153,13 +153,13 @@ fn hard_spread() {
     let few = spread(1, ZONE, "DoNotSchedule", &json!({"minDomains": 3}));
     let decision = decide(&zoned(), &bound, app("web-4", "web", &few));
     assert_eq!(
-        decision.message(),
+        decision.filtered(),
         "0/3 nodes are available: 3 node(s) didn't match pod topology spread constraints."
     );
     let keyless = spread(1, "rack", "DoNotSchedule", &json!({}));
     let decision = decide(&zoned(), &bound, app("web-4", "web", &keyless));
     assert_eq!(
-        decision.message(),
+        decision.filtered(),
         "0/3 nodes are available: 3 node(s) didn't match pod topology spread constraints (missing \
          required label)."
     );

@@ -1,7 +1,8 @@
 //! Service addresses and node ports: given out once, taken back with their service.
 //!
 //! What is taken is what stored services say, plus what was given out so recently that the caches
-//! do not show it yet. Nothing else is remembered, so that a crash loses nothing.
+//! do not show it yet. Nothing else is remembered, so that a crash loses nothing. Another server on
+//! the same store may pick the same at the same moment: the write settles it (see `claims`).
 
 use std::collections::{HashMap, HashSet};
 use std::net::Ipv4Addr;
@@ -83,7 +84,7 @@ impl Taken {
 }
 
 /// The addresses and ports that a service has.
-fn uses(service: &Value) -> Vec<String> {
+pub(crate) fn uses(service: &Value) -> Vec<String> {
     let address = object::text(service, &["spec", "clusterIP"]);
     let mut uses = Vec::new();
     if !matches!(address, "" | "None") {

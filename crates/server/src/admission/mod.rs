@@ -13,6 +13,7 @@ use evenkeel_api::clock::SharedClock;
 use evenkeel_api::row::{ResourceDef, Subresource};
 use serde_json::Value;
 
+pub(crate) use allocate::uses as service_uses;
 pub use allocate::{Allocate, Hold};
 
 use crate::auth::Identity;

@@ -18,6 +18,11 @@ const VIEW: &[&str] = &[
     "discovery.k8s.io : endpointslices : get,list,watch",
     "apps : deployments,deployments/scale,deployments/status,replicasets,replicasets/scale,replicasets/status : get,list,watch",
     "autoscaling : horizontalpodautoscalers,horizontalpodautoscalers/status : get,list,watch",
+    "metrics.k8s.io : nodes,pods : get,list,watch",
+    "apps : controllerrevisions,daemonsets,daemonsets/status,statefulsets,statefulsets/scale,statefulsets/status : get,list,watch",
+    "batch : cronjobs,cronjobs/status,jobs,jobs/status : get,list,watch",
+    "core : replicationcontrollers,replicationcontrollers/scale,replicationcontrollers/status : get,list,watch",
+    "policy : poddisruptionbudgets,poddisruptionbudgets/status : get,list,watch",
 ];
 
 /// What people may change in a namespace.
@@ -30,6 +35,10 @@ const EDIT: &[&str] = &[
     "apps : deployments,deployments/rollback,deployments/scale,replicasets,replicasets/scale : create,delete,deletecollection,patch,update",
     "autoscaling : horizontalpodautoscalers : create,delete,deletecollection,patch,update",
     "coordination.k8s.io : leases : get,list,watch,create,delete,deletecollection,patch,update",
+    "apps : daemonsets,statefulsets,statefulsets/scale : create,delete,deletecollection,patch,update",
+    "batch : cronjobs,jobs : create,delete,deletecollection,patch,update",
+    "core : replicationcontrollers,replicationcontrollers/scale : create,delete,deletecollection,patch,update",
+    "policy : poddisruptionbudgets : create,delete,deletecollection,patch,update",
 ];
 
 /// What administrators of a namespace may do beyond that.
@@ -73,6 +82,67 @@ const LOOPS: &[(&str, &[&str])] = &[
             "apps : replicasets/finalizers : update",
             "apps : replicasets/status : update,patch",
             "core : pods : create,delete,list,get,patch,watch",
+        ],
+    ),
+    (
+        "replication-controller",
+        &[
+            "core : replicationcontrollers : get,list,update,watch",
+            "core : replicationcontrollers/finalizers,replicationcontrollers/status : update",
+            "core : pods : create,delete,list,patch,watch",
+        ],
+    ),
+    (
+        "statefulset-controller",
+        &[
+            "apps : statefulsets : get,list,watch",
+            "apps : statefulsets/finalizers,statefulsets/status : update",
+            "apps : controllerrevisions : create,delete,get,list,patch,update,watch",
+            "core : pods : create,delete,get,list,patch,update,watch",
+            "core : pods/finalizers : update",
+            "core : persistentvolumeclaims : create,delete,get,list,update,watch",
+        ],
+    ),
+    (
+        "daemon-set-controller",
+        &[
+            "apps : daemonsets : get,list,watch",
+            "apps : daemonsets/finalizers,daemonsets/status : update",
+            "apps : controllerrevisions : create,delete,get,list,patch,update,watch",
+            "core : nodes : list,watch",
+            "core : pods : create,delete,list,patch,watch",
+        ],
+    ),
+    (
+        "job-controller",
+        &[
+            "batch : jobs : get,list,patch,update,watch",
+            "batch : jobs/finalizers,jobs/status : update",
+            "core : pods : create,delete,get,list,patch,watch",
+        ],
+    ),
+    (
+        "ttl-after-finished-controller",
+        &["batch : jobs : delete,get,list,watch"],
+    ),
+    (
+        "cronjob-controller",
+        &[
+            "batch : cronjobs : get,list,update,watch",
+            "batch : cronjobs/finalizers,cronjobs/status : update",
+            "batch : jobs : create,delete,get,list,patch,update,watch",
+            "core : pods : delete,list,watch",
+        ],
+    ),
+    (
+        "disruption-controller",
+        &[
+            "apps : deployments,replicasets,statefulsets : get,list,watch",
+            "core : replicationcontrollers : get,list,watch",
+            "core : pods/status : patch,update",
+            "policy : poddisruptionbudgets : get,list,watch",
+            "policy : poddisruptionbudgets/status : update",
+            "* : */scale : get",
         ],
     ),
     (
@@ -263,6 +333,9 @@ fn system() -> Vec<Value> {
         "core : bindings,pods/binding : create",
         "core : pods/status : patch,update",
         "apps : replicasets : get,list,watch",
+        "policy : poddisruptionbudgets : get,list,watch",
+        "storage.k8s.io : storageclasses : get,list,watch",
+        "core : persistentvolumeclaims,persistentvolumes : get,list,watch,patch,update",
         "coordination.k8s.io : leases : create,get,list,update,watch",
         "core,events.k8s.io : events : create,patch,update",
     ];

@@ -103,7 +103,7 @@ impl Caches {
         let mut others = false;
         self.by_key(&text, |cache, path| {
             let object = seal
-                .unseal(key, value)
+                .unseal(&cache.row().stored_group_resource(), key, value)
                 .map_err(|error| error.to_string())
                 .and_then(|plain| {
                     Object::read(cache.row(), plain, revision).map_err(|error| error.to_string())

@@ -29,7 +29,8 @@ pub use kind::{Change, ChangeKind, KindCache, event_line};
 /// request for it on ([`Self::start`]), and until its definition changes.
 #[derive(Debug)]
 pub struct Caches {
-    /// By the prefix of store keys; a kind has a cache for each version that is asked for.
+    /// By the prefix of store keys; kinds that are forms of one thing have a cache each, and so do
+    /// the versions of a custom kind.
     prefixes: RwLock<HashMap<String, Vec<Arc<KindCache>>>>,
     kinds: Arc<Kinds>,
     revision: watch::Sender<u64>,
@@ -66,7 +67,7 @@ impl Caches {
         let caches = prefixes.get(&row.store_prefix())?;
         caches
             .iter()
-            .find(|cache| cache.row().gvk.version == row.gvk.version)
+            .find(|cache| cache.row().gvk == row.gvk)
             .filter(|cache| cache.is_live())
             .cloned()
     }
@@ -92,11 +93,13 @@ impl Caches {
         }
         // From here on the feed keeps changes for this cache; the range shows all before them.
         let found = store.range(Range::prefix(row.store_prefix())).await?;
-        let prefix = row.store_prefix();
+        let (prefix, resource) = (row.store_prefix(), row.stored_group_resource());
         let objects = found.kvs.into_iter().filter_map(|kv| {
             let key = String::from_utf8_lossy(&kv.key);
             let path = key.strip_prefix(prefix.as_str())?.to_owned();
-            let plain = seal.unseal(&kv.key, &kv.value).map_err(|e| e.to_string());
+            let plain = seal
+                .unseal(&resource, &kv.key, &kv.value)
+                .map_err(|error| error.to_string());
             let object = plain.and_then(|plain| {
                 Object::read(row, plain, kv.mod_revision).map_err(|error| error.to_string())
             });
@@ -114,7 +117,7 @@ impl Caches {
     fn waiting(&self, row: &Arc<ResourceDef>) -> Arc<KindCache> {
         let mut prefixes = self.prefixes.write();
         let caches = prefixes.entry(row.store_prefix()).or_default();
-        let same = |cache: &&Arc<KindCache>| cache.row().gvk.version == row.gvk.version;
+        let same = |cache: &&Arc<KindCache>| cache.row().gvk == row.gvk;
         if let Some(cache) = caches.iter().find(same) {
             return Arc::clone(cache);
         }

@@ -148,11 +148,12 @@ fn resources(rows: &Rows, group: &str, version: &str) -> Result<Answer, Status> 
         }
         if row.storage == Storage::Stored {
             // Stable between servers: a hash of what identifies the stored form.
-            let stored = match &row.custom {
+            let stored = stored_row(rows, row);
+            let version = match &stored.custom {
                 Some(custom) => custom.stored_version().to_owned(),
-                None => row.gvk.api_version(),
+                None => stored.gvk.api_version(),
             };
-            entry["storageVersionHash"] = hash(&format!("{stored}/{}", row.gvk.kind)).into();
+            entry["storageVersionHash"] = hash(&format!("{version}/{}", stored.gvk.kind)).into();
         }
         resources.push(entry);
         for subresource in &row.subresources {
@@ -177,6 +178,18 @@ fn resources(rows: &Rows, group: &str, version: &str) -> Result<Answer, Status> 
             "groupVersion": group_version(group, version), "resources": resources,
         }),
     ))
+}
+
+/// The row in whose form the objects of a row are stored.
+fn stored_row(rows: &Rows, row: &Arc<ResourceDef>) -> Arc<ResourceDef> {
+    if row.view.is_none() {
+        return Arc::clone(row);
+    }
+    let prefix = row.store_prefix();
+    let stored = rows
+        .iter_builtin()
+        .find(|other| other.view.is_none() && other.store_prefix() == prefix);
+    Arc::clone(stored.unwrap_or(row))
 }
 
 /// The version of aggregated discovery that the client prefers to the classic documents.

@@ -26,6 +26,9 @@ pub(super) async fn serve(door: &Arc<Door>, call: &Call, segments: &[&str]) -> A
     checks.push(("store", stored));
     if kind != "livez" {
         checks.push(("informer-sync", Ok(())));
+        // Reads go on: a start anew would not help, so it is no matter of being alive.
+        let writable = door.registry().store.writable().await;
+        checks.push(("store-writable", writable.map_err(|e| e.to_string())));
     }
     let excluded: Vec<&str> = call.query.all("exclude").collect();
     checks.retain(|(name, _)| !excluded.contains(name) && one.is_none_or(|one| one == *name));

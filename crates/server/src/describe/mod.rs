@@ -1,5 +1,6 @@
 //! What the door says of itself: health, version, discovery, OpenAPI, metrics.
 
+mod debug;
 mod discovery;
 mod health;
 mod openapi;
@@ -11,9 +12,10 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::door::Door;
-use crate::http::{Answer, json, text};
+use crate::http::{Answer, answer, json, stream, text};
 use crate::pipeline::{Authorized, Call};
 
+pub use debug::DebugPages;
 pub(crate) use openapi::Hashes as OpenApiHashes;
 
 /// The Kubernetes version whose API this is.
@@ -37,6 +39,8 @@ pub(crate) async fn serve(door: &Arc<Door>, call: Authorized<Call>) -> Result<An
         ["healthz" | "livez" | "readyz", ..] => Ok(health::serve(door, &call, &segments).await),
         ["version"] => Ok(json(StatusCode::OK, &version())),
         ["metrics"] => Ok(metrics(door)),
+        ["debug", rest @ ..] => door.debug_pages().serve(rest),
+        ["evenkeel", "backup"] => Ok(backup(door)),
         ["api" | "apis", ..] => discovery::serve(door, &call, &segments).await,
         ["openapi", rest @ ..] => openapi::serve(door, &call, rest).await,
         [".well-known", "openid-configuration"] => Ok(json(
@@ -53,6 +57,16 @@ pub(crate) async fn serve(door: &Arc<Door>, call: Authorized<Call>) -> Result<An
         [] | [""] => Ok(json(StatusCode::OK, &discovery::paths(door))),
         _ => Err(Status::no_such_path()),
     }
+}
+
+/// The whole store as of now, as `evenkeel backup` keeps it. The authorizer lets only those get it
+/// who may get every path that is not a resource.
+fn backup(door: &Door) -> Answer {
+    use futures::StreamExt as _;
+    let taken = u64::try_from(door.clock().now().as_second()).unwrap_or(0);
+    let pieces = evenkeel_store::snapshot::take(Arc::clone(&door.registry().store), taken);
+    let body = stream(pieces.map(|piece| piece.map_err(std::io::Error::other)));
+    answer(StatusCode::OK, "application/octet-stream", body)
 }
 
 fn metrics(door: &Door) -> Answer {

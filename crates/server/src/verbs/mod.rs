@@ -4,6 +4,7 @@
 mod decode;
 mod delete;
 mod kinds;
+mod measured;
 mod patch;
 mod read;
 mod show;
@@ -191,7 +192,10 @@ async fn serve_row(door: &Arc<Door>, row: Arc<ResourceDef>, call: Call) -> Resul
         media: media?,
         warnings: Vec::new(),
     };
+    let measured = request.row.storage == Storage::Measured;
     match verb(&request)? {
+        Verb::Get if measured => measured::get(request).await,
+        Verb::List if measured => measured::list(request).await,
         Verb::Get => read::get(request).await,
         Verb::List => read::list(request).await,
         Verb::Watch => watch::watch(request).await,

@@ -17,6 +17,7 @@ use rustls::pki_types::ServerName;
 use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::Request;
 use super::subresource::current;
@@ -209,6 +210,39 @@ fn agent(node: &Value, path: String) -> Result<Upstream, Status> {
         tls: true,
         path,
     })
+}
+
+/// What a node's agent answers to a GET.
+pub(super) async fn ask_agent(door: &Arc<Door>, node: &Value, path: &str) -> Result<Bytes, Status> {
+    let upstream = agent(node, path.to_owned())?;
+    let failed = |why: String| Status::unavailable(format!("{}: {why}", upstream.host));
+    let io = connect(door, &upstream)
+        .await
+        .map_err(|error| failed(error.to_string()))?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(io)
+        .await
+        .map_err(|error| failed(error.to_string()))?;
+    let _connection = AbortOnDropHandle::new(tokio::spawn(connection));
+    let request = HttpRequest::get(path)
+        .header(HOST, &upstream.host)
+        .body(Full::new(Bytes::new()))
+        .map_err(|error| failed(error.to_string()))?;
+    let answer = sender
+        .send_request(request)
+        .await
+        .map_err(|error| failed(error.to_string()))?;
+    let code = answer.status();
+    let body = answer
+        .into_body()
+        .collect()
+        .await
+        .map_err(|error| failed(error.to_string()))?
+        .to_bytes();
+    if code == StatusCode::OK {
+        Ok(body)
+    } else {
+        Err(failed(code.to_string()))
+    }
 }
 
 fn rest(request: &Request<'_>) -> String {

@@ -14,11 +14,14 @@ use super::show::{show, show_value};
 use super::{Request, decode};
 use crate::admission::{Change, Operation};
 use crate::auth::escalation;
+use crate::claims;
 use crate::door::Door;
 use crate::http::Answer;
 use crate::object::Object;
 use crate::registry::Outcome;
 
+/// So often a service is written again when another server was faster to give something out.
+const CLAIM_TRIES: usize = 8;
 /// So many names are tried for `generateName`.
 const NAME_TRIES: usize = 8;
 /// Letters of generated names: no vowels, so that no words come out.
@@ -38,7 +41,15 @@ pub(super) async fn create(mut request: Request<'_>) -> Result<Answer, Status> {
             let prefix = object::text(&value, &["metadata", "generateName"]).to_owned();
             object::metadata(&mut value).insert("name".to_owned(), generate_name(&prefix).into());
         }
-        match create_once(&mut request, value.clone(), true).await? {
+        let outcome = match create_once(&mut request, value.clone(), true).await {
+            // Another server gave the same out at the same moment; it is seen now.
+            Err(status) if claims::is_taken(&status) && attempt < CLAIM_TRIES => {
+                request.door.registry.fresh().await?;
+                continue;
+            }
+            outcome => outcome?,
+        };
+        match outcome {
             Created::Stored(found) => return show(&request, StatusCode::CREATED, &found),
             Created::Dry(value) => return show_value(&request, StatusCode::CREATED, value),
             Created::Taken if generated && attempt < NAME_TRIES => {}
@@ -281,6 +292,7 @@ pub(super) async fn replace(
         .get(&row, request.namespace(), request.name())
         .await?
         .ok_or_else(|| request.not_found())?;
+    let mut claim_tries = 0;
     loop {
         let old = seen.value();
         let warnings = request.warnings.len();
@@ -290,9 +302,19 @@ pub(super) async fn replace(
             return Ok(Replaced::Dry(new));
         }
         let outcome = if is_finished(&new) {
-            registry.remove(&row, &seen).await?
+            registry.remove(&row, &seen).await
         } else {
-            registry.replace(&row, &seen, &new).await?
+            registry.replace(&row, &seen, &new).await
+        };
+        let outcome = match outcome {
+            Err(status) if claims::is_taken(&status) && claim_tries < CLAIM_TRIES => {
+                claim_tries += 1;
+                let now = registry
+                    .get(&row, request.namespace(), request.name())
+                    .await?;
+                Outcome::Stale(now)
+            }
+            outcome => outcome?,
         };
         match outcome {
             Outcome::Done(found) => return Ok(Replaced::Stored(found)),

@@ -12,6 +12,7 @@ use parking_lot::{Mutex, RwLock};
 use super::hub::{Hub, Interest};
 use super::index::{Found, FoundRange, Index};
 use super::log::{Log, Record, RecordId};
+use super::space::Space;
 use crate::error::StoreError;
 use crate::model::{
     Event, EventBatch, EventKind, KeyValue, Range, RangeResult, Revision, StoreStats,
@@ -26,6 +27,7 @@ pub(crate) struct Core {
     pub(crate) hub: Mutex<Hub>,
     pub(crate) log: Box<dyn Log>,
     pub(crate) counters: Counters,
+    pub(crate) space: Space,
 }
 
 /// Figures that the writer counts up.

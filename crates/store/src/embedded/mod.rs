@@ -12,10 +12,15 @@ mod index;
 mod load;
 mod log;
 mod record;
+mod restore;
+mod space;
 mod sqlite;
 mod wal;
 mod watch;
 mod writer;
+
+pub use restore::Found;
+pub use space::usual_reserve;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -33,6 +38,7 @@ use self::writer::{Queue, Request, Writer};
 use crate::error::StoreError;
 use crate::model::{Range, RangeResult, Revision, StoreStats, Txn, TxnResult};
 use crate::store::{Store, WatchStream};
+use crate::validate::validate;
 
 /// How an embedded store is opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +47,9 @@ pub struct EmbeddedOptions {
     pub tail_bytes: usize,
     /// The most batches of recent events kept in memory.
     pub tail_batches: usize,
+    /// Bytes of the disk that are kept free: with less, writes that add something are refused with
+    /// [`StoreError::AlmostFull`]. 0 refuses nothing before the disk is full.
+    pub reserve_bytes: u64,
 }
 
 impl Default for EmbeddedOptions {
@@ -48,6 +57,7 @@ impl Default for EmbeddedOptions {
         Self {
             tail_bytes: 4 << 20,
             tail_batches: 4096,
+            reserve_bytes: 0,
         }
     }
 }
@@ -92,6 +102,7 @@ impl EmbeddedStore {
             hub: hub.into(),
             log,
             counters: core::Counters::default(),
+            space: space::Space::new(path, options.reserve_bytes),
         });
         let queue = Arc::new(Queue::default());
         let writer = Writer::new(Arc::clone(&core), Arc::clone(&queue), garbage);
@@ -151,7 +162,7 @@ impl Store for EmbeddedStore {
 
     fn txn(&self, txn: Txn) -> BoxFuture<'_, Result<TxnResult, StoreError>> {
         async move {
-            evaluate::validate(&txn)?;
+            validate(&txn)?;
             self.ask(|answer| Request::Txn(txn, answer)).await
         }
         .boxed()
@@ -181,5 +192,9 @@ impl Store for EmbeddedStore {
 
     fn stats(&self) -> BoxFuture<'_, Result<StoreStats, StoreError>> {
         futures::future::ready(self.core.stats()).boxed()
+    }
+
+    fn writable(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        futures::future::ready(self.core.space.check()).boxed()
     }
 }

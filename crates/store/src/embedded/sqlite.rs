@@ -18,7 +18,7 @@ use super::wal;
 use crate::error::StoreError;
 use crate::model::Revision;
 
-const DATABASE: &str = "store.db";
+pub(crate) const DATABASE: &str = "store.db";
 const LOCK: &str = "lock";
 /// Marks the file as ours ("EVKN") for `file` and for us.
 const APPLICATION: u32 = 0x4556_4b4e;
@@ -86,6 +86,20 @@ impl SqliteLog {
             open: Mutex::new(Some(open)),
         };
         Ok(log)
+    }
+
+    /// Has SQLite look over its own pages.
+    pub(crate) fn integrity(&self) -> Result<(), StoreError> {
+        self.with("check", |open| {
+            let found: String = open
+                .db
+                .query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
+            if found == "ok" {
+                Ok(())
+            } else {
+                Err(Failure::Damaged(found))
+            }
+        })
     }
 
     fn with<T>(

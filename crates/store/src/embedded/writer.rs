@@ -10,10 +10,12 @@ use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
 use super::core::Core;
-use super::evaluate::{MAX_TXN_BYTES, Pending};
+use super::evaluate::Pending;
 use super::log::{Append, Record, RecordId};
+use super::space::adds;
 use crate::error::StoreError;
 use crate::model::{EventBatch, EventKind, Op, Revision, Txn, TxnResult};
+use crate::validate::MAX_TXN_BYTES;
 
 /// The most transactions and bytes that one fsync covers, so that the first of a group does not
 /// wait long for the last.
@@ -224,12 +226,19 @@ impl Writer {
         let core = Arc::clone(&self.core);
         let mut answers = Vec::with_capacity(group.len());
         let mut batches: Vec<EventBatch> = Vec::new();
+        let room = core.space.check();
         let index = core.index.read();
         let mut pending = Pending::new(&index);
         for request in group {
             let Request::Txn(txn, answer) = request else {
                 continue;
             };
+            if let Err(full) = &room
+                && adds(&txn)
+            {
+                answers.push((answer, Err(full.clone())));
+                continue;
+            }
             let evaluated = pending.evaluate(txn, |range| {
                 core.complete(range, (index.range(range)?, index.revision))
             });

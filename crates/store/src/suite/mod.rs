@@ -7,6 +7,7 @@
 
 mod compaction;
 mod concurrency;
+pub mod history;
 mod reads;
 mod watches;
 mod writes;

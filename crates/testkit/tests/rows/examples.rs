@@ -13,8 +13,8 @@ pub(crate) fn example(kind: &str) -> Option<Value> {
         "metadata": {"labels": {"app": "web"}},
         "spec": {"containers": containers.clone()},
     });
-    let claim = json!({"devices": {"requests": [
-        {"name": "gpu", "exactly": {"deviceClassName": "gpus"}}]}});
+    let claim = json!({"devices": {"requests": [{"name": "gpu", "exactly": {
+        "deviceClassName": "gpus", "allocationMode": "ExactCount", "count": 1}}]}});
     let once = json!({"spec": {"restartPolicy": "Never", "containers": containers.clone()}});
     let selector = json!({"matchLabels": {"app": "web"}});
     let role =
@@ -50,7 +50,9 @@ pub(crate) fn example(kind: &str) -> Option<Value> {
             "accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}},
         }}),
         "StorageClass" => json!({"provisioner": "example.com/disks"}),
-        "LimitRange" => json!({"spec": {"limits": [{"type": "Container", "max": {"cpu": "1"}}]}}),
+        // With all defaults, because two owners of one list must say the same of it.
+        "LimitRange" => json!({"spec": {"limits": [{"type": "Container", "max": {"cpu": "1"},
+            "default": {"cpu": "1"}, "defaultRequest": {"cpu": "1"}}]}}),
         "ResourceQuota" => json!({"spec": {"hard": {"secrets": "100"}}}),
         "PodDisruptionBudget" => json!({"spec": {"minAvailable": 1, "selector": selector}}),
         "PriorityClass" => json!({"value": 10}),

@@ -45,12 +45,6 @@ const USAGES: [&str; 23] = [
 #[derive(Debug, Clone, Copy, Default)]
 pub struct CertificateSigningRequests;
 
-/// Any name will do.
-#[must_use]
-pub fn any_name(_name: &str) -> Vec<String> {
-    Vec::new()
-}
-
 /// Which part of a request an update may write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Part {

@@ -3,10 +3,14 @@
 use serde_json::Value;
 
 use super::STRING;
-use crate::kinds::table::{age, column, wide};
-use crate::object::{annotation, at, deletion_timestamp, list, text};
+use crate::kinds::table::{age, column, name, wide};
+use crate::object::{annotation, at, deletion_timestamp, list, name as object_name, text};
 use crate::row::{Cell, Column};
 
+const DEFAULT_CLASS: [&str; 2] = [
+    "storageclass.kubernetes.io/is-default-class",
+    "storageclass.beta.kubernetes.io/is-default-class",
+];
 const CLASS: &str = "volume.beta.kubernetes.io/storage-class";
 
 fn modes(object: &Value, path: &[&str]) -> Value {
@@ -175,6 +179,16 @@ pub(in crate::kinds) fn storage_class() -> Vec<Column> {
         }
     }
     vec![
+        Column {
+            cell: Cell::Of(|object| {
+                let is_default = DEFAULT_CLASS
+                    .iter()
+                    .any(|key| annotation(object, key) == Some("true"));
+                let mark = if is_default { " (default)" } else { "" };
+                format!("{}{mark}", object_name(object)).into()
+            }),
+            ..name()
+        },
         column(
             "Provisioner",
             STRING,

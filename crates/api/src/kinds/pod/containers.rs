@@ -48,14 +48,57 @@ pub(super) fn regular(spec: &Cursor<'_>, context: &Context<'_>, out: &mut ErrorL
             ));
         }
         probes::all(&container, context.grace, out);
-        if container.has("restartPolicy") {
-            out.push(FieldError::forbidden(
-                &container.at("restartPolicy"),
-                "may not be set for non-init containers",
-            ));
-        }
+        restarts(&container, out);
     }
     host_ports(spec.items("containers"), out);
+}
+
+/// Checks a container's own restart policy and its rules (KEP-5307).
+fn restarts(container: &Cursor<'_>, out: &mut ErrorList) {
+    const MAX_RULES: usize = 20;
+    const MAX_CODES: usize = 255;
+    if container.has("restartPolicy") {
+        let allowed = ["Always", "Never", "OnFailure"];
+        validation::one_of(container, "restartPolicy", &allowed, out);
+    } else if !container.list("restartPolicyRules").is_empty() {
+        out.push(FieldError::required(
+            &container.at("restartPolicy"),
+            "must specify restartPolicy when restart rules are used",
+        ));
+    }
+    let count = container.list("restartPolicyRules").len();
+    if count > MAX_RULES {
+        let path = container.at("restartPolicyRules");
+        out.push(FieldError::too_many(&path, count, MAX_RULES));
+    }
+    for rule in container.items("restartPolicyRules") {
+        let actions = ["Restart", "RestartAllContainers"];
+        let action = rule.text("action");
+        if !actions.contains(&action) {
+            out.push(FieldError::not_supported(
+                &rule.at("action"),
+                action,
+                &actions,
+            ));
+        }
+        let Some(codes) = rule.get("exitCodes") else {
+            out.push(FieldError::required(
+                &rule.at("exitCodes"),
+                "must be specified",
+            ));
+            continue;
+        };
+        let operators = ["In", "NotIn"];
+        let operator = codes.text("operator");
+        if !operators.contains(&operator) {
+            let path = codes.at("operator");
+            out.push(FieldError::not_supported(&path, operator, &operators));
+        }
+        let count = codes.list("values").len();
+        if count > MAX_CODES {
+            out.push(FieldError::too_many(&codes.at("values"), count, MAX_CODES));
+        }
+    }
 }
 
 /// Checks `spec.initContainers`.
@@ -66,7 +109,7 @@ pub(super) fn init(spec: &Cursor<'_>, context: &Context<'_>, out: &mut ErrorList
         .collect();
     for container in spec.items("initContainers") {
         common(&container, context, out);
-        validation::one_of(&container, "restartPolicy", &["Always"], out);
+        restarts(&container, out);
         let name = container.text("name");
         if names.contains(name) {
             out.push(FieldError::duplicate(&container.at("name"), name));

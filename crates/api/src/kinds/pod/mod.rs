@@ -52,11 +52,18 @@ impl Strategy for Pods {
     }
 
     fn prepare_create(&self, object: &mut Value) {
-        let qos = compute_qos(object);
-        fields(object).insert(
-            "status".to_owned(),
-            json!({"phase": "Pending", "qosClass": qos}),
-        );
+        let mut status = json!({"phase": "Pending", "qosClass": compute_qos(object)});
+        if !object::list(object, &["spec", "schedulingGates"]).is_empty() {
+            // The scheduler does not look at it yet, so that nobody else would say so.
+            status["conditions"] = json!([{
+                "type": "PodScheduled",
+                "status": "False",
+                "reason": "SchedulingGated",
+                "message": "Scheduling is blocked due to non-empty scheduling gates",
+                "lastTransitionTime": object::text(object, &["metadata", "creationTimestamp"]),
+            }]);
+        }
+        fields(object).insert("status".to_owned(), status);
     }
 
     fn prepare_update(&self, new: &mut Value, old: &Value) {
@@ -182,8 +189,11 @@ pub fn bind(pod: &mut Value, binding: &Value, now: &str) -> Result<(), String> {
             fields(object::child(metadata, map)).extend(given);
         }
     }
+    let status = object::child(pod, "status");
+    // The room that was set aside has been taken (KEP-5278).
+    fields(status).remove("nominatedNodeName");
     set_condition(
-        object::child(pod, "status"),
+        status,
         json!({"type": "PodScheduled", "status": "True"}),
         now,
     );

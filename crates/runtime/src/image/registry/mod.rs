@@ -201,6 +201,7 @@ async fn pull_from(
     let names = Names {
         tags: reference.tagged().into_iter().collect(),
         digests: vec![reference.with_digest(&digest)],
+        pulled: true,
     };
     let files: Vec<PathBuf> = parsed
         .layers

@@ -1,5 +1,7 @@
 //! Horizontal pod autoscalers and the scale of other kinds.
 
+pub mod v1;
+
 use serde_json::{Value, json};
 
 use crate::field::{ErrorList, FieldError};

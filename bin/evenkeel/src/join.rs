@@ -1,0 +1,403 @@
+//! `evenkeel node`: the agent alone, on a machine that joins a cluster; and the kubeconfig that
+//! lets it in.
+//!
+//! The kubeconfig holds one certificate: the agent shows it to the API server, and serves its own
+//! API with it. Nothing else of the cluster's secrets is on the machine.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use clap::{Args, Subcommand};
+use evenkeel_api::clock::{SharedClock, SystemClock};
+use evenkeel_server::pki::{self, Leaf, LeafSpec, Pki};
+use ipnet::Ipv4Net;
+use jiff::SignedDuration;
+use k8s_openapi::api::authentication::v1::SelfSubjectReview;
+use k8s_openapi::api::core::v1::Node as NodeObject;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::PostParams;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Api, Client, Config};
+use serde::Deserialize;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{LogFormat, Settings, UpArgs};
+use crate::node::{Node, Way};
+use crate::running::Running;
+use crate::{kubeconfig, up};
+
+/// Wait between two looks for the node's pod network.
+const PAUSE: Duration = Duration::from_millis(500);
+/// A node that joins has its pod network by then.
+const POD_CIDR_WITHIN: Duration = Duration::from_secs(30);
+
+/// Flags of `evenkeel node`.
+#[derive(Debug, Args)]
+pub(crate) struct NodeArgs {
+    /// How to reach the API server, with the node's certificate: what `evenkeel kubeconfig node`
+    /// wrote
+    #[arg(long, env = "EVENKEEL_KUBECONFIG", value_name = "FILE")]
+    kubeconfig: PathBuf,
+
+    /// Address of this machine at which the API server reaches the agent
+    #[arg(long, env = "EVENKEEL_NODE_IP", value_name = "ADDRESS")]
+    node_ip: Ipv4Addr,
+
+    /// Addresses of this node's pods [default: what the cluster assigns]
+    #[arg(long, env = "EVENKEEL_POD_CIDR", value_name = "CIDR")]
+    pod_cidr: Option<Ipv4Net>,
+
+    /// Where everything is kept [default: /var/lib/evenkeel]
+    #[arg(long, env = "EVENKEEL_DATA_DIR", value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+
+    /// Name of this node [default: the host name]
+    #[arg(long, env = "EVENKEEL_NODE_NAME", value_name = "NAME")]
+    node_name: Option<String>,
+
+    /// All pods' addresses, as the API server has it [default: 10.244.0.0/16]
+    #[arg(long, env = "EVENKEEL_CLUSTER_CIDR", value_name = "CIDR")]
+    cluster_cidr: Option<Ipv4Net>,
+
+    /// All services' addresses, as the API server has it [default: 10.96.0.0/16]
+    #[arg(long, env = "EVENKEEL_SERVICE_CIDR", value_name = "CIDR")]
+    service_cidr: Option<Ipv4Net>,
+
+    /// Port of the node's own API; 0 takes any that is free [default: 10250]
+    #[arg(long, env = "EVENKEEL_NODE_PORT", value_name = "PORT")]
+    node_port: Option<u16>,
+
+    /// Pull images of a registry from another place: HOST=URL (may be repeated)
+    #[arg(
+        long,
+        env = "EVENKEEL_REGISTRY_MIRROR",
+        value_name = "HOST=URL",
+        value_delimiter = ','
+    )]
+    registry_mirror: Option<Vec<String>>,
+
+    /// Run the pods of this directory's files, whether or not the API server answers
+    #[arg(long, env = "EVENKEEL_STATIC_POD_PATH", value_name = "DIR")]
+    static_pod_path: Option<PathBuf>,
+
+    /// Evict pods when less than this is left, as kubelet writes it; "" never evicts
+    #[arg(long, env = "EVENKEEL_EVICTION_HARD", value_name = "THRESHOLDS")]
+    eviction_hard: Option<String>,
+
+    /// How log lines look [default: text]
+    #[arg(long, env = "EVENKEEL_LOG_FORMAT", value_enum)]
+    log_format: Option<LogFormat>,
+
+    /// What is logged, as `level` or `module=level,…` [default: info]
+    #[arg(long, env = "EVENKEEL_LOG", value_name = "FILTER")]
+    log: Option<String>,
+}
+
+/// `evenkeel kubeconfig …`
+#[derive(Debug, Args)]
+pub(crate) struct KubeconfigArgs {
+    #[command(subcommand)]
+    command: KubeconfigCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum KubeconfigCommand {
+    /// Print the kubeconfig that lets a machine join as a node; run where the API server runs
+    Node {
+        /// Name of the node
+        name: String,
+        /// Address of the machine, as its --node-ip
+        #[arg(long, value_name = "ADDRESS")]
+        address: IpAddr,
+        /// Where the machine reaches the API server [default: as in DATA-DIR/kubeconfig]
+        #[arg(long, value_name = "URL")]
+        server: Option<String>,
+        /// Data directory of the API server [default: /var/lib/evenkeel]
+        #[arg(long, env = "EVENKEEL_DATA_DIR", value_name = "DIR")]
+        data_dir: Option<PathBuf>,
+        /// How long the certificate lives [default: 8760h]
+        #[arg(long, value_name = "DURATION", default_value = "8760h")]
+        validity: SignedDuration,
+    },
+}
+
+/// The parts of a kubeconfig that the agent needs beside a client.
+#[derive(Debug, Deserialize)]
+struct Parts {
+    #[serde(default)]
+    clusters: Vec<ClusterPart>,
+    #[serde(default)]
+    users: Vec<UserPart>,
+}
+
+#[derive(Debug, Deserialize)]
+struct ClusterPart {
+    cluster: ClusterFields,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct ClusterFields {
+    server: String,
+    #[serde(default)]
+    certificate_authority_data: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct UserPart {
+    user: UserFields,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct UserFields {
+    #[serde(default)]
+    client_certificate_data: String,
+    #[serde(default)]
+    client_key_data: String,
+}
+
+fn parts(path: &Path) -> anyhow::Result<Parts> {
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("can't read kubeconfig {}", path.display()))?;
+    serde_saphyr::from_str(&text).with_context(|| format!("kubeconfig {}", path.display()))
+}
+
+/// CA and certificate of a kubeconfig that has both in itself.
+fn credentials(path: &Path) -> anyhow::Result<(String, Leaf)> {
+    let parts = parts(path)?;
+    let (Some(cluster), Some(user)) = (parts.clusters.first(), parts.users.first()) else {
+        anyhow::bail!("kubeconfig {} names no cluster or no user", path.display());
+    };
+    let pem = |text: &str, what: &str| -> anyhow::Result<String> {
+        anyhow::ensure!(
+            !text.is_empty(),
+            "kubeconfig {} has no {what}; write it with: evenkeel kubeconfig node",
+            path.display()
+        );
+        let bytes = STANDARD.decode(text).with_context(|| what.to_owned())?;
+        String::from_utf8(bytes).with_context(|| what.to_owned())
+    };
+    let ca = &cluster.cluster.certificate_authority_data;
+    let leaf = Leaf {
+        certificate: pem(
+            &user.user.client_certificate_data,
+            "client-certificate-data",
+        )?,
+        key: pem(&user.user.client_key_data, "client-key-data")?,
+    };
+    Ok((pem(ca, "certificate-authority-data")?, leaf))
+}
+
+pub(crate) fn print(args: KubeconfigArgs) -> anyhow::Result<()> {
+    let KubeconfigCommand::Node {
+        name,
+        address,
+        server,
+        data_dir,
+        validity,
+    } = args.command;
+    let wrong = evenkeel_api::names::dns1123_subdomain(&name);
+    anyhow::ensure!(wrong.is_empty(), "{name:?}: {}", wrong.join("; "));
+    let data = data_dir.unwrap_or_else(|| PathBuf::from("/var/lib/evenkeel"));
+    let directory = data.join("pki");
+    anyhow::ensure!(
+        directory.join("ca.key").exists(),
+        "there is no certificate authority in {}; run this where the API server's data directory \
+         is, and name it with --data-dir",
+        directory.display()
+    );
+    let server = match server {
+        Some(server) => server,
+        None => {
+            let parts = parts(&data.join("kubeconfig"))?;
+            let first = parts.clusters.into_iter().next();
+            first
+                .context("the kubeconfig names no cluster")?
+                .cluster
+                .server
+        }
+    };
+    let now = evenkeel_api::clock::Clock::now(&SystemClock);
+    let pki = Pki::open(&directory, now)?.with_leaf_validity(validity);
+    let leaf = pki.issue(
+        &LeafSpec {
+            name: String::new(),
+            common_name: format!("system:node:{name}"),
+            organizations: vec!["system:nodes".to_owned()],
+            dns_names: vec![name, "localhost".to_owned()],
+            addresses: vec![address, IpAddr::V4(Ipv4Addr::LOCALHOST)],
+            client: true,
+            server: true,
+        },
+        now,
+    )?;
+    print!("{}", kubeconfig::render(&server, pki.ca(), &leaf));
+    Ok(())
+}
+
+impl NodeArgs {
+    /// Settings with every gap filled; the pod network is not known yet when it is not given.
+    fn settle(self) -> anyhow::Result<(PathBuf, Option<Ipv4Net>, Settings)> {
+        let flags = UpArgs {
+            data_dir: self.data_dir,
+            node_name: self.node_name,
+            cluster_cidr: self.cluster_cidr,
+            service_cidr: self.service_cidr,
+            node_port: self.node_port,
+            registry_mirror: self.registry_mirror,
+            static_pod_path: self.static_pod_path,
+            eviction_hard: self.eviction_hard,
+            log_format: self.log_format,
+            log: self.log,
+            ..UpArgs::default()
+        };
+        let mut settings = flags.settle()?;
+        settings.node_ip = Some(self.node_ip);
+        Ok((self.kubeconfig, self.pod_cidr, settings))
+    }
+}
+
+pub(crate) fn main(args: NodeArgs) -> anyhow::Result<()> {
+    let (kubeconfig, pod_cidr, settings) = args.settle()?;
+    up::logging(&settings)?;
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("can't start threads")?
+        .block_on(run(kubeconfig, pod_cidr, settings))
+}
+
+async fn run(
+    path: PathBuf,
+    pod_cidr: Option<Ipv4Net>,
+    mut settings: Settings,
+) -> anyhow::Result<()> {
+    let clock: SharedClock = Arc::new(SystemClock);
+    up::prepare(&settings.data_dir)?;
+    let _running = Running::claim(&settings.data_dir)?;
+    let (ca, leaf) = credentials(&path)?;
+    let client = client(&path).await?;
+    verify(&client, &settings.node_name).await?;
+    settings.pod_cidr = match pod_cidr {
+        Some(given) => given,
+        None => assigned(&client, &settings).await?,
+    };
+    anyhow::ensure!(
+        settings.cluster_cidr.contains(&settings.pod_cidr),
+        "pod network {} is not part of --cluster-cidr {}",
+        settings.pod_cidr,
+        settings.cluster_cidr
+    );
+    let mut tls = pki::server_config(&ca, &leaf, false)?;
+    evenkeel_server::listen::offer_http(&mut tls);
+    let stop = CancellationToken::new();
+    let mut signals = up::Signals::new()?;
+    let node = Node::open(&settings).await?;
+    let way = Way {
+        // The agent's own identity may read what service routing needs.
+        proxy: client.clone(),
+        client,
+        tls,
+    };
+    let address = SocketAddr::from((node.address, node.port()?));
+    let mut running = tokio::spawn(node.run(settings.clone(), way, clock, stop.clone()));
+    tracing::info!(node = settings.node_name, %address, "ready");
+    up::notify(&[sd_notify::NotifyState::Ready]);
+    let ended = tokio::select! {
+        () = signals.end() => None,
+        ended = &mut running => Some(ended),
+    };
+    up::notify(&[sd_notify::NotifyState::Stopping]);
+    tracing::info!("stopping; containers go on running");
+    stop.cancel();
+    match ended {
+        Some(ended) => ended,
+        None => running.await,
+    }
+    .context("the node ended badly")?
+}
+
+async fn client(path: &Path) -> anyhow::Result<Client> {
+    let found = Kubeconfig::read_from(path)
+        .with_context(|| format!("can't read kubeconfig {}", path.display()))?;
+    let config = Config::from_custom_kubeconfig(found, &KubeConfigOptions::default())
+        .await
+        .with_context(|| path.display().to_string())?;
+    Ok(Client::try_from(config)?)
+}
+
+/// Is the certificate this node's? An API server that does not answer is waited for later.
+async fn verify(client: &Client, name: &str) -> anyhow::Result<()> {
+    let api: Api<SelfSubjectReview> = Api::all(client.clone());
+    let asked = SelfSubjectReview::default();
+    match api.create(&PostParams::default(), &asked).await {
+        Ok(review) => {
+            let user = review.status.and_then(|status| status.user_info);
+            let user = user.and_then(|user| user.username).unwrap_or_default();
+            anyhow::ensure!(
+                user == format!("system:node:{name}"),
+                "the kubeconfig is {user}'s and not node {name}'s; give the name it was written \
+                 for with --node-name"
+            );
+            Ok(())
+        }
+        Err(kube::Error::Api(refused)) => {
+            anyhow::bail!("the API server refuses the kubeconfig: {}", refused.message)
+        }
+        Err(error) => {
+            tracing::warn!(%error, "the API server does not answer yet");
+            Ok(())
+        }
+    }
+}
+
+/// The pod network that the cluster gives to this node, remembered for a start without the API
+/// server.
+async fn assigned(client: &Client, settings: &Settings) -> anyhow::Result<Ipv4Net> {
+    let memo = settings.data_dir.join("pod-cidr");
+    if let Ok(text) = std::fs::read_to_string(&memo) {
+        return text
+            .trim()
+            .parse()
+            .with_context(|| format!("{} has no network", memo.display()));
+    }
+    let api: Api<NodeObject> = Api::all(client.clone());
+    let name = &settings.node_name;
+    let begun = tokio::time::Instant::now();
+    let mut why = "the cluster does not assign one".to_owned();
+    while begun.elapsed() < POD_CIDR_WITHIN {
+        match api.get_opt(name).await {
+            Ok(Some(node)) => {
+                let given = node.spec.and_then(|spec| spec.pod_cidr);
+                if let Some(given) = given {
+                    std::fs::write(&memo, &given)
+                        .with_context(|| format!("can't write {}", memo.display()))?;
+                    return given
+                        .parse()
+                        .with_context(|| format!("pod network {given}"));
+                }
+            }
+            Ok(None) => {
+                let node = NodeObject {
+                    metadata: ObjectMeta {
+                        name: Some(name.clone()),
+                        ..ObjectMeta::default()
+                    },
+                    ..NodeObject::default()
+                };
+                if let Err(error) = api.create(&PostParams::default(), &node).await {
+                    why = error.to_string();
+                }
+            }
+            Err(error) => why = error.to_string(),
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    anyhow::bail!("this node has no pod network: {why}; give one with --pod-cidr")
+}

@@ -1,0 +1,280 @@
+//! A second machine joins: the agent alone, in a network namespace of its own, with nothing of the
+//! cluster's but a kubeconfig.
+
+mod common;
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use common::{Cluster, EVENKEEL, pause};
+
+const SLOT: u8 = 14;
+const HERE: &str = "172.31.214.1";
+const THERE: &str = "172.31.214.2";
+
+fn ok(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program)
+        .args(arguments)
+        .output()
+        .expect("the program starts");
+    assert!(
+        output.status.success(),
+        "{program} {}: {}",
+        arguments.join(" "),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// A network namespace with a link to this one; gone when dropped.
+struct Machine {
+    name: String,
+    link: String,
+}
+
+impl Machine {
+    fn new() -> Self {
+        let id = std::process::id();
+        let machine = Self {
+            name: format!("evenkeel-join-{id}"),
+            link: format!("ekj{id}"),
+        };
+        let (name, link) = (machine.name.as_str(), machine.link.as_str());
+        let far = format!("{link}b");
+        ok("ip", &["netns", "add", name]);
+        ok(
+            "ip",
+            &[
+                "link", "add", link, "type", "veth", "peer", "name", &far, "netns", name,
+            ],
+        );
+        ok(
+            "ip",
+            &["address", "add", &format!("{HERE}/30"), "dev", link],
+        );
+        ok("ip", &["link", "set", link, "up"]);
+        for arguments in [
+            ["link", "set", "lo", "up"].as_slice(),
+            &["address", "add", &format!("{THERE}/30"), "dev", &far],
+            &["link", "set", &far, "up"],
+            &["route", "add", "default", "via", HERE],
+        ] {
+            ok("ip", &[["-n", name].as_slice(), arguments].concat());
+        }
+        machine
+    }
+
+    /// A command in the namespace; unlike with `ip netns exec`, all mounts stay.
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new("nsenter");
+        command
+            .arg(format!("--net=/run/netns/{}", self.name))
+            .arg(program);
+        command
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        for arguments in [
+            ["link", "delete", &self.link],
+            ["netns", "delete", &self.name],
+        ] {
+            match Command::new("ip").args(arguments).output() {
+                Ok(output) if output.status.success() => {}
+                other => eprintln!("ip {arguments:?}: {other:?}"),
+            }
+        }
+    }
+}
+
+/// The agent on the machine; what it left is removed when dropped.
+struct Joined<'m> {
+    machine: &'m Machine,
+    process: Child,
+    data: PathBuf,
+}
+
+impl<'m> Joined<'m> {
+    fn start(machine: &'m Machine, data: &Path, kubeconfig: &Path, flags: &[String]) -> Self {
+        let log = File::create(data.with_extension("log")).expect("a log");
+        let process = machine
+            .command(EVENKEEL)
+            .arg("node")
+            .arg(format!("--kubeconfig={}", kubeconfig.display()))
+            .arg(format!("--data-dir={}", data.display()))
+            .args(flags)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .expect("the agent starts");
+        Self {
+            machine,
+            process,
+            data: data.to_path_buf(),
+        }
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.data.with_extension("log")).unwrap_or_default()
+    }
+
+    fn end(&mut self) {
+        let pid = self.process.id().to_string();
+        let begin = Instant::now();
+        let mut signal = "-TERM";
+        while matches!(self.process.try_wait(), Ok(None)) {
+            if begin.elapsed() > Duration::from_secs(20) {
+                signal = "-KILL";
+            }
+            if let Err(error) = Command::new("kill").args([signal, &pid]).status() {
+                eprintln!("kill: {error}");
+            }
+            pause();
+        }
+    }
+}
+
+impl Drop for Joined<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the agent's log:\n{}", self.log());
+        }
+        self.end();
+        let cleaned = self
+            .machine
+            .command(EVENKEEL)
+            .arg("clean")
+            .arg(format!("--data-dir={}", self.data.display()))
+            .output();
+        match cleaned {
+            Ok(output) if output.status.success() => {}
+            other => eprintln!("evenkeel clean: {other:?}"),
+        }
+    }
+}
+
+fn pod(node: &str) -> String {
+    format!(
+        "apiVersion: v1
+kind: Pod
+metadata: {{name: far, labels: {{app: far}}}}
+spec:
+  nodeName: {node}
+  terminationGracePeriodSeconds: 1
+  containers:
+  - name: main
+    image: busybox:test
+    command: [sh, -c, 'echo from afar; exec sleep 600']
+    readinessProbe: {{exec: {{command: [\"true\"]}}}}
+"
+    )
+}
+
+#[test]
+fn a_second_machine_joins_with_a_kubeconfig() {
+    if !common::can_run_containers() {
+        return;
+    }
+    let machine = Machine::new();
+    let port = std::net::TcpListener::bind((HERE, 0))
+        .and_then(|listener| listener.local_addr())
+        .expect("a free port")
+        .port();
+    let mut cluster = Cluster::with_flags(SLOT, &[&format!("--listen={HERE}:{port}")]);
+    cluster.import_busybox();
+    let second = format!("e2e-{SLOT}-b");
+    let home = cluster.home().to_path_buf();
+    let kubeconfig = home.join("node.kubeconfig");
+    let data = home.join("second");
+    let own = home.join("data").display().to_string();
+    let text = ok(
+        EVENKEEL,
+        &[
+            "kubeconfig",
+            "node",
+            &second,
+            "--address",
+            THERE,
+            "--data-dir",
+            &own,
+        ],
+    );
+    std::fs::write(&kubeconfig, text).expect("the kubeconfig is written");
+    ok(
+        EVENKEEL,
+        &[
+            "image",
+            "import",
+            &home.join("busybox.tar").display().to_string(),
+            "--as",
+            "busybox:test",
+            "--data-dir",
+            &data.display().to_string(),
+        ],
+    );
+    let flags = |name: &str| {
+        vec![
+            format!("--node-name={name}"),
+            format!("--node-ip={THERE}"),
+            "--node-port=0".to_owned(),
+            format!("--cluster-cidr=10.{}.0.0/16", 180 + SLOT),
+            format!("--service-cidr=10.{}.0.0/16", 210 + SLOT),
+            "--eviction-hard=".to_owned(),
+        ]
+    };
+
+    // A certificate lets in whom it names, and nobody else.
+    let mut other = Joined::start(&machine, &data, &kubeconfig, &flags("somebody-else"));
+    cluster.until("the wrong name is refused", |_| {
+        other
+            .log()
+            .contains("is system:node:e2e-14-b's")
+            .then_some(())
+    });
+    other.end();
+    drop(other);
+
+    let joined = Joined::start(&machine, &data, &kubeconfig, &flags(&second));
+    let node = format!("node {second}");
+    cluster.until("the node is ready", |cluster| {
+        let ready = cluster.value(&node, "{.status.conditions[?(@.type==\"Ready\")].status}");
+        (ready == "True").then_some(())
+    });
+    // Its pods have addresses of their own, given by the cluster.
+    let cidr = cluster.value(&node, "{.spec.podCIDR}");
+    let first = cluster.value(&format!("node e2e-{SLOT}"), "{.spec.podCIDR}");
+    assert!(!cidr.is_empty() && cidr != first, "{cidr} {first}");
+    ok("ip", &["route", "add", &cidr, "via", THERE]);
+
+    cluster.apply(&pod(&second));
+    cluster.value_becomes(
+        "pod far",
+        "{.status.conditions[?(@.type==\"Ready\")].status}",
+        "True",
+    );
+    assert_eq!(cluster.value("pod far", "{.status.hostIP}"), THERE);
+    // The door reaches the agent there, each showing its certificate.
+    assert_eq!(cluster.ok(&["logs", "far"]), "from afar\n");
+    assert_eq!(cluster.ok(&["exec", "far", "--", "echo", "here"]), "here\n");
+    // The pod has the cluster's services: the API answers at its address.
+    let connect = "nc -w 20 $KUBERNETES_SERVICE_HOST 443 </dev/null && echo reached";
+    let reached = cluster.ok(&["exec", "far", "--", "sh", "-c", connect]);
+    assert!(reached.contains("reached"), "{reached}");
+    cluster.until("both nodes have figures", |cluster| {
+        let top = cluster.kubectl(&["top", "nodes", "--no-headers"]).out;
+        (top.lines().count() == 2 && !top.contains("unknown")).then_some(())
+    });
+    // It may change no other node.
+    let config = format!("--kubeconfig={}", kubeconfig.display());
+    let refused = cluster.fails(&[&config, "label", "node", &format!("e2e-{SLOT}"), "a=b"]);
+    assert!(
+        refused.contains("is not allowed to modify node"),
+        "{refused}"
+    );
+    cluster.ok(&["delete", "pod", "far"]);
+    drop(joined);
+}

@@ -1,0 +1,132 @@
+//! What the scheduler reads beside pods and nodes, as far as the door serves it: disruption
+//! budgets, claims, volumes and storage classes.
+//!
+//! A smaller door may lack these kinds; then no pod has budgets or claims, and nobody is asked
+//! again and again for what is not there.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use evenkeel_client::view::Kind;
+use evenkeel_client::{Backoff, Change, Changes, Client, LoopContext, View, errors};
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::storage::v1::StorageClass;
+use serde_json::Value;
+use tokio::time::Instant;
+
+use crate::core::Core;
+
+/// One kind, if it is served.
+struct Input<K>(Option<(Arc<View<K>>, Changes<K>)>);
+
+/// Does the door serve the kind? Waits for an answer.
+async fn is_served<K: Kind>(client: &Client) -> bool {
+    let group = K::group(&());
+    let path = if group.is_empty() {
+        format!("/api/{}", K::version(&()))
+    } else {
+        format!("/apis/{group}/{}", K::version(&()))
+    };
+    let mut wait = Backoff::new(Duration::from_millis(50), Duration::from_secs(5), 0);
+    loop {
+        let Ok(request) = http::Request::get(&path).body(Vec::new()) else {
+            return false;
+        };
+        match client.request::<Value>(request).await {
+            Ok(list) => {
+                let resources = list["resources"].as_array().into_iter().flatten();
+                let plural = K::plural(&());
+                return resources
+                    .into_iter()
+                    .any(|resource| resource["name"].as_str() == Some(&*plural));
+            }
+            Err(error) if errors::is_not_found(&error) => return false,
+            Err(error) => {
+                let error = errors::message(&error);
+                tracing::warn!(path, error, "which kinds are served is not known yet");
+                tokio::time::sleep(wait.next_wait()).await;
+            }
+        }
+    }
+}
+
+impl<K: Kind> Input<K> {
+    async fn of(context: &LoopContext) -> Self {
+        if !is_served::<K>(&context.client).await {
+            return Self(None);
+        }
+        let view = context.views.of::<K>();
+        let changes = view.subscribe();
+        Self(Some((view, changes)))
+    }
+
+    async fn synced(&self) {
+        if let Some((view, _)) = &self.0 {
+            view.synced().await;
+        }
+    }
+
+    fn try_next(&mut self) -> Option<Change<K>> {
+        self.0.as_mut()?.1.try_next()
+    }
+
+    async fn next(&mut self) -> Change<K> {
+        match &mut self.0 {
+            Some((_, changes)) => changes.next().await,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// All of them.
+pub(crate) struct Inputs {
+    budgets: Input<PodDisruptionBudget>,
+    claims: Input<PersistentVolumeClaim>,
+    volumes: Input<PersistentVolume>,
+    classes: Input<StorageClass>,
+}
+
+impl Inputs {
+    pub(crate) async fn of(context: &LoopContext) -> Self {
+        Self {
+            budgets: Input::of(context).await,
+            claims: Input::of(context).await,
+            volumes: Input::of(context).await,
+            classes: Input::of(context).await,
+        }
+    }
+
+    pub(crate) async fn synced(&mut self) {
+        self.budgets.synced().await;
+        self.claims.synced().await;
+        self.volumes.synced().await;
+        self.classes.synced().await;
+    }
+
+    /// Takes in all that has changed.
+    pub(crate) fn take_in(&mut self, core: &mut Core, now: Instant) {
+        while let Some(change) = self.budgets.try_next() {
+            core.budget(&change);
+        }
+        while let Some(change) = self.classes.try_next() {
+            core.storage_class(&change, now);
+        }
+        while let Some(change) = self.volumes.try_next() {
+            core.volume(&change, now);
+        }
+        while let Some(change) = self.claims.try_next() {
+            core.claim(&change, now);
+        }
+    }
+
+    /// Waits for a change and takes it in. Safe to cancel.
+    pub(crate) async fn next(&mut self, core: &mut Core) {
+        tokio::select! {
+            change = self.budgets.next() => core.budget(&change),
+            change = self.classes.next() => core.storage_class(&change, Instant::now()),
+            change = self.volumes.next() => core.volume(&change, Instant::now()),
+            change = self.claims.next() => core.claim(&change, Instant::now()),
+        }
+    }
+}
