@@ -4,15 +4,12 @@ mod ask;
 mod config;
 mod image;
 mod join;
-mod kubeconfig;
-mod local;
-mod node;
-mod running;
 mod keep;
 mod kubeconfig;
 mod local;
 mod node;
 mod open;
+mod running;
 mod up;
 
 use std::process::ExitCode;

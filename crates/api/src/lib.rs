@@ -7,6 +7,7 @@
 pub mod clock;
 pub mod cron;
 pub mod custom;
+pub mod expressions;
 pub mod field;
 pub mod json;
 pub mod jsonpath;
@@ -22,6 +23,7 @@ pub mod schema;
 pub mod selector;
 pub mod status;
 pub mod structural;
+pub mod usage;
 pub mod validation;
 
 pub use clock::Clock;

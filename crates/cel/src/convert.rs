@@ -123,7 +123,9 @@ pub(crate) fn to_timestamp(args: &[Value]) -> Outcome {
         [Value::String(s)] => match Timestamp::parse(s) {
             Some(t) => t,
             None => {
-                return failed("type conversion error from 'string' to 'google.protobuf.Timestamp'");
+                return failed(
+                    "type conversion error from 'string' to 'google.protobuf.Timestamp'",
+                );
             }
         },
         _ => return None,

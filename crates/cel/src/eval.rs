@@ -18,7 +18,7 @@ pub const PER_CALL_LIMIT: u64 = 1_000_000;
 pub const RUNTIME_COST_BUDGET: u64 = 10_000_000;
 
 /// Deepest evaluation, counted over expressions that evaluate others.
-const MAX_DEPTH: usize = 1_000;
+const MAX_DEPTH: usize = 700;
 
 /// Values of variables.
 pub trait Activation {

@@ -35,27 +35,19 @@ pub(crate) fn double_to_uint(n: f64) -> Option<u64> {
     (n >= 0.0 && n < TWO_64).then_some(n as u64)
 }
 
-/// Order of an integer and a double, exact where a conversion to double would not be.
-fn compare_int_double(a: i128, b: f64) -> Option<Ordering> {
+/// Order of an integer and a double: as doubles, where the double is within the integer's range.
+#[allow(clippy::cast_precision_loss, reason = "the language compares them so")]
+fn compare_int_double(a: i128, b: f64, least: f64, most: f64) -> Option<Ordering> {
     if b.is_nan() {
         return None;
     }
-    if b >= TWO_64 {
+    if b > most {
         return Some(Ordering::Less);
     }
-    if b < -TWO_63 {
+    if b < least {
         return Some(Ordering::Greater);
     }
-    #[allow(clippy::cast_possible_truncation, reason = "the range is checked")]
-    let whole = b.trunc() as i128;
-    let fraction = b.fract();
-    Some(a.cmp(&whole).then(if fraction > 0.0 {
-        Ordering::Less
-    } else if fraction < 0.0 {
-        Ordering::Greater
-    } else {
-        Ordering::Equal
-    }))
+    (a as f64).partial_cmp(&b)
 }
 
 /// Order of two numbers; `None` where one is not a number.
@@ -65,10 +57,17 @@ fn compare_numbers(a: &Value, b: &Value) -> Option<Option<Ordering>> {
         Value::Uint(n) => Some(i128::from(*n)),
         _ => None,
     };
+    let mixed = |v: &Value, d: f64| {
+        let (least, most) = match v {
+            Value::Int(_) => (-TWO_63, TWO_63),
+            _ => (0.0, TWO_64),
+        };
+        Some(compare_int_double(int(v)?, d, least, most))
+    };
     Some(match (a, b) {
         (Value::Double(a), Value::Double(b)) => a.partial_cmp(b),
-        (Value::Double(a), b) => compare_int_double(int(b)?, *a).map(Ordering::reverse),
-        (a, Value::Double(b)) => compare_int_double(int(a)?, *b),
+        (Value::Double(a), b) => mixed(b, *a)?.map(Ordering::reverse),
+        (a, Value::Double(b)) => mixed(a, *b)?,
         (a, b) => Some(int(a)?.cmp(&int(b)?)),
     })
 }

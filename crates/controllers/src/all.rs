@@ -186,6 +186,27 @@ pub fn all(composition: &Composition) -> Vec<Loop> {
                 "pod-garbage-collector-controller",
             )),
         ),
+        Loop::new(
+            "resourcequota",
+            crate::quota::run(context(
+                "resourcequota-controller",
+                "resourcequota-controller",
+            )),
+        ),
+        Loop::new(
+            "clusterrole-aggregation",
+            crate::roles::run(context(
+                "clusterrole-aggregation-controller",
+                "clusterrole-aggregation-controller",
+            )),
+        ),
+        Loop::new(
+            "validatingadmissionpolicy-status",
+            crate::policies::run(context(
+                "validatingadmissionpolicy-status-controller",
+                "validatingadmissionpolicy-status-controller",
+            )),
+        ),
     ];
     if let Some(cluster) = composition.cluster_cidr {
         let context = context("node-controller", "cidrAllocator");

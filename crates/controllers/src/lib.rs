@@ -21,10 +21,13 @@ pub mod namespaces;
 pub mod nodes;
 pub mod pod_control;
 pub mod pods;
+pub mod policies;
+pub mod quota;
 pub mod replicaset;
 pub mod revisions;
 pub mod scaled;
 pub mod statefulset;
+pub mod roles;
 #[cfg(test)]
 mod testing;
 

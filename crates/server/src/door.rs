@@ -13,14 +13,16 @@ use serde_json::Value;
 use tokio::task::JoinHandle;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::admission::{Admission, Allocate};
+use crate::admission::{Admission, Allocate, Notes};
 use crate::auth::{
     Authenticator, Authorizer, Identity, PeerCertificate, RbacAuthorizer, TokenError, TokenKeys,
 };
 use crate::cache::{Caches, FeedError};
 use crate::definitions::{self, Kinds};
 use crate::describe;
-use crate::http::{Answer, Attributes, Media, Query, Target, status_answer, status_answer_as};
+use crate::http::{
+    Answer, Attributes, Media, Query, Target, status_answer, status_answer_as, warn,
+};
 use crate::metrics::Metrics;
 use crate::pipeline::{Call, authorize};
 use crate::pki::Pki;
@@ -120,14 +122,15 @@ impl Door {
             .pki
             .node_client(options.clock.now())
             .map_err(|error| DoorError::Certificate(error.to_string()))?;
+        let authorizer: Arc<dyn Authorizer> = Arc::new(RbacAuthorizer::new(registry.clone()));
         let door = Arc::new(Self {
             authenticator: Authenticator::new(
                 Arc::clone(&tokens),
                 registry.clone(),
                 Arc::clone(&options.clock),
             ),
-            authorizer: Arc::new(RbacAuthorizer::new(registry.clone())),
-            admission: Admission::standard(Arc::clone(&options.clock)),
+            admission: Admission::standard(Arc::clone(&options.clock), Arc::clone(&authorizer)),
+            authorizer,
             allocate: Allocate::new(options.service_cidr),
             tunnel: NodeTunnel { tls },
             registry,
@@ -266,19 +269,16 @@ impl Door {
         let (parts, body) = request.into_parts();
         let query = Query::parse(parts.uri.query().unwrap_or_default());
         let attributes = Attributes::of(&parts.method, parts.uri.path(), &query);
-        let identity =
-            match self
-                .authenticator
-                .impersonate(&parts.headers, identity, self.authorizer())
-            {
-                Ok(identity) => identity,
-                Err(status) => return status_answer(&status),
-            };
+        let identity = match self.impersonate(&parts.headers, identity).await {
+            Ok(identity) => identity,
+            Err(status) => return status_answer(&status),
+        };
         let (verb, resource) = (attributes.verb.clone(), attributes.resource.clone());
         let accept = parts.headers.get(http::header::ACCEPT).cloned();
         let refuse = |status: &Status| status_answer_as(Media::of_status(accept.as_ref()), status);
         let began = tokio::time::Instant::now();
-        let answer = match Limited::new(body, BODY_LIMIT).collect().await {
+        let notes = Arc::<Notes>::default();
+        let mut answer = match Limited::new(body, BODY_LIMIT).collect().await {
             Ok(body) => {
                 let call = Call {
                     parts,
@@ -286,6 +286,7 @@ impl Door {
                     attributes,
                     identity,
                     body: body.to_bytes(),
+                    notes: Arc::clone(&notes),
                 };
                 self.dispatch(call)
                     .await
@@ -296,9 +297,37 @@ impl Door {
             ),
             Err(error) => refuse(&Status::bad_request(error.to_string())),
         };
+        // Refusals too come with what there was to warn of.
+        warn(&mut answer, &notes.warnings());
         self.metrics
             .observe(&verb, &resource, answer.status().as_u16(), began.elapsed());
         answer
+    }
+
+    /// Who the caller acts as. What is refused is asked again when the caches have all that is
+    /// acknowledged: the right may have been given just now.
+    async fn impersonate(
+        &self,
+        headers: &http::HeaderMap,
+        identity: Identity,
+    ) -> Result<Identity, Status> {
+        if !headers
+            .keys()
+            .any(|name| name.as_str().starts_with("impersonate-"))
+        {
+            return Ok(identity);
+        }
+        let take = |identity: Identity| {
+            self.authenticator
+                .impersonate(headers, identity, self.authorizer())
+        };
+        match take(identity.clone()) {
+            Err(status) if status.code == 403 => {
+                self.registry.fresh().await?;
+                take(identity)
+            }
+            taken => taken,
+        }
     }
 
     async fn dispatch(self: &Arc<Self>, call: Call) -> Result<Answer, Status> {

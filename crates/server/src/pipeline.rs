@@ -1,11 +1,13 @@
 //! The one pipeline: nothing reaches a verb but through [`authorize`].
 
 use std::ops::Deref;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use evenkeel_api::Status;
 use http::request::Parts;
 
+use crate::admission::Notes;
 use crate::auth::{Authorizer, Decision, Identity};
 use crate::http::{Attributes, Query};
 
@@ -22,6 +24,8 @@ pub struct Call {
     pub identity: Identity,
     /// The body, whole.
     pub body: Bytes,
+    /// What admission says beside yes and no.
+    pub notes: Arc<Notes>,
 }
 
 /// A request that the authorizer has allowed. Only [`authorize`] makes one.

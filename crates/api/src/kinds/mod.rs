@@ -19,6 +19,7 @@ pub mod namespace;
 pub mod networking;
 pub mod node;
 pub mod pod;
+pub mod policies;
 pub mod quota;
 pub mod rbac;
 pub mod reviews;
@@ -28,6 +29,7 @@ pub mod service;
 pub mod storage;
 pub mod table;
 pub mod view;
+pub mod webhooks;
 pub mod workloads;
 
 pub use pod::{compute_qos, pod_limits, pod_requests};

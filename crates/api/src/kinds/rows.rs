@@ -123,6 +123,8 @@ pub fn rows() -> Vec<ResourceDef> {
         ResourceDef::of::<metrics::NodeMetrics>().measured(),
         ResourceDef::of::<metrics::PodMetrics>().measured(),
     ]);
+    rows.extend(super::webhooks::rows());
+    rows.extend(super::policies::rows());
     rows
 }
 

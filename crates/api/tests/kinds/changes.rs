@@ -187,13 +187,22 @@ fn services_keep_what_was_given_out() {
 
 #[test]
 fn a_gated_pod_says_so_from_the_start() {
-    let mut gated = pod();
-    gated["spec"]["schedulingGates"] = json!([{"name": "example.com/a"}]);
+    let gated = prepared(with(
+        pod(),
+        &json!({
+            "metadata": {"creationTimestamp": "2026-01-01T00:00:00Z"},
+            "spec": {"schedulingGates": [{"name": "example.com/a"}]},
+        }),
+    ));
     assert_eq!(
-        prepared(gated)["status"]["conditions"],
-        json!([{"type": "PodScheduled", "status": "False", "reason": "SchedulingGated",
-            "message": "Scheduling is blocked due to non-empty scheduling gates"}])
+        gated["status"]["conditions"],
+        json!([{
+            "type": "PodScheduled", "status": "False", "reason": "SchedulingGated",
+            "message": "Scheduling is blocked due to non-empty scheduling gates",
+            "lastTransitionTime": "2026-01-01T00:00:00Z",
+        }])
     );
+    assert_eq!(prepared(pod())["status"].get("conditions"), None);
 }
 
 #[test]
@@ -322,24 +331,4 @@ fn namespaces_end_through_finalize() {
             "status.Phase: Invalid value: \"Terminating\": may only be 'Active' if `deletionTimestamp` is empty"
         ]
     );
-}
-
-#[test]
-fn a_gated_pod_says_so_from_the_start() {
-    let gated = prepared(with(
-        pod(),
-        &json!({
-            "metadata": {"creationTimestamp": "2026-01-01T00:00:00Z"},
-            "spec": {"schedulingGates": [{"name": "example.com/a"}]},
-        }),
-    ));
-    assert_eq!(
-        gated["status"]["conditions"],
-        json!([{
-            "type": "PodScheduled", "status": "False", "reason": "SchedulingGated",
-            "message": "Scheduling is blocked due to non-empty scheduling gates",
-            "lastTransitionTime": "2026-01-01T00:00:00Z",
-        }])
-    );
-    assert_eq!(prepared(pod())["status"].get("conditions"), None);
 }

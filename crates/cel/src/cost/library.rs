@@ -156,19 +156,26 @@ pub(super) fn call(
             )
         }
         "cidr" | "isIP" | "isCIDR" | "quantity" | "isQuantity" | "semver" | "isSemver" => {
-            target?;
             only(first?.size().scaled(TRAVERSAL))
         }
-        "ip" => {
-            target?;
-            match first {
-                Some(text) if overload != "cidr_ip" => only(text.size().scaled(TRAVERSAL)),
-                _ => fixed(1),
-            }
-        }
-        "ip.isCanonical" => {
-            target?;
-            only(first?.size().scaled(2.0 * TRAVERSAL))
+        "ip" => match first {
+            Some(text) if overload != "cidr_ip" => only(text.size().scaled(TRAVERSAL)),
+            _ => fixed(1),
+        },
+        "ip.isCanonical" => only(first?.size().scaled(2.0 * TRAVERSAL)),
+        "sets.contains" | "sets.intersects" | "sets.equivalent" => {
+            let [a, b] = args else { return None };
+            let factor = if function == "sets.equivalent" {
+                2.0
+            } else {
+                1.0
+            };
+            only(
+                a.size()
+                    .times(b.size())
+                    .scaled(factor)
+                    .add(CostEstimate { min: 1, max: 1 }),
+            )
         }
         "containsIP" | "containsCIDR" => {
             target?;

@@ -28,11 +28,17 @@ fn pattern(args: &[Value]) -> u64 {
     subject.saturating_mul(scaled(args.get(1).map_or(0, Value::size), REGEX))
 }
 
+/// Each element of one list against each of another.
+fn product(args: &[Value]) -> u64 {
+    args.iter().map(Value::size).product()
+}
+
 /// Reading a whole tree.
 fn traversal(value: &Value) -> u64 {
     match value {
-        Value::String(s) => scaled(s.len() as u64, TRAVERSAL),
-        Value::Bytes(b) => scaled(b.len() as u64, TRAVERSAL),
+        // Here the reference rounds down.
+        Value::String(s) => s.len() as u64 / 10,
+        Value::Bytes(b) => b.len() as u64 / 10,
         Value::List(list) => list.items.iter().map(traversal).sum(),
         Value::Map(map) => map
             .iter()
@@ -88,6 +94,8 @@ pub(crate) fn call(
             }
             cost
         }
+        "sets.contains" | "sets.intersects" => 1 + product(args),
+        "sets.equivalent" => 1 + 2 * product(args),
         "validate" => {
             let longest = args
                 .first()

@@ -31,7 +31,6 @@ impl Plugin for NamespaceLifecycle {
             .cache(row)?
             .get(change.namespace)
             .ok_or_else(missing)?;
-        let row = change.row;
         let terminating = namespace
             .head
             .fields
@@ -39,10 +38,8 @@ impl Plugin for NamespaceLifecycle {
             .is_some_and(|phase| &**phase == "Terminating");
         if terminating {
             let namespace = change.namespace;
-            let mut status = Status::forbidden(
-                &row.gvk.group,
-                &row.plural,
-                object::name(object),
+            let mut status = change.forbidden(
+                object,
                 &format!(
                     "unable to create new content in namespace {namespace} because it is being \
                      terminated"

@@ -1,5 +1,4 @@
-//! What every pod gets: a service account with its token, tolerations for broken nodes, a
-//! priority.
+//! What every pod gets: a service account with its token, and tolerations for broken nodes.
 
 use evenkeel_api::{Status, object};
 use serde_json::{Value, json};
@@ -164,46 +163,6 @@ impl Plugin for DefaultTolerationSeconds {
                 }));
             }
         }
-        Ok(())
-    }
-}
-
-/// `Priority`: the number behind a priority class. Only the two system classes exist so far;
-/// others are refused by name.
-pub(super) struct Priority;
-
-impl Plugin for Priority {
-    fn mutate(&self, _: &Registry, change: &Change<'_>, object: &mut Value) -> Result<(), Status> {
-        if !is_new_pod(change) {
-            return Ok(());
-        }
-        let class = object::text(object, &["spec", "priorityClassName"]).to_owned();
-        let priority: i64 = match class.as_str() {
-            "" => 0,
-            "system-cluster-critical" => 2_000_000_000,
-            "system-node-critical" => 2_000_001_000,
-            other => {
-                return Err(refuse(
-                    object,
-                    &format!("no PriorityClass with name {other} was found"),
-                ));
-            }
-        };
-        let given = object::integer(object, &["spec", "priority"]);
-        if given.is_some_and(|given| given != priority) {
-            return Err(refuse(
-                object,
-                &format!(
-                    "the integer value of priority ({}) must not be provided in pod spec; \
-                     priority admission controller computed {priority} from the given \
-                     PriorityClass name",
-                    given.unwrap_or_default()
-                ),
-            ));
-        }
-        let spec = object::child(object, "spec");
-        object::fields(spec).insert("priority".to_owned(), priority.into());
-        object::default_field(spec, "preemptionPolicy", "PreemptLowerPriority");
         Ok(())
     }
 }

@@ -1,4 +1,4 @@
-//! Authentication: client certificates, bearer tokens, impersonation.
+//! Authentication: client certificates and bearer tokens.
 
 use std::sync::Arc;
 
@@ -9,9 +9,7 @@ use http::header::AUTHORIZATION;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::token::{TokenError, TokenKeys};
-use super::{AUTHENTICATED, Authorizer, Decision, Identity};
-use crate::http::Attributes;
-use crate::pipeline::refusal;
+use super::{Authorizer, Identity, bootstrap_token, impersonation};
 use crate::registry::Registry;
 
 /// What a verified client certificate says: its common name is the user, its organizations are
@@ -104,97 +102,30 @@ impl Authenticator {
         token: &str,
         audiences: &[&str],
     ) -> Result<(Identity, Vec<String>), TokenError> {
-        self.tokens
-            .verify(&self.registry, self.clock.now(), token, audiences)
+        let now = self.clock.now();
+        if let Some(identity) = bootstrap_token::verify(&self.registry, now, token) {
+            // These are good for the door alone.
+            let own = self.tokens.issuer().to_owned();
+            let wanted = audiences.is_empty() || audiences.contains(&own.as_str());
+            return match (wanted, audiences.is_empty()) {
+                (false, _) => Err(TokenError::Audience(vec![own])),
+                (true, true) => Ok((identity, Vec::new())),
+                (true, false) => Ok((identity, vec![own])),
+            };
+        }
+        self.tokens.verify(&self.registry, now, token, audiences)
     }
 
     /// Takes on another identity when the headers say so and the caller may.
     ///
     /// # Errors
-    /// 403 when the caller may not; 400 for groups or extras without a user.
+    /// 403 when the caller may not; 400 for groups, extra values or a UID without a user.
     pub fn impersonate(
         &self,
         headers: &HeaderMap,
         identity: Identity,
         authorizer: &dyn Authorizer,
     ) -> Result<Identity, Status> {
-        const PREFIX: &str = "impersonate-";
-        if !headers.keys().any(|name| name.as_str().starts_with(PREFIX)) {
-            return Ok(identity);
-        }
-        let text = |value: &http::HeaderValue| value.to_str().unwrap_or_default().to_owned();
-        let user = headers
-            .get("impersonate-user")
-            .map(text)
-            .unwrap_or_default();
-        if user.is_empty() {
-            return Err(Status::bad_request(
-                "requested impersonation of groups or extra without impersonating a user",
-            ));
-        }
-        let may = |group: &str, resource: &str, namespace: &str, name: &str| {
-            let attributes = Attributes {
-                verb: "impersonate".to_owned(),
-                resource_request: true,
-                group: group.to_owned(),
-                version: "v1".to_owned(),
-                resource: resource.to_owned(),
-                namespace: namespace.to_owned(),
-                name: name.to_owned(),
-                ..Attributes::default()
-            };
-            match authorizer.authorize(&identity, &attributes) {
-                Decision::Allow(_) => Ok(()),
-                Decision::NoOpinion(why) => Err(refusal(&identity, &attributes, &why)),
-            }
-        };
-        let mut groups: Vec<String> = headers
-            .get_all("impersonate-group")
-            .iter()
-            .map(text)
-            .collect();
-        let account = user
-            .strip_prefix("system:serviceaccount:")
-            .and_then(|rest| rest.split_once(':'));
-        if let Some((namespace, name)) = account {
-            may("", "serviceaccounts", namespace, name)?;
-            if groups.is_empty() {
-                groups = Identity::service_account(namespace, name).groups;
-            }
-        } else {
-            may("", "users", "", &user)?;
-        }
-        for group in headers.get_all("impersonate-group").iter().map(text) {
-            may("", "groups", "", &group)?;
-        }
-        let mut taken = Identity {
-            user,
-            groups,
-            ..Identity::default()
-        };
-        if let Some(uid) = headers.get("impersonate-uid").map(text) {
-            may("authentication.k8s.io", "uids", "", &uid)?;
-            taken.uid = uid;
-        }
-        for (name, value) in headers {
-            let Some(key) = name.as_str().strip_prefix("impersonate-extra-") else {
-                continue;
-            };
-            may(
-                "authentication.k8s.io",
-                &format!("userextras/{key}"),
-                "",
-                &text(value),
-            )?;
-            taken
-                .extra
-                .entry(key.to_owned())
-                .or_default()
-                .push(text(value));
-        }
-        if taken.user != "system:anonymous" && !taken.in_group(AUTHENTICATED) {
-            taken.groups.push(AUTHENTICATED.to_owned());
-        }
-        Ok(taken)
+        impersonation::impersonate(headers, identity, authorizer)
     }
 }

@@ -1,7 +1,9 @@
 //! Who is asking, and may they?
 
 mod authn;
+mod bootstrap_token;
 pub(crate) mod escalation;
+mod impersonation;
 mod rbac;
 mod token;
 

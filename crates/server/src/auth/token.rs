@@ -90,6 +90,11 @@ impl std::fmt::Debug for TokenKeys {
 }
 
 impl TokenKeys {
+    /// Who issues the tokens; also the audience that the door itself is.
+    pub(crate) fn issuer(&self) -> &str {
+        &self.issuer
+    }
+
     /// Uses a P-256 key in PKCS #8 form.
     #[must_use]
     pub fn new(pkcs8: &[u8], issuer: &str) -> Option<Self> {

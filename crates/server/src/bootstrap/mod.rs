@@ -69,10 +69,20 @@ async fn reconcile(door: &Arc<Door>, wanted: Value) -> Result<(), Status> {
         {
             return Ok(());
         }
-        for part in ["rules", "roleRef"] {
+        // The rules of an aggregated role are others' business.
+        let aggregated = wanted.get("aggregationRule").is_some();
+        for part in ["rules", "roleRef", "aggregationRule"] {
+            if aggregated && part == "rules" {
+                continue;
+            }
             if let Some(wanted) = wanted.get(part) {
                 object::fields(&mut value).insert(part.to_owned(), wanted.clone());
             }
+        }
+        let labels = object::at(&wanted, &["metadata", "labels"]).and_then(Value::as_object);
+        for (name, label) in labels.into_iter().flatten() {
+            let metadata = object::child(&mut value, "metadata");
+            object::fields(object::child(metadata, "labels")).insert(name.clone(), label.clone());
         }
         add_subjects(&mut value, &wanted);
         row.strategy.defaults(&mut value);

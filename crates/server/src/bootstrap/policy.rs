@@ -23,6 +23,8 @@ const VIEW: &[&str] = &[
     "batch : cronjobs,cronjobs/status,jobs,jobs/status : get,list,watch",
     "core : replicationcontrollers,replicationcontrollers/scale,replicationcontrollers/status : get,list,watch",
     "policy : poddisruptionbudgets,poddisruptionbudgets/status : get,list,watch",
+    "core : limitranges,persistentvolumeclaims,persistentvolumeclaims/status,resourcequotas,resourcequotas/status : get,list,watch",
+    "networking.k8s.io : ingresses,ingresses/status,networkpolicies : get,list,watch",
 ];
 
 /// What people may change in a namespace.
@@ -39,6 +41,8 @@ const EDIT: &[&str] = &[
     "batch : cronjobs,jobs : create,delete,deletecollection,patch,update",
     "core : replicationcontrollers,replicationcontrollers/scale : create,delete,deletecollection,patch,update",
     "policy : poddisruptionbudgets : create,delete,deletecollection,patch,update",
+    "core : persistentvolumeclaims : create,delete,deletecollection,patch,update",
+    "networking.k8s.io : ingresses,networkpolicies : create,delete,deletecollection,patch,update",
 ];
 
 /// What administrators of a namespace may do beyond that.
@@ -222,6 +226,24 @@ const LOOPS: &[(&str, &[&str])] = &[
             "core : nodes/proxy : get",
         ],
     ),
+    (
+        "resourcequota-controller",
+        &[
+            "* : * : list,watch",
+            "core : resourcequotas/status : update,patch",
+        ],
+    ),
+    (
+        "clusterrole-aggregation-controller",
+        &["rbac.authorization.k8s.io : clusterroles : escalate,get,list,patch,update,watch"],
+    ),
+    (
+        "validatingadmissionpolicy-status-controller",
+        &[
+            "admissionregistration.k8s.io : validatingadmissionpolicies : get,list,watch",
+            "admissionregistration.k8s.io : validatingadmissionpolicies/status : get,patch,update",
+        ],
+    ),
 ];
 
 fn rule(line: &str) -> Value {
@@ -289,10 +311,29 @@ pub(super) fn objects() -> Vec<Value> {
     objects
 }
 
+fn aggregation_label(to: &str) -> String {
+    format!("rbac.authorization.k8s.io/aggregate-to-{to}")
+}
+
+/// A role whose rules belong to another one too.
+fn labelled(mut role: Value, to: &str) -> Value {
+    role["metadata"]["labels"][aggregation_label(to)] = "true".into();
+    role
+}
+
+/// A role that has the rules of all that are labelled so. It begins with what they will give.
+fn aggregated(mut role: Value, of: &str) -> Value {
+    let selector = json!({"matchLabels": {aggregation_label(of): "true"}});
+    role["aggregationRule"] = json!({"clusterRoleSelectors": [selector]});
+    role
+}
+
 fn people() -> Vec<Value> {
     let all = json!({"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]});
+    // A role stands for the next larger one by its label, and so do all that carry it.
     let edit = [rules(EDIT), rules(VIEW)].concat();
-    let admin = [rules(ADMIN), edit.clone()].concat();
+    let admin = [edit.clone(), rules(ADMIN)].concat();
+    let (to_view, to_edit, to_admin) = ("view", "edit", "admin");
     vec![
         role("cluster-admin", vec![all, urls(&["*"], &["*"])]),
         binding(
@@ -300,9 +341,12 @@ fn people() -> Vec<Value> {
             "cluster-admin",
             vec![subject("Group", "system:masters")],
         ),
-        role("view", rules(VIEW)),
-        role("edit", edit),
-        role("admin", admin),
+        labelled(role("system:aggregate-to-view", rules(VIEW)), to_view),
+        labelled(role("system:aggregate-to-edit", rules(EDIT)), to_edit),
+        labelled(role("system:aggregate-to-admin", rules(ADMIN)), to_admin),
+        labelled(aggregated(role("view", rules(VIEW)), to_view), to_edit),
+        labelled(aggregated(role("edit", edit), to_edit), to_admin),
+        aggregated(role("admin", admin), to_admin),
     ]
 }
 

@@ -11,4 +11,5 @@ pub use answer::{
 };
 pub use media::{Encoding, Media, Shape, content_type};
 pub use query::Query;
+pub(crate) use query::decode_segment;
 pub use request::{Attributes, Target};

@@ -61,7 +61,7 @@ fn decode(text: &str) -> String {
 }
 
 /// Percent-decodes a path segment.
-pub(super) fn decode_segment(text: &str) -> String {
+pub(crate) fn decode_segment(text: &str) -> String {
     percent(text, false)
 }
 

@@ -163,9 +163,11 @@ pub(super) async fn delete_object(
             namespace: &seen.head.namespace,
             old: Some(&old),
             dry_run: options.dry_run,
+            call: &request.call,
         };
         door.admission
-            .validate(&door.registry, &change, &Value::Null)?;
+            .validate(&door.registry, &change, &Value::Null)
+            .await?;
         let next = mark(request, &old, options);
         if options.dry_run || request.dry_run() {
             return Ok(match next {

@@ -10,6 +10,8 @@ use crate::auth::{Decision, Identity};
 use crate::http::{Answer, Attributes};
 
 pub(super) async fn answer(mut request: Request<'_>) -> Result<Answer, Status> {
+    // Reviews read the caches: what the client wrote just before must be there.
+    request.door.registry.fresh().await?;
     let kind = request.row.gvk.kind.to_string();
     if kind == "Binding" {
         return bind(request).await;
@@ -25,7 +27,7 @@ pub(super) async fn answer(mut request: Request<'_>) -> Result<Answer, Status> {
             let subject = subject(&body)?;
             access_review(&request, &subject, &body)?
         }
-        "SelfSubjectRulesReview" => rules_review(&request, &body),
+        "SelfSubjectRulesReview" => rules_review(&request, &body)?,
         other => return Err(Status::internal(format!("no answer for {other}"))),
     };
     object::metadata(&mut body)
@@ -107,7 +109,10 @@ fn subject(body: &Value) -> Result<Identity, Status> {
         user,
         groups,
         uid: object::text(&spec, &["uid"]).to_owned(),
-        ..Identity::default()
+        extra: spec
+            .get("extra")
+            .and_then(|extra| serde_json::from_value(extra.clone()).ok())
+            .unwrap_or_default(),
     })
 }
 
@@ -184,11 +189,14 @@ fn access_review(
     )
 }
 
-fn rules_review(request: &Request<'_>, body: &Value) -> Value {
+fn rules_review(request: &Request<'_>, body: &Value) -> Result<Value, Status> {
     let namespace = object::text(body, &["spec", "namespace"]);
+    if namespace.is_empty() {
+        return Err(Status::bad_request("no namespace on request"));
+    }
     let (resources, others) = request
         .door
         .authorizer()
         .rules(&request.call.identity, namespace);
-    json!({"resourceRules": resources, "nonResourceRules": others, "incomplete": false})
+    Ok(json!({"resourceRules": resources, "nonResourceRules": others, "incomplete": false}))
 }

@@ -14,13 +14,14 @@ use http::{Method, Request as HttpRequest, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::Request;
-use super::subresource::current;
+use super::subresource::{admit, current};
+use crate::admission::Operation;
 use crate::door::Door;
 use crate::http::Answer;
 
@@ -50,6 +51,10 @@ pub(super) async fn serve(
     } else {
         current(&request).await?.value()
     };
+    if subresource != Subresource::Log {
+        let mut options = connect_options(&request, subresource);
+        admit(&request, Operation::Connect, subresource, &mut options).await?;
+    }
     let upstream = match (subresource, request.row.gvk.kind.as_ref()) {
         (Subresource::Proxy, "Node") => node_proxy(&request, &found)?,
         (Subresource::Proxy, "Pod") => pod_proxy(&request, &found)?,
@@ -68,6 +73,40 @@ async fn named(request: &Request<'_>) -> Result<std::sync::Arc<crate::object::Ob
         .get(&request.row, request.namespace(), name)
         .await?
         .ok_or_else(|| Status::not_found(&request.row.gvk.group, &request.row.plural, name))
+}
+
+/// What a stream is asked for, as the kind that its options have.
+fn connect_options(request: &Request<'_>, subresource: Subresource) -> Value {
+    let kind = match subresource.own_kind() {
+        Some((_, _, kind)) => kind.to_owned(),
+        None => format!("{}ProxyOptions", request.row.gvk.kind),
+    };
+    let query = &request.call.query;
+    let mut options = json!({"apiVersion": "v1", "kind": kind});
+    for name in ["stdin", "stdout", "stderr", "tty"] {
+        if query.flag(name) {
+            options[name] = true.into();
+        }
+    }
+    if query.has("container") {
+        options["container"] = query.get("container").into();
+    }
+    let command: Vec<&str> = query.all("command").collect();
+    if !command.is_empty() {
+        options["command"] = json!(command);
+    }
+    let ports: Vec<i64> = query
+        .all("ports")
+        .flat_map(|ports| ports.split(','))
+        .filter_map(|port| port.parse().ok())
+        .collect();
+    if !ports.is_empty() {
+        options["ports"] = json!(ports);
+    }
+    if subresource == Subresource::Proxy {
+        options["path"] = format!("/{}", request.call.attributes.rest.join("/")).into();
+    }
+    options
 }
 
 fn query_tail(request: &Request<'_>) -> String {

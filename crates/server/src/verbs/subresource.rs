@@ -11,6 +11,7 @@ use super::delete::{self, Deleted, delete_object};
 use super::show::encode;
 use super::write::{Replaced, finish, replace};
 use super::{Request, decode, patch, streams, write};
+use crate::admission::{Change, Operation};
 use crate::http::{Answer, status_answer_as};
 
 const SCALE_TYPE: &str = "io.k8s.api.autoscaling.v1.Scale";
@@ -76,6 +77,30 @@ fn is_stream(subresource: Subresource) -> bool {
             | Subresource::PortForward
             | Subresource::Proxy
     )
+}
+
+/// Shows admission what is sent to a subresource that has a kind of its own.
+pub(super) async fn admit(
+    request: &Request<'_>,
+    operation: Operation,
+    subresource: Subresource,
+    body: &mut Value,
+) -> Result<(), Status> {
+    let change = Change {
+        row: &request.row,
+        operation,
+        subresource: Some(subresource),
+        identity: &request.call.identity,
+        namespace: request.namespace(),
+        old: None,
+        dry_run: request.dry_run(),
+        call: &request.call,
+    };
+    let door = request.door;
+    // Admission reads the caches: what the client wrote just before must be there.
+    door.registry.fresh().await?;
+    door.admission.mutate(&door.registry, &change, body).await?;
+    door.admission.validate(&door.registry, &change, body).await
 }
 
 /// The request's object as it is now.
@@ -290,7 +315,8 @@ fn set_dotted(value: &mut Value, path: &str, new: Value) {
 /// `pods/NAME/binding`: gives the pod to a node.
 pub(super) async fn binding(mut request: Request<'_>) -> Result<Answer, Status> {
     let gvk = gvk(Subresource::Binding);
-    let body = decode::body_of(&mut request, &gvk, BINDING_TYPE)?;
+    let mut body = decode::body_of(&mut request, &gvk, BINDING_TYPE)?;
+    admit(&request, Operation::Create, Subresource::Binding, &mut body).await?;
     if object::text(&body, &["target", "name"]).is_empty() {
         let path = evenkeel_api::Path::new("target").child("name");
         let error = evenkeel_api::FieldError::required(&path, "");
@@ -327,7 +353,14 @@ fn created(request: &Request<'_>) -> Answer {
 
 async fn eviction(mut request: Request<'_>) -> Result<Answer, Status> {
     let gvk = gvk(Subresource::Eviction);
-    let body = decode::body_of(&mut request, &gvk, EVICTION_TYPE)?;
+    let mut body = decode::body_of(&mut request, &gvk, EVICTION_TYPE)?;
+    admit(
+        &request,
+        Operation::Create,
+        Subresource::Eviction,
+        &mut body,
+    )
+    .await?;
     let mut options = delete::Options {
         dry_run: request.dry_run(),
         ..delete::Options::default()
@@ -345,6 +378,7 @@ async fn eviction(mut request: Request<'_>) -> Result<Answer, Status> {
 async fn token(mut request: Request<'_>) -> Result<Answer, Status> {
     let gvk = gvk(Subresource::Token);
     let mut body = decode::body_of(&mut request, &gvk, TOKEN_TYPE)?;
+    admit(&request, Operation::Create, Subresource::Token, &mut body).await?;
     let account = current(&request).await?.value();
     let issued =
         request

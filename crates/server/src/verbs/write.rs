@@ -37,10 +37,6 @@ pub(super) async fn create(mut request: Request<'_>) -> Result<Answer, Status> {
     let generated = object::name(&value).is_empty()
         && !object::text(&value, &["metadata", "generateName"]).is_empty();
     for attempt in 1.. {
-        if generated {
-            let prefix = object::text(&value, &["metadata", "generateName"]).to_owned();
-            object::metadata(&mut value).insert("name".to_owned(), generate_name(&prefix).into());
-        }
         let outcome = match create_once(&mut request, value.clone(), true).await {
             // Another server gave the same out at the same moment; it is seen now.
             Err(status) if claims::is_taken(&status) && attempt < CLAIM_TRIES => {
@@ -66,12 +62,18 @@ pub(super) async fn create(mut request: Request<'_>) -> Result<Answer, Status> {
     Err(Status::internal("no name could be generated"))
 }
 
-/// A name from a prefix and five random letters.
-fn generate_name(prefix: &str) -> String {
+/// Makes a name of the prefix and five random letters, unless there is a name. Whoever changes new
+/// objects sees them without it, as in the reference.
+fn generate_name(value: &mut Value) {
+    let prefix = object::text(value, &["metadata", "generateName"]);
+    if prefix.is_empty() || !object::name(value).is_empty() {
+        return;
+    }
     let prefix: String = prefix.chars().take(NAME_PREFIX_MOST).collect();
     let letters =
         (0..5).map(|_| char::from(NAME_LETTERS[rand::random_range(0..NAME_LETTERS.len())]));
-    prefix.chars().chain(letters).collect()
+    let name: String = prefix.chars().chain(letters).collect();
+    object::metadata(value).insert("name".to_owned(), name.into());
 }
 
 /// Namespace and name of the path and of the object must agree.
@@ -133,8 +135,12 @@ pub(super) async fn create_once(
         namespace: request.namespace(),
         old: None,
         dry_run: request.dry_run(),
+        call: &request.call,
     };
-    door.admission.mutate(&door.registry, &change, &mut value)?;
+    door.admission
+        .mutate(&door.registry, &change, &mut value)
+        .await?;
+    generate_name(&mut value);
     prepare_create(&door, &row, &mut value);
     let creator = super::kinds::user_info(&request.call.identity);
     row.strategy.prepare_creator(&mut value, &creator);
@@ -142,7 +148,9 @@ pub(super) async fn create_once(
     errors.extend(row.strategy.validate(&value));
     refuse(&row, object::name(&value), &errors)?;
     let hold = door.allocate.on_create(&door.registry, &row, &mut value)?;
-    door.admission.validate(&door.registry, &change, &value)?;
+    door.admission
+        .validate(&door.registry, &change, &value)
+        .await?;
     let identity = &request.call.identity;
     escalation::check(
         door.authorizer(),
@@ -297,7 +305,7 @@ pub(super) async fn replace(
         let old = seen.value();
         let warnings = request.warnings.len();
         let mut new = change(request, &old)?;
-        steps(request, subresource, tracked, &old, &mut new)?;
+        steps(request, subresource, tracked, &old, &mut new).await?;
         if request.dry_run() {
             return Ok(Replaced::Dry(new));
         }
@@ -336,7 +344,7 @@ pub(super) fn is_finished(value: &Value) -> bool {
 }
 
 /// All steps of an update but the write.
-fn steps(
+async fn steps(
     request: &mut Request<'_>,
     subresource: Option<Subresource>,
     tracked: bool,
@@ -355,8 +363,9 @@ fn steps(
         namespace: request.namespace(),
         old: Some(old),
         dry_run: request.dry_run(),
+        call: &request.call,
     };
-    door.admission.mutate(&door.registry, &change, new)?;
+    door.admission.mutate(&door.registry, &change, new).await?;
     keep_system_fields(&row, old, new, subresource);
     let mut errors = validation::validate_metadata(&row, new);
     errors.extend(validation::validate_metadata_update(&row, new, old));
@@ -397,7 +406,9 @@ fn steps(
         let generation = object::integer(old, &["metadata", "generation"]).unwrap_or(0) + 1;
         object::metadata(new).insert("generation".to_owned(), generation.into());
     }
-    door.admission.validate(&door.registry, &change, new)?;
+    door.admission
+        .validate(&door.registry, &change, new)
+        .await?;
     let identity = &request.call.identity;
     escalation::check(
         door.authorizer(),

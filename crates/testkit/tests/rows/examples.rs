@@ -88,6 +88,25 @@ pub(crate) fn example(kind: &str) -> Option<Value> {
         "EndpointSlice" => {
             json!({"addressType": "IPv4", "endpoints": [{"addresses": ["10.0.0.1"]}]})
         }
+        "ValidatingAdmissionPolicy" => json!({"spec": {
+            "matchConstraints": policy_rules(),
+            "validations": [{"expression": "object.spec.replicas < 100"}],
+        }}),
+        "MutatingAdmissionPolicy" => json!({"spec": {
+            "matchConstraints": policy_rules(), "reinvocationPolicy": "Never",
+            "mutations": [{"patchType": "ApplyConfiguration", "applyConfiguration": {
+                "expression": "Object{metadata: Object.metadata{labels: {'a': 'b'}}}",
+            }}],
+        }}),
+        "ValidatingAdmissionPolicyBinding" => json!({"spec": {
+            "policyName": "nobody", "validationActions": ["Deny"],
+        }}),
+        "MutatingAdmissionPolicyBinding" => json!({"spec": {"policyName": "nobody"}}),
+        "MutatingWebhookConfiguration" | "ValidatingWebhookConfiguration" => json!({"webhooks": [{
+            "name": "a.b.c", "sideEffects": "None", "admissionReviewVersions": ["v1"],
+            "clientConfig": {"url": "https://localhost:1/"},
+            "objectSelector": {"matchLabels": {"nobody": "has-this"}},
+        }]}),
         "ClusterRole" | "Role" => {
             json!({"rules": [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}]})
         }
@@ -103,6 +122,7 @@ pub(crate) fn status(kind: &str) -> Value {
         "PersistentVolume" => json!({"reason": "Tested"}),
         "ResourceQuota" => json!({"hard": {"secrets": "100"}, "used": {"secrets": "1"}}),
         "CronJob" => json!({"lastScheduleTime": "2026-01-01T00:00:00Z"}),
+        "ValidatingAdmissionPolicy" => json!({"observedGeneration": 1}),
         "Ingress" => json!({"loadBalancer": {"ingress": [{"ip": "10.0.0.1"}]}}),
         "VolumeAttachment" => json!({"attached": true}),
         "ResourceClaim" => json!({"allocation": {"devices": {"results": [
@@ -113,4 +133,12 @@ pub(crate) fn status(kind: &str) -> Value {
         _ => json!({"conditions": [{"type": "Tested", "status": "True",
             "lastTransitionTime": "2026-01-01T00:00:00Z", "reason": "Test", "message": "m"}]}),
     }
+}
+
+/// Rules that match nothing which the suite makes.
+fn policy_rules() -> Value {
+    json!({"resourceRules": [{
+        "operations": ["CREATE"], "apiGroups": ["nobody.test"], "apiVersions": ["v1"],
+        "resources": ["nothings"],
+    }]})
 }

@@ -75,8 +75,23 @@ impl Kind {
         format!("{path}{and}propagationPolicy=Background")
     }
 
+    /// Takes away what protects storage while it is in use: the loop that sees that nobody uses it
+    /// does not run here.
+    async fn release(&self, admin: &Caller, name: &str) {
+        let kind = self.row.gvk.kind.as_ref();
+        if matches!(
+            kind,
+            "PersistentVolume" | "PersistentVolumeClaim" | "VolumeAttributesClass"
+        ) {
+            let free = json!({"metadata": {"finalizers": null}});
+            let freed = admin.patch(&self.named(name), MERGE_PATCH, &free).await;
+            assert_eq!(freed.code, 200, "{:#}", freed.body);
+        }
+    }
+
     /// Deletes, also what has a finalizer by nature.
     async fn remove(&self, admin: &Caller, name: &str) {
+        self.release(admin, name).await;
         let gone = admin.delete(&self.gone(&self.named(name)), None).await;
         assert_eq!(gone.code, 200, "{:#}", gone.body);
         if self.row.gvk.kind == "Namespace" {

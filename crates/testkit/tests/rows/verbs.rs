@@ -402,6 +402,7 @@ async fn deletion_and_its_preconditions() {
             admin.get(&kind.named("a")).await.revision(),
             made.revision()
         );
+        kind.release(&admin, "a").await;
         if kind.row.gvk.kind != "Namespace" {
             let right = json!({"preconditions": {"uid": made.body["metadata"]["uid"]}});
             let gone = admin
@@ -439,6 +440,7 @@ async fn deletion_and_its_preconditions() {
         if kind.can(Verb::DeleteCollection) {
             for name in ["c1", "c2"] {
                 admin.post(&kind.path, &kind.object(name)).await.expect(201);
+                kind.release(&admin, name).await;
             }
             let mut other = kind.object("stays");
             other["metadata"]["labels"] = json!({"suite": "other"});

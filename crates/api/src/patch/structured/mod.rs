@@ -6,6 +6,7 @@
 //! The rules are those of `sigs.k8s.io/structured-merge-diff/v6/typed`. Free-form parts
 //! ([`Ty::Any`]) are maps that merge by entry, with lists and scalars as leaves.
 
+mod atomics;
 mod compare;
 mod elements;
 mod embedded;
@@ -16,6 +17,7 @@ mod validate;
 
 use serde_json::{Map, Value};
 
+pub(super) use atomics::atomics;
 pub(super) use compare::{Comparison, New, compare};
 pub(super) use fields::{fields_of, reconcile, with_named_fields};
 pub(super) use merge::merge;

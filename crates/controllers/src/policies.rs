@@ -1,0 +1,138 @@
+//! Validating admission policies: what their expressions say under the types that they are about.
+//!
+//! The findings are warnings in the policy's status; the policy works with or without them.
+
+use std::sync::{Arc, LazyLock};
+
+use evenkeel_api::Rows;
+use evenkeel_api::expressions::type_check;
+use evenkeel_client::{LoopContext, ObjectKey, Outcome, WorkQueue, errors, run_loop};
+use k8s_openapi::api::admissionregistration::v1::{
+    ExpressionWarning, TypeChecking, ValidatingAdmissionPolicy, ValidatingAdmissionPolicyStatus,
+};
+use kube::Api;
+use kube::api::PostParams;
+
+use crate::error::ReconcileError;
+
+/// The status that a policy must have, unless it has it.
+#[must_use]
+pub fn plan(
+    policy: &ValidatingAdmissionPolicy,
+    rows: &Rows,
+) -> Option<ValidatingAdmissionPolicyStatus> {
+    let generation = policy.metadata.generation;
+    let current = policy.status.as_ref();
+    let observed = current.and_then(|status| status.observed_generation);
+    let checked = current.is_some_and(|status| status.type_checking.is_some());
+    if checked && generation.is_some() && observed >= generation {
+        return None;
+    }
+    let value = serde_json::to_value(policy).unwrap_or_default();
+    let warnings: Vec<ExpressionWarning> = type_check(rows, &value)
+        .into_iter()
+        .map(|finding| ExpressionWarning {
+            field_ref: finding.field,
+            warning: finding.warning,
+        })
+        .collect();
+    Some(ValidatingAdmissionPolicyStatus {
+        observed_generation: generation,
+        type_checking: Some(TypeChecking {
+            expression_warnings: (!warnings.is_empty()).then_some(warnings),
+        }),
+        conditions: current.and_then(|status| status.conditions.clone()),
+    })
+}
+
+/// Runs until the context's shutdown.
+pub async fn run(context: LoopContext) {
+    static ROWS: LazyLock<Rows> = LazyLock::new(Rows::builtin);
+    const NAME: &str = "validatingadmissionpolicy-status";
+    let queue = WorkQueue::new(context.metrics.of(NAME));
+    let policies = context.views.of::<ValidatingAdmissionPolicy>();
+    {
+        let queue = Arc::clone(&queue);
+        policies.on_change(move |change| queue.add(change.key.clone()));
+    }
+    policies.synced().await;
+    let api: Api<ValidatingAdmissionPolicy> = Api::all(context.client.clone());
+    run_loop(NAME, 1, queue, context.shutdown, |key: ObjectKey| {
+        let (policies, api) = (Arc::clone(&policies), api.clone());
+        async move {
+            let Some(policy) = policies.get("", &key.name) else {
+                return Ok(Outcome::Done);
+            };
+            let Some(status) = plan(&policy, &ROWS) else {
+                return Ok(Outcome::Done);
+            };
+            let mut wanted = ValidatingAdmissionPolicy::clone(&policy);
+            wanted.status = Some(status);
+            match api
+                .replace_status(&key.name, &PostParams::default(), &wanted)
+                .await
+            {
+                Ok(written) => {
+                    policies.note_written(written);
+                    Ok(Outcome::Done)
+                }
+                Err(error) if errors::is_not_found(&error) => Ok(Outcome::Done),
+                Err(error) => Err(ReconcileError::from(error)),
+            }
+        }
+    })
+    .await;
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn policy(expression: &str) -> ValidatingAdmissionPolicy {
+        serde_json::from_value(json!({
+            "metadata": {"name": "p", "generation": 2},
+            "spec": {
+                "matchConstraints": {"resourceRules": [{"apiGroups": ["apps"],
+                    "apiVersions": ["v1"], "operations": ["*"],
+                    "resources": ["deployments", "replicasets"]}]},
+                "variables": [{"name": "n", "expression": "object.spec.replicas"}],
+                "validations": [{"expression": expression}],
+            },
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn misspelt_fields_are_told_type_by_type() {
+        let rows = Rows::builtin();
+        let status = plan(&policy("object.spec.relpicas > 1"), &rows).unwrap();
+        assert_eq!(status.observed_generation, Some(2));
+        let warnings = status.type_checking.unwrap().expression_warnings.unwrap();
+        assert_eq!(warnings[0].field_ref, "spec.validations[0].expression");
+        let caret = "\n | object.spec.relpicas > 1\n | ...........^\n";
+        assert_eq!(
+            warnings[0].warning,
+            format!(
+                "apps/v1, Kind=Deployment: ERROR: <input>:1:12: undefined field 'relpicas'{caret}\n\
+                 apps/v1, Kind=ReplicaSet: ERROR: <input>:1:12: undefined field 'relpicas'{caret}"
+            )
+        );
+    }
+
+    #[test]
+    fn what_fits_has_no_warnings_and_is_checked_once() {
+        let rows = Rows::builtin();
+        let mut policy = policy("variables.n > 1 && object.metadata.namespace != 'x'");
+        let status = plan(&policy, &rows).unwrap();
+        assert_eq!(
+            status.type_checking.as_ref().unwrap().expression_warnings,
+            None
+        );
+        policy.status = Some(status);
+        assert_eq!(plan(&policy, &rows), None);
+        policy.metadata.generation = Some(3);
+        assert!(plan(&policy, &rows).is_some());
+    }
+}

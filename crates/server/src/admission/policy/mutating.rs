@@ -1,0 +1,237 @@
+//! Mutating policies: how they change an object.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use evenkeel_api::patch::{json_patch, lay_over};
+use evenkeel_api::row::Subresource;
+use evenkeel_api::status::StatusCause;
+use evenkeel_api::{Status, object};
+use evenkeel_cel::Budget;
+use serde_json::{Value, json};
+
+use super::super::Change;
+use super::super::webhook::put_back;
+use super::super::webhook::review::seen_as;
+use super::compiled::{Binding, Code, Mutation, Policy, evaluate};
+use super::inputs::{Inputs, Scope};
+use super::params;
+use crate::auth::Authorizer;
+use crate::registry::Registry;
+
+/// Which policies have been asked, and which must be asked again.
+#[derive(Debug, Default)]
+pub(in crate::admission) struct Rounds {
+    again: bool,
+    needed: bool,
+    asked: HashSet<String>,
+    waiting: HashSet<String>,
+    /// What the object was after the last policy.
+    last: Value,
+}
+
+impl Rounds {
+    /// Begins the second round, in which only those go that want to see what others have changed
+    /// since. Answers whether policies need one.
+    pub(in crate::admission) fn begin_second(&mut self) -> bool {
+        self.again = true;
+        self.needed
+    }
+}
+
+/// Lets every mutating policy change an object.
+///
+/// # Errors
+/// The first failure of those that must not fail.
+pub(super) fn mutate(
+    policies: &[Policy],
+    registry: &Registry,
+    change: &Change<'_>,
+    object: &mut Value,
+    authorizer: &Arc<dyn Authorizer>,
+    rounds: &mut Rounds,
+) -> Result<(), Status> {
+    if rounds.again && rounds.last != *object {
+        rounds.waiting.extend(rounds.asked.drain());
+    }
+    let mut failures = Vec::new();
+    for policy in policies.iter().filter(|policy| !policy.bindings.is_empty()) {
+        let mut failed = |binding: Option<&Binding>, why: String| {
+            if !policy.ignores_failure {
+                failures.push(denial(policy, binding, &why));
+            }
+        };
+        match policy.matcher.matches(registry, change, object) {
+            Ok(true) => {}
+            Ok(false) => continue,
+            Err(status) => {
+                failed(
+                    None,
+                    format!("failed to configure policy: {}", status.message),
+                );
+                continue;
+            }
+        }
+        let code = match &policy.code {
+            Ok(code) => code,
+            Err(why) => {
+                failed(None, format!("failed to configure policy: {why}"));
+                continue;
+            }
+        };
+        for binding in &policy.bindings {
+            let found = match binding.matcher.matches(registry, change, object) {
+                Ok(false) => continue,
+                Ok(true) => {
+                    let kind = &policy.param_kind;
+                    params::collect(registry, kind, &binding.param_ref, change.namespace)
+                }
+                Err(status) => Err(status.message),
+            };
+            let found = match found {
+                Ok(found) => found,
+                Err(why) => {
+                    failed(Some(binding), format!("failed to configure binding: {why}"));
+                    continue;
+                }
+            };
+            for param in &found {
+                let place = (object::namespace(param), object::name(param));
+                let key = format!("{}|{}|{place:?}", policy.name, binding.name);
+                if rounds.again && !rounds.waiting.remove(&key) {
+                    continue;
+                }
+                let before = object.clone();
+                let scope = |object: &Value| {
+                    let inputs = Inputs::of(registry, change, object, param, authorizer);
+                    Scope::new(inputs, code.variables())
+                };
+                match code.concerns(&scope(object)) {
+                    Ok(false) => continue,
+                    Ok(true) => {}
+                    Err(why) => {
+                        failed(Some(binding), why);
+                        continue;
+                    }
+                }
+                for why in steps(code, registry, change, object, &scope) {
+                    failed(Some(binding), why);
+                }
+                if *object != before {
+                    rounds.needed = true;
+                    rounds.waiting.extend(rounds.asked.drain());
+                }
+                if policy.reinvocable {
+                    rounds.asked.insert(key);
+                }
+            }
+        }
+    }
+    rounds.last = object.clone();
+    match failures.split_first() {
+        None => Ok(()),
+        Some((first, _)) => Err(refuse(change, object, first, &failures)),
+    }
+}
+
+fn denial(policy: &Policy, binding: Option<&Binding>, why: &str) -> String {
+    let name = &policy.name;
+    match binding {
+        Some(binding) => {
+            format!(
+                "policy '{name}' with binding '{}' denied request: {why}",
+                binding.name
+            )
+        }
+        None => format!("policy '{name}' denied request: {why}"),
+    }
+}
+
+fn refuse(change: &Change<'_>, object: &Value, first: &str, all: &[String]) -> Status {
+    let mut status = change.forbidden(object, "");
+    status.message = first.to_owned();
+    status.reason = "Invalid".to_owned();
+    status.details.get_or_insert_default().causes = all
+        .iter()
+        .map(|message| StatusCause {
+            reason: String::new(),
+            message: message.clone(),
+            field: String::new(),
+        })
+        .collect();
+    status
+}
+
+/// Carries out a policy's mutations in order; each sees what the one before made. Failures do not
+/// stop the next.
+fn steps(
+    code: &Code,
+    registry: &Registry,
+    change: &Change<'_>,
+    object: &mut Value,
+    scope: &dyn Fn(&Value) -> Scope,
+) -> Vec<String> {
+    let mut failures = Vec::new();
+    for mutation in &code.mutations {
+        match step(mutation, registry, change, object, &scope(object)) {
+            Ok(Some(next)) => {
+                if let Err(status) = put_back(registry, change, next, object) {
+                    failures.push(status.message);
+                }
+            }
+            Ok(None) => {}
+            Err(why) => failures.push(why),
+        }
+    }
+    failures
+}
+
+fn step(
+    mutation: &Mutation,
+    registry: &Registry,
+    change: &Change<'_>,
+    object: &Value,
+    scope: &Scope,
+) -> Result<Option<Value>, String> {
+    let mut budget = Budget::default();
+    let object = &seen_as(change, object);
+    match mutation {
+        Mutation::Apply(program) => {
+            let value = evaluate(program, scope, &mut budget)?;
+            let mut config = value.to_json().map_err(|error| error.to_string())?;
+            for field in ["apiVersion", "kind"] {
+                config[field] = object[field].clone();
+            }
+            let rows = &registry.rows;
+            let own = match change.subresource {
+                Some(Subresource::Scale) => rows.by_kind("autoscaling", "v1", "Scale"),
+                _ => None,
+            };
+            let (schema, ty) = rows.shape(own.map_or(change.row, |row| &**row));
+            lay_over(schema, &ty, object, &config)
+                .map(Some)
+                .map_err(|why| format!("error applying patch: {why}"))
+        }
+        Mutation::Patch(program) => {
+            let value = evaluate(program, scope, &mut budget)?;
+            let patch = value.to_json().map_err(|error| {
+                format!("JSONPath valueExpression evaluated to a type that could not marshal to JSON: {error}")
+            })?;
+            patched(object, &patch)
+        }
+    }
+}
+
+/// Applies patch operations. Where a test operation fails, nothing changes.
+fn patched(object: &Value, patch: &Value) -> Result<Option<Value>, String> {
+    let mut current = object.clone();
+    for operation in patch.as_array().into_iter().flatten() {
+        let next = json_patch(&current, &json!([operation]));
+        match next {
+            Ok(next) => current = next,
+            Err(_) if operation["op"] == "test" => return Ok(None),
+            Err(error) => return Err(format!("JSONPath: {error}")),
+        }
+    }
+    Ok(Some(current))
+}

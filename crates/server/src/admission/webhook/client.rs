@@ -1,0 +1,366 @@
+//! The way to a webhook: where it is, and connections to it.
+//!
+//! A service is reached at one of its ready endpoints, picked anew for each connection; nothing
+//! depends on this machine's own routes to cluster addresses. Failures are told in the words of
+//! the reference's HTTP client, because people search for them.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use evenkeel_api::{json as codec, object};
+use http::header::{ACCEPT, CONTENT_TYPE, HOST};
+use http::{Request, StatusCode};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use serde_json::Value;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use super::super::look_up;
+use super::trust;
+use crate::registry::Registry;
+
+/// Longer answers are no answers.
+const ANSWER_MOST: usize = 16 << 20;
+/// So many connections to one webhook are kept for the next request.
+const IDLE_MOST: usize = 16;
+
+/// How one webhook is reached.
+pub(super) struct Client {
+    place: Place,
+    /// `https://HOST:PORT/PATH`, as it is shown.
+    url: String,
+    /// `HOST:PORT` of the request.
+    authority: String,
+    path: String,
+    /// What the server's certificate must be about.
+    server: String,
+    tls: Result<Arc<ClientConfig>, String>,
+    idle: Mutex<Vec<SendRequest<Full<Bytes>>>>,
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.url)
+    }
+}
+
+#[derive(Debug)]
+enum Place {
+    Service {
+        namespace: String,
+        name: String,
+        port: i64,
+    },
+    Host {
+        host: String,
+        port: u16,
+    },
+}
+
+impl Client {
+    /// Reads a `clientConfig`.
+    pub(super) fn read(config: &Value) -> Self {
+        let bundle = object::text(config, &["caBundle"]);
+        let tls = trust::tls(bundle);
+        let idle = Mutex::default();
+        if let Some(service) = config.get("service") {
+            let text = |name: &str| object::text(service, &[name]).to_owned();
+            let port = object::integer(service, &["port"]).unwrap_or(443);
+            let server = format!("{}.{}.svc", text("name"), text("namespace"));
+            let path = rooted(&text("path"));
+            let authority = format!("{server}:{port}");
+            return Self {
+                place: Place::Service {
+                    namespace: text("namespace"),
+                    name: text("name"),
+                    port,
+                },
+                url: format!("https://{authority}{path}"),
+                authority,
+                path,
+                server,
+                tls,
+                idle,
+            };
+        }
+        let url = object::text(config, &["url"]);
+        let rest = url.strip_prefix("https://").unwrap_or(url);
+        let (authority, path) = match rest.find('/') {
+            Some(slash) => rest.split_at(slash),
+            None => (rest, ""),
+        };
+        let (host, port) = match authority.rsplit_once(':') {
+            Some((host, port)) if !port.ends_with(']') => (host, port.parse().unwrap_or(443)),
+            _ => (authority, 443),
+        };
+        let host = host.trim_matches(['[', ']']).to_owned();
+        let path = rooted(path);
+        Self {
+            url: format!("https://{authority}{path}"),
+            authority: authority.to_owned(),
+            path,
+            server: host.clone(),
+            place: Place::Host { host, port },
+            tls,
+            idle,
+        }
+    }
+
+    /// Asks, and reads the answer as JSON.
+    ///
+    /// # Errors
+    /// What went wrong, as the reference tells it.
+    pub(super) async fn post(
+        &self,
+        registry: &Registry,
+        review: &Value,
+        timeout: Duration,
+    ) -> Result<Value, String> {
+        let query = format!("?timeout={}s", timeout.as_secs());
+        let failed = |why: &str| format!("Post \"{}{query}\": {why}", self.url);
+        let body = Bytes::from(review.to_string());
+        match tokio::time::timeout(timeout, self.send(registry, &query, body)).await {
+            Err(_) => Err(failed("context deadline exceeded")),
+            Ok(Err(why)) => Err(failed(&why)),
+            Ok(Ok((code, answer))) if code.is_success() => codec::parse(&answer)
+                .map(|parsed| parsed.value)
+                .map_err(|error| format!("couldn't get version/kind; {error}")),
+            Ok(Ok((code, answer))) => Err(refusal(code, &answer)),
+        }
+    }
+
+    async fn send(
+        &self,
+        registry: &Registry,
+        query: &str,
+        body: Bytes,
+    ) -> Result<(StatusCode, Bytes), String> {
+        let request = || {
+            Request::post(format!("{}{query}", self.path))
+                .header(HOST, &self.authority)
+                .header(CONTENT_TYPE, "application/json")
+                .header(ACCEPT, "application/json, */*")
+                .body(Full::new(body.clone()))
+                .map_err(|error| error.to_string())
+        };
+        // A kept connection may have been closed meanwhile: then a new one is tried.
+        loop {
+            let kept = self.idle.lock().pop();
+            let Some(mut sender) = kept else { break };
+            if sender.ready().await.is_err() {
+                continue;
+            }
+            match sender.send_request(request()?).await {
+                Ok(response) => return self.read_answer(sender, response).await,
+                Err(error) if error.is_canceled() || error.is_closed() => {}
+                Err(error) if error.is_incomplete_message() => {}
+                Err(error) => return Err(error.to_string()),
+            }
+        }
+        let mut sender = self.connect(registry).await?;
+        let response = sender.send_request(request()?).await.map_err(|error| {
+            if error.is_incomplete_message() || error.is_canceled() {
+                "EOF".to_owned()
+            } else {
+                error.to_string()
+            }
+        })?;
+        self.read_answer(sender, response).await
+    }
+
+    async fn read_answer(
+        &self,
+        sender: SendRequest<Full<Bytes>>,
+        response: http::Response<hyper::body::Incoming>,
+    ) -> Result<(StatusCode, Bytes), String> {
+        let code = response.status();
+        let body = Limited::new(response.into_body(), ANSWER_MOST)
+            .collect()
+            .await
+            .map_err(|error| error.to_string())?
+            .to_bytes();
+        let mut idle = self.idle.lock();
+        if idle.len() < IDLE_MOST && !sender.is_closed() {
+            idle.push(sender);
+        }
+        Ok((code, body))
+    }
+
+    async fn connect(&self, registry: &Registry) -> Result<SendRequest<Full<Bytes>>, String> {
+        let tls = self.tls.clone()?;
+        let addresses = match &self.place {
+            Place::Service {
+                namespace,
+                name,
+                port,
+            } => vec![endpoint(registry, namespace, name, *port)?],
+            Place::Host { host, port } => tokio::net::lookup_host((host.as_str(), *port))
+                .await
+                .map(Iterator::collect)
+                .map_err(|_| format!("dial tcp: lookup {host}: no such host"))?,
+        };
+        let stream = dial(&addresses).await?;
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "small packets may wait");
+        }
+        let name = match self.server.parse::<std::net::IpAddr>() {
+            Ok(address) => ServerName::from(address),
+            Err(_) => ServerName::try_from(self.server.clone())
+                .map_err(|_| format!("tls: invalid server name \"{}\"", self.server))?,
+        };
+        let stream = TlsConnector::from(tls)
+            .connect(name, stream)
+            .await
+            .map_err(|error| trust::handshake_error(&error, &self.server))?;
+        let (sender, connection) = handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| error.to_string())?;
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "a connection to a webhook ended");
+            }
+        });
+        Ok(sender)
+    }
+}
+
+/// Connects to the first address that answers; the failure of the first is told.
+async fn dial(addresses: &[SocketAddr]) -> Result<TcpStream, String> {
+    let mut first = None;
+    for address in addresses {
+        match TcpStream::connect(address).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => {
+                let told = || format!("dial tcp {address}: {}", dial_error(&error));
+                first.get_or_insert_with(told);
+            }
+        }
+    }
+    Err(first.unwrap_or_else(|| "dial tcp: no addresses".to_owned()))
+}
+
+/// A path that begins with a slash and does not end with one; none is the root.
+fn rooted(path: &str) -> String {
+    format!("/{}", path.trim_matches('/'))
+}
+
+/// A connection that does not come about, in the words of the reference's system calls.
+fn dial_error(error: &std::io::Error) -> String {
+    use std::io::ErrorKind as Kind;
+    match error.kind() {
+        Kind::ConnectionRefused => "connect: connection refused".to_owned(),
+        Kind::ConnectionReset => "connect: connection reset by peer".to_owned(),
+        Kind::HostUnreachable => "connect: no route to host".to_owned(),
+        Kind::NetworkUnreachable => "connect: network is unreachable".to_owned(),
+        Kind::TimedOut => "i/o timeout".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+/// A ready endpoint of a service's port.
+fn endpoint(
+    registry: &Registry,
+    namespace: &str,
+    name: &str,
+    port: i64,
+) -> Result<SocketAddr, String> {
+    let service = look_up::object(registry, ("", "v1", "Service"), namespace, name)
+        .ok_or_else(|| format!("service \"{name}\" not found"))?;
+    let kind = object::text(&service, &["spec", "type"]);
+    if kind == "ExternalName" {
+        return Err(format!("unsupported service type \"{kind}\""));
+    }
+    let port_name = object::list(&service, &["spec", "ports"])
+        .iter()
+        .find(|found| object::integer(found, &["port"]) == Some(port))
+        .map(|found| object::text(found, &["name"]).to_owned())
+        .ok_or_else(|| format!("no service port {port} found for service \"{name}\""))?;
+    let slices = look_up::objects(
+        registry,
+        ("discovery.k8s.io", "v1", "EndpointSlice"),
+        namespace,
+    );
+    let mut addresses = Vec::new();
+    for slice in &slices {
+        if object::label(slice, "kubernetes.io/service-name") != Some(name) {
+            continue;
+        }
+        let port = object::list(slice, &["ports"])
+            .iter()
+            .find(|port| object::text(port, &["name"]) == port_name)
+            .and_then(|port| object::integer(port, &["port"]))
+            .and_then(|port| u16::try_from(port).ok());
+        let Some(port) = port else { continue };
+        let ready = object::list(slice, &["endpoints"])
+            .iter()
+            .filter(|endpoint| {
+                object::at(endpoint, &["conditions", "ready"])
+                    .and_then(Value::as_bool)
+                    .unwrap_or(true)
+            });
+        addresses.extend(
+            ready
+                .filter_map(|endpoint| object::list(endpoint, &["addresses"]).first()?.as_str())
+                .filter_map(|address| Some(SocketAddr::new(address.parse().ok()?, port))),
+        );
+    }
+    if addresses.is_empty() {
+        return Err(format!("no endpoints available for service \"{name}\""));
+    }
+    Ok(addresses[rand::random_range(0..addresses.len())])
+}
+
+/// An answer that is no success, as the reference's client reads it.
+fn refusal(code: StatusCode, body: &[u8]) -> String {
+    if let Ok(Value::Object(status)) = serde_json::from_slice(body)
+        && status.get("kind").and_then(Value::as_str) == Some("Status")
+        && let Some(message) = status.get("message").and_then(Value::as_str)
+    {
+        return message.to_owned();
+    }
+    let text = String::from_utf8_lossy(body);
+    let text = match text.trim() {
+        "" => "unknown",
+        text => text,
+    };
+    let said = match code.as_u16() {
+        400 => "the server rejected our request for an unknown reason",
+        401 => "the server has asked for the client to provide credentials",
+        403 => text,
+        404 => "the server could not find the requested resource",
+        405 => "the server does not allow this method on the requested resource",
+        406 => "the server was unable to respond with a content type that the client supports",
+        409 => "the server reported a conflict",
+        415 => {
+            "the body of the request was in an unknown format - accepted media types include: \
+             application/json"
+        }
+        422 => "the server rejected our request due to an error in our request",
+        429 => "the server has received too many requests and has asked us to try again later",
+        503 => "the server is currently unable to handle the request",
+        504 => {
+            "the server was unable to return a response in the time allotted, but may still be \
+             processing the request"
+        }
+        500.. => {
+            return format!(
+                "an error on the server ({}) has prevented the request from succeeding",
+                evenkeel_api::field::quoted(text)
+            );
+        }
+        other => {
+            return format!(
+                "the server responded with the status code {other} but did not return more \
+                 information"
+            );
+        }
+    };
+    said.to_owned()
+}

@@ -1,0 +1,207 @@
+//! Whom to believe to be a webhook: the configuration's CA bundle, or the system's roots.
+//!
+//! A certificate that stands in the bundle itself is believed as it is, although it may be an
+//! authority by its own words: most who sign their own do so, and the reference accepts it.
+
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::verify_server_name;
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore};
+use rustls::{Error, SignatureScheme};
+use x509_parser::prelude::{FromDer as _, X509Certificate};
+
+/// Where Debian, Alpine, Fedora and SUSE keep the roots that they trust.
+const SYSTEM_ROOTS: [&str; 4] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
+
+/// TLS to a webhook that proves itself by a CA bundle (base64 of PEM, as in the configuration);
+/// an empty one stands for the system's roots.
+///
+/// # Errors
+/// The bundle is unreadable.
+pub(super) fn tls(bundle: &str) -> Result<Arc<ClientConfig>, String> {
+    let pem = if bundle.is_empty() {
+        SYSTEM_ROOTS
+            .iter()
+            .find_map(|path| std::fs::read(path).ok())
+            .unwrap_or_default()
+    } else {
+        STANDARD
+            .decode(bundle)
+            .map_err(|error| format!("illegal base64 data: {error}"))?
+    };
+    let certificates: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(&pem)
+        .filter_map(Result::ok)
+        .collect();
+    if certificates.is_empty() {
+        return Err(
+            "unable to load root certificates: unable to parse bytes as PEM block".to_owned(),
+        );
+    }
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(certificates.iter().cloned());
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let chains = if roots.is_empty() {
+        None
+    } else {
+        WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
+            .build()
+            .ok()
+    };
+    let verifier = Verifier {
+        known: certificates,
+        chains,
+        provider: Arc::clone(&provider),
+    };
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
+#[derive(Debug)]
+struct Verifier {
+    known: Vec<CertificateDer<'static>>,
+    chains: Option<Arc<WebPkiServerVerifier>>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl Verifier {
+    /// A certificate that is in the bundle needs only to be about this server and in its time.
+    fn verify_known(
+        certificate: &CertificateDer<'_>,
+        name: &ServerName<'_>,
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        verify_server_name(&ParsedCertificate::try_from(certificate)?, name)?;
+        let (_, parsed) = X509Certificate::from_der(certificate)
+            .map_err(|_| Error::InvalidCertificate(CertificateError::BadEncoding))?;
+        let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+        let validity = parsed.validity();
+        if now < validity.not_before.timestamp() {
+            return Err(CertificateError::NotValidYet.into());
+        }
+        if now > validity.not_after.timestamp() {
+            return Err(CertificateError::Expired.into());
+        }
+        Ok(ServerCertVerified::assertion())
+    }
+}
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        if self.known.iter().any(|known| known == end_entity) {
+            return Self::verify_known(end_entity, server_name, now);
+        }
+        let chains = self
+            .chains
+            .as_ref()
+            .ok_or(Error::InvalidCertificate(CertificateError::UnknownIssuer))?;
+        chains.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, certificate, signed, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, certificate, signed, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider
+            .signature_verification_algorithms
+            .supported_schemes()
+    }
+}
+
+/// A failed handshake in the words of the reference's TLS.
+pub(super) fn handshake_error(error: &std::io::Error, server: &str) -> String {
+    let Some(tls) = error
+        .get_ref()
+        .and_then(|inner| inner.downcast_ref::<Error>())
+    else {
+        return match error.kind() {
+            std::io::ErrorKind::UnexpectedEof | std::io::ErrorKind::ConnectionReset => {
+                "EOF".to_owned()
+            }
+            _ => error.to_string(),
+        };
+    };
+    let why = match tls {
+        Error::InvalidCertificate(why) => why,
+        Error::InvalidMessage(_) => {
+            return "http: server gave HTTP response to HTTPS client".to_owned();
+        }
+        Error::AlertReceived(alert) => return format!("remote error: tls: {alert:?}"),
+        other => return format!("tls: {other}"),
+    };
+    let why = match why {
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+            "certificate signed by unknown authority".to_owned()
+        }
+        CertificateError::Expired
+        | CertificateError::NotValidYet
+        | CertificateError::ExpiredContext { .. }
+        | CertificateError::NotValidYetContext { .. } => {
+            "certificate has expired or is not yet valid".to_owned()
+        }
+        CertificateError::NotValidForName => {
+            format!("certificate is not valid for any names, but wanted to match {server}")
+        }
+        CertificateError::NotValidForNameContext { presented, .. } => {
+            let names: Vec<&str> = presented
+                .iter()
+                .map(|name| {
+                    let inner = name.split_once('(').map_or(name.as_str(), |(_, rest)| rest);
+                    inner.trim_end_matches(')').trim_matches('"')
+                })
+                .collect();
+            if names.is_empty() {
+                format!("certificate is not valid for any names, but wanted to match {server}")
+            } else {
+                format!(
+                    "certificate is valid for {}, not {server}",
+                    names.join(", ")
+                )
+            }
+        }
+        other => format!("{other:?}"),
+    };
+    format!("tls: failed to verify certificate: x509: {why}")
+}

@@ -1,0 +1,102 @@
+//! What a node's agent may not do although its role lets it.
+
+use evenkeel_server::Identity;
+use serde_json::{Value, json};
+
+use super::{MERGE_PATCH, open, pod};
+
+#[tokio::test]
+async fn an_agent_keeps_to_itself() {
+    let (cluster, admin) = open("x", &json!({})).await;
+    let mut uid = String::new();
+    for name in ["n1", "n2"] {
+        let node = json!({"metadata": {"name": name}});
+        let made = admin.post("/api/v1/nodes", &node).await.expect(201);
+        if name == "n1" {
+            made.body["metadata"]["uid"]
+                .as_str()
+                .unwrap()
+                .clone_into(&mut uid);
+        }
+    }
+    let pods = "/api/v1/namespaces/x/pods";
+    for (name, node) in [("mine", "n1"), ("theirs", "n2")] {
+        let mut pod = pod(name);
+        pod["spec"]["nodeName"] = node.into();
+        admin.post(pods, &pod).await.expect(201);
+    }
+    let node = cluster.caller(Identity::user("system:node:n1", &["system:nodes"]));
+    let labels = |labels: Value| json!({"metadata": {"labels": labels}});
+    let own = "/api/v1/nodes/n1";
+    let good = labels(json!({"topology.kubernetes.io/zone": "a", "x": "y",
+        "node.kubernetes.io/of-mine": "z"}));
+    node.patch(own, MERGE_PATCH, &good).await.expect(200);
+    let mirror = |annotations: Value, owners: Value| {
+        let mut pod = pod("m");
+        pod["metadata"]["annotations"] = annotations;
+        pod["metadata"]["ownerReferences"] = owners;
+        pod["spec"]["nodeName"] = "n1".into();
+        pod
+    };
+    let marked = json!({"kubernetes.io/config.mirror": "1"});
+    let owner = |uid: &str| json!([{"apiVersion": "v1", "kind": "Node", "name": "n1", "uid": uid, "controller": true}]);
+    let lease = json!({"metadata": {"name": "n1"}});
+    let eviction = json!({"apiVersion": "policy/v1", "kind": "Eviction",
+        "metadata": {"name": "theirs"}});
+    let accounts = "/api/v1/namespaces/x/serviceaccounts/default/token";
+    let token = json!({"spec": {"audiences": []}});
+    let mut secretive = mirror(marked.clone(), owner(&uid));
+    secretive["spec"]["volumes"] = json!([{"name": "s", "secret": {"secretName": "s"}}]);
+    let cases = [
+        (
+            node.patch(
+                own,
+                MERGE_PATCH,
+                &labels(json!({"node-restriction.kubernetes.io/a": "b", "kubernetes.io/c": "d"})),
+            )
+            .await,
+            "nodes \"n1\" is forbidden: is not allowed to modify labels: kubernetes.io/c, \
+             node-restriction.kubernetes.io/a",
+        ),
+        (
+            node.post(pods, &mirror(json!({}), json!([]))).await,
+            "pods \"m\" is forbidden: pod does not have \"kubernetes.io/config.mirror\" \
+             annotation, node \"n1\" can only create mirror pods",
+        ),
+        (
+            node.post(pods, &mirror(marked.clone(), json!([]))).await,
+            "pods \"m\" is forbidden: node \"n1\" can only create pods with an owner reference \
+             set to itself",
+        ),
+        (
+            node.post(pods, &secretive).await,
+            "pods \"m\" is forbidden: node \"n1\" can not create pods that reference secrets",
+        ),
+        (
+            node.post(&format!("{pods}/theirs/eviction"), &eviction)
+                .await,
+            "pods \"theirs\" is forbidden: node n1 can only evict pods with spec.nodeName set to \
+             itself",
+        ),
+        (
+            node.post(accounts, &token).await,
+            "serviceaccounts \"default\" is forbidden: node requested token not bound to a pod",
+        ),
+        (
+            node.post("/apis/coordination.k8s.io/v1/namespaces/x/leases", &lease)
+                .await,
+            "leases.coordination.k8s.io \"n1\" is forbidden: can only access leases in the \
+             \"kube-node-lease\" system namespace",
+        ),
+    ];
+    for (reply, message) in cases {
+        assert_eq!((reply.code, reply.message()), (403, message));
+    }
+    node.post(pods, &mirror(marked, owner(&uid)))
+        .await
+        .expect(201);
+    let mine = node.get(&format!("{pods}/mine")).await.expect(200);
+    let bound = json!({"spec": {"audiences": [], "boundObjectRef": {"apiVersion": "v1",
+        "kind": "Pod", "name": "mine", "uid": mine.body["metadata"]["uid"]}}});
+    node.post(accounts, &bound).await.expect(201);
+}
