@@ -129,12 +129,12 @@ fn table() -> Vec<Broken> {
             &["kind not set"],
         ),
         // kubectl looks among the CustomResourceDefinitions for a kind that it misses in a group
-        // it knows. They are not served yet, which kubectl says instead of "no matches for kind".
+        // it knows.
         changed(
             "wrong kind",
             "kind: Deployment",
             "kind: Deploymnt",
-            &["error validating data: failed to check CRD"],
+            &["no matches for kind \"Deploymnt\" in version \"apps/v1\""],
         ),
         changed(
             "wrong apiVersion",

@@ -218,6 +218,12 @@ impl FieldError {
         Self::with_value(Kind::Invalid, path, &value.into(), detail)
     }
 
+    /// The server could not check a value.
+    #[must_use]
+    pub fn internal(path: &Path, detail: &str) -> Self {
+        Self::bare(Kind::Internal, path, detail)
+    }
+
     /// A value has the wrong type.
     #[must_use]
     pub fn type_invalid(path: &Path, value: impl Into<Value>, detail: &str) -> Self {

@@ -6,9 +6,11 @@
 
 pub mod clock;
 pub mod cron;
+pub mod custom;
 pub mod expressions;
 pub mod field;
 pub mod json;
+pub mod jsonpath;
 pub mod kinds;
 pub mod names;
 pub mod object;
@@ -20,6 +22,7 @@ pub mod row;
 pub mod schema;
 pub mod selector;
 pub mod status;
+pub mod structural;
 pub mod usage;
 pub mod validation;
 

@@ -184,6 +184,38 @@ pub fn label_value(text: &str) -> Vec<String> {
     wrong
 }
 
+/// Orders API versions as the reference does: `v1` behind `v1beta1` behind `v1alpha1`, higher
+/// numbers behind lower ones, and what is no such name before all of them.
+#[must_use]
+pub fn version_order(left: &str, right: &str) -> std::cmp::Ordering {
+    match (parsed_version(left), parsed_version(right)) {
+        (Some(left), Some(right)) => left.cmp(&right),
+        (Some(_), None) => std::cmp::Ordering::Greater,
+        (None, Some(_)) => std::cmp::Ordering::Less,
+        // Among others the first in the alphabet is preferred.
+        (None, None) => right.cmp(left),
+    }
+}
+
+/// Stability, major and minor number.
+fn parsed_version(text: &str) -> Option<(u8, u64, u64)> {
+    let rest = text.strip_prefix('v')?;
+    let digits = rest
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(rest.len());
+    let (major, rest) = rest.split_at(digits);
+    let major = major.parse().ok()?;
+    if rest.is_empty() {
+        return Some((2, major, 0));
+    }
+    let (stability, minor) = match (rest.strip_prefix("alpha"), rest.strip_prefix("beta")) {
+        (Some(minor), _) => (0, minor),
+        (_, Some(minor)) => (1, minor),
+        _ => return None,
+    };
+    Some((stability, major, minor.parse().ok()?))
+}
+
 /// A rule for the names of a kind.
 pub type NameRule = fn(&str) -> Vec<String>;
 

@@ -11,9 +11,11 @@ use std::sync::Arc;
 use k8s_openapi::Resource;
 use serde_json::Value;
 
+use crate::custom::CustomType;
 use crate::field::ErrorList;
+use crate::jsonpath::JsonPath;
 use crate::names::{self, NameRule};
-use crate::schema::{Schema, SchemaSource, Ty};
+use crate::schema::{Admission, Schema, SchemaSource, Ty};
 
 /// Text that is mostly known at build time.
 pub type Text = Cow<'static, str>;
@@ -212,8 +214,9 @@ pub enum Cell {
     Of(fn(&Value) -> Value),
     /// From the object and the current time: ages.
     At(fn(&Value, jiff::Timestamp) -> Value),
-    /// By a JSON path, as custom resource columns do.
-    Path(String),
+    /// By a JSON path, as custom resource columns do; the column's kind says how the value is
+    /// shown. A path that can't be read shows nothing.
+    Path(Option<JsonPath>),
 }
 
 /// A field that lists and watches can select by.
@@ -277,6 +280,8 @@ pub trait Strategy: Send + Sync + 'static {
         out.extend(self.validate_update(new, old));
         out
     }
+    /// Marks an object whose deletion begins, before it is decided whether it stays for a while.
+    fn prepare_delete(&self, _object: &mut Value, _now: jiff::Timestamp) {}
     /// What is wrong with a change through `approval`.
     fn validate_approval(&self, _new: &Value, _old: &Value) -> ErrorList {
         ErrorList::new()
@@ -395,6 +400,12 @@ pub struct ResourceDef {
     pub source: Option<SchemaSource>,
     /// What it does beyond the row.
     pub strategy: Arc<dyn Strategy>,
+    /// Told to every client of a version that is to be given up.
+    pub deprecation: Option<Text>,
+    /// Its definition is being deleted: nothing new is made of it.
+    pub closing: bool,
+    /// The type of a custom kind; built-in types are in the rows' schema.
+    pub custom: Option<Arc<CustomType>>,
 }
 
 impl std::fmt::Debug for ResourceDef {
@@ -441,6 +452,9 @@ impl ResourceDef {
                 generator.subschema_for::<K>();
             }),
             strategy: Arc::new(Plain),
+            deprecation: None,
+            closing: false,
+            custom: None,
         }
     }
 
@@ -462,6 +476,13 @@ impl ResourceDef {
     #[must_use]
     pub fn in_all(mut self) -> Self {
         self.categories.push("all".into());
+        self
+    }
+
+    /// Puts it into a category.
+    #[must_use]
+    pub fn category(mut self, name: &'static str) -> Self {
+        self.categories.push(name.into());
         self
     }
 
@@ -656,22 +677,16 @@ impl ScopeOf for k8s_openapi::SubResourceScope {
     const SCOPE: Scope = Scope::Namespaced;
 }
 
-/// The rows that a door serves, with the schema of their types.
-#[derive(Debug, Clone)]
-pub struct Rows {
+/// Rows with the ways to find them.
+#[derive(Debug, Clone, Default)]
+struct Table {
     rows: Vec<Arc<ResourceDef>>,
     by_path: HashMap<(Text, Text, Text), usize>,
     by_kind: HashMap<GroupVersionKind, usize>,
-    schema: Arc<Schema>,
 }
 
-impl Rows {
-    /// Joins rows; their schemas are built here, once.
-    #[must_use]
-    pub fn new(rows: Vec<ResourceDef>) -> Self {
-        let sources: Vec<SchemaSource> = rows.iter().filter_map(|row| row.source).collect();
-        let schema = Arc::new(Schema::from_sources(&sources));
-        let rows: Vec<Arc<ResourceDef>> = rows.into_iter().map(Arc::new).collect();
+impl Table {
+    fn new(rows: Vec<Arc<ResourceDef>>) -> Self {
         let by_path = rows
             .iter()
             .enumerate()
@@ -696,7 +711,30 @@ impl Rows {
             rows,
             by_path,
             by_kind,
-            schema,
+        }
+    }
+}
+
+/// The rows that a door serves, with the schema of the built-in types.
+///
+/// A set never changes: when definitions of custom kinds come and go, another set takes its
+/// place, which shares the built-in part.
+#[derive(Debug, Clone)]
+pub struct Rows {
+    builtin: Arc<Table>,
+    custom: Arc<Table>,
+    schema: Arc<Schema>,
+}
+
+impl Rows {
+    /// Joins rows; their schemas are built here, once.
+    #[must_use]
+    pub fn new(rows: Vec<ResourceDef>) -> Self {
+        let sources: Vec<SchemaSource> = rows.iter().filter_map(|row| row.source).collect();
+        Self {
+            builtin: Arc::new(Table::new(rows.into_iter().map(Arc::new).collect())),
+            custom: Arc::default(),
+            schema: Arc::new(Schema::from_sources(&sources)),
         }
     }
 
@@ -706,12 +744,27 @@ impl Rows {
         Self::new(crate::kinds::rows())
     }
 
-    /// All rows, in the order of definition.
-    pub fn iter(&self) -> impl Iterator<Item = &Arc<ResourceDef>> {
-        self.rows.iter()
+    /// The built-in rows with these custom ones.
+    #[must_use]
+    pub fn with_custom(&self, custom: Vec<Arc<ResourceDef>>) -> Self {
+        Self {
+            builtin: Arc::clone(&self.builtin),
+            custom: Arc::new(Table::new(custom)),
+            schema: Arc::clone(&self.schema),
+        }
     }
 
-    /// The row behind a path.
+    /// All rows: the built-in ones in the order of definition, then the custom ones.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<ResourceDef>> {
+        self.builtin.rows.iter().chain(self.custom.rows.iter())
+    }
+
+    /// The built-in rows alone.
+    pub fn iter_builtin(&self) -> impl Iterator<Item = &Arc<ResourceDef>> {
+        self.builtin.rows.iter()
+    }
+
+    /// The row behind a path. What is built in can't be replaced.
     #[must_use]
     pub fn by_path(&self, group: &str, version: &str, plural: &str) -> Option<&Arc<ResourceDef>> {
         let key = (
@@ -719,7 +772,9 @@ impl Rows {
             version.to_owned().into(),
             plural.to_owned().into(),
         );
-        self.by_path.get(&key).map(|index| &self.rows[*index])
+        [&self.builtin, &self.custom]
+            .into_iter()
+            .find_map(|table| table.by_path.get(&key).map(|index| &table.rows[*index]))
     }
 
     /// The row of a kind.
@@ -730,7 +785,9 @@ impl Rows {
             version: version.to_owned().into(),
             kind: kind.to_owned().into(),
         };
-        self.by_kind.get(&key).map(|index| &self.rows[*index])
+        [&self.builtin, &self.custom]
+            .into_iter()
+            .find_map(|table| table.by_kind.get(&key).map(|index| &table.rows[*index]))
     }
 
     /// The schema of all built-in types.
@@ -739,9 +796,29 @@ impl Rows {
         &self.schema
     }
 
-    /// The type of a row's objects.
+    /// The built-in type of a row's objects.
     #[must_use]
     pub fn ty(&self, row: &ResourceDef) -> Ty {
         self.schema.named(&row.type_name).unwrap_or(Ty::Any)
+    }
+
+    /// The type of a row's objects, built in or custom, with the schema that it is part of.
+    #[must_use]
+    pub fn shape<'r>(&'r self, row: &'r ResourceDef) -> (&'r Schema, Ty) {
+        match &row.custom {
+            Some(custom) => {
+                let (schema, ty) = custom.merge();
+                (schema, ty.clone())
+            }
+            None => (&self.schema, self.ty(row)),
+        }
+    }
+
+    /// Checks an object against its row's type and brings it into canonical form.
+    pub fn admit(&self, row: &ResourceDef, object: &mut Value) -> Admission {
+        match &row.custom {
+            Some(custom) => custom.admit(object),
+            None => self.schema.admit(&self.ty(row), object),
+        }
     }
 }

@@ -156,6 +156,11 @@ impl Schema {
         self.0.max_elements
     }
 
+    /// The shortest JSON of a value, in bytes: how often a value can be in a request follows.
+    pub fn min_size(&self) -> u64 {
+        self.0.min_size
+    }
+
     /// The schema of a field, by the expression's name for it.
     pub fn field(&self, name: &str) -> Option<Self> {
         match &self.0.shape {

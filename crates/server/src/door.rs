@@ -11,12 +11,14 @@ use http_body::Body as HttpBody;
 use http_body_util::{BodyExt as _, Limited};
 use serde_json::Value;
 use tokio::task::JoinHandle;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::admission::{Admission, Allocate, Notes};
 use crate::auth::{
     Authenticator, Authorizer, Identity, PeerCertificate, RbacAuthorizer, TokenError, TokenKeys,
 };
 use crate::cache::{Caches, FeedError};
+use crate::definitions::{self, Kinds};
 use crate::describe;
 use crate::http::{
     Answer, Attributes, Media, Query, Target, status_answer, status_answer_as, warn,
@@ -49,7 +51,6 @@ pub struct DoorOptions {
 
 /// The one door.
 pub struct Door {
-    rows: Arc<Rows>,
     pub(crate) registry: Registry,
     pub(crate) admission: Admission,
     pub(crate) allocate: Allocate,
@@ -97,14 +98,21 @@ impl Door {
         options: DoorOptions,
     ) -> Result<(Arc<Self>, JoinHandle<FeedError>), DoorError> {
         let rows = Arc::new(Rows::builtin());
-        let caches = Arc::new(Caches::new(&rows));
+        let caches = Arc::new(Caches::new(&rows, Arc::new(Kinds::new(&rows))));
         let changes = caches.fill(options.store.as_ref(), &options.seal).await?;
+        let (opened, open) = tokio::sync::oneshot::channel();
         let follower = {
             let (caches, seal) = (Arc::clone(&caches), Arc::clone(&options.seal));
-            tokio::spawn(async move { caches.follow(changes, seal).await })
+            // A task of its own, which ends with the one that follows the store.
+            let definitions = AbortOnDropHandle::new(tokio::spawn(definitions::run(open)));
+            tokio::spawn(async move {
+                let error = caches.follow(changes, seal).await;
+                drop(definitions);
+                error
+            })
         };
         let registry = Registry {
-            rows: Arc::clone(&rows),
+            rows,
             store: options.store,
             caches,
             seal: options.seal,
@@ -116,7 +124,6 @@ impl Door {
             .map_err(|error| DoorError::Certificate(error.to_string()))?;
         let authorizer: Arc<dyn Authorizer> = Arc::new(RbacAuthorizer::new(registry.clone()));
         let door = Arc::new(Self {
-            rows,
             authenticator: Authenticator::new(
                 Arc::clone(&tokens),
                 registry.clone(),
@@ -137,13 +144,16 @@ impl Door {
         crate::bootstrap::run(&door).await.map_err(|status| {
             DoorError::Certificate(format!("bootstrap objects: {}", status.message))
         })?;
+        // The receiver is gone only when the follower is, and then the door closes anyhow.
+        opened.send(Arc::downgrade(&door)).ok();
         Ok((door, follower))
     }
 
-    /// The kinds that are served.
+    /// The kinds that are served now. The set changes when definitions come and go; what was
+    /// taken stays as it is.
     #[must_use]
-    pub fn rows(&self) -> &Arc<Rows> {
-        &self.rows
+    pub fn rows(&self) -> Arc<Rows> {
+        self.registry.caches.kinds().rows()
     }
 
     /// Wall-clock time.
@@ -207,7 +217,7 @@ impl Door {
             jiff::SignedDuration::try_from(keep).unwrap_or(jiff::SignedDuration::from_hours(1));
         loop {
             tokio::time::sleep(Duration::from_secs(60)).await;
-            let Some(row) = self.rows.by_kind("", "v1", "Event") else {
+            let Some(row) = self.registry.rows.by_kind("", "v1", "Event") else {
                 return;
             };
             let Some(cache) = self.registry.caches.of(row) else {

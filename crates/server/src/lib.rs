@@ -11,6 +11,7 @@ pub mod auth;
 mod bootstrap;
 pub mod cache;
 mod claims;
+pub mod definitions;
 pub mod describe;
 pub mod door;
 pub mod http;

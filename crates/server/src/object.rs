@@ -23,6 +23,9 @@ pub struct Object {
     pub revision: u64,
     /// What selection needs.
     pub head: Head,
+    /// It is stored in another version than new writes are: a write that changes nothing else
+    /// brings it up to date.
+    pub stale: bool,
 }
 
 /// The selectable part of an object.
@@ -115,6 +118,24 @@ impl Object {
     /// The bytes are not an object that the door wrote.
     pub fn read(row: &ResourceDef, bytes: Bytes, revision: u64) -> Result<Self, ObjectError> {
         let unreadable = |error: serde_json::Error| ObjectError::Unreadable(error.to_string());
+        if let Some(custom) = &row.custom {
+            let mut value: Value = serde_json::from_slice(&bytes).map_err(unreadable)?;
+            let stale = object::text(&value, &["apiVersion"]) != custom.stored_version();
+            let encoded = if custom.read_stored(&mut value) {
+                json::encode(&value)
+            } else {
+                let splice = json::splice_point(&bytes)
+                    .ok_or_else(|| ObjectError::Unreadable("no metadata".to_owned()))?;
+                json::Encoded { bytes, splice }
+            };
+            return Ok(Self {
+                head: Head::of(row, &value),
+                bytes: encoded.bytes,
+                splice: encoded.splice,
+                revision,
+                stale,
+            });
+        }
         if let Some(view) = &row.view {
             let mut value: Value = serde_json::from_slice(&bytes).map_err(unreadable)?;
             (view.from_stored)(&mut value);
@@ -124,6 +145,7 @@ impl Object {
                 splice: encoded.splice,
                 revision,
                 head: Head::of(row, &value),
+                stale: false,
             });
         }
         let splice = json::splice_point(&bytes)
@@ -144,6 +166,7 @@ impl Object {
             splice,
             revision,
             head,
+            stale: false,
         })
     }
 

@@ -32,7 +32,7 @@ pub enum Outcome {
 /// The stored objects of all kinds.
 #[derive(Clone)]
 pub struct Registry {
-    /// The kinds.
+    /// The built-in kinds.
     pub rows: Arc<Rows>,
     /// Where everything is kept.
     pub store: Arc<dyn Store>,
@@ -107,8 +107,24 @@ impl Registry {
     /// The row keeps no objects.
     pub fn cache(&self, row: &ResourceDef) -> Result<Arc<KindCache>, Status> {
         self.caches.of(row).ok_or_else(|| {
+            if row.custom.is_some() {
+                // Its definition changed while the request was under way.
+                return Status::too_many_requests("storage is (re)initializing", 1);
+            }
             Status::method_not_supported(&row.gvk.group, &row.plural, "this operation")
         })
+    }
+
+    /// Makes sure that a row's cache is filled.
+    ///
+    /// # Errors
+    /// The store can't be read.
+    pub async fn warm(&self, row: &Arc<ResourceDef>) -> Result<(), Status> {
+        self.caches
+            .start(row, self.store.as_ref(), &self.seal)
+            .await
+            .map(drop)
+            .map_err(|error| store_status(&error))
     }
 
     /// Waits until reads from the cache are as fresh as the store; answers the revision.
@@ -208,7 +224,7 @@ impl Registry {
     ) -> Result<Outcome, Status> {
         let key = key(row, &seen.head.namespace, &seen.head.name);
         let (encoded, stored) = self.encode(row, &key, value)?;
-        if encoded.bytes == seen.bytes && !self.is_stale(row, &key).await? {
+        if encoded.bytes == seen.bytes && !seen.stale && !self.is_stale(row, &key).await? {
             return Ok(Outcome::Done(Arc::new(seen.clone())));
         }
         let mut txn = Txn {
@@ -350,13 +366,18 @@ impl Registry {
         value: &Value,
     ) -> Result<(json::Encoded, Bytes), Status> {
         let encoded = json::encode(value);
-        let plain = match &row.view {
-            Some(view) => {
+        let custom = row
+            .custom
+            .as_ref()
+            .and_then(|custom| custom.to_stored(value));
+        let plain = match (&row.view, custom) {
+            (Some(view), _) => {
                 let mut stored = value.clone();
                 (view.to_stored)(&mut stored);
                 json::encode(&stored).bytes
             }
-            None => encoded.bytes.clone(),
+            (None, Some(stored)) => json::encode(&stored).bytes,
+            (None, None) => encoded.bytes.clone(),
         };
         let stored = self
             .seal
@@ -372,6 +393,7 @@ fn written(row: &ResourceDef, value: &Value, encoded: json::Encoded, revision: u
         splice: encoded.splice,
         revision,
         head: Head::of(row, value),
+        stale: false,
     })
 }
 

@@ -19,6 +19,7 @@ use k8s_openapi::api::rbac::v1 as rbac;
 use k8s_openapi::api::resource::v1 as resource;
 use k8s_openapi::api::scheduling::v1 as scheduling;
 use k8s_openapi::api::storage::v1 as storage;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1 as apiextensions;
 
 use super::view::Viewed;
 use super::{
@@ -27,6 +28,7 @@ use super::{
     networking as network, node, pod, quota, rbac as roles, reviews, runtime_class, service,
     storage as volumes, workloads,
 };
+use crate::custom::definition;
 use crate::names;
 use crate::row::{ResourceDef, Subresource as Sub, Verb};
 
@@ -77,6 +79,14 @@ pub fn rows() -> Vec<ResourceDef> {
             .generations()
             .columns(columns::endpoint_slice())
             .strategy(endpoints::EndpointSlices),
+        ResourceDef::of::<apiextensions::CustomResourceDefinition>()
+            .short("crd")
+            .short("crds")
+            .category("api-extensions")
+            .with(&[Sub::Status])
+            .generations()
+            .columns(definition::columns())
+            .strategy(definition::Definitions),
         ResourceDef::of::<authentication::TokenReview>()
             .answered()
             .strategy(reviews::TokenReviews),

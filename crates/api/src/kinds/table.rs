@@ -8,7 +8,6 @@ use serde_json::Value;
 
 use crate::object;
 use crate::row::{Cell, Column, ResourceDef};
-use crate::selector;
 
 /// How `kubectl` prints a span of time, from seconds: `45s`, `5m30s`, `2d3h`, `3y12d`.
 #[must_use]
@@ -80,7 +79,12 @@ pub fn table_cells(row: &ResourceDef, object: &Value, now: Timestamp) -> Vec<Val
     let cell = |column: &Column| match &column.cell {
         Cell::Of(cell) => cell(object),
         Cell::At(cell) => cell(object, now),
-        Cell::Path(path) => selector::field_text(object, path.trim_start_matches('.')).into(),
+        Cell::Path(path) => {
+            let found = path.as_ref().map(|path| path.find(object));
+            found
+                .and_then(|found| found.first().map(|value| shown(&column.kind, value, now)))
+                .unwrap_or_default()
+        }
     };
     let mut cells = Vec::with_capacity(row.columns.len() + 2);
     if !row.columns.iter().any(|column| column.format == "name") {
@@ -93,8 +97,32 @@ pub fn table_cells(row: &ResourceDef, object: &Value, now: Timestamp) -> Vec<Val
     cells
 }
 
+/// A value found by a path, as its column's kind shows it; null when it is of another kind.
+fn shown(kind: &str, value: &Value, now: Timestamp) -> Value {
+    match (kind, value) {
+        (_, Value::Null) => Value::Null,
+        ("string", Value::String(text)) => text.as_str().into(),
+        ("string", other) => other.to_string().into(),
+        ("integer", Value::Number(number)) => {
+            let whole = number.as_f64().map(f64::trunc);
+            number
+                .as_i64()
+                .map(Value::from)
+                .or_else(|| whole.map(Value::from))
+                .unwrap_or_default()
+        }
+        ("number", Value::Number(number)) => number.clone().into(),
+        ("boolean", Value::Bool(value)) => (*value).into(),
+        ("date", Value::String(text)) => match text.parse::<Timestamp>() {
+            Ok(_) => since(text, now).into(),
+            Err(_) => "<invalid>".into(),
+        },
+        _ => Value::Null,
+    }
+}
+
 /// A column that is always shown.
-pub(super) fn column(
+pub(crate) fn column(
     name: &'static str,
     kind: &'static str,
     cell: Cell,
@@ -111,7 +139,7 @@ pub(super) fn column(
 }
 
 /// A column that `-o wide` shows.
-pub(super) fn wide(
+pub(crate) fn wide(
     name: &'static str,
     kind: &'static str,
     cell: Cell,
@@ -124,7 +152,7 @@ pub(super) fn wide(
 }
 
 /// The name.
-pub(super) fn name() -> Column {
+pub(crate) fn name() -> Column {
     Column {
         format: "name".into(),
         ..column(

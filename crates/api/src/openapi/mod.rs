@@ -6,6 +6,7 @@
 //! is vendored: shapes and texts come from `k8s-openapi`, merge keys, list types and defaults from
 //! the table of facts, paths and verbs from the rows. The same rows give the same bytes.
 
+mod custom;
 mod operations;
 mod parameters;
 mod protobuf;
@@ -17,7 +18,7 @@ use std::io::{self, Write};
 use serde_json::{Value, json};
 
 use crate::row::{ResourceDef, Rows, Storage, Text};
-use schemas::Definitions;
+use schemas::{Definitions, Form};
 
 /// A group and a version that have a document: those with at least one path.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -75,7 +76,7 @@ pub fn write_v3(rows: &Rows, of: &GroupVersion, out: &mut impl Write) -> io::Res
     let own = of.rows(rows);
     out.write_all(b"{\"components\":{\"schemas\":")?;
     let mut object = Object::open(out)?;
-    for (name, definition) in Definitions::of(rows, &own).finish() {
+    for (name, definition) in Definitions::of(rows, &own, Form::V3).finish() {
         object.entry(&name, &definition)?;
     }
     object.close()?;
@@ -103,7 +104,7 @@ pub fn write_v3(rows: &Rows, of: &GroupVersion, out: &mut impl Write) -> io::Res
 pub fn write_v2(rows: &Rows, out: &mut impl Write) -> io::Result<()> {
     out.write_all(b"{\"definitions\":")?;
     let mut object = Object::open(out)?;
-    for (name, definition) in Definitions::of(rows, &all_rows(rows)).finish() {
+    for (name, definition) in Definitions::of(rows, &all_rows(rows), Form::V2).finish() {
         object.entry(&name, &schemas::to_v2(definition))?;
     }
     object.close()?;
@@ -132,7 +133,7 @@ pub fn v2_protobuf(rows: &Rows) -> Vec<u8> {
             document.path(&path, &item);
         }
     }
-    for (name, definition) in Definitions::of(rows, &all_rows(rows)).finish() {
+    for (name, definition) in Definitions::of(rows, &all_rows(rows), Form::V2).finish() {
         document.definition(&name, &schemas::to_v2(definition));
     }
     document.end(&security_definitions())

@@ -333,6 +333,9 @@ impl Resource<'_> {
     }
 
     fn type_of<'s>(&'s self, kind: &GroupVersionKind) -> Option<&'s str> {
+        if *kind == self.row.gvk {
+            return Some(&self.row.type_name);
+        }
         self.rows
             .by_kind(&kind.group, &kind.version, &kind.kind)
             .map(|row| row.type_name.as_ref())
@@ -376,7 +379,10 @@ impl Resource<'_> {
         operation
             .parameters
             .push(parameters::body(&schemas::meta("Patch"), true));
-        operation.consumes = PATCHES.to_vec();
+        operation.consumes = PATCHES
+            .into_iter()
+            .filter(|media| self.row.custom.is_none() || !media.contains("strategic"))
+            .collect();
         operation.answers = self
             .type_of(kind)
             .map_or_else(Vec::new, |ty| answers(&[200, 201], ty));

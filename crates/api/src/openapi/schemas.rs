@@ -13,10 +13,10 @@ use serde_json::{Map, Value, json};
 use crate::row::{GroupVersionKind, ResourceDef, Rows, Subresource, Verb};
 use crate::schema::{Field, ListType, Ty};
 
-use super::group_versions;
+use super::{custom, group_versions};
 
-const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.";
-const REFERENCE: &str = "#/components/schemas/";
+pub(super) const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.";
+pub(super) const REFERENCE: &str = "#/components/schemas/";
 
 /// The name of a type of `meta/v1`.
 pub(super) fn meta(kind: &str) -> String {
@@ -37,11 +37,22 @@ pub(super) struct Definitions<'r> {
     rows: &'r Rows,
     kinds: HashMap<String, Vec<GroupVersionKind>>,
     raw: BTreeMap<String, Value>,
+    custom: BTreeMap<String, &'r ResourceDef>,
+    form: Form,
+}
+
+/// Which OpenAPI a document is in: schemas of custom kinds lose in 2.0 what it can't say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// Swagger 2.0.
+    V2,
+    /// OpenAPI 3.0.
+    V3,
 }
 
 impl<'r> Definitions<'r> {
     /// Collects the types of rows, of their lists and subresources, and those of every request.
-    pub(super) fn of(rows: &'r Rows, own: &[&ResourceDef]) -> Self {
+    pub(super) fn of(rows: &'r Rows, own: &[&'r ResourceDef], form: Form) -> Self {
         let mut generator = SchemaGenerator::default();
         let mut kinds: HashMap<String, Vec<GroupVersionKind>> = HashMap::new();
         let mut name_kind = |name: &str, gvk: &GroupVersionKind| {
@@ -50,7 +61,7 @@ impl<'r> Definitions<'r> {
                 known.push(gvk.clone());
             }
         };
-        for row in rows.iter() {
+        for row in rows.iter_builtin() {
             name_kind(&row.type_name, &row.gvk);
         }
         generator.subschema_for::<meta::APIResourceList>();
@@ -74,7 +85,16 @@ impl<'r> Definitions<'r> {
         }
         let mut raw: BTreeMap<String, Value> =
             generator.take_definitions(false).into_iter().collect();
-        for row in own.iter().filter(|row| row.verbs.contains(&Verb::List)) {
+        let (customs, published): (Vec<&'r ResourceDef>, Vec<&'r ResourceDef>) =
+            own.iter().partition(|row| row.custom.is_some());
+        let custom = customs
+            .into_iter()
+            .map(|row| (row.type_name.to_string(), row))
+            .collect();
+        for row in published
+            .into_iter()
+            .filter(|row| row.verbs.contains(&Verb::List))
+        {
             let name = list_type(row);
             let kind = GroupVersionKind {
                 kind: row.list_kind.clone(),
@@ -83,7 +103,9 @@ impl<'r> Definitions<'r> {
             name_kind(&name, &kind);
             raw.insert(name, list(row));
         }
-        for of in group_versions(rows) {
+        // The requests of custom kinds are those of all kinds: documents of built-in kinds do not
+        // change when custom ones come and go.
+        for of in group_versions(&rows.with_custom(Vec::new())) {
             let of_kind = |kind: &'static str| GroupVersionKind {
                 group: of.group.clone(),
                 version: of.version.clone(),
@@ -100,20 +122,37 @@ impl<'r> Definitions<'r> {
             };
             name_kind(&meta(kind), &gvk);
         }
-        Self { rows, kinds, raw }
+        Self {
+            rows,
+            kinds,
+            raw,
+            custom,
+            form,
+        }
     }
 
     /// The definitions by name, one after the other.
     pub(super) fn finish(self) -> impl Iterator<Item = (String, Value)> + use<'r> {
-        let Self { rows, kinds, raw } = self;
-        raw.into_iter().map(move |(name, raw)| {
+        let Self {
+            rows,
+            kinds,
+            raw,
+            custom,
+            form,
+        } = self;
+        let published = raw.into_iter().map(move |(name, raw)| {
             let definition = definition(rows, &kinds, &name, raw);
             (name, definition)
-        })
+        });
+        // One custom kind at a time: their schemas are read from their definitions.
+        let custom = custom
+            .into_values()
+            .flat_map(move |row| custom::definitions(row, form));
+        published.chain(custom)
     }
 }
 
-fn list(row: &ResourceDef) -> Value {
+pub(super) fn list(row: &ResourceDef) -> Value {
     let kind = &row.gvk.kind;
     json!({
         "description": format!("{} is a list of {kind} objects.", row.list_kind),
@@ -145,6 +184,13 @@ fn definition(
                 "oneOf".into(),
                 json!([{"type": "integer"}, {"type": "string"}]),
             );
+        }
+        // The reference does not say what these may be.
+        "JSONSchemaPropsOrArray" | "JSONSchemaPropsOrBool" | "JSONSchemaPropsOrStringArray" => {
+            fields.remove("oneOf");
+        }
+        "JSON" => {
+            fields.remove("type");
         }
         "Quantity" => {
             fields.insert(

@@ -43,6 +43,7 @@ fn short(name: &str) -> Option<String> {
         return Some(rest.to_owned());
     }
     name.strip_prefix("io.k8s.apimachinery.pkg.apis.")
+        .or_else(|| name.strip_prefix("io.k8s.apiextensions-apiserver.pkg.apis."))
         .map(str::to_owned)
 }
 

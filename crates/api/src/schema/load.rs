@@ -52,9 +52,13 @@ impl Schema {
                 "RawExtension"
                 | "FieldsV1"
                 | "JSON"
-                | "JSONSchemaPropsOrArray"
                 | "JSONSchemaPropsOrBool"
                 | "JSONSchemaPropsOrStringArray" => Ty::Any,
+                // Lists of schemas are refused with a definition, so this is one schema.
+                "JSONSchemaPropsOrArray" => {
+                    let one = reference.trim_end_matches("OrArray");
+                    self.named(one).unwrap_or(Ty::Any)
+                }
                 _ => self.named(reference).unwrap_or(Ty::Any),
             };
         }

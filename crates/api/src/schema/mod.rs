@@ -100,6 +100,8 @@ pub struct TypeDef {
     pub fields: BTreeMap<Box<str>, Field>,
     /// Owned as one value in a structured merge.
     pub atomic: bool,
+    /// Fields that it does not declare are kept, and may be anything.
+    pub open: bool,
 }
 
 impl TypeDef {

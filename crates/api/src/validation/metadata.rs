@@ -187,8 +187,9 @@ fn finalizers(meta: &Cursor<'_>, out: &mut ErrorList) {
 }
 
 /// Built-in kinds of the older groups refuse finalizers that are neither known nor qualified.
+/// Definitions do not: their own finalizer is neither.
 fn known_finalizers(row: &ResourceDef, meta: &Cursor<'_>, out: &mut ErrorList) {
-    if row.source.is_none() {
+    if row.custom.is_some() || row.gvk.group == crate::custom::GROUP {
         return;
     }
     for finalizer in meta.items("finalizers") {

@@ -126,14 +126,20 @@ async fn feed_all(context: &LoopContext, shared: &Arc<Shared>) {
                         .entry(resource.clone())
                         .or_insert_with(|| Feed::start(context, shared, &resource));
                 }
-                for feed in feeds.values() {
-                    tokio::select! {
-                        () = context.shutdown.cancelled() => return,
-                        () = feed.synced() => {}
+                let all = async {
+                    for feed in feeds.values() {
+                        feed.synced().await;
                     }
+                };
+                tokio::select! {
+                    () = context.shutdown.cancelled() => return,
+                    () = all => {
+                        let work = shared.graph.lock().synced();
+                        shared.enqueue(work);
+                    }
+                    // A custom kind may have gone since it was discovered: its feed never syncs.
+                    () = tokio::time::sleep(DISCOVERY) => continue,
                 }
-                let work = shared.graph.lock().synced();
-                shared.enqueue(work);
             }
             Err(error) => {
                 let error = errors::message(&error);

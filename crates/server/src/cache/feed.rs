@@ -7,6 +7,7 @@ use evenkeel_store::{EventBatch, EventKind, Range, Store, StoreError, WatchStrea
 use futures::StreamExt as _;
 
 use super::Caches;
+use crate::definitions::is_definition;
 use crate::object::Object;
 use crate::seal::Seal;
 
@@ -34,7 +35,14 @@ impl Caches {
         for kv in all.kvs {
             self.take(&kv.key, &kv.value, kv.mod_revision, seal, true);
         }
-        self.each(|cache| cache.loaded(all.revision));
+        let mut definitions = Vec::new();
+        self.each(|cache| {
+            cache.loaded(all.revision);
+            if is_definition(cache.row()) {
+                definitions = cache.list("", None);
+            }
+        });
+        self.kinds().load(&definitions);
         self.advance(all.revision);
         let root = Bytes::from_static(ROOT);
         Ok(store
@@ -72,9 +80,14 @@ impl Caches {
                 ),
                 EventKind::Delete => {
                     let key = String::from_utf8_lossy(&event.kv.key);
+                    let mut others = false;
                     self.by_key(&key, |cache, path| {
                         cache.delete(path, event.kv.mod_revision);
+                        others |= is_definition(cache.row()) && self.kinds().forget(path);
                     });
+                    if others {
+                        self.retire();
+                    }
                 }
             }
         }
@@ -83,8 +96,11 @@ impl Caches {
 
     /// Takes in one stored value. A value that can't be read is named and left out: one damaged
     /// object must not keep the whole cluster from starting.
+    ///
+    /// A definition changes the rows before anybody is told of its revision.
     fn take(&self, key: &Bytes, value: &Bytes, revision: u64, seal: &Seal, at_start: bool) {
         let text = String::from_utf8_lossy(key);
+        let mut others = false;
         self.by_key(&text, |cache, path| {
             let object = seal
                 .unseal(&cache.row().stored_group_resource(), key, value)
@@ -94,9 +110,17 @@ impl Caches {
                 });
             match object {
                 Ok(object) if at_start => cache.load(path, object),
-                Ok(object) => cache.put(path, object),
+                Ok(object) => {
+                    if is_definition(cache.row()) {
+                        others = self.kinds().define(&object);
+                    }
+                    cache.put(path, object);
+                }
                 Err(error) => tracing::error!(key = %text, error, "a stored object can't be read"),
             }
         });
+        if others {
+            self.retire();
+        }
     }
 }

@@ -111,6 +111,18 @@ struct State {
     since: u64,
     /// The revision of the last change of this kind.
     last: u64,
+    phase: Phase,
+}
+
+/// How far a cache is.
+#[derive(Debug, Default)]
+enum Phase {
+    /// It follows the feed.
+    #[default]
+    Live,
+    /// It is being filled; what the feed brings meanwhile is applied behind that. A deletion has
+    /// no object.
+    Waiting(Vec<(Box<str>, u64, Option<Object>)>),
 }
 
 impl State {
@@ -138,6 +150,8 @@ pub struct KindCache {
     row: Arc<ResourceDef>,
     state: RwLock<State>,
     end: watch::Sender<u64>,
+    filling: tokio::sync::Mutex<()>,
+    retired: watch::Sender<bool>,
 }
 
 impl KindCache {
@@ -148,7 +162,64 @@ impl KindCache {
             row,
             state: RwLock::default(),
             end: watch::Sender::new(0),
+            filling: tokio::sync::Mutex::default(),
+            retired: watch::Sender::new(false),
         }
+    }
+
+    /// A cache that keeps changes until it is filled.
+    pub(super) fn waiting(row: Arc<ResourceDef>) -> Self {
+        let state = State {
+            phase: Phase::Waiting(Vec::new()),
+            ..State::default()
+        };
+        Self {
+            state: RwLock::new(state),
+            ..Self::new(row)
+        }
+    }
+
+    /// Held by whoever fills it.
+    pub(super) fn filling(&self) -> &tokio::sync::Mutex<()> {
+        &self.filling
+    }
+
+    /// Has it been filled?
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        matches!(self.state.read().phase, Phase::Live)
+    }
+
+    /// Puts in what was stored at a revision, and what came after it.
+    pub(super) fn filled(&self, objects: impl Iterator<Item = (String, Object)>, revision: u64) {
+        // Read outside the lock: the feed waits for it.
+        let objects: BTreeMap<Box<str>, Arc<Object>> = objects
+            .map(|(path, object)| (path.into(), Arc::new(object)))
+            .collect();
+        let mut state = self.state.write();
+        state.objects = objects;
+        state.since = revision;
+        state.last = revision;
+        let Phase::Waiting(kept) = std::mem::take(&mut state.phase) else {
+            return;
+        };
+        for (path, revision, object) in kept {
+            match object {
+                Some(object) => self.apply_put(&mut state, &path, object),
+                None => self.apply_delete(&mut state, &path, revision),
+            }
+        }
+    }
+
+    /// Says that this cache will not change any more: its kind is gone or has another type now.
+    pub(super) fn retire(&self) {
+        self.retired.send_replace(true);
+    }
+
+    /// Waits until the cache is retired.
+    pub async fn retirement(&self) {
+        // The sender lives in `self`, so that waiting can't fail while `self` is borrowed.
+        drop(self.retired.subscribe().wait_for(|retired| *retired).await);
     }
 
     /// The kind.
@@ -253,31 +324,49 @@ impl KindCache {
 
     /// Takes in a write.
     pub(super) fn put(&self, path: &str, object: Object) {
-        let object = Arc::new(object);
         let mut state = self.state.write();
+        if let Phase::Waiting(kept) = &mut state.phase {
+            kept.push((path.into(), object.revision, Some(object)));
+            return;
+        }
+        self.apply_put(&mut state, path, object);
+    }
+
+    fn apply_put(&self, state: &mut State, path: &str, object: Object) {
+        if object.revision <= state.since {
+            // What the cache was filled with shows it already.
+            return;
+        }
+        let object = Arc::new(object);
         let previous = state.objects.insert(path.into(), Arc::clone(&object));
         let kind = if previous.is_some() {
             ChangeKind::Modified
         } else {
             ChangeKind::Added
         };
-        self.log(&mut state, kind, object, previous);
+        self.log(state, kind, object, previous);
     }
 
     /// Takes in a deletion at a revision.
     pub(super) fn delete(&self, path: &str, revision: u64) {
         let mut state = self.state.write();
+        if let Phase::Waiting(kept) = &mut state.phase {
+            kept.push((path.into(), revision, None));
+            return;
+        }
+        self.apply_delete(&mut state, path, revision);
+    }
+
+    fn apply_delete(&self, state: &mut State, path: &str, revision: u64) {
+        if revision <= state.since {
+            return;
+        }
         let Some(previous) = state.objects.remove(path) else {
             return;
         };
         let mut object = Object::clone(&previous);
         object.revision = revision;
-        self.log(
-            &mut state,
-            ChangeKind::Deleted,
-            Arc::new(object),
-            Some(previous),
-        );
+        self.log(state, ChangeKind::Deleted, Arc::new(object), Some(previous));
     }
 
     fn log(

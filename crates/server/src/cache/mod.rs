@@ -12,24 +12,34 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use evenkeel_api::row::{ResourceDef, Rows, Storage};
+use evenkeel_store::{Range, Store, StoreError};
 use parking_lot::RwLock;
 use tokio::sync::watch;
+
+use crate::definitions::Kinds;
+use crate::object::Object;
+use crate::seal::Seal;
 
 pub use feed::FeedError;
 pub use kind::{Change, ChangeKind, KindCache, event_line};
 
 /// The caches of all kinds.
+///
+/// Built-in kinds are cached from the start. A version of a custom kind is cached from the first
+/// request for it on ([`Self::start`]), and until its definition changes.
 #[derive(Debug)]
 pub struct Caches {
-    /// By the prefix of store keys; kinds that are forms of one thing have a cache each.
+    /// By the prefix of store keys; kinds that are forms of one thing have a cache each, and so do
+    /// the versions of a custom kind.
     prefixes: RwLock<HashMap<String, Vec<Arc<KindCache>>>>,
+    kinds: Arc<Kinds>,
     revision: watch::Sender<u64>,
 }
 
 impl Caches {
-    /// Empty caches for all stored rows.
+    /// Empty caches for all stored built-in rows.
     #[must_use]
-    pub fn new(rows: &Rows) -> Self {
+    pub fn new(rows: &Rows, kinds: Arc<Kinds>) -> Self {
         let mut prefixes: HashMap<String, Vec<Arc<KindCache>>> = HashMap::new();
         for row in rows.iter().filter(|row| row.storage == Storage::Stored) {
             prefixes
@@ -39,11 +49,18 @@ impl Caches {
         }
         Self {
             prefixes: RwLock::new(prefixes),
+            kinds,
             revision: watch::Sender::new(0),
         }
     }
 
-    /// The cache of a row's objects.
+    /// The rows that are served, exchanged by the feed.
+    #[must_use]
+    pub fn kinds(&self) -> &Arc<Kinds> {
+        &self.kinds
+    }
+
+    /// The cache of a row's objects; `None` when there is none or it is not filled yet.
     #[must_use]
     pub fn of(&self, row: &ResourceDef) -> Option<Arc<KindCache>> {
         let prefixes = self.prefixes.read();
@@ -51,7 +68,86 @@ impl Caches {
         caches
             .iter()
             .find(|cache| cache.row().gvk == row.gvk)
+            .filter(|cache| cache.is_live())
             .cloned()
+    }
+
+    /// The cache of a row's objects, filled now if it has not been yet.
+    ///
+    /// # Errors
+    /// The store can't be read.
+    pub async fn start(
+        &self,
+        row: &Arc<ResourceDef>,
+        store: &dyn Store,
+        seal: &Seal,
+    ) -> Result<Arc<KindCache>, StoreError> {
+        if let Some(cache) = self.of(row) {
+            return Ok(cache);
+        }
+        let cache = self.waiting(row);
+        // One fills, others wait for it.
+        let filling = cache.filling().lock().await;
+        if cache.is_live() {
+            return Ok(Arc::clone(&cache));
+        }
+        // From here on the feed keeps changes for this cache; the range shows all before them.
+        let found = store.range(Range::prefix(row.store_prefix())).await?;
+        let (prefix, resource) = (row.store_prefix(), row.stored_group_resource());
+        let objects = found.kvs.into_iter().filter_map(|kv| {
+            let key = String::from_utf8_lossy(&kv.key);
+            let path = key.strip_prefix(prefix.as_str())?.to_owned();
+            let plain = seal
+                .unseal(&resource, &kv.key, &kv.value)
+                .map_err(|error| error.to_string());
+            let object = plain.and_then(|plain| {
+                Object::read(row, plain, kv.mod_revision).map_err(|error| error.to_string())
+            });
+            object
+                .inspect_err(|error| tracing::error!(%key, error, "a stored object can't be read"))
+                .ok()
+                .map(|object| (path, object))
+        });
+        cache.filled(objects, found.revision);
+        drop(filling);
+        Ok(cache)
+    }
+
+    /// The cache of a row, made if there is none.
+    fn waiting(&self, row: &Arc<ResourceDef>) -> Arc<KindCache> {
+        let mut prefixes = self.prefixes.write();
+        let caches = prefixes.entry(row.store_prefix()).or_default();
+        let same = |cache: &&Arc<KindCache>| cache.row().gvk == row.gvk;
+        if let Some(cache) = caches.iter().find(same) {
+            return Arc::clone(cache);
+        }
+        let cache = Arc::new(KindCache::waiting(Arc::clone(row)));
+        caches.push(Arc::clone(&cache));
+        cache
+    }
+
+    /// Gives up the caches whose type is not served any more, or is another one now.
+    fn retire(&self) {
+        let rows = self.kinds.rows();
+        let current = |cache: &Arc<KindCache>| {
+            let row = cache.row();
+            let Some(custom) = &row.custom else {
+                return true;
+            };
+            rows.by_kind(&row.gvk.group, &row.gvk.version, &row.gvk.kind)
+                .and_then(|now| now.custom.as_ref())
+                .is_some_and(|now| now.is_same(custom))
+        };
+        self.prefixes.write().retain(|_, caches| {
+            caches.retain(|cache| {
+                let kept = current(cache);
+                if !kept {
+                    cache.retire();
+                }
+                kept
+            });
+            !caches.is_empty()
+        });
     }
 
     /// Hands the caches whose prefix a store key has, with the rest of the key, to `take`.

@@ -1,10 +1,12 @@
 //! Discovery: which groups, versions and resources there are, in the classic documents and in the
 //! aggregated one (`apidiscovery.k8s.io/v2`). All of it derives from the rows.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use evenkeel_api::Status;
-use evenkeel_api::row::{ResourceDef, Storage};
+use evenkeel_api::names::version_order;
+use evenkeel_api::row::{ResourceDef, Storage, Verb};
+use evenkeel_api::{Rows, Status};
 use http::{HeaderValue, StatusCode};
 use serde_json::{Value, json};
 
@@ -15,54 +17,75 @@ use crate::pipeline::Call;
 /// Group name and its versions, the preferred one first.
 type Group = (String, Vec<String>);
 
-fn groups(door: &Door) -> Vec<Group> {
+fn groups(rows: &Rows) -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::new();
-    for row in door
-        .rows()
-        .iter()
-        .filter(|row| row.storage != Storage::BodyOnly)
-    {
-        let (group, version) = (row.gvk.group.to_string(), row.gvk.version.to_string());
-        match groups.iter_mut().find(|(name, _)| *name == group) {
-            Some((_, versions)) if !versions.contains(&version) => versions.push(version),
-            Some(_) => {}
-            None => groups.push((group, vec![version])),
+    let mut places: HashMap<String, usize> = HashMap::new();
+    for row in rows.iter().filter(|row| row.storage != Storage::BodyOnly) {
+        let (group, version) = (&row.gvk.group, &row.gvk.version);
+        let place = *places.entry(group.to_string()).or_insert_with(|| {
+            groups.push((group.to_string(), Vec::new()));
+            groups.len() - 1
+        });
+        let versions = &mut groups[place].1;
+        if !versions.iter().any(|known| known == version) {
+            versions.push(version.to_string());
+            if row.custom.is_some() {
+                versions.sort_by(|a, b| version_order(b, a));
+            }
         }
     }
     groups
 }
 
-fn rows_of(door: &Door, group: &str, version: &str) -> Vec<Arc<ResourceDef>> {
-    let mut rows: Vec<Arc<ResourceDef>> = door
-        .rows()
-        .iter()
-        .filter(|row| {
-            row.gvk.group == group && row.gvk.version == version && row.storage != Storage::BodyOnly
-        })
-        .cloned()
-        .collect();
-    rows.sort_by(|a, b| a.plural.cmp(&b.plural));
-    rows
+/// The rows of all groups and versions, each by name.
+fn by_version(rows: &Rows) -> HashMap<(&str, &str), Vec<&Arc<ResourceDef>>> {
+    let mut all: HashMap<(&str, &str), Vec<&Arc<ResourceDef>>> = HashMap::new();
+    for row in rows.iter().filter(|row| row.storage != Storage::BodyOnly) {
+        let key = (row.gvk.group.as_ref(), row.gvk.version.as_ref());
+        all.entry(key).or_default().push(row);
+    }
+    for rows in all.values_mut() {
+        rows.sort_by(|a, b| a.plural.cmp(&b.plural));
+    }
+    all
 }
 
-pub(super) fn serve(door: &Arc<Door>, call: &Call, segments: &[&str]) -> Result<Answer, Status> {
+/// What can be done with a kind: less when its definition is going.
+fn verbs(row: &ResourceDef) -> Vec<&'static str> {
+    let kept =
+        |verb: &Verb| !row.closing || !matches!(verb, Verb::Create | Verb::Patch | Verb::Update);
+    row.verbs
+        .iter()
+        .filter(|verb| kept(verb))
+        .map(|verb| verb.as_str())
+        .collect()
+}
+
+pub(super) async fn serve(
+    door: &Arc<Door>,
+    call: &Call,
+    segments: &[&str],
+) -> Result<Answer, Status> {
+    // Definitions that are written are shown: the rows are as fresh as the caches.
+    door.registry().fresh().await?;
+    let rows = &door.rows();
     match segments {
         ["api"] | ["apis"] => {
             let core = segments == ["api"];
             if let Some(version) = aggregated_version(call) {
-                return Ok(aggregated(door, call, core, version));
+                return Ok(aggregated(rows, call, core, version));
             }
             Ok(json(
                 StatusCode::OK,
                 &if core {
                     api_versions()
                 } else {
-                    api_groups(door)
+                    api_groups(rows)
                 },
             ))
         }
-        ["api", version] => resources(door, "", version),
-        ["apis", group] => groups(door)
+        ["api", version] => resources(rows, "", version),
+        ["apis", group] => groups(rows)
             .iter()
             .find(|(name, _)| name == group)
             .map(|found| {
@@ -72,7 +95,7 @@ pub(super) fn serve(door: &Arc<Door>, call: &Call, segments: &[&str]) -> Result<
                 json(StatusCode::OK, &shown)
             })
             .ok_or_else(Status::no_such_path),
-        ["apis", group, version] => resources(door, group, version),
+        ["apis", group, version] => resources(rows, group, version),
         _ => Err(Status::no_such_path()),
     }
 }
@@ -97,8 +120,8 @@ fn api_group((group, versions): &Group) -> Value {
     json!({"name": group, "versions": shown, "preferredVersion": shown.first()})
 }
 
-fn api_groups(door: &Door) -> Value {
-    let groups: Vec<Value> = groups(door)
+fn api_groups(rows: &Rows) -> Value {
+    let groups: Vec<Value> = groups(rows)
         .iter()
         .filter(|(name, _)| !name.is_empty())
         .map(api_group)
@@ -106,17 +129,16 @@ fn api_groups(door: &Door) -> Value {
     json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
 }
 
-fn resources(door: &Door, group: &str, version: &str) -> Result<Answer, Status> {
-    let rows = rows_of(door, group, version);
-    if rows.is_empty() {
-        return Err(Status::no_such_path());
-    }
+fn resources(rows: &Rows, group: &str, version: &str) -> Result<Answer, Status> {
+    let all = by_version(rows);
+    let own = all
+        .get(&(group, version))
+        .ok_or_else(Status::no_such_path)?;
     let mut resources = Vec::new();
-    for row in rows {
+    for row in own {
         let mut entry = json!({
             "name": row.plural, "singularName": row.singular, "namespaced": row.namespaced(),
-            "kind": row.gvk.kind,
-            "verbs": row.verbs.iter().map(|verb| verb.as_str()).collect::<Vec<_>>(),
+            "kind": row.gvk.kind, "verbs": verbs(row),
         });
         if !row.short_names.is_empty() {
             entry["shortNames"] = json!(row.short_names);
@@ -126,9 +148,12 @@ fn resources(door: &Door, group: &str, version: &str) -> Result<Answer, Status> 
         }
         if row.storage == Storage::Stored {
             // Stable between servers: a hash of what identifies the stored form.
-            let stored = stored_row(door, &row);
-            entry["storageVersionHash"] =
-                hash(&format!("{}/{}", stored.gvk.api_version(), stored.gvk.kind)).into();
+            let stored = stored_row(rows, row);
+            let version = match &stored.custom {
+                Some(custom) => custom.stored_version().to_owned(),
+                None => stored.gvk.api_version(),
+            };
+            entry["storageVersionHash"] = hash(&format!("{version}/{}", stored.gvk.kind)).into();
         }
         resources.push(entry);
         for subresource in &row.subresources {
@@ -156,14 +181,13 @@ fn resources(door: &Door, group: &str, version: &str) -> Result<Answer, Status> 
 }
 
 /// The row in whose form the objects of a row are stored.
-fn stored_row(door: &Door, row: &Arc<ResourceDef>) -> Arc<ResourceDef> {
+fn stored_row(rows: &Rows, row: &Arc<ResourceDef>) -> Arc<ResourceDef> {
     if row.view.is_none() {
         return Arc::clone(row);
     }
     let prefix = row.store_prefix();
-    let rows = door.rows();
     let stored = rows
-        .iter()
+        .iter_builtin()
         .find(|other| other.view.is_none() && other.store_prefix() == prefix);
     Arc::clone(stored.unwrap_or(row))
 }
@@ -194,18 +218,18 @@ fn aggregated_version(call: &Call) -> Option<&'static str> {
     })
 }
 
-fn aggregated(door: &Door, call: &Call, core: bool, version: &'static str) -> Answer {
-    let items: Vec<Value> = groups(door)
+fn aggregated(rows: &Rows, call: &Call, core: bool, version: &'static str) -> Answer {
+    let all = by_version(rows);
+    let items: Vec<Value> = groups(rows)
         .iter()
         .filter(|(name, _)| name.is_empty() == core)
         .map(|(group, versions)| {
             let versions: Vec<Value> = versions
                 .iter()
                 .map(|version| {
-                    let resources: Vec<Value> = rows_of(door, group, version)
-                        .iter()
-                        .map(|row| entry(row))
-                        .collect();
+                    let own = all.get(&(group.as_str(), version.as_str()));
+                    let resources: Vec<Value> =
+                        own.into_iter().flatten().map(|row| entry(row)).collect();
                     json!({"version": version, "freshness": "Current", "resources": resources})
                 })
                 .collect();
@@ -269,7 +293,7 @@ fn entry(row: &ResourceDef) -> Value {
         "responseKind": kind(&gvk.group, &gvk.version, &gvk.kind),
         "scope": if row.namespaced() { "Namespaced" } else { "Cluster" },
         "singularResource": row.singular,
-        "verbs": row.verbs.iter().map(|verb| verb.as_str()).collect::<Vec<_>>(),
+        "verbs": verbs(row),
     });
     if !row.short_names.is_empty() {
         entry["shortNames"] = json!(row.short_names);
@@ -294,7 +318,10 @@ pub(super) fn hash(text: &str) -> String {
 /// All paths that `/` lists.
 pub(super) fn paths(door: &Door) -> Value {
     let mut paths = vec!["/api".to_owned(), "/api/v1".to_owned(), "/apis".to_owned()];
-    for (group, versions) in groups(door).iter().filter(|(group, _)| !group.is_empty()) {
+    for (group, versions) in groups(&door.rows())
+        .iter()
+        .filter(|(group, _)| !group.is_empty())
+    {
         paths.push(format!("/apis/{group}"));
         paths.extend(
             versions

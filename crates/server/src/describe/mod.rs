@@ -41,7 +41,7 @@ pub(crate) async fn serve(door: &Arc<Door>, call: Authorized<Call>) -> Result<An
         ["metrics"] => Ok(metrics(door)),
         ["debug", rest @ ..] => door.debug_pages().serve(rest),
         ["evenkeel", "backup"] => Ok(backup(door)),
-        ["api" | "apis", ..] => discovery::serve(door, &call, &segments),
+        ["api" | "apis", ..] => discovery::serve(door, &call, &segments).await,
         ["openapi", rest @ ..] => openapi::serve(door, &call, rest).await,
         [".well-known", "openid-configuration"] => Ok(json(
             StatusCode::OK,

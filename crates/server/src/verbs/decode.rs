@@ -71,7 +71,8 @@ fn from_protobuf(
     let mut head = literal!({"apiVersion": envelope.api_version, "kind": envelope.kind});
     // Before the message is read as what it is not.
     check_kind(gvk, &mut head)?;
-    let schema = request.door.rows().schema();
+    let rows = request.door.rows();
+    let schema = rows.schema();
     let ty = schema.named(type_name).unwrap_or(Ty::Any);
     let mut value = protobuf::decode(schema, &ty, envelope.raw).map_err(|error| {
         Status::bad_request(format!(
@@ -97,7 +98,8 @@ pub(super) fn delete_options(request: &Request<'_>) -> Result<Value, Status> {
             envelope.kind
         )));
     }
-    let schema = request.door.rows().schema();
+    let rows = request.door.rows();
+    let schema = rows.schema();
     let ty = protobuf::kind_type(schema, "v1", "DeleteOptions")
         .ok_or_else(|| Status::unsupported_media_type(ACCEPTED))?;
     protobuf::decode(schema, &ty, envelope.raw).map_err(wrong)
@@ -137,9 +139,13 @@ pub(super) fn settle(
     duplicates: &[String],
 ) -> Result<(), Status> {
     let validation = request.field_validation()?;
-    let schema = request.door.rows().schema();
-    let ty = schema.named(type_name).unwrap_or(Ty::Any);
-    let found = schema.admit(&ty, value);
+    let rows = request.door.rows();
+    let found = if *type_name == *request.row.type_name {
+        rows.admit(&request.row, value)
+    } else {
+        let schema = rows.schema();
+        schema.admit(&schema.named(type_name).unwrap_or(Ty::Any), value)
+    };
     let handled = |why: &str| {
         Status::bad_request(format!(
             "{kind} in version \"{version}\" cannot be handled as a {kind}: {why}",

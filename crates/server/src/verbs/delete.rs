@@ -230,6 +230,10 @@ pub(super) fn preconditions(
 fn mark(request: &Request<'_>, old: &Value, options: &Options) -> Option<Value> {
     let row = &request.row;
     let mut new = old.clone();
+    if object::deletion_timestamp(old).is_none() {
+        row.strategy
+            .prepare_delete(&mut new, request.door.clock().now());
+    }
     let decided = object::finalizers(old)
         .iter()
         .any(|name| matches!(*name, FOREGROUND | ORPHAN));

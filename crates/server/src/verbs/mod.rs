@@ -22,7 +22,7 @@ use evenkeel_api::{Status, protobuf};
 use http::StatusCode;
 
 use crate::door::Door;
-use crate::http::{Answer, Media};
+use crate::http::{Answer, Attributes, Media, warn};
 use crate::pipeline::{Authorized, Call};
 
 pub(crate) use streams::NodeTunnel;
@@ -114,12 +114,38 @@ impl Request<'_> {
 /// Serves an allowed resource request.
 pub(crate) async fn serve(door: &Arc<Door>, call: Authorized<Call>) -> Result<Answer, Status> {
     let call = call.into_inner();
+    let row = row(door, &call).await?;
+    let deprecation = row.deprecation.clone();
+    let mut answer = serve_row(door, row, call).await?;
+    if let Some(told) = deprecation {
+        warn(&mut answer, &[told.into_owned()]);
+    }
+    Ok(answer)
+}
+
+/// The row behind a request's path, ready to be read.
+async fn row(door: &Arc<Door>, call: &Call) -> Result<Arc<ResourceDef>, Status> {
+    let find = || {
+        let Attributes {
+            group,
+            version,
+            resource,
+            ..
+        } = &call.attributes;
+        door.rows().by_path(group, version, resource).cloned()
+    };
+    if let Some(row) = find().filter(|row| row.custom.is_none()) {
+        return Ok(row);
+    }
+    // A definition may have been written that the rows do not show yet.
+    door.registry.fresh().await?;
+    let row = find().ok_or_else(Status::no_such_path)?;
+    door.registry.warm(&row).await?;
+    Ok(row)
+}
+
+async fn serve_row(door: &Arc<Door>, row: Arc<ResourceDef>, call: Call) -> Result<Answer, Status> {
     let attributes = &call.attributes;
-    let row = door
-        .rows()
-        .by_path(&attributes.group, &attributes.version, &attributes.resource)
-        .cloned()
-        .ok_or_else(Status::no_such_path)?;
     let in_namespace = !attributes.namespace.is_empty();
     if row.namespaced()
         && !in_namespace

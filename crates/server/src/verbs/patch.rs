@@ -35,11 +35,18 @@ pub(super) struct Patch {
 
 impl Patch {
     pub(super) fn read(request: &Request<'_>) -> Result<Self, Status> {
+        // Merge keys are facts of built-in types: custom kinds have none to merge by.
+        let custom = request.row.custom.is_some();
         let kind = match content_type(&request.call.parts.headers).as_str() {
             JSON_PATCH => Kind::Json,
             MERGE_PATCH => Kind::Merge,
-            STRATEGIC_MERGE_PATCH => Kind::Strategic,
+            STRATEGIC_MERGE_PATCH if !custom => Kind::Strategic,
             APPLY_PATCH => Kind::Apply,
+            _ if custom => {
+                return Err(Status::unsupported_media_type(&format!(
+                    "{JSON_PATCH}, {MERGE_PATCH}, {APPLY_PATCH}"
+                )));
+            }
             _ => {
                 return Err(Status::unsupported_media_type(&format!(
                     "{JSON_PATCH}, {MERGE_PATCH}, {STRATEGIC_MERGE_PATCH}, {APPLY_PATCH}"
@@ -85,7 +92,8 @@ impl Patch {
         old: &Value,
         type_name: &str,
     ) -> Result<Value, Status> {
-        let schema = request.door.rows().schema();
+        let rows = request.door.rows();
+        let schema = rows.schema();
         let ty = schema
             .named(type_name)
             .unwrap_or(evenkeel_api::schema::Ty::Any);
@@ -166,9 +174,10 @@ async fn server_side_apply(
             subresource: subresource.map_or("", Subresource::as_str),
             api_version: &api_version,
             now,
+            custom: row.custom.is_some().then(|| row.has_status()),
         };
-        apply(rows.schema(), &rows.ty(&row), live, &config, force, &by)
-            .map_err(|error| error.status())
+        let (schema, ty) = rows.shape(&row);
+        apply(schema, &ty, live, &config, force, &by).map_err(|error| error.status())
     };
     loop {
         let path = crate::registry::path(request.namespace(), request.name());

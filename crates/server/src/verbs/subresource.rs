@@ -160,6 +160,12 @@ fn paths(request: &Request<'_>) -> Result<ScalePaths, Status> {
 
 fn to_scale(request: &Request<'_>, value: &Value) -> Result<Value, Status> {
     let paths = paths(request)?;
+    if request.row.custom.is_some() && dotted(value, &paths.spec_replicas).is_none() {
+        return Err(Status::internal(format!(
+            "the spec replicas field \".{}\" does not exist",
+            paths.spec_replicas
+        )));
+    }
     let number = |path: &str| dotted(value, path).and_then(Value::as_i64).unwrap_or(0);
     let selector = match dotted(value, &paths.selector) {
         Some(Value::String(text)) => text.clone(),

@@ -221,9 +221,17 @@ impl Watch {
             } else {
                 self.deadline
             };
+            // Only custom kinds can lose their cache.
+            let lost = async {
+                match &self.row.custom {
+                    Some(_) => self.cache.retirement().await,
+                    None => std::future::pending().await,
+                }
+            };
             let step = tokio::select! {
                 biased;
                 step = step(&mut self.source, &self.cache, &self.row, &self.registry, self.last) => step,
+                () = lost => return None,
                 () = tokio::time::sleep_until(wake) => Step::Wake,
             };
             match step {

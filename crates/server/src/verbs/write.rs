@@ -118,6 +118,14 @@ pub(super) async fn create_once(
             "resourceVersion should not be set on objects to be created",
         ));
     }
+    if row.closing {
+        return Err(Status::forbidden(
+            &row.gvk.group,
+            &row.plural,
+            object::name(&value),
+            "create not allowed while custom resource definition is terminating",
+        ));
+    }
     row.strategy.defaults(&mut value);
     let change = Change {
         row: &row,
@@ -221,8 +229,14 @@ fn track(
         subresource: subresource.map_or("", Subresource::as_str),
         api_version: &api_version,
         now: request.door.clock().now(),
+        custom: request
+            .row
+            .custom
+            .is_some()
+            .then(|| request.row.has_status()),
     };
-    track_update(rows.schema(), &rows.ty(&request.row), live, value, &by);
+    let (schema, ty) = rows.shape(&request.row);
+    track_update(schema, &ty, live, value, &by);
 }
 
 pub(super) async fn update(
@@ -379,8 +393,9 @@ async fn steps(
             namespace::prepare_finalize(new, old);
             errors.extend(namespace::validate_finalize(new));
         }
-        // What these change was checked by the subresource itself.
-        Some(Subresource::Binding | Subresource::Scale) => {}
+        // What it changes was checked by the subresource itself.
+        Some(Subresource::Binding) => {}
+        Some(Subresource::Scale) => errors.extend(row.strategy.validate_change(new, old)),
         Some(_) => errors.extend(row.strategy.validate(new)),
     }
     refuse(&row, object::name(old), &errors)?;

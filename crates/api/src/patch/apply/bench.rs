@@ -16,6 +16,7 @@ fn measure(kind: (&str, &str), object: &Value, live: Option<&Value>) -> f64 {
         subresource: "",
         api_version: &version,
         now: "2026-01-01T00:00:00Z".parse().expect("a time"),
+        custom: None,
     };
     let mut copies: Vec<Value> = vec![object.clone(); ROUNDS as usize];
     #[allow(

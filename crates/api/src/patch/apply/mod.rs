@@ -42,6 +42,8 @@ pub struct ManagerRequest<'a> {
     pub api_version: &'a str,
     /// Now.
     pub now: Timestamp,
+    /// Of a custom kind: has it a status subresource? `None` for built-in kinds.
+    pub custom: Option<bool>,
 }
 
 impl ManagerRequest<'_> {
@@ -77,7 +79,7 @@ pub fn track_update(
     let mut managed = live_or_given(shape, live, given.as_ref(), request.subresource);
     // An object that nobody's fields are tracked of stays so until somebody applies.
     if !(managed.entries.is_empty() && live.is_some()) {
-        let filter = Filter::of(schema, ty, request.subresource);
+        let filter = Filter::of(schema, ty, request.subresource, request.custom);
         update(
             shape,
             live,
@@ -119,7 +121,7 @@ pub fn apply(
         .cloned()
         .unwrap_or_else(|| Value::Object(object::Fields::new()));
     take_managed(&mut bare);
-    let filter = Filter::of(schema, ty, request.subresource);
+    let filter = Filter::of(schema, ty, request.subresource, request.custom);
 
     if managed.entries.is_empty() && live.is_some() {
         let before = ManagerRequest {

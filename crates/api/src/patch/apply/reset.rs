@@ -21,9 +21,15 @@ impl Filter {
     /// * `status`: without `spec`, and the metadata that the kind's status strategy keeps;
     /// * `ephemeralcontainers` and `resize`: only what they are about;
     /// * any other: as with none.
-    pub(super) fn of(schema: &Schema, ty: &Ty, subresource: &str) -> Self {
+    ///
+    /// `custom` says for a custom kind whether it has a status of its own path; its objects' parts
+    /// are not told by type.
+    pub(super) fn of(schema: &Schema, ty: &Ty, subresource: &str, custom: Option<bool>) -> Self {
         let kind = schema.definition(ty).map_or("", |d| d.short_name());
         let paths: &[&[&str]] = match (subresource, kind) {
+            ("status", _) if custom.is_some() => &[&["metadata"], &["spec"]],
+            _ if custom == Some(true) => &[&["status"]],
+            _ if custom == Some(false) => return Self::All,
             ("status", "Pod") => &[
                 &["spec"],
                 &["metadata", "deletionTimestamp"],

@@ -56,6 +56,7 @@ impl Bench {
             subresource,
             api_version: &version,
             now: self.now,
+            custom: None,
         };
         run(self.rows.schema(), &self.rows.ty(row), &request)
     }

@@ -65,7 +65,11 @@ fn walk(shape: Shape<'_>, value: &Value, path: &mut String, found: &mut Vec<Stri
                 let mark = path.len();
                 path.push('.');
                 path.push_str(name);
-                let unknown = matches!(shape.ty, Ty::Struct(_)) && shape.declared(name).is_none();
+                let unknown = shape
+                    .schema
+                    .definition(shape.ty)
+                    .is_some_and(|definition| !definition.open)
+                    && shape.declared(name).is_none();
                 if unknown {
                     report(found, path, "field not declared in schema");
                     path.truncate(mark);

@@ -207,8 +207,8 @@ fn step(
                 Some(Subresource::Scale) => rows.by_kind("autoscaling", "v1", "Scale"),
                 _ => None,
             };
-            let ty = rows.ty(own.map_or(change.row, |row| &**row));
-            lay_over(rows.schema(), &ty, object, &config)
+            let (schema, ty) = rows.shape(own.map_or(change.row, |row| &**row));
+            lay_over(schema, &ty, object, &config)
                 .map(Some)
                 .map_err(|why| format!("error applying patch: {why}"))
         }

@@ -22,8 +22,8 @@ pub(super) fn collect(
     let text = |value: &Value, name: &str| object::text(value, &[name]).to_owned();
     let (api_version, kind) = (text(kind, "apiVersion"), text(kind, "kind"));
     let (group, version) = api_version.split_once('/').unwrap_or(("", &api_version));
-    let found = registry
-        .rows
+    let rows = registry.caches.kinds().rows();
+    let found = rows
         .by_kind(group, version, &kind)
         .and_then(|row| Some((row, registry.caches.of(row)?)));
     let Some((row, cache)) = found else {

@@ -357,10 +357,7 @@ pub(super) fn put_back(
     if change.subresource.and_then(Subresource::own_kind).is_some() {
         return Ok(());
     }
-    let found = registry
-        .rows
-        .schema()
-        .admit(&registry.rows.ty(change.row), object);
+    let found = registry.rows.admit(change.row, object);
     if let Some(mismatch) = found.mismatch {
         return Err(Status::internal(mismatch));
     }

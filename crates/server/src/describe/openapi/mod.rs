@@ -5,6 +5,7 @@
 
 mod accept;
 
+use std::collections::HashMap;
 use std::io::{self, Write};
 use std::sync::{Arc, OnceLock};
 
@@ -24,30 +25,71 @@ use accept::Form;
 /// A year, for answers whose URL names their content.
 const FOREVER: jiff::SignedDuration = jiff::SignedDuration::from_hours(24 * 365);
 
-/// The hashes of all documents; they change only with the rows.
+/// The hashes of all documents. Those of built-in kinds never change; custom kinds have theirs
+/// from their definitions, so that no document is built for an index.
 #[derive(Debug, Default)]
 pub(crate) struct Hashes {
-    v3: OnceLock<Vec<(GroupVersion, String)>>,
+    v3: OnceLock<HashMap<GroupVersion, String>>,
     v2: OnceLock<String>,
 }
 
 impl Hashes {
-    fn v3(&self, rows: &Rows) -> &[(GroupVersion, String)] {
-        self.v3.get_or_init(|| {
-            openapi::group_versions(rows)
+    fn v3(&self, rows: &Rows) -> Vec<(GroupVersion, String)> {
+        let builtin = self.v3.get_or_init(|| {
+            let rows = rows.with_custom(Vec::new());
+            openapi::group_versions(&rows)
                 .into_iter()
                 .map(|of| {
-                    let hash = hash(|out| openapi::write_v3(rows, &of, out));
+                    let hash = hash(|out| openapi::write_v3(&rows, &of, out));
                     (of, hash)
                 })
                 .collect()
-        })
+        });
+        let mut digests: HashMap<GroupVersion, Vec<[u8; 32]>> = HashMap::new();
+        for row in rows.iter() {
+            if let Some(custom) = &row.custom {
+                let of = GroupVersion {
+                    group: row.gvk.group.clone(),
+                    version: row.gvk.version.clone(),
+                };
+                digests.entry(of).or_default().push(*custom.digest());
+            }
+        }
+        openapi::group_versions(rows)
+            .into_iter()
+            .map(|of| {
+                let own = builtin.get(&of).map(String::as_str).unwrap_or_default();
+                let hash = match digests.get(&of) {
+                    None => own.to_owned(),
+                    Some(digests) => joined(own, digests),
+                };
+                (of, hash)
+            })
+            .collect()
     }
 
-    fn v2(&self, rows: &Rows) -> &str {
-        self.v2
-            .get_or_init(|| hash(|out| openapi::write_v2(rows, out)))
+    fn v2(&self, rows: &Rows) -> String {
+        let builtin = self
+            .v2
+            .get_or_init(|| hash(|out| openapi::write_v2(&rows.with_custom(Vec::new()), out)));
+        let digests: Vec<[u8; 32]> = rows
+            .iter()
+            .filter_map(|row| row.custom.as_ref().map(|custom| *custom.digest()))
+            .collect();
+        if digests.is_empty() {
+            builtin.clone()
+        } else {
+            joined(builtin, &digests)
+        }
     }
+}
+
+/// The hash of a document that custom kinds are part of.
+fn joined(builtin: &str, digests: &[[u8; 32]]) -> String {
+    hash(|out| {
+        out.write_all(builtin.as_bytes())?;
+        digests.iter().try_for_each(|digest| out.write_all(digest))
+    })
 }
 
 /// The hash of what is written, in the reference's form: SHA-512 in upper-case hexadecimal.
@@ -84,12 +126,14 @@ enum Document {
 }
 
 pub(super) async fn serve(door: &Arc<Door>, call: &Call, rest: &[&str]) -> Result<Answer, Status> {
+    // Definitions that are written are shown: the rows are as fresh as the caches.
+    door.registry().fresh().await?;
     let headers = &call.parts.headers;
     let (document, content_type) = match rest {
         ["v3"] => (Document::Index, accept::v3(headers)?),
         ["v3", path @ ..] => {
             let path = path.join("/");
-            let of = openapi::group_versions(door.rows())
+            let of = openapi::group_versions(&door.rows())
                 .into_iter()
                 .find(|of| of.path() == path)
                 .ok_or_else(Status::no_such_path)?;
@@ -103,7 +147,7 @@ pub(super) async fn serve(door: &Arc<Door>, call: &Call, rest: &[&str]) -> Resul
     };
     let asked = call.query.get("hash").to_owned();
     let known = known(headers);
-    let (rows, hashes) = (Arc::clone(door.rows()), Arc::clone(door.openapi()));
+    let (rows, hashes) = (door.rows(), Arc::clone(door.openapi()));
     // Building takes tens of milliseconds: not on a thread that serves others.
     let built =
         tokio::task::spawn_blocking(move || build(&rows, &hashes, &document, &asked, &known));
@@ -139,17 +183,14 @@ fn build(
     };
     match document {
         Document::Index => {
-            built.body = index(hashes.v3(rows)).to_string().into_bytes();
+            built.body = index(&hashes.v3(rows)).to_string().into_bytes();
             built.tag = hash(|out| out.write_all(&built.body));
         }
-        Document::V2(_) => hashes.v2(rows).clone_into(&mut built.tag),
+        Document::V2(_) => built.tag = hashes.v2(rows),
         Document::V3(of) => {
-            let hash = hashes
-                .v3(rows)
-                .iter()
-                .find(|(found, _)| found == of)
-                .map(|(_, hash)| hash);
-            built.tag = hash.cloned().unwrap_or_default();
+            let all = hashes.v3(rows);
+            let found = all.into_iter().find(|(found, _)| found == of);
+            built.tag = found.map(|(_, hash)| hash).unwrap_or_default();
             if !asked.is_empty() && asked != built.tag {
                 built.code = StatusCode::MOVED_PERMANENTLY;
                 built.location = Some(url(of, &built.tag));
