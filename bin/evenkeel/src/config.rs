@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
-use evenkeel_scheduler::config::ProfileConfig;
 use evenkeel_node::eviction::thresholds::{self, Thresholds};
+use evenkeel_scheduler::config::ProfileConfig;
 use evenkeel_store::etcd::{EtcdOptions, TlsFiles};
 use ipnet::Ipv4Net;
 use jiff::SignedDuration;

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use evenkeel_api::selector::LabelSelector;
 use evenkeel_client::ObjectKey;
 use k8s_openapi::api::core::v1::Node;
+use parking_lot::Mutex;
 
 use crate::affinity::NamespaceLabels;
 use crate::pod::{HostPort, PodClass, PodInfo};
@@ -23,9 +24,32 @@ pub type NodeIndex = usize;
 const ZONE: &str = "topology.kubernetes.io/zone";
 const REGION: &str = "topology.kubernetes.io/region";
 
+/// The domains that a node label makes: nodes of equal values are in one, nodes without it in none.
+#[derive(Debug, Default)]
+pub struct Topology {
+    of: Vec<Option<usize>>,
+    count: usize,
+}
+
+impl Topology {
+    /// The number of a node's domain, below [`Topology::count`].
+    #[must_use]
+    pub fn domain(&self, node: NodeIndex) -> Option<usize> {
+        self.of.get(node).copied().flatten()
+    }
+
+    /// How many domains there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.count
+    }
+}
+
 /// A node and the sums of its pods.
 #[derive(Debug, Default, Clone)]
 pub struct NodeInfo {
+    /// Its position.
+    pub at: NodeIndex,
     /// Its name.
     pub name: Arc<str>,
     /// The object; `None` while only pods are known that name it.
@@ -159,6 +183,8 @@ pub struct Snapshot {
     nominated: HashMap<Arc<str>, Vec<Arc<PodInfo>>>,
     nominations: HashMap<Arc<str>, Arc<str>>,
     generation: u64,
+    /// By label; made when first asked for, forgotten when nodes come, go or change labels.
+    topologies: Mutex<HashMap<String, Arc<Topology>>>,
     /// How many pods on nodes use a claim.
     claim_users: HashMap<ObjectKey, i64>,
     /// Claims, volumes and classes.
@@ -245,6 +271,28 @@ impl Snapshot {
         Some((&self.slots[*at], info))
     }
 
+    /// The domains that a label makes. Asking again is cheap: thousands of pods in a row ask for
+    /// the same ones, and compare numbers instead of texts.
+    #[must_use]
+    pub fn topology(&self, key: &str) -> Arc<Topology> {
+        let mut topologies = self.topologies.lock();
+        if let Some(known) = topologies.get(key) {
+            return Arc::clone(known);
+        }
+        let mut values: HashMap<&str, usize> = HashMap::new();
+        let of = self.slots.iter().map(|slot| {
+            let next = values.len();
+            Some(*values.entry(slot.label(key)?).or_insert(next))
+        });
+        let of: Vec<Option<usize>> = of.collect();
+        let made = Arc::new(Topology {
+            of,
+            count: values.len(),
+        });
+        topologies.insert(key.to_owned(), Arc::clone(&made));
+        made
+    }
+
     /// How many pods on nodes use a claim.
     #[must_use]
     pub fn claim_users(&self, claim: &ObjectKey) -> i64 {
@@ -303,6 +351,7 @@ impl Snapshot {
             self.slots.push(info);
             self.slots.len() - 1
         };
+        self.slots[at].at = at;
         self.by_name.insert(name, at);
         at
     }
@@ -336,6 +385,7 @@ impl Snapshot {
         );
         if delta.added || delta.labels {
             self.order_stale = true;
+            self.topologies.get_mut().clear();
         }
         let images = status.and_then(|status| status.images.as_ref());
         let old_images = old
@@ -395,6 +445,7 @@ impl Snapshot {
         slot.node = None;
         slot.generation = self.generation;
         self.order_stale = true;
+        self.topologies.get_mut().clear();
         self.release_if_unused(at);
         self.reorder();
     }

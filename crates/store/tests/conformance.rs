@@ -32,6 +32,7 @@ async fn it_conforms_when_watches_read_history_from_disk() {
     run(EmbeddedOptions {
         tail_bytes: 0,
         tail_batches: 0,
+        ..EmbeddedOptions::default()
     })
     .await;
 }
@@ -41,6 +42,7 @@ async fn it_conforms_on_several_threads() {
     run(EmbeddedOptions {
         tail_bytes: 64 << 10,
         tail_batches: 16,
+        ..EmbeddedOptions::default()
     })
     .await;
 }

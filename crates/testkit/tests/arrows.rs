@@ -19,7 +19,7 @@ const ARROWS: &[(&str, &str)] = &[
     ("controllers", "api client"),
     ("scheduler", "api client"),
     ("autoscaling", "api client"),
-    ("explain", "api client + server"),
+    ("explain", "api client"),
     ("runtime", "api"),
     ("network", "api client runtime"),
     ("node", "api client network runtime"),

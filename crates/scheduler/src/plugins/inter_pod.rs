@@ -3,7 +3,7 @@
 //! Counts are taken over classes of pods: a term is evaluated once per class, then added up over
 //! the nodes that have pods of it.
 
-use std::collections::HashMap;
+use std::sync::Arc;
 
 use crate::affinity::Term;
 use crate::framework::{
@@ -11,7 +11,7 @@ use crate::framework::{
     PreScore, Rejection, Score,
 };
 use crate::pod::PodInfo;
-use crate::snapshot::{ClassCount, NodeIndex, NodeInfo, Snapshot};
+use crate::snapshot::{ClassCount, NodeIndex, NodeInfo, Snapshot, Topology};
 
 /// The plugin.
 #[derive(Debug)]
@@ -20,48 +20,82 @@ pub struct InterPodAffinity {
     pub hard_affinity_weight: i64,
 }
 
-/// Numbers by topology key and value.
-#[derive(Debug, Default)]
-struct Domains(HashMap<String, HashMap<String, i64>>);
+/// Numbers by domain of one topology key.
+#[derive(Debug)]
+struct Counts {
+    key: String,
+    topology: Arc<Topology>,
+    of: Vec<i64>,
+    /// How many of them are not zero.
+    some: usize,
+}
 
-impl Domains {
-    /// Adds `amount` per pod of the class in the domains of the nodes they are on.
-    fn add(&mut self, snapshot: &Snapshot, key: &str, pods: &ClassCount, amount: i64) {
-        for (at, count) in &pods.nodes {
-            let Some(value) = snapshot.node(*at).label(key) else {
-                continue;
-            };
-            let more = amount * i64::from(*count);
-            if let Some(known) = self.0.get_mut(key).and_then(|values| values.get_mut(value)) {
-                *known += more;
-            } else {
-                let values = self.0.entry(key.to_owned()).or_default();
-                values.insert(value.to_owned(), more);
-            }
+impl Counts {
+    fn shift(&mut self, at: NodeIndex, amount: i64) {
+        let Some(count) = self
+            .topology
+            .domain(at)
+            .and_then(|domain| self.of.get_mut(domain))
+        else {
+            return;
+        };
+        let before = *count;
+        *count += amount;
+        match (before, *count) {
+            (0, 0) => {}
+            (0, _) => self.some += 1,
+            (_, 0) => self.some -= 1,
+            _ => {}
         }
     }
 
-    /// Adds in the node's own domain. Domains without anything are forgotten, for whether there
-    /// are any is a question that is asked.
-    fn shift(&mut self, node: &NodeInfo, key: &str, amount: i64) {
-        let Some(value) = node.label(key) else {
-            return;
-        };
-        let values = self.0.entry(key.to_owned()).or_default();
-        let count = values.entry(value.to_owned()).or_default();
-        *count += amount;
-        if *count == 0 {
-            values.remove(value);
+    fn at(&self, node: &NodeInfo) -> i64 {
+        let domain = self.topology.domain(node.at);
+        domain.map_or(0, |domain| self.of[domain])
+    }
+}
+
+/// Numbers by topology key and domain. Few keys, so they are searched one by one.
+#[derive(Debug, Default)]
+struct Domains(Vec<Counts>);
+
+impl Domains {
+    fn of(&mut self, snapshot: &Snapshot, key: &str) -> &mut Counts {
+        let known = self.0.iter().position(|counts| counts.key == key);
+        let at = known.unwrap_or_else(|| {
+            let topology = snapshot.topology(key);
+            self.0.push(Counts {
+                key: key.to_owned(),
+                of: vec![0; topology.count()],
+                topology,
+                some: 0,
+            });
+            self.0.len() - 1
+        });
+        &mut self.0[at]
+    }
+
+    /// Adds `amount` per pod of the class in the domains of the nodes they are on.
+    fn add(&mut self, snapshot: &Snapshot, key: &str, pods: &ClassCount, amount: i64) {
+        let counts = self.of(snapshot, key);
+        for (at, count) in &pods.nodes {
+            counts.shift(*at, amount * i64::from(*count));
         }
+    }
+
+    /// Adds in the node's own domain.
+    fn shift(&mut self, snapshot: &Snapshot, node: &NodeInfo, key: &str, amount: i64) {
+        self.of(snapshot, key).shift(node.at, amount);
     }
 
     fn get(&self, node: &NodeInfo, key: &str) -> i64 {
-        let found = || self.0.get(key)?.get(node.label(key)?).copied();
-        found().unwrap_or(0)
+        let mut all = self.0.iter();
+        all.find(|counts| counts.key == key)
+            .map_or(0, |counts| counts.at(node))
     }
 
     fn is_empty(&self) -> bool {
-        self.0.values().all(HashMap::is_empty)
+        self.0.iter().all(|counts| counts.some == 0)
     }
 }
 
@@ -172,9 +206,12 @@ impl PreFilter for InterPodAffinity {
         let matches = |term: &Term, seen: &PodInfo| term.matches(&seen.class, &snapshot.namespaces);
         for term in other.terms.iter().flat_map(|terms| &terms.anti_affinity) {
             if matches(term, pod) {
-                counted
-                    .existing_anti_affinity
-                    .shift(what.node, &term.topology_key, amount);
+                counted.existing_anti_affinity.shift(
+                    snapshot,
+                    what.node,
+                    &term.topology_key,
+                    amount,
+                );
             }
         }
         let Some(terms) = &pod.terms else {
@@ -184,14 +221,14 @@ impl PreFilter for InterPodAffinity {
             for term in &terms.affinity {
                 counted
                     .affinity
-                    .shift(what.node, &term.topology_key, amount);
+                    .shift(snapshot, what.node, &term.topology_key, amount);
             }
         }
         for term in &terms.anti_affinity {
             if matches(term, other) {
                 counted
                     .anti_affinity
-                    .shift(what.node, &term.topology_key, amount);
+                    .shift(snapshot, what.node, &term.topology_key, amount);
             }
         }
     }
@@ -230,7 +267,7 @@ impl Filter for InterPodAffinity {
             }
         }
         let existing = &counted.existing_anti_affinity;
-        let unwanted = existing.0.keys().any(|key| existing.get(node, key) > 0);
+        let unwanted = existing.0.iter().any(|counts| counts.at(node) > 0);
         unwanted.then(|| {
             Rejection::resolvable("node(s) didn't satisfy existing pods anti-affinity rules")
         })
@@ -289,7 +326,7 @@ impl Score for InterPodAffinity {
         let Some(Preferred(domains)) = state.get::<Preferred>() else {
             return 0;
         };
-        domains.0.keys().map(|key| domains.get(node, key)).sum()
+        domains.0.iter().map(|counts| counts.at(node)).sum()
     }
 
     fn normalize(

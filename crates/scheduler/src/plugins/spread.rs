@@ -2,6 +2,7 @@
 //! 3094, 3243), by the pod's own constraints or by the cluster's defaults.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use evenkeel_api::selector::{LabelSelector, Operator, Requirement};
 use evenkeel_client::ObjectKey;
@@ -14,7 +15,7 @@ use crate::framework::{
     PreScore, Rejection, Score,
 };
 use crate::pod::PodInfo;
-use crate::snapshot::{NodeIndex, NodeInfo, Snapshot};
+use crate::snapshot::{NodeIndex, NodeInfo, Snapshot, Topology};
 
 const HOSTNAME: &str = "kubernetes.io/hostname";
 const ZONE: &str = "topology.kubernetes.io/zone";
@@ -194,7 +195,9 @@ fn has_all_keys(node: &NodeInfo, constraints: &[Constraint]) -> bool {
 #[derive(Debug)]
 struct Hard {
     constraint: Constraint,
-    domains: HashMap<String, i64>,
+    topology: Arc<Topology>,
+    /// Matching pods by domain; `None` for domains without a node that counts.
+    domains: Vec<Option<i64>>,
     least: i64,
     matches_itself: i64,
 }
@@ -202,8 +205,9 @@ struct Hard {
 impl Hard {
     fn count(&mut self) {
         // Where nothing counts, nothing is skewed.
-        let least = self.domains.values().copied().min();
-        self.least = if self.domains.len() < self.constraint.min_domains {
+        let counted = || self.domains.iter().flatten();
+        let least = counted().copied().min();
+        self.least = if counted().count() < self.constraint.min_domains {
             0
         } else {
             least.unwrap_or(i64::from(i32::MAX))
@@ -255,40 +259,37 @@ impl PreFilter for PodTopologySpread {
             .iter()
             .map(|constraint| constraint.per_node(snapshot, pod))
             .collect();
-        let mut domains: Vec<HashMap<String, i64>> = vec![HashMap::new(); constraints.len()];
+        let mut hards: Vec<Hard> = constraints
+            .into_iter()
+            .map(|constraint| {
+                let topology = snapshot.topology(&constraint.key);
+                let selects = constraint.selector.matches_with(|key| pod.class.label(key));
+                Hard {
+                    least: 0,
+                    matches_itself: i64::from(selects),
+                    domains: vec![None; topology.count()],
+                    topology,
+                    constraint,
+                }
+            })
+            .collect();
         for at in snapshot.order() {
-            let node = snapshot.node(*at);
-            if !has_all_keys(node, &constraints) {
+            if !hards.iter().all(|hard| hard.topology.domain(*at).is_some()) {
                 continue;
             }
-            for (index, constraint) in constraints.iter().enumerate() {
-                if !constraint.includes(pod, node, required.as_ref()) {
-                    continue;
-                }
-                let value = node.label(&constraint.key).unwrap_or_default();
-                match domains[index].get_mut(value) {
-                    Some(count) => *count += counts[index][*at],
-                    None => {
-                        domains[index].insert(value.to_owned(), counts[index][*at]);
-                    }
+            let node = snapshot.node(*at);
+            for (hard, counts) in hards.iter_mut().zip(&counts) {
+                if let Some(domain) = hard.topology.domain(*at)
+                    && hard.constraint.includes(pod, node, required.as_ref())
+                {
+                    *hard.domains[domain].get_or_insert(0) += counts[*at];
                 }
             }
         }
-        let hards = constraints
-            .into_iter()
-            .zip(domains)
-            .map(|(constraint, domains)| {
-                let selects = constraint.selector.matches_with(|key| pod.class.label(key));
-                let mut hard = Hard {
-                    least: 0,
-                    matches_itself: i64::from(selects),
-                    constraint,
-                    domains,
-                };
-                hard.count();
-                hard
-            });
-        state.put(Hards(hards.collect()));
+        for hard in &mut hards {
+            hard.count();
+        }
+        state.put(Hards(hards));
         PreFiltered::All
     }
 
@@ -300,17 +301,17 @@ impl PreFilter for PodTopologySpread {
         let Some(Hards(hards)) = state.get_mut::<Hards>() else {
             return;
         };
-        let keyed = |hard: &Hard| what.node.label(&hard.constraint.key).is_some();
-        if !hards.iter().all(keyed) {
+        let at = what.node.at;
+        if !hards.iter().all(|hard| hard.topology.domain(at).is_some()) {
             return;
         }
         let required = Required::read(what.pod);
         for hard in hards {
             let constraint = &hard.constraint;
-            let value = what.node.label(&constraint.key).unwrap_or_default();
             if constraint.selector.matches_with(|key| class.label(key))
                 && constraint.includes(what.pod, what.node, required.as_ref())
-                && let Some(count) = hard.domains.get_mut(value)
+                && let Some(domain) = hard.topology.domain(at)
+                && let Some(count) = &mut hard.domains[domain]
             {
                 *count += amount;
                 hard.count();
@@ -323,12 +324,12 @@ impl Filter for PodTopologySpread {
     fn filter(&self, state: &CycleState, _pod: &PodInfo, node: &NodeInfo) -> Option<Rejection> {
         let Hards(hards) = state.get::<Hards>()?;
         for hard in hards {
-            let Some(value) = node.label(&hard.constraint.key) else {
+            let Some(domain) = hard.topology.domain(node.at) else {
                 return Some(Rejection::unresolvable(
                     "node(s) didn't match pod topology spread constraints (missing required label)",
                 ));
             };
-            let here = hard.domains.get(value).copied().unwrap_or(0);
+            let here = hard.domains[domain].unwrap_or(0);
             if here + hard.matches_itself - hard.least > hard.constraint.max_skew {
                 return Some(Rejection::resolvable(
                     "node(s) didn't match pod topology spread constraints",

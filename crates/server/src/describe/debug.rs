@@ -26,7 +26,8 @@ impl std::fmt::Debug for DebugPages {
 }
 
 impl DebugPages {
-    /// Shows `page` under `/debug/NAME/`.
+    /// Shows `page` under `/debug/NAME/`, in place of what was shown there: loops that are elected
+    /// again are made anew.
     pub fn add(
         &self,
         name: &'static str,

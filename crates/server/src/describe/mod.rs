@@ -73,7 +73,8 @@ fn metrics(door: &Door) -> Answer {
     let mut out = door.metrics().text();
     out.push_str("# HELP apiserver_storage_objects Stored objects by resource.\n");
     out.push_str("# TYPE apiserver_storage_objects gauge\n");
-    for row in door.rows().iter() {
+    // Other forms of the same objects don't count twice.
+    for row in door.rows().iter().filter(|row| row.view.is_none()) {
         if let Some(cache) = door.registry().caches.of(row) {
             out.push_str(&format!(
                 "apiserver_storage_objects{{resource=\"{}\"}} {}\n",

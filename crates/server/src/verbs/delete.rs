@@ -151,10 +151,9 @@ pub(super) async fn delete_object(
 ) -> Result<Deleted, Status> {
     let door = request.door;
     let row = &request.row;
-    let first_revision = seen.revision;
     loop {
         let old = seen.value();
-        preconditions(request, &old, options, first_revision == seen.revision)?;
+        preconditions(request, &old, options)?;
         let change = Change {
             row,
             operation: Operation::Delete,
@@ -194,11 +193,10 @@ pub(super) async fn delete_object(
     }
 }
 
-fn preconditions(
+pub(super) fn preconditions(
     request: &Request<'_>,
     old: &Value,
     options: &Options,
-    _first: bool,
 ) -> Result<(), Status> {
     let conflict = |what: &str, wanted: &str, found: &str| {
         let why = format!(

@@ -3,6 +3,7 @@
 
 mod decode;
 mod delete;
+mod eviction;
 mod kinds;
 mod measured;
 mod patch;

@@ -7,7 +7,6 @@ use evenkeel_api::{Status, clock, object};
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::delete::{self, Deleted, delete_object};
 use super::show::encode;
 use super::write::{Replaced, finish, replace};
 use super::{Request, decode, patch, streams, write};
@@ -16,7 +15,6 @@ use crate::http::{Answer, status_answer_as};
 
 const SCALE_TYPE: &str = "io.k8s.api.autoscaling.v1.Scale";
 const BINDING_TYPE: &str = "io.k8s.api.core.v1.Binding";
-const EVICTION_TYPE: &str = "io.k8s.api.policy.v1.Eviction";
 const TOKEN_TYPE: &str = "io.k8s.api.authentication.v1.TokenRequest";
 
 pub(super) async fn serve(
@@ -54,7 +52,7 @@ pub(super) async fn serve(
         }
         (Subresource::Scale, &Method::PUT | &Method::PATCH) => scale(request).await,
         (Subresource::Binding, &Method::POST) => binding(request).await,
-        (Subresource::Eviction, &Method::POST) => eviction(request).await,
+        (Subresource::Eviction, &Method::POST) => super::eviction::evict(request).await,
         (Subresource::Token, &Method::POST) => token(request).await,
         _ => {
             let mut status = Status::failure(
@@ -349,29 +347,6 @@ fn created(request: &Request<'_>) -> Answer {
         ..Status::success()
     };
     status_answer_as(request.media.encoding, &status)
-}
-
-async fn eviction(mut request: Request<'_>) -> Result<Answer, Status> {
-    let gvk = gvk(Subresource::Eviction);
-    let mut body = decode::body_of(&mut request, &gvk, EVICTION_TYPE)?;
-    admit(
-        &request,
-        Operation::Create,
-        Subresource::Eviction,
-        &mut body,
-    )
-    .await?;
-    let mut options = delete::Options {
-        dry_run: request.dry_run(),
-        ..delete::Options::default()
-    };
-    if let Some(given) = body.get("deleteOptions") {
-        delete::from_body(&mut options, given);
-    }
-    let pod = current(&request).await?;
-    match delete_object(&request, pod, &options).await? {
-        Deleted::Gone(_) | Deleted::Marked(_) => Ok(created(&request)),
-    }
 }
 
 /// `serviceaccounts/NAME/token`: a bound token.
