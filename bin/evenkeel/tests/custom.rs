@@ -208,9 +208,13 @@ fn ending(cluster: &mut Cluster) {
     assert!(said.contains("deleted"), "{said}");
     cluster.until("the kind is gone", |cluster| {
         let answer = cluster.kubectl(&["get", "crontabs"]);
-        answer
-            .err
-            .contains("the server doesn't have a resource type")
-            .then_some(())
+        // The second where kubectl remembers what it discovered.
+        [
+            "the server doesn't have a resource type",
+            "the server could not find the requested resource",
+        ]
+        .iter()
+        .any(|gone| answer.err.contains(gone))
+        .then_some(())
     });
 }

@@ -25,9 +25,9 @@ pub mod policies;
 pub mod quota;
 pub mod replicaset;
 pub mod revisions;
+pub mod roles;
 pub mod scaled;
 pub mod statefulset;
-pub mod roles;
 #[cfg(test)]
 mod testing;
 

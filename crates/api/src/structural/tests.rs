@@ -133,7 +133,7 @@ fn bounds_are_shown_as_numbers_of_the_values_kind() {
             json!({"type": "object", "maxProperties": 1,
                 "x-kubernetes-preserve-unknown-fields": true}),
             json!({"a": 1, "b": 2}),
-            "x: Too many: 2: must have at most 1 items",
+            "x: Too many: 2: must have at most 1 item",
         ),
         (
             json!({"type": "object", "additionalProperties": false}),

@@ -161,8 +161,8 @@ async fn warnings_audit_and_failures() {
         .post(MAPS, &map("a", json!({"must": "not"})))
         .await
         .expect(201);
-    let wanted =
-        "Validation failed for ValidatingAdmissionPolicy 'must' with binding 'warn': must be";
+    let wanted = "299 - \"Validation failed for ValidatingAdmissionPolicy 'must' with binding \
+                  'warn': must be\"";
     assert_eq!(made.warnings, [wanted]);
     // A rule that can't be evaluated refuses, unless failures are to be ignored.
     policy(&admin, "strict", spec.clone()).await;

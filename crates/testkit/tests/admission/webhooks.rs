@@ -379,8 +379,8 @@ async fn a_service_is_reached_at_its_endpoints_and_must_prove_its_name() {
             "ports": [{"name": "https", "port": port, "protocol": "TCP"}]})
     };
     let door = cluster.the_door();
-    let row = door
-        .rows()
+    let rows = door.rows();
+    let row = rows
         .by_kind("discovery.k8s.io", "v1", "EndpointSlice")
         .unwrap();
     let registry = door.registry();

@@ -137,8 +137,10 @@ pub(crate) fn status(kind: &str) -> Value {
 
 /// Rules that match nothing which the suite makes.
 fn policy_rules() -> Value {
-    json!({"resourceRules": [{
+    // With the defaults: it is one value to whoever applies it, not several.
+    json!({"matchPolicy": "Equivalent", "namespaceSelector": {}, "objectSelector": {},
+    "resourceRules": [{
         "operations": ["CREATE"], "apiGroups": ["nobody.test"], "apiVersions": ["v1"],
-        "resources": ["nothings"],
+        "resources": ["nothings"], "scope": "*",
     }]})
 }
