@@ -195,6 +195,6 @@ impl Store for EmbeddedStore {
     }
 
     fn writable(&self) -> BoxFuture<'_, Result<(), StoreError>> {
-        futures::future::ready(self.core.space.check()).boxed()
+        futures::future::ready(self.core.space.check(0)).boxed()
     }
 }

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use crate::error::StoreError;
 use crate::model::{Op, Txn};
 
-/// How long an answer of the system is good. Within it nobody writes more than is kept in reserve.
+/// How long an answer of the system is good, less what is written meanwhile.
 const FRESH: Duration = Duration::from_millis(500);
 
 /// Watches the space that is left where a store is.
@@ -18,6 +18,7 @@ pub(crate) struct Space {
     path: PathBuf,
     /// Bytes below which writes are refused; 0: never.
     reserve: u64,
+    /// When it was measured, and what is left of that at least.
     seen: Mutex<Option<(Instant, u64)>>,
 }
 
@@ -30,8 +31,8 @@ impl Space {
         }
     }
 
-    /// Whether there is room for writes.
-    pub(crate) fn check(&self) -> Result<(), StoreError> {
+    /// Whether there is room for writes of so many bytes.
+    pub(crate) fn check(&self, adding: u64) -> Result<(), StoreError> {
         if self.reserve == 0 {
             return Ok(());
         }
@@ -41,9 +42,17 @@ impl Space {
         )]
         let now = Instant::now();
         let mut seen = self.seen.lock();
-        let free = match *seen {
+        // A record takes its room in the log, in the table and in half-filled pages of both.
+        let adding = adding.saturating_mul(4);
+        let free = match &mut *seen {
             // Only good news is kept: who has made room is let in at once.
-            Some((at, free)) if free >= self.reserve && now.duration_since(at) < FRESH => free,
+            Some((at, free))
+                if free.saturating_sub(adding) >= self.reserve
+                    && now.duration_since(*at) < FRESH =>
+            {
+                *free -= adding;
+                *free
+            }
             _ => {
                 // What cannot be measured is not refused: the write itself will tell.
                 let free = rustix::fs::statvfs(&self.path).map_or(u64::MAX, |found| {
@@ -70,6 +79,18 @@ pub(crate) fn adds(txn: &Txn) -> bool {
         .iter()
         .chain(&txn.failure)
         .any(|op| matches!(op, Op::Put { .. }))
+}
+
+/// Bytes of the keys and values that a transaction may add.
+pub(crate) fn added(txn: &Txn) -> u64 {
+    let bytes = |op: &Op| match op {
+        Op::Put { key, value } => key.len() + value.len(),
+        Op::Delete { .. } | Op::DeleteRange { .. } | Op::Range(_) => 0,
+    };
+    txn.success
+        .iter()
+        .chain(&txn.failure)
+        .fold(0, |sum, op| sum.saturating_add(bytes(op) as u64))
 }
 
 /// What is kept free by default: a twentieth of the disk, 256 MiB at most.

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use super::core::Core;
 use super::evaluate::Pending;
 use super::log::{Append, Record, RecordId};
-use super::space::adds;
+use super::space::{added, adds};
 use crate::error::StoreError;
 use crate::model::{EventBatch, EventKind, Op, Revision, Txn, TxnResult};
 use crate::validate::MAX_TXN_BYTES;
@@ -226,7 +226,11 @@ impl Writer {
         let core = Arc::clone(&self.core);
         let mut answers = Vec::with_capacity(group.len());
         let mut batches: Vec<EventBatch> = Vec::new();
-        let room = core.space.check();
+        let adding = group.iter().fold(0, |sum: u64, request| match request {
+            Request::Txn(txn, _) => sum.saturating_add(added(txn)),
+            _ => sum,
+        });
+        let room = core.space.check(adding);
         let index = core.index.read();
         let mut pending = Pending::new(&index);
         for request in group {
