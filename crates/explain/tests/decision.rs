@@ -54,6 +54,14 @@ async fn why_shows_what_failed_on_each_node_to_who_may_see_it() {
         .send("PATCH", "/api/v1/nodes/small/status", &merge, Some(&status))
         .await
         .expect(200);
+    // A loop makes it, and no pod is let in before.
+    let account = "/api/v1/namespaces/default/serviceaccounts/default";
+    let made = async {
+        while admin.send("GET", account, &[], None).await.code != 200 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(LIMIT, made).await.unwrap();
     let pods = "/api/v1/namespaces/default/pods";
     let tolerant = json!({"tolerations": [{"operator": "Exists"}]});
     for pod in [
@@ -68,11 +76,19 @@ async fn why_shows_what_failed_on_each_node_to_who_may_see_it() {
     let web = format!("{pods}/web");
     assert_eq!(reason_of(&cluster, &web).await, "Unschedulable");
 
-    let chain = evenkeel_explain::why(&cluster.admin(), "pod/web", "default").await;
-    let told = chain.unwrap().to_string();
     let wanted = "- small failed NodeResourcesFit: Insufficient cpu \
                   (cpu: 900000m wanted, 1000m of 1000m free)";
-    assert!(told.contains(wanted), "{told}");
+    // The scheduler may have looked before the node had its room.
+    let told = async {
+        loop {
+            let chain = evenkeel_explain::why(&cluster.admin(), "pod/web", "default").await;
+            if chain.unwrap().to_string().contains(wanted) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(LIMIT, told).await.expect(wanted);
 
     // Only with a right to the page, which may be given for one namespace.
     let alice = Identity::user("alice", &["system:authenticated"]);
