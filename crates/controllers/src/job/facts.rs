@@ -181,7 +181,9 @@ impl Facts {
                 facts.active.push(Arc::clone(pod));
             }
             facts.terminating += i32::from(pods::is_terminating(pod));
-            if pods::phase(pod) == "Succeeded" && is_new(pod, &succeeded) {
+            // One that was taken away while it ran has failed, however it ended after that.
+            let is_lost = counted(&failed, pod);
+            if pods::phase(pod) == "Succeeded" && !is_lost && is_new(pod, &succeeded) {
                 facts.new_succeeded.push(Arc::clone(pod));
             }
             if is_failed(job, pod) && is_new(pod, &failed) {
