@@ -130,7 +130,7 @@ pub(crate) struct UpArgs {
     pub(crate) certificate_validity: Option<String>,
 
     /// Evict pods when less than this is left, as kubelet writes it; "" never evicts
-    /// [default: memory.available<100Mi,nodefs.available<10%,nodefs.inodesFree<5%,imagefs.available<15%]
+    /// [default: memory.available<100Mi,nodefs.available<5%,nodefs.inodesFree<5%,imagefs.available<5%]
     #[arg(long, env = "EVENKEEL_EVICTION_HARD", value_name = "THRESHOLDS")]
     pub(crate) eviction_hard: Option<String>,
 

@@ -101,12 +101,9 @@ fn fields(row: &ResourceDef, value: &Value) -> Box<[Box<str>]> {
     row.selectable
         .iter()
         .map(|field| {
-            let text = selector::field_text(value, &field.at);
-            if text.is_empty() {
-                field.unset.as_ref().into()
-            } else {
-                text.into()
-            }
+            let mut texts = field.at.iter().map(|at| selector::field_text(value, at));
+            let set = texts.find(|text| !text.is_empty());
+            set.map_or_else(|| field.unset.as_ref().into(), Into::into)
         })
         .collect()
 }

@@ -220,7 +220,7 @@ fn scale_paths(scale: &Value) -> ScalePaths {
 fn selectable(path: &str) -> SelectableField {
     let path: Text = path.trim_start_matches('.').to_owned().into();
     SelectableField {
-        at: path.clone(),
+        at: vec![path.clone()],
         path,
         unset: "".into(),
     }

@@ -365,7 +365,7 @@ fn core_rows() -> Vec<ResourceDef> {
             .selectable("involvedObject.fieldPath")
             .selectable("reason")
             .selectable("reportingComponent")
-            .selectable_at("source", "source.component")
+            .selectable_among("source", &["source.component", "reportingComponent"])
             .selectable("type"),
         ResourceDef::of::<events::Event>()
             .short("ev")

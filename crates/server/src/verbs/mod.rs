@@ -5,6 +5,7 @@ mod decode;
 mod delete;
 mod eviction;
 mod kinds;
+mod links;
 mod measured;
 mod patch;
 mod read;
