@@ -95,8 +95,12 @@ impl Recorded {
     /// What was recorded of a request that was named by its client.
     fn of(&self, id: &str) -> Vec<Value> {
         let events = self.text();
-        let events = events.lines().map(|line| serde_json::from_str(line).unwrap());
-        events.filter(|event: &Value| event["auditID"] == id).collect()
+        let events = events
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap());
+        events
+            .filter(|event: &Value| event["auditID"] == id)
+            .collect()
     }
 
     fn stages(&self, id: &str) -> Vec<String> {
@@ -120,7 +124,10 @@ async fn an_event_says_who_did_what_and_what_came_of_it() {
         ("x-forwarded-for", "1.2.3.4"),
     ];
     let path = "/api/v1/namespaces?fieldManager=me";
-    let reply = admin.send("POST", path, &headers, Some(&body)).await.expect(201);
+    let reply = admin
+        .send("POST", path, &headers, Some(&body))
+        .await
+        .expect(201);
     assert_eq!(reply.header("audit-id"), "first");
     let [received, complete] = recorded.of("first").try_into().unwrap();
     assert_eq!(received["stage"], "RequestReceived");
@@ -166,19 +173,47 @@ async fn an_event_says_who_did_what_and_what_came_of_it() {
     // Refusals, with their reason; who acts as another is both.
     let ann = recorded.cluster.caller(Identity::user("ann", &[]));
     let named = |id: &'static str| [("audit-id", id), ("accept", "application/json")];
-    ann.send("GET", "/api/v1/nodes", &named("refused"), None).await.expect(403);
+    ann.send("GET", "/api/v1/nodes", &named("refused"), None)
+        .await
+        .expect(403);
     let event = recorded.of("refused").pop().unwrap();
-    assert_eq!(event["annotations"]["authorization.k8s.io/decision"], "forbid");
+    assert_eq!(
+        event["annotations"]["authorization.k8s.io/decision"],
+        "forbid"
+    );
     assert_eq!(event["responseStatus"]["reason"], "Forbidden");
     assert_eq!(event["responseStatus"]["code"], 403);
-    assert!(event["responseStatus"]["message"].as_str().unwrap().contains("\"ann\""));
+    assert!(
+        event["responseStatus"]["message"]
+            .as_str()
+            .unwrap()
+            .contains("\"ann\"")
+    );
     assert_eq!(event["responseObject"]["kind"], "Status");
     let headers = [("audit-id", "as"), ("impersonate-user", "bob")];
-    admin.send("GET", "/api/v1/nodes", &headers, None).await.expect(403);
+    admin
+        .send("GET", "/api/v1/nodes", &headers, None)
+        .await
+        .expect(403);
     let event = recorded.of("as").pop().unwrap();
     assert_eq!(event["user"]["username"], "admin");
     let bob = json!({"username": "bob", "groups": ["system:authenticated"]});
     assert_eq!(event["impersonatedUser"], bob);
+
+    // Nobody knows who this is.
+    let request = http::Request::get("/api/v1/nodes")
+        .header("authorization", "Bearer nonsense")
+        .header("audit-id", "stranger")
+        .body(http_body_util::Empty::<bytes::Bytes>::new())
+        .unwrap();
+    let answer = recorded.cluster.the_door().serve(request, None).await;
+    assert_eq!(answer.status(), 401);
+    assert_eq!(answer.headers()["audit-id"], "stranger");
+    let event = recorded.of("stranger").pop().unwrap();
+    assert_eq!(event["stage"], "ResponseStarted");
+    assert_eq!(event["user"], json!({}));
+    assert_eq!(event["responseStatus"]["code"], 401);
+    assert!(!recorded.text().contains("nonsense"));
 
     // Patches as they came; deletions with their options and their answer.
     let patch = json!({"metadata": {"labels": {"c": "d"}}});
@@ -187,7 +222,10 @@ async fn an_event_says_who_did_what_and_what_came_of_it() {
         ("content-type", "application/merge-patch+json"),
         ("accept", "application/yaml"),
     ];
-    admin.send("PATCH", "/api/v1/namespaces/shop", &headers, Some(&patch)).await.expect(200);
+    admin
+        .send("PATCH", "/api/v1/namespaces/shop", &headers, Some(&patch))
+        .await
+        .expect(200);
     let event = recorded.of("patch").pop().unwrap();
     assert_eq!(event["requestObject"], patch);
     assert_eq!(event["responseObject"]["metadata"]["labels"]["c"], "d");
@@ -196,7 +234,10 @@ async fn an_event_says_who_did_what_and_what_came_of_it() {
     admin.post(place, &account).await.expect(201);
     let options = json!({"kind": "DeleteOptions", "apiVersion": "v1", "gracePeriodSeconds": 0});
     let path = format!("{place}/one");
-    admin.send("DELETE", &path, &named("gone"), Some(&options)).await.expect(200);
+    admin
+        .send("DELETE", &path, &named("gone"), Some(&options))
+        .await
+        .expect(200);
     let event = recorded.of("gone").pop().unwrap();
     assert_eq!(event["requestObject"], options);
     assert_eq!(event["responseStatus"]["status"], "Success");
@@ -205,16 +246,25 @@ async fn an_event_says_who_did_what_and_what_came_of_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_watch_is_told_as_begun_and_as_ended() {
-    let recorded = Recorded::open("omitStages: [RequestReceived]\nrules: [{level: Metadata}]", |_| {}).await;
+    let recorded = Recorded::open(
+        "omitStages: [RequestReceived]\nrules: [{level: Metadata}]",
+        |_| {},
+    )
+    .await;
     let admin = recorded.admin();
     let mut watch = admin.watch("/api/v1/configmaps?watch=true").await;
     let body = json!({"metadata": {"name": "one"}});
-    admin.post("/api/v1/namespaces/default/configmaps", &body).await.expect(201);
+    admin
+        .post("/api/v1/namespaces/default/configmaps", &body)
+        .await
+        .expect(201);
     watch.event().await;
     let watches = || -> Vec<Value> {
         let text = recorded.text();
         let events = text.lines().map(|line| serde_json::from_str(line).unwrap());
-        events.filter(|event: &Value| event["verb"] == "watch").collect()
+        events
+            .filter(|event: &Value| event["verb"] == "watch")
+            .collect()
     };
     let begun = watches();
     assert_eq!(begun.len(), 1, "{begun:#?}");
@@ -227,8 +277,13 @@ async fn a_watch_is_told_as_begun_and_as_ended() {
     // One that is refused has both stages too, in order.
     let ann = recorded.cluster.caller(Identity::user("ann", &[]));
     let headers = [("audit-id", "no")];
-    ann.send("GET", "/api/v1/nodes?watch=1", &headers, None).await.expect(403);
-    assert_eq!(recorded.stages("no"), ["ResponseStarted", "ResponseComplete"]);
+    ann.send("GET", "/api/v1/nodes?watch=1", &headers, None)
+        .await
+        .expect(403);
+    assert_eq!(
+        recorded.stages("no"),
+        ["ResponseStarted", "ResponseComplete"]
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -250,14 +305,23 @@ rules:
     admin.get("/version").await.expect(200);
     let place = "/api/v1/namespaces/default";
     let secret = json!({"metadata": {"name": "s"}, "stringData": {"password": "hunter2hunter2"}});
-    admin.post(&format!("{place}/secrets"), &secret).await.expect(201);
+    admin
+        .post(&format!("{place}/secrets"), &secret)
+        .await
+        .expect(201);
     admin.get(&format!("{place}/secrets/s")).await.expect(200);
     admin.get(&format!("{place}/secrets")).await.expect(200);
     let patch = json!({"stringData": {"password": "hunter3hunter3"}});
     let merge = "application/merge-patch+json";
-    admin.patch(&format!("{place}/secrets/s"), merge, &patch).await.expect(200);
+    admin
+        .patch(&format!("{place}/secrets/s"), merge, &patch)
+        .await
+        .expect(200);
     let account = json!({"metadata": {"name": "robot"}});
-    admin.post(&format!("{place}/serviceaccounts"), &account).await.expect(201);
+    admin
+        .post(&format!("{place}/serviceaccounts"), &account)
+        .await
+        .expect(201);
     let asked = json!({"spec": {"expirationSeconds": 600}});
     let token = format!("{place}/serviceaccounts/robot/token");
     let token = admin.post(&token, &asked).await.expect(201).body;
@@ -272,11 +336,17 @@ rules:
     for secret in hidden {
         assert!(!text.contains(secret), "{secret}");
     }
-    let of_secrets = text.lines().filter(|line| line.contains("\"secrets\"")).count();
+    let of_secrets = text
+        .lines()
+        .filter(|line| line.contains("\"secrets\""))
+        .count();
     assert_eq!(of_secrets, 4, "{text}");
     let metrics = admin.get("/metrics").await.expect(200);
     let metrics = metrics.body.as_str().unwrap();
-    assert!(metrics.contains("apiserver_audit_level_total{level=\"None\"} "), "{metrics}");
+    assert!(
+        metrics.contains("apiserver_audit_level_total{level=\"None\"} "),
+        "{metrics}"
+    );
     assert!(metrics.contains("apiserver_audit_event_total"));
 }
 
