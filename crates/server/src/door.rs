@@ -425,41 +425,38 @@ impl Door {
         {
             trail.impersonated(&identity);
         }
-        let asked = attributes.clone();
-        let dry_run = query.has("dryRun");
-        let applies = content_type(&parts.headers) == APPLY_PATCH;
-        let labels = Labels::of(&asked, dry_run, applies);
-        let is_known = || self.serves(&asked);
+        let patches = attributes.verb == "patch";
+        let applies = patches && content_type(&parts.headers) == APPLY_PATCH;
+        let labels = Labels::of(&attributes, query.has("dryRun"), applies);
+        let series = self.metrics.series(labels, || self.serves(&attributes));
         let began = tokio::time::Instant::now();
-        let writes = !matches!(asked.verb.as_str(), "get" | "list" | "watch");
+        let writes = !matches!(attributes.verb.as_str(), "get" | "list" | "watch");
         let mut under_way = self.metrics.under_way(writes);
         let admitted = self
             .flow
-            .admit(&self.registry, &identity, &asked, &query)
+            .admit(&self.registry, &identity, &attributes, &query)
             .await;
         let seat = match admitted {
             Ok(seat) => seat,
             Err(too_many) => {
-                let outcome = Outcome {
+                series.observe(Outcome {
                     code: 429,
                     took: began.elapsed(),
                     bytes: None,
                     dropped: true,
-                };
-                self.metrics.observe(labels, outcome, is_known);
+                });
                 return too_many.answer();
             }
         };
         under_way.begin();
-        let long = flow::is_long_running(&asked).then(|| {
-            let watched = if asked.verb == "watch" {
-                self.flow.watched(&asked, &query)
+        let long = flow::is_long_running(&attributes).then(|| {
+            let watched = if attributes.verb == "watch" {
+                self.flow.watched(&attributes, &query)
             } else {
                 None
             };
-            let counted = self.metrics.long_running(labels, is_known);
             // What tells of the end goes with whatever ends last.
-            LongRunning::new((counted, watched, closing.take()))
+            LongRunning::new((series.long_running(), watched, closing.take()))
         });
         if let Some(long) = &long {
             // A connection that is upgraded outlives its answer.
@@ -506,13 +503,12 @@ impl Door {
         }
         // A watch holds its seats no longer than it takes to begin.
         drop(seat);
-        let outcome = Outcome {
+        series.observe(Outcome {
             code: answer.status().as_u16(),
             took: began.elapsed(),
             bytes: answer.body().size_hint().exact(),
             dropped: false,
-        };
-        self.metrics.observe(labels, outcome, is_known);
+        });
         match long {
             Some(long) => hold(answer, long),
             None => answer,
