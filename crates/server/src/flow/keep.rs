@@ -166,9 +166,21 @@ impl Recent {
     }
 }
 
+/// Waits until the caches show what is acknowledged: what was written just before is looked at.
+async fn is_fresh(door: &Door) -> bool {
+    let fresh = door.registry().fresh().await;
+    if let Err(status) = &fresh {
+        tracing::warn!(%status, "flow control can't see its objects");
+    }
+    fresh.is_ok()
+}
+
 /// Takes over what the objects say, and brings the schemas' statuses up to date.
 async fn digest(door: &Arc<Door>, recent: &mut Recent) {
     recent.is_late = false;
+    if !is_fresh(door).await {
+        return;
+    }
     let schemas = SCHEMAS.objects(door);
     let references = door.flow().digest(&schemas, &LEVELS.objects(door));
     let mut writes = Vec::new();
@@ -226,6 +238,9 @@ async fn tell(door: &Arc<Door>, name: String, mut condition: Value) {
 /// Makes default objects that are missing, changes back what may not be changed, and removes what
 /// an earlier version has made and this one does not.
 async fn ensure(door: &Arc<Door>) {
+    if !is_fresh(door).await {
+        return;
+    }
     // Levels first: a schema of a level that is not there yet would be told so.
     for kind in [&LEVELS, &SCHEMAS] {
         let stored = kind.objects(door);
