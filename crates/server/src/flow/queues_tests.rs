@@ -225,3 +225,125 @@ fn queues_that_are_too_many_are_emptied_first() {
     assert_eq!(level.views().count(), 0);
     assert!(level.is_idle());
 }
+
+/// Numbers that look random, by a seed.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, most: u64) -> u64 {
+        // SplitMix64.
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % most
+    }
+}
+
+/// What must hold after every step, whatever came before.
+fn check<T>(level: &Queues<T>, running: &[Seats], waiting: usize) {
+    assert_eq!(level.executing() as usize, running.len());
+    assert_eq!(level.waiting() as usize, waiting);
+    let views: Vec<QueueView> = level.views().collect();
+    let waits: usize = views.iter().map(|view| view.waiting).sum();
+    assert_eq!(waits, waiting);
+    let wanted: u64 = views.iter().map(|view| view.most_seats).sum();
+    assert_eq!(u64::from(level.seats_waiting), wanted);
+    let active = views
+        .iter()
+        .filter(|view| view.waiting > 0 || view.executing > 0)
+        .count();
+    assert_eq!(level.active as usize, active);
+    for view in &views {
+        assert_eq!(view.work == 0, view.waiting == 0);
+    }
+    let lingering: u32 = level.lingering.iter().map(|it| it.0.seats).sum();
+    let held: u32 = running.iter().map(|seats| seats.width().most()).sum();
+    assert_eq!(level.seats, held + lingering);
+}
+
+#[test]
+fn whatever_happens_the_books_are_right_and_everybody_is_served() {
+    for seed in 0..150 {
+        let mut dice = Dice(seed);
+        let mut level: Queues<u64> = Queues::new(0);
+        let limit = 1 + u32::try_from(dice.below(12)).unwrap();
+        let shape = Shape {
+            queues: 1 + usize::try_from(dice.below(10)).unwrap(),
+            hand: 1,
+            length: 1 + usize::try_from(dice.below(6)).unwrap(),
+        };
+        level.configure(0, Way::Queue(shape), limit);
+        let (mut now, mut next) = (0, 0);
+        let mut running: Vec<Seats> = Vec::new();
+        let mut places: Vec<(u32, u64, u64)> = Vec::new();
+        for _ in 0..600 {
+            now += dice.below(4 * MILLI);
+            match dice.below(10) {
+                0..=4 => {
+                    let most = u32::try_from(dice.below(u64::from(limit) + 3)).unwrap();
+                    let last = if dice.below(3) == 0 { most } else { 0 };
+                    let width = Width {
+                        initial: 1 + most / 2,
+                        last,
+                        lingers: if last == 0 { 0 } else { 5 * MILLI },
+                    };
+                    match level.arrive(now, width, dice.below(1 << 40)) {
+                        Arrival::Served(seats) => running.push(seats),
+                        Arrival::Waits(index) => {
+                            let number = level.enqueue(index, width, next);
+                            places.push((index, number, next));
+                            next += 1;
+                        }
+                        Arrival::Refused(_) => {}
+                    }
+                }
+                5..=7 if !running.is_empty() => {
+                    let which = usize::try_from(dice.below(running.len() as u64)).unwrap();
+                    let seats = running.swap_remove(which);
+                    level.finish(now, seats);
+                }
+                8 if !places.is_empty() => {
+                    let which = usize::try_from(dice.below(places.len() as u64)).unwrap();
+                    let (index, number, _) = places.swap_remove(which);
+                    assert!(level.give_up(now, index, number, dice.below(2) == 0));
+                }
+                9 => {
+                    let limit = 1 + u32::try_from(dice.below(12)).unwrap();
+                    let mut shape = shape;
+                    shape.queues = 1 + usize::try_from(dice.below(10)).unwrap();
+                    level.configure(now, Way::Queue(shape), limit);
+                }
+                _ => level.sync(now),
+            }
+            let mut served = Vec::new();
+            level.dispatch(|who, seats| served.push((who, seats)), |_| {});
+            for (who, seats) in served {
+                places.retain(|place| place.2 != who);
+                running.push(seats);
+            }
+            check(&level, &running, places.len());
+        }
+        // Nobody comes any more: all who wait are served, and nothing is left.
+        let mut steps = 0;
+        while !(running.is_empty() && places.is_empty()) {
+            steps += 1;
+            assert!(steps < 10_000, "seed {seed}: somebody waits for ever");
+            now += 6 * MILLI;
+            for seats in std::mem::take(&mut running) {
+                level.finish(now, seats);
+            }
+            level.sync(now);
+            level.dispatch(
+                |who, seats| {
+                    places.retain(|place| place.2 != who);
+                    running.push(seats);
+                },
+                |_| {},
+            );
+            check(&level, &running, places.len());
+        }
+        level.sync(now + 1000 * MILLI);
+        assert_eq!((level.seats(), level.active), (0, 0), "seed {seed}");
+    }
+}
