@@ -53,7 +53,7 @@ impl Cluster {
     }
 
     /// The door alone, with options that the test sets.
-    pub async fn door_with(set: impl FnOnce(&mut DoorOptions)) -> Self {
+    pub async fn door_options(set: impl FnOnce(&mut DoorOptions)) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         Self::over_with(directory, EmbeddedOptions::default(), set).await
     }

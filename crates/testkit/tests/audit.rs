@@ -75,7 +75,7 @@ impl Recorded {
         set(&mut options);
         let audit = Arc::new(Audit::open(&options, Arc::new(SystemClock)).unwrap());
         let given = Arc::clone(&audit);
-        let cluster = Cluster::door_with(|door| door.audit = Some(given)).await;
+        let cluster = Cluster::door_options(|door| door.audit = Some(given)).await;
         Self {
             cluster,
             audit,

@@ -285,7 +285,7 @@ const CONFIGS: &str = "/api/v1/namespaces/shop/configmaps";
 #[tokio::test(flavor = "multi_thread")]
 async fn one_greedy_client_never_starves_another() {
     // The level of people has two seats.
-    let cluster = Cluster::door_with(|door| door.seats = 20).await;
+    let cluster = Cluster::door_options(|door| door.seats = 20).await;
     let [greedy, modest] = shop(&cluster).await;
     let flood: Vec<_> = (0..600)
         .map(|number| {
@@ -369,7 +369,7 @@ async fn a_level_without_seats_refuses_and_one_beside_it_serves() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn watches_hold_no_seats_once_they_have_begun() {
-    let cluster = Cluster::door_with(|door| door.seats = 20).await;
+    let cluster = Cluster::door_options(|door| door.seats = 20).await;
     let admin = admin(&cluster);
     let [watcher, other] = shop(&cluster).await;
     let mut watches = Vec::new();

@@ -31,7 +31,6 @@ use serde_json::Value;
 pub(crate) use allocate::uses as service_uses;
 pub use allocate::{Allocate, Hold};
 pub use notes::Notes;
-pub(crate) use webhook::server_verifier;
 
 use crate::auth::{Authorizer, Identity};
 use crate::pipeline::Call;

@@ -13,15 +13,13 @@ use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue, USER_
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::client::conn::http1::handshake;
 use hyper_util::rt::TokioIo;
-use rustls::ClientConfig;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
-
-use crate::admission::server_verifier;
 
 /// An answer takes no longer.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -30,6 +28,13 @@ const TRIES: u32 = 5;
 /// and each wait is longer than the one before by this, and up to a fifth of it at random.
 const FACTOR: f64 = 1.5;
 const JITTER: f64 = 0.2;
+/// Where Debian, Alpine, Fedora and SUSE keep the roots that they trust.
+const SYSTEM_ROOTS: [&str; 4] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
 /// Longer answers are not read.
 const ANSWER_MOST: usize = 1 << 20;
 
@@ -270,14 +275,25 @@ fn tls(cluster: &Value, user: &Value, beside: &Path) -> Result<Arc<ClientConfig>
     if cluster.get("insecure-skip-tls-verify") == Some(&Value::Bool(true)) {
         return Err("clusters: insecure-skip-tls-verify is not supported".to_owned());
     }
-    let authority = data(cluster, "certificate-authority", beside)?;
-    let verifier = server_verifier(authority.as_deref())?;
+    let authority = match data(cluster, "certificate-authority", beside)? {
+        Some(authority) => authority,
+        // The system's own.
+        None => SYSTEM_ROOTS
+            .iter()
+            .find_map(|path| std::fs::read(path).ok())
+            .unwrap_or_default(),
+    };
+    let mut roots = RootCertStore::empty();
+    let certificates = CertificateDer::pem_slice_iter(&authority).filter_map(Result::ok);
+    roots.add_parsable_certificates(certificates);
+    if roots.is_empty() {
+        return Err("certificate-authority: has no certificates in PEM".to_owned());
+    }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?
-        .dangerous()
-        .with_custom_certificate_verifier(verifier);
+        .with_root_certificates(roots);
     let certificate = data(user, "client-certificate", beside)?;
     let key = data(user, "client-key", beside)?;
     let mut config = match (certificate, key) {

@@ -11,8 +11,6 @@ mod hook;
 pub(super) mod review;
 mod trust;
 
-pub(crate) use trust::verifier as server_verifier;
-
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 

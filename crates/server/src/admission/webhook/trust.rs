@@ -33,40 +33,16 @@ const SYSTEM_ROOTS: [&str; 4] = [
 /// The bundle is unreadable.
 pub(super) fn tls(bundle: &str) -> Result<Arc<ClientConfig>, String> {
     let pem = if bundle.is_empty() {
-        None
+        SYSTEM_ROOTS
+            .iter()
+            .find_map(|path| std::fs::read(path).ok())
+            .unwrap_or_default()
     } else {
-        let pem = STANDARD.decode(bundle);
-        Some(pem.map_err(|error| format!("illegal base64 data: {error}"))?)
+        STANDARD
+            .decode(bundle)
+            .map_err(|error| format!("illegal base64 data: {error}"))?
     };
-    let verifier = verifier(pem.as_deref())?;
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?
-        .dangerous()
-        .with_custom_certificate_verifier(verifier)
-        .with_no_client_auth();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(Arc::new(config))
-}
-
-/// Believes servers by a CA bundle in PEM, or by the system's roots.
-///
-/// # Errors
-/// The bundle is unreadable.
-pub(crate) fn verifier(bundle: Option<&[u8]>) -> Result<Arc<dyn ServerCertVerifier>, String> {
-    let system;
-    let pem = match bundle {
-        Some(pem) => pem,
-        None => {
-            system = SYSTEM_ROOTS
-                .iter()
-                .find_map(|path| std::fs::read(path).ok())
-                .unwrap_or_default();
-            system.as_slice()
-        }
-    };
-    let certificates: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(pem)
+    let certificates: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(&pem)
         .filter_map(Result::ok)
         .collect();
     if certificates.is_empty() {
@@ -84,11 +60,19 @@ pub(crate) fn verifier(bundle: Option<&[u8]>) -> Result<Arc<dyn ServerCertVerifi
             .build()
             .ok()
     };
-    Ok(Arc::new(Verifier {
+    let verifier = Verifier {
         known: certificates,
         chains,
-        provider,
-    }))
+        provider: Arc::clone(&provider),
+    };
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
 }
 
 #[derive(Debug)]
