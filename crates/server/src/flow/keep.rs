@@ -60,7 +60,7 @@ impl Kind {
     }
 
     fn cache(&self, door: &Door) -> Option<Arc<KindCache>> {
-        door.registry().caches.of(&*self.row(door)?)
+        door.registry().caches.of(&self.row(door)?)
     }
 
     fn objects(&self, door: &Door) -> Vec<Value> {
