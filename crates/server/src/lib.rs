@@ -7,6 +7,7 @@
 //! What never lives here: loops, containers, anything that acts on the world.
 
 pub mod admission;
+pub mod audit;
 pub mod auth;
 mod bootstrap;
 pub mod cache;
@@ -14,6 +15,7 @@ mod claims;
 pub mod definitions;
 pub mod describe;
 pub mod door;
+mod flow;
 pub mod http;
 pub mod listen;
 pub mod local;
@@ -27,3 +29,4 @@ mod verbs;
 
 pub use auth::Identity;
 pub use door::{Door, DoorOptions};
+pub use flow::DEFAULT_SEATS;

@@ -26,7 +26,7 @@ use super::subresource::{admit, current};
 use super::{Request, links};
 use crate::admission::Operation;
 use crate::door::Door;
-use crate::http::Answer;
+use crate::http::{Answer, LongRunning};
 
 /// A node that does not answer in this time is not there.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -475,6 +475,7 @@ async fn pass(
     let mut parts = call.parts;
     let upgrades = parts.headers.contains_key(UPGRADE);
     let client = parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
+    let held = parts.extensions.remove::<LongRunning>();
     let method = if parts.method == Method::HEAD && proxied.is_none() {
         Method::GET
     } else {
@@ -501,7 +502,10 @@ async fn pass(
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         let server = hyper::upgrade::on(&mut response);
         if let Some(client) = client {
-            tokio::spawn(join(client, server));
+            tokio::spawn(async move {
+                join(client, server).await;
+                drop(held);
+            });
         }
         let (head, _) = response.into_parts();
         let mut answer = Answer::new(crate::http::full(Bytes::new()));
