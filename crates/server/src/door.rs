@@ -116,6 +116,7 @@ impl Door {
             store: options.store,
             caches,
             seal: options.seal,
+            converters: Arc::default(),
         };
         let tokens = Arc::new(options.pki.token_keys(&options.issuer));
         let tls = options
