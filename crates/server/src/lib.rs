@@ -7,6 +7,7 @@
 //! What never lives here: loops, containers, anything that acts on the world.
 
 pub mod admission;
+mod aggregation;
 pub mod auth;
 mod bootstrap;
 pub mod cache;
@@ -27,5 +28,5 @@ pub mod registry;
 pub mod seal;
 mod verbs;
 
-pub use auth::Identity;
+pub use auth::{Identity, Outside};
 pub use door::{Door, DoorOptions};

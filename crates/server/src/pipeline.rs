@@ -57,7 +57,7 @@ pub fn authorize(
 ) -> Result<Authorized<Call>, Box<Refused>> {
     match authorizer.authorize(&call.identity, &call.attributes) {
         Decision::Allow(_) => Ok(Authorized(call)),
-        Decision::NoOpinion(why) => {
+        Decision::NoOpinion(why) | Decision::Deny(why) => {
             let status = refusal(&call.identity, &call.attributes, &why);
             Err(Box::new(Refused { call, status }))
         }

@@ -10,7 +10,7 @@ use evenkeel_scheduler::Scheduler;
 use evenkeel_server::local::Local;
 use evenkeel_server::pki::Pki;
 use evenkeel_server::seal::Seal;
-use evenkeel_server::{Door, DoorOptions, Identity};
+use evenkeel_server::{Door, DoorOptions, Identity, Outside};
 use evenkeel_store::Store;
 use evenkeel_store::embedded::{EmbeddedOptions, EmbeddedStore};
 use tempfile::TempDir;
@@ -30,6 +30,7 @@ pub struct Cluster {
     store: Arc<EmbeddedStore>,
     clock: SharedClock,
     cluster_ca: String,
+    pki: Arc<Pki>,
     views: Views,
     metrics: LoopRegistry,
     shutdown: CancellationToken,
@@ -41,8 +42,13 @@ pub struct Cluster {
 impl Cluster {
     /// The door alone: nothing changes but what the test changes.
     pub async fn door() -> Self {
+        Self::door_with(Outside::default()).await
+    }
+
+    /// The door alone, with others who know people and rights.
+    pub async fn door_with(outside: Outside) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
-        Self::over(directory, EmbeddedOptions::default()).await
+        Self::over(directory, EmbeddedOptions::default(), outside).await
     }
 
     /// The door with controllers and scheduler.
@@ -52,7 +58,7 @@ impl Cluster {
         cluster
     }
 
-    async fn over(directory: TempDir, options: EmbeddedOptions) -> Self {
+    async fn over(directory: TempDir, options: EmbeddedOptions, outside: Outside) -> Self {
         let clock: SharedClock = Arc::new(SystemClock);
         let path = directory.path();
         let store = EmbeddedStore::open(&path.join("store"), options).expect("a store");
@@ -60,13 +66,15 @@ impl Cluster {
         let pki = Pki::open(&path.join("pki"), clock.now()).expect("certificates");
         let seal = Seal::open(&path.join("encryption.key")).expect("a key");
         let cluster_ca = pki.ca().to_owned();
+        let pki = Arc::new(pki);
         let (door, follower) = Door::open(DoorOptions {
             store: Arc::clone(&store) as Arc<dyn Store>,
-            pki: Arc::new(pki),
+            pki: Arc::clone(&pki),
             seal: Arc::new(seal),
             clock: Arc::clone(&clock),
             service_cidr: "10.96.0.0/16".parse().expect("a network"),
             issuer: "https://kubernetes.default.svc.cluster.local".to_owned(),
+            outside,
         })
         .await
         .expect("a door");
@@ -84,6 +92,7 @@ impl Cluster {
             store,
             clock,
             cluster_ca,
+            pki,
             _stop: shutdown.clone().drop_guard(),
             shutdown,
             tasks: vec![follower],
@@ -111,7 +120,7 @@ impl Cluster {
         }
         store.close();
         drop((door, store, views));
-        Self::over(directory, EmbeddedOptions::default()).await
+        Self::over(directory, EmbeddedOptions::default(), Outside::default()).await
     }
 
     /// Starts controllers and scheduler.
@@ -208,6 +217,12 @@ impl Cluster {
     #[must_use]
     pub fn the_door(&self) -> &Arc<Door> {
         &self.door
+    }
+
+    /// Its certificates.
+    #[must_use]
+    pub fn pki(&self) -> &Arc<Pki> {
+        &self.pki
     }
 
     /// The store under the door.

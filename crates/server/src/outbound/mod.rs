@@ -5,9 +5,11 @@
 //! belongs to whoever speaks; node agents are reached elsewhere.
 
 mod client;
+mod fetch;
 mod link;
 mod trust;
 
 pub(crate) use client::Client;
+pub(crate) use fetch::{Peer, Url};
 pub(crate) use link::{connect, endpoint};
 pub(crate) use trust::{Trust, config as tls_config};
