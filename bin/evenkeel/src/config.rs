@@ -14,6 +14,7 @@ use jiff::SignedDuration;
 use serde::Deserialize;
 
 use crate::audit::{AuditFormat, AuditMode};
+use crate::outside::OutsideFiles;
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
@@ -109,6 +110,110 @@ pub(crate) struct UpArgs {
     /// [default: Secrets, with a key of this cluster's own]
     #[arg(long, env = "EVENKEEL_ENCRYPTION_PROVIDER_CONFIG", value_name = "FILE")]
     pub(crate) encryption_provider_config: Option<PathBuf>,
+
+    /// Believe front proxies whose certificates this authority (PEM) vouches for
+    /// [default: an authority of this cluster's own, for aggregated servers]
+    #[arg(
+        long,
+        env = "EVENKEEL_REQUESTHEADER_CLIENT_CA_FILE",
+        value_name = "FILE"
+    )]
+    pub(crate) requestheader_client_ca_file: Option<PathBuf>,
+
+    /// Common names of front proxies that are believed; all when empty
+    /// [default: front-proxy-client, or all with --requestheader-client-ca-file]
+    #[arg(
+        long,
+        env = "EVENKEEL_REQUESTHEADER_ALLOWED_NAMES",
+        value_name = "NAME,…",
+        value_delimiter = ','
+    )]
+    pub(crate) requestheader_allowed_names: Option<Vec<String>>,
+
+    /// Headers in which front proxies name the user [default: X-Remote-User]
+    #[arg(
+        long,
+        env = "EVENKEEL_REQUESTHEADER_USERNAME_HEADERS",
+        value_name = "HEADER,…",
+        value_delimiter = ','
+    )]
+    pub(crate) requestheader_username_headers: Option<Vec<String>>,
+
+    /// Headers in which front proxies give the user's UID [default: X-Remote-Uid]
+    #[arg(
+        long,
+        env = "EVENKEEL_REQUESTHEADER_UID_HEADERS",
+        value_name = "HEADER,…",
+        value_delimiter = ','
+    )]
+    pub(crate) requestheader_uid_headers: Option<Vec<String>>,
+
+    /// Headers in which front proxies name groups [default: X-Remote-Group]
+    #[arg(
+        long,
+        env = "EVENKEEL_REQUESTHEADER_GROUP_HEADERS",
+        value_name = "HEADER,…",
+        value_delimiter = ','
+    )]
+    pub(crate) requestheader_group_headers: Option<Vec<String>>,
+
+    /// How headers begin in which front proxies tell more [default: X-Remote-Extra-]
+    #[arg(
+        long,
+        env = "EVENKEEL_REQUESTHEADER_EXTRA_HEADERS_PREFIX",
+        value_name = "PREFIX,…",
+        value_delimiter = ','
+    )]
+    pub(crate) requestheader_extra_headers_prefix: Option<Vec<String>>,
+
+    /// Whose tokens are believed: an AuthenticationConfiguration as kube-apiserver takes it
+    #[arg(long, env = "EVENKEEL_AUTHENTICATION_CONFIG", value_name = "FILE")]
+    pub(crate) authentication_config: Option<PathBuf>,
+
+    /// Ask a webhook, which this kubeconfig names, about tokens that are not known otherwise
+    #[arg(
+        long,
+        env = "EVENKEEL_AUTHENTICATION_TOKEN_WEBHOOK_CONFIG_FILE",
+        value_name = "FILE"
+    )]
+    pub(crate) authentication_token_webhook_config_file: Option<PathBuf>,
+
+    /// How long its answers are kept [default: 2m]
+    #[arg(
+        long,
+        env = "EVENKEEL_AUTHENTICATION_TOKEN_WEBHOOK_CACHE_TTL",
+        value_name = "DURATION"
+    )]
+    pub(crate) authentication_token_webhook_cache_ttl: Option<String>,
+
+    /// Who decides what may be done, in which order: an AuthorizationConfiguration
+    /// [default: nodes, then roles]
+    #[arg(long, env = "EVENKEEL_AUTHORIZATION_CONFIG", value_name = "FILE")]
+    pub(crate) authorization_config: Option<PathBuf>,
+
+    /// Ask a webhook, which this kubeconfig names, what may be done beyond nodes and roles
+    #[arg(
+        long,
+        env = "EVENKEEL_AUTHORIZATION_WEBHOOK_CONFIG_FILE",
+        value_name = "FILE"
+    )]
+    pub(crate) authorization_webhook_config_file: Option<PathBuf>,
+
+    /// How long it is remembered that it allowed something [default: 5m]
+    #[arg(
+        long,
+        env = "EVENKEEL_AUTHORIZATION_WEBHOOK_CACHE_AUTHORIZED_TTL",
+        value_name = "DURATION"
+    )]
+    pub(crate) authorization_webhook_cache_authorized_ttl: Option<String>,
+
+    /// How long it is remembered that it did not [default: 30s]
+    #[arg(
+        long,
+        env = "EVENKEEL_AUTHORIZATION_WEBHOOK_CACHE_UNAUTHORIZED_TTL",
+        value_name = "DURATION"
+    )]
+    pub(crate) authorization_webhook_cache_unauthorized_ttl: Option<String>,
 
     /// Pull images of a registry from another place: HOST=URL (may be repeated)
     #[arg(
@@ -273,6 +378,7 @@ pub(crate) struct Settings {
     /// The etcd that keeps the state; `None`: the embedded store does.
     pub(crate) etcd: Option<EtcdOptions>,
     pub(crate) encryption: Option<PathBuf>,
+    pub(crate) outside: OutsideFiles,
     pub(crate) registry_mirrors: Vec<(String, String)>,
     pub(crate) scheduler: Vec<ProfileConfig>,
     pub(crate) static_pods: Option<PathBuf>,
@@ -431,6 +537,43 @@ impl UpArgs {
                 prefix: self.etcd_prefix.or(file.etcd_prefix).unwrap_or_default(),
             },
         )?;
+        let outside = OutsideFiles {
+            requestheader_client_ca: self
+                .requestheader_client_ca_file
+                .or(file.requestheader_client_ca_file),
+            requestheader_allowed_names: self
+                .requestheader_allowed_names
+                .or(file.requestheader_allowed_names),
+            requestheader_username_headers: self
+                .requestheader_username_headers
+                .or(file.requestheader_username_headers),
+            requestheader_uid_headers: self
+                .requestheader_uid_headers
+                .or(file.requestheader_uid_headers),
+            requestheader_group_headers: self
+                .requestheader_group_headers
+                .or(file.requestheader_group_headers),
+            requestheader_extra_headers_prefix: self
+                .requestheader_extra_headers_prefix
+                .or(file.requestheader_extra_headers_prefix),
+            authentication: self.authentication_config.or(file.authentication_config),
+            token_webhook: self
+                .authentication_token_webhook_config_file
+                .or(file.authentication_token_webhook_config_file),
+            token_webhook_cache_ttl: self
+                .authentication_token_webhook_cache_ttl
+                .or(file.authentication_token_webhook_cache_ttl),
+            authorization: self.authorization_config.or(file.authorization_config),
+            authorization_webhook: self
+                .authorization_webhook_config_file
+                .or(file.authorization_webhook_config_file),
+            authorized_ttl: self
+                .authorization_webhook_cache_authorized_ttl
+                .or(file.authorization_webhook_cache_authorized_ttl),
+            unauthorized_ttl: self
+                .authorization_webhook_cache_unauthorized_ttl
+                .or(file.authorization_webhook_cache_unauthorized_ttl),
+        };
         let settings = Settings {
             data_dir: self
                 .data_dir
@@ -458,6 +601,7 @@ impl UpArgs {
             encryption: self
                 .encryption_provider_config
                 .or(file.encryption_provider_config),
+            outside,
             registry_mirrors,
             scheduler,
             static_pods: self.static_pod_path.or(file.static_pod_path),

@@ -10,6 +10,7 @@ mod kubeconfig;
 mod local;
 mod node;
 mod open;
+mod outside;
 mod running;
 mod up;
 

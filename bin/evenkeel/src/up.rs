@@ -89,6 +89,7 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
         .map(|options| Audit::open(options, Arc::clone(&clock)));
     let audit = audit.transpose()?.map(Arc::new);
     let issuer = "https://kubernetes.default.svc.cluster.local".to_owned();
+    let outside = settings.outside.read(&issuer)?;
     let (door, mut follower) = Door::open(DoorOptions {
         store: Arc::clone(&store),
         pki: Arc::clone(&pki),
@@ -98,6 +99,7 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
         issuer,
         seats: settings.seats,
         audit: audit.clone(),
+        outside,
     })
     .await
     .context("can't open the API server")?;
@@ -115,6 +117,7 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     ));
     tokio::spawn(Arc::clone(&door).compact_by_age(HISTORY));
     tokio::spawn(Arc::clone(&door).expire_events(EVENTS));
+    tokio::spawn(Arc::clone(&door).expire_bootstrap_tokens());
     tokio::spawn(renew(
         Arc::clone(&pki),
         settings.clone(),
@@ -231,6 +234,7 @@ fn way(
         addresses: vec![IpAddr::V4(node.gateway), IpAddr::from([127, 0, 0, 1])],
         client: true,
         server: true,
+        ..LeafSpec::default()
     };
     let leaf = pki
         .live(spec, clock.now())
@@ -459,7 +463,9 @@ fn server_tls(
     let leaf = pki
         .leaf(&spec, clock.now())
         .context("the server's certificate")?;
-    let mut config = pki.server_config(&leaf, false)?;
+    let front_ca = settings.outside.request_headers()?.client_ca;
+    let front_ca = front_ca.as_deref().unwrap_or_else(|| pki.front_proxy_ca());
+    let mut config = pki.door_config(&leaf, front_ca)?;
     listen::offer_http(&mut config);
     Ok(config)
 }

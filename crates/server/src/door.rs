@@ -14,14 +14,17 @@ use http::request::Parts;
 use http::{Request, StatusCode};
 use http_body::Body as HttpBody;
 use http_body_util::{BodyExt as _, Limited};
+use rustls::pki_types::CertificateDer;
 use serde_json::Value;
 use tokio::task::JoinHandle;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::admission::{Admission, Allocate, Notes};
+use crate::aggregation::{self, Aggregator};
 use crate::audit::{self, Audit, Closing, Trail};
 use crate::auth::{
-    Authenticator, Authorizer, Identity, PeerCertificate, RbacAuthorizer, TokenError, TokenKeys,
+    Authenticator, Authorizer, Chain, Identity, Outside, PeerCertificate, RbacAuthorizer,
+    TokenError, TokenKeys, bootstrap_token,
 };
 use crate::cache::{Caches, FeedError};
 use crate::definitions::{self, Kinds};
@@ -33,7 +36,7 @@ use crate::http::{
 };
 use crate::metrics::{Labels, Metrics, Outcome};
 use crate::pipeline::{Call, authorize};
-use crate::pki::Pki;
+use crate::pki::{Pki, Vouched};
 use crate::registry::Registry;
 use crate::seal::Seal;
 use crate::verbs::{self, NodeTunnel};
@@ -63,6 +66,8 @@ pub struct DoorOptions {
     pub seats: u32,
     /// Records requests; `None`: nobody does.
     pub audit: Option<Arc<Audit>>,
+    /// Who outside says who somebody is, and what he may do.
+    pub outside: Outside,
 }
 
 /// The one door.
@@ -72,7 +77,10 @@ pub struct Door {
     pub(crate) allocate: Allocate,
     pub(crate) tunnel: NodeTunnel,
     authenticator: Authenticator,
+    vouched: Vouched,
+    trust: Value,
     authorizer: Arc<dyn Authorizer>,
+    aggregator: Aggregator,
     tokens: Arc<TokenKeys>,
     clock: SharedClock,
     metrics: Metrics,
@@ -120,12 +128,14 @@ impl Door {
         let changes = caches.fill(options.store.as_ref(), &options.seal).await?;
         let (opened, open) = tokio::sync::oneshot::channel();
         let (controlled, control) = tokio::sync::oneshot::channel();
+        let (aggregating, aggregate) = tokio::sync::oneshot::channel();
         let follower = {
             let (caches, seal) = (Arc::clone(&caches), Arc::clone(&options.seal));
             // Tasks of their own, which end with the one that follows the store.
             let own = [
                 AbortOnDropHandle::new(tokio::spawn(definitions::run(open))),
                 AbortOnDropHandle::new(tokio::spawn(flow::run(control))),
+                AbortOnDropHandle::new(tokio::spawn(aggregation::run(aggregate))),
             ];
             tokio::spawn(async move {
                 let error = caches.follow(changes, seal).await;
@@ -138,19 +148,41 @@ impl Door {
             store: options.store,
             caches,
             seal: options.seal,
+            converters: Arc::default(),
         };
         let tokens = Arc::new(options.pki.token_keys(&options.issuer));
         let tls = options
             .pki
             .node_client(options.clock.now())
             .map_err(|error| DoorError::Certificate(error.to_string()))?;
-        let authorizer: Arc<dyn Authorizer> = Arc::new(RbacAuthorizer::new(registry.clone()));
+        let mut outside = options.outside;
+        let headers = &outside.request_headers;
+        let front_ca = headers.client_ca.as_deref();
+        let front_ca = front_ca.unwrap_or_else(|| options.pki.front_proxy_ca());
+        let vouched = Vouched::new(options.pki.ca(), front_ca)
+            .map_err(|error| DoorError::Certificate(error.to_string()))?;
+        let trust = headers.told(options.pki.ca(), options.pki.front_proxy_ca());
+        let roles = RbacAuthorizer::new(registry.clone());
+        let authorizer: Arc<dyn Authorizer> = match std::mem::take(&mut outside.authorizers) {
+            kinds if kinds.is_empty() => Arc::new(roles),
+            kinds => Arc::new(Chain::new(roles, kinds)),
+        };
+        let front_proxy = options
+            .pki
+            .front_proxy_client(options.clock.now())
+            .map_err(|error| DoorError::Certificate(error.to_string()))?;
+        let aggregator = Aggregator::new(&registry, front_proxy)
+            .ok_or_else(|| DoorError::Certificate("no APIServices".to_owned()))?;
         let door = Arc::new(Self {
+            aggregator,
             authenticator: Authenticator::new(
                 Arc::clone(&tokens),
                 registry.clone(),
                 Arc::clone(&options.clock),
+                outside,
             ),
+            vouched,
+            trust,
             admission: Admission::standard(Arc::clone(&options.clock), Arc::clone(&authorizer)),
             authorizer,
             allocate: Allocate::new(options.service_cidr),
@@ -169,9 +201,10 @@ impl Door {
             DoorError::Certificate(format!("bootstrap objects: {}", status.message))
         })?;
         flow::open(&door).await;
-        // The receiver is gone only when the follower is, and then the door closes anyhow.
+        // The receivers are gone only when the follower is, and then the door closes anyhow.
         opened.send(Arc::downgrade(&door)).ok();
         controlled.send(Arc::downgrade(&door)).ok();
+        aggregating.send(Arc::downgrade(&door)).ok();
         Ok((door, follower))
     }
 
@@ -216,6 +249,20 @@ impl Door {
 
     pub(crate) fn authorizer(&self) -> &dyn Authorizer {
         self.authorizer.as_ref()
+    }
+
+    /// Who shows a chain of certificates.
+    pub(crate) fn peer(&self, chain: &[CertificateDer<'_>]) -> Option<PeerCertificate> {
+        PeerCertificate::read(chain, &self.vouched, self.clock.now())
+    }
+
+    /// What servers behind the door must know to believe it.
+    pub(crate) fn trust_told(&self) -> Value {
+        self.trust.clone()
+    }
+
+    pub(crate) fn aggregator(&self) -> &Aggregator {
+        &self.aggregator
     }
 
     pub(crate) fn tokens(&self) -> &TokenKeys {
@@ -277,6 +324,37 @@ impl Door {
         }
     }
 
+    /// Removes the Secrets of bootstrap tokens whose time is up. Runs for ever.
+    pub async fn expire_bootstrap_tokens(self: Arc<Self>) {
+        let Some(row) = self.registry.rows.by_kind("", "v1", "Secret") else {
+            return;
+        };
+        let Some(cache) = self.registry.caches.of(row) else {
+            return;
+        };
+        let mut changes = cache.subscribe();
+        loop {
+            changes.mark_unchanged();
+            let now = self.clock.now();
+            let mut wait = Duration::from_secs(3600);
+            for secret in cache.list("kube-system", None) {
+                let Some(until) = bootstrap_token::expiration(&secret.value()) else {
+                    continue;
+                };
+                let left = Duration::try_from(until.duration_since(now)).unwrap_or_default();
+                if !left.is_zero() {
+                    wait = wait.min(left);
+                } else if let Err(status) = self.registry.remove(row, &secret).await {
+                    tracing::warn!(%status, "an expired bootstrap token can't be removed");
+                }
+            }
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                changed = changes.changed() => if changed.is_err() { return },
+            }
+        }
+    }
+
     /// Serves a request that came over the network: finds out who asks, then as [`Self::handle`].
     pub async fn serve<B>(
         self: &Arc<Self>,
@@ -287,7 +365,9 @@ impl Door {
         B: HttpBody<Data = bytes::Bytes> + Send,
         B::Error: std::error::Error + Send + Sync + 'static,
     {
-        match self.authenticator.identify(request.headers(), peer) {
+        let path = request.uri().path();
+        let found = self.authenticator.identify(path, request.headers(), peer);
+        match found.await {
             Ok(identity) => self.handle(request, identity).await,
             Err(status) => self.refuse(request.into_parts().0, &status).await,
         }
@@ -558,6 +638,9 @@ impl Door {
     }
 
     async fn dispatch(self: &Arc<Self>, call: Call) -> Result<Answer, Status> {
+        if let Some(preparing) = self.authorizer().prepare(&call.identity, &call.attributes) {
+            preparing.await;
+        }
         let call = match authorize(self.authorizer(), call) {
             Ok(call) => call,
             Err(refused) => {
@@ -567,6 +650,9 @@ impl Door {
                 authorize(self.authorizer(), refused.call).map_err(|refused| refused.status)?
             }
         };
+        if let Some(remote) = self.aggregator.by_path(&call.attributes.path) {
+            return remote.pass(&self.registry, call.into_inner()).await;
+        }
         match call.attributes.target() {
             Target::Resource => verbs::serve(self, call).await,
             Target::Other => describe::serve(self, call).await,
@@ -591,12 +677,12 @@ impl Door {
     }
 
     /// Who a token belongs to, and for which of the audiences it is good.
-    pub(crate) fn review_token(
+    pub(crate) async fn review_token(
         &self,
         token: &str,
         audiences: &[&str],
     ) -> Result<(Identity, Vec<String>), TokenError> {
-        self.authenticator.review(token, audiences)
+        self.authenticator.review(token, audiences).await
     }
 }
 

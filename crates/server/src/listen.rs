@@ -15,7 +15,6 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-use crate::auth::PeerCertificate;
 use crate::door::{Door, PeerAddress};
 
 /// A client that has not finished its TLS handshake in this time is cut off.
@@ -107,8 +106,7 @@ async fn connection(
         .get_ref()
         .1
         .peer_certificates()
-        .and_then(|chain| chain.first())
-        .and_then(|der| PeerCertificate::read(der))
+        .and_then(|chain| door.peer(chain))
         .map(Arc::new);
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
         let (door, peer) = (Arc::clone(&door), peer.clone());

@@ -65,7 +65,7 @@ pub fn authorize(
             }
             Ok(Authorized(call))
         }
-        Decision::NoOpinion(why) => {
+        Decision::NoOpinion(why) | Decision::Deny(why) => {
             if let Some(trail) = &call.trail {
                 trail.decided("forbid", &why);
             }

@@ -10,7 +10,7 @@ use evenkeel_scheduler::Scheduler;
 use evenkeel_server::local::Local;
 use evenkeel_server::pki::Pki;
 use evenkeel_server::seal::Seal;
-use evenkeel_server::{DEFAULT_SEATS, Door, DoorOptions, Identity};
+use evenkeel_server::{DEFAULT_SEATS, Door, DoorOptions, Identity, Outside};
 use evenkeel_store::Store;
 use evenkeel_store::embedded::{EmbeddedOptions, EmbeddedStore};
 use tempfile::TempDir;
@@ -30,6 +30,7 @@ pub struct Cluster {
     store: Arc<EmbeddedStore>,
     clock: SharedClock,
     cluster_ca: String,
+    pki: Arc<Pki>,
     views: Views,
     metrics: LoopRegistry,
     shutdown: CancellationToken,
@@ -41,8 +42,7 @@ pub struct Cluster {
 impl Cluster {
     /// The door alone: nothing changes but what the test changes.
     pub async fn door() -> Self {
-        let directory = tempfile::tempdir().expect("a directory");
-        Self::over(directory, EmbeddedOptions::default()).await
+        Self::door_options(|_| {}).await
     }
 
     /// The door with controllers and scheduler.
@@ -74,15 +74,17 @@ impl Cluster {
         let pki = Pki::open(&path.join("pki"), clock.now()).expect("certificates");
         let seal = Seal::open(&path.join("encryption.key")).expect("a key");
         let cluster_ca = pki.ca().to_owned();
+        let pki = Arc::new(pki);
         let mut door = DoorOptions {
             store: Arc::clone(&store) as Arc<dyn Store>,
-            pki: Arc::new(pki),
+            pki: Arc::clone(&pki),
             seal: Arc::new(seal),
             clock: Arc::clone(&clock),
             service_cidr: "10.96.0.0/16".parse().expect("a network"),
             issuer: "https://kubernetes.default.svc.cluster.local".to_owned(),
             seats: DEFAULT_SEATS,
             audit: None,
+            outside: Outside::default(),
         };
         set(&mut door);
         let (door, follower) = Door::open(door).await.expect("a door");
@@ -100,6 +102,7 @@ impl Cluster {
             store,
             clock,
             cluster_ca,
+            pki,
             _stop: shutdown.clone().drop_guard(),
             shutdown,
             tasks: vec![follower],
@@ -224,6 +227,12 @@ impl Cluster {
     #[must_use]
     pub fn the_door(&self) -> &Arc<Door> {
         &self.door
+    }
+
+    /// Its certificates.
+    #[must_use]
+    pub fn pki(&self) -> &Arc<Pki> {
+        &self.pki
     }
 
     /// The store under the door.

@@ -11,6 +11,7 @@ use evenkeel_api::Status;
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
+use crate::auth::Identity;
 use crate::door::Door;
 use crate::http::{Answer, answer, json, stream, text};
 use crate::pipeline::{Authorized, Call};
@@ -47,6 +48,13 @@ pub(crate) async fn serve(door: &Arc<Door>, call: Authorized<Call>) -> Result<An
         ["debug", rest @ ..] => door.debug_pages().serve(rest),
         ["evenkeel", "backup"] => Ok(backup(door)),
         ["api" | "apis", ..] => discovery::serve(door, &call, &segments).await,
+        ["openapi", "v3", path @ ..]
+            if let Some(remote) = door.aggregator().by_path(&path.join("/")) =>
+        {
+            let mut call = call;
+            call.identity = Identity::user("system:aggregator", &[]);
+            remote.pass(door.registry(), call).await
+        }
         ["openapi", rest @ ..] => openapi::serve(door, &call, rest).await,
         [".well-known", "openid-configuration"] => Ok(json(
             StatusCode::OK,

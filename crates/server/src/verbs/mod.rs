@@ -26,7 +26,7 @@ use crate::door::Door;
 use crate::http::{Answer, Attributes, Media, warn};
 use crate::pipeline::{Authorized, Call};
 
-pub(crate) use streams::NodeTunnel;
+pub(crate) use streams::{NodeTunnel, copy_headers, join};
 pub(crate) use write::touch_create;
 
 /// An allowed request to a known resource.

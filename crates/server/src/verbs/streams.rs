@@ -572,7 +572,7 @@ fn refusal(code: StatusCode, text: &str) -> Status {
 }
 
 /// Connects two upgraded connections until either ends.
-async fn join(client: hyper::upgrade::OnUpgrade, server: hyper::upgrade::OnUpgrade) {
+pub(crate) async fn join(client: hyper::upgrade::OnUpgrade, server: hyper::upgrade::OnUpgrade) {
     let (client, server) = match tokio::try_join!(client, server) {
         Ok(both) => both,
         Err(error) => {
@@ -589,7 +589,7 @@ async fn join(client: hyper::upgrade::OnUpgrade, server: hyper::upgrade::OnUpgra
 }
 
 /// Headers go on, but for those that belong to one connection, and credentials.
-fn copy_headers(from: &http::HeaderMap, to: &mut http::HeaderMap, upgrade: bool) {
+pub(crate) fn copy_headers(from: &http::HeaderMap, to: &mut http::HeaderMap, upgrade: bool) {
     const HOP: [&str; 7] = [
         "connection",
         "upgrade",

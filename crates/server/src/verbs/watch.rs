@@ -117,7 +117,9 @@ pub(super) async fn watch(request: Request<'_>) -> Result<Answer, Status> {
     let with_objects = send_initial.unwrap_or(from == 0);
     if with_objects {
         registry.fresh().await?;
-        watch.start_with_objects(send_initial.is_some() && bookmarks);
+        watch
+            .start_with_objects(send_initial.is_some() && bookmarks)
+            .await?;
     } else {
         if from == 0 {
             registry.fresh().await?;
@@ -150,7 +152,7 @@ pub(super) async fn watch(request: Request<'_>) -> Result<Answer, Status> {
 }
 
 impl Watch {
-    fn start_with_objects(&mut self, end_bookmark: bool) {
+    async fn start_with_objects(&mut self, end_bookmark: bool) -> Result<(), Status> {
         // Read before the objects: they are complete up to this revision at least.
         let revision = self.registry.caches.revision();
         let snapshot = self.cache.snapshot(&self.selection.namespace);
@@ -160,7 +162,8 @@ impl Watch {
         };
         self.last = revision.max(snapshot.last);
         let mut piece = BytesMut::new();
-        for object in snapshot.objects {
+        let objects = self.registry.shown(&self.row, snapshot.objects).await?;
+        for object in objects {
             if self.selection.matches(&self.row, &object.head) {
                 piece.extend_from_slice(&self.render(ChangeKind::Added, &object));
             }
@@ -174,6 +177,7 @@ impl Watch {
         if !piece.is_empty() {
             self.initial.push_back(piece.freeze());
         }
+        Ok(())
     }
 
     async fn start_after(&mut self, revision: u64) -> Result<(), Status> {
@@ -236,8 +240,13 @@ impl Watch {
             };
             match step {
                 Step::Changes(changes) => {
-                    if let Some(piece) = self.take(&changes) {
-                        return Some(piece);
+                    match self.registry.shown_changes(&self.row, changes).await {
+                        Ok(changes) => {
+                            if let Some(piece) = self.take(&changes) {
+                                return Some(piece);
+                            }
+                        }
+                        Err(status) => self.fail(&status),
                     }
                 }
                 Step::Behind => {
