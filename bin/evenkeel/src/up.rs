@@ -296,7 +296,7 @@ fn store_metrics(store: &dyn Store) -> String {
 /// as long as this one leads. The handle ends when the lease has been given back.
 fn loops(
     door: &Arc<Door>,
-    pki: &Pki,
+    pki: &Arc<Pki>,
     settings: &Settings,
     clock: &SharedClock,
     stop: &CancellationToken,
@@ -305,14 +305,14 @@ fn loops(
     let metrics = LoopRegistry::default();
     let lead = {
         let (door, clock, metrics) = (Arc::clone(door), Arc::clone(clock), metrics.clone());
-        let (ca, cidr) = (pki.ca().to_owned(), settings.cluster_cidr);
+        let (pki, cidr) = (Arc::clone(pki), settings.cluster_cidr);
         let profiles = settings.scheduler.clone();
         move |until: CancellationToken| {
             lead(
                 Arc::clone(&door),
                 Arc::clone(&clock),
                 metrics.clone(),
-                ca.clone(),
+                Arc::clone(&pki),
                 cidr,
                 profiles.clone(),
                 until,
@@ -345,7 +345,7 @@ async fn lead(
     door: Arc<Door>,
     clock: SharedClock,
     metrics: LoopRegistry,
-    cluster_ca: String,
+    pki: Arc<Pki>,
     cluster_cidr: ipnet::Ipv4Net,
     profiles: Vec<ProfileConfig>,
     until: CancellationToken,
@@ -371,7 +371,12 @@ async fn lead(
         clock: Arc::clone(&clock),
         shutdown: until.clone(),
         metrics,
-        cluster_ca,
+        cluster_ca: pki.ca().to_owned(),
+        signer: Some(Arc::new(move |request| {
+            let life = evenkeel_server::pki::request::life(request.seconds);
+            pki.sign_request(request.pem, request.usages, life, request.now)
+                .map_err(|error| error.to_string())
+        })),
         cluster_cidr: Some(cluster_cidr.into()),
     };
     let mut running = tokio::task::JoinSet::new();

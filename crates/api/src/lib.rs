@@ -12,6 +12,7 @@ pub mod field;
 pub mod json;
 pub mod jsonpath;
 pub mod kinds;
+pub mod local_volume;
 pub mod names;
 pub mod object;
 pub mod openapi;

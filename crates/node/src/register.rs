@@ -90,10 +90,7 @@ async fn register(context: &Context) -> Result<String, kube::Error> {
         metadata: ObjectMeta {
             name: Some(context.config.name.clone()),
             labels: Some(labels(context)),
-            annotations: Some(BTreeMap::from([(
-                "volumes.kubernetes.io/controller-managed-attach-detach".to_owned(),
-                "true".to_owned(),
-            )])),
+            annotations: Some(annotations(context)),
             ..ObjectMeta::default()
         },
         spec: Some(NodeSpec {
@@ -105,7 +102,9 @@ async fn register(context: &Context) -> Result<String, kube::Error> {
     };
     let made = match api.create(&PostParams::default(), &node).await {
         Err(kube::Error::Api(answer)) if answer.code == 409 => {
-            let patch = json!({ "metadata": { "labels": labels(context) } });
+            let patch = json!({ "metadata": {
+                "labels": labels(context), "annotations": annotations(context),
+            } });
             let params = PatchParams::default();
             api.patch(&context.config.name, &params, &Patch::Strategic(&patch))
                 .await
@@ -134,6 +133,21 @@ pub(crate) async fn may_be_here(context: &Context, spec: &PodSpec) -> Result<boo
     let matches = required.matches(&(name, &labels));
     *context.node_labels.lock() = labels;
     Ok(matches)
+}
+
+fn annotations(context: &Context) -> BTreeMap<String, String> {
+    let mut annotations = BTreeMap::from([(
+        "volumes.kubernetes.io/controller-managed-attach-detach".to_owned(),
+        "true".to_owned(),
+    )]);
+    // Where the built-in provisioner may have volumes made; as text it must be exact.
+    if let Some(directory) = context.gatherer.local.root().to_str() {
+        annotations.insert(
+            evenkeel_api::local_volume::DIRECTORY.to_owned(),
+            directory.to_owned(),
+        );
+    }
+    annotations
 }
 
 fn labels(context: &Context) -> BTreeMap<String, String> {

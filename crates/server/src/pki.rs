@@ -6,6 +6,7 @@
 //! that is left, at start and while running ([`live`]); the authority lives ten years.
 
 mod live;
+pub mod request;
 
 use std::fs;
 use std::io::Write as _;
@@ -57,6 +58,9 @@ pub enum PkiError {
     /// A certificate can't be made.
     #[error("can't make a certificate: {0}")]
     Make(#[from] rcgen::Error),
+    /// A certificate request can't be signed.
+    #[error("{0}")]
+    Request(String),
     /// TLS can't be set up with what there is.
     #[error("TLS: {0}")]
     Tls(String),

@@ -29,7 +29,6 @@ pub struct Cluster {
     door: Arc<Door>,
     store: Arc<EmbeddedStore>,
     clock: SharedClock,
-    cluster_ca: String,
     pki: Arc<Pki>,
     views: Views,
     metrics: LoopRegistry,
@@ -73,7 +72,6 @@ impl Cluster {
         let store = Arc::new(store);
         let pki = Pki::open(&path.join("pki"), clock.now()).expect("certificates");
         let seal = Seal::open(&path.join("encryption.key")).expect("a key");
-        let cluster_ca = pki.ca().to_owned();
         let pki = Arc::new(pki);
         let mut door = DoorOptions {
             store: Arc::clone(&store) as Arc<dyn Store>,
@@ -101,7 +99,6 @@ impl Cluster {
             door,
             store,
             clock,
-            cluster_ca,
             pki,
             _stop: shutdown.clone().drop_guard(),
             shutdown,
@@ -153,7 +150,15 @@ impl Cluster {
             clock: Arc::clone(&self.clock),
             shutdown: self.shutdown.clone(),
             metrics: self.metrics.clone(),
-            cluster_ca: self.cluster_ca.clone(),
+            cluster_ca: self.pki.ca().to_owned(),
+            signer: Some({
+                let pki = Arc::clone(&self.pki);
+                Arc::new(move |request| {
+                    let life = evenkeel_server::pki::request::life(request.seconds);
+                    pki.sign_request(request.pem, request.usages, life, request.now)
+                        .map_err(|error| error.to_string())
+                })
+            }),
             cluster_cidr: Some("10.244.0.0/16".parse().expect("a network")),
         };
         for each in evenkeel_controllers::all(&composition) {
