@@ -60,7 +60,8 @@ impl Kind {
     }
 
     fn cache(&self, door: &Door) -> Option<Arc<KindCache>> {
-        door.registry().caches.of(&self.row(door)?)
+        let row = self.row(door)?;
+        door.registry().caches.of(&row)
     }
 
     fn objects(&self, door: &Door) -> Vec<Value> {

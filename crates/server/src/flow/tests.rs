@@ -223,6 +223,7 @@ async fn what_a_request_costs() {
         store: Arc::new(store),
         caches,
         seal: Arc::new(crate::seal::Seal::open(&directory.path().join("key")).unwrap()),
+        converters: Arc::default(),
     };
     let query = Query::default();
     for (who, identity) in [
