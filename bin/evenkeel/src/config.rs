@@ -134,6 +134,19 @@ pub(crate) struct UpArgs {
     #[arg(long, env = "EVENKEEL_EVICTION_HARD", value_name = "THRESHOLDS")]
     pub(crate) eviction_hard: Option<String>,
 
+    /// So many requests that read are served at once; together with the next this is what priority
+    /// and fairness divide [default: 400]
+    #[arg(long, env = "EVENKEEL_MAX_REQUESTS_INFLIGHT", value_name = "N")]
+    pub(crate) max_requests_inflight: Option<u32>,
+
+    /// So many requests that write are served at once [default: 200]
+    #[arg(
+        long,
+        env = "EVENKEEL_MAX_MUTATING_REQUESTS_INFLIGHT",
+        value_name = "N"
+    )]
+    pub(crate) max_mutating_requests_inflight: Option<u32>,
+
     /// How log lines look [default: text]
     #[arg(long, env = "EVENKEEL_LOG_FORMAT", value_enum)]
     pub(crate) log_format: Option<LogFormat>,
@@ -166,6 +179,8 @@ pub(crate) struct Settings {
     pub(crate) static_pods: Option<PathBuf>,
     pub(crate) certificate_validity: SignedDuration,
     pub(crate) eviction_hard: Thresholds,
+    /// Requests that are served at once.
+    pub(crate) seats: u32,
     pub(crate) log_format: LogFormat,
     pub(crate) log: String,
 }
@@ -222,6 +237,20 @@ fn validity(text: &str) -> anyhow::Result<SignedDuration> {
         "--certificate-validity {text:?}: it must be 10s or more"
     );
     Ok(life)
+}
+
+/// How many requests are served at once: what readers and writers may have together, as the
+/// reference reckons it.
+fn seats(reading: Option<u32>, writing: Option<u32>) -> anyhow::Result<u32> {
+    let seats = reading
+        .unwrap_or(400)
+        .saturating_add(writing.unwrap_or(200));
+    anyhow::ensure!(
+        seats > 0,
+        "--max-requests-inflight and --max-mutating-requests-inflight are both 0: at least one \
+         must be positive"
+    );
+    Ok(seats)
 }
 
 /// What is wrong with a config file in one line: place, fault, and the line it stands in.
@@ -343,6 +372,11 @@ impl UpArgs {
                 .unwrap_or(thresholds::DEFAULT)
                 .parse()
                 .context("--eviction-hard")?,
+            seats: seats(
+                self.max_requests_inflight.or(file.max_requests_inflight),
+                self.max_mutating_requests_inflight
+                    .or(file.max_mutating_requests_inflight),
+            )?,
             log_format: self
                 .log_format
                 .or(file.log_format)

@@ -88,6 +88,7 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
         clock: Arc::clone(&clock),
         service_cidr: settings.service_cidr,
         issuer,
+        seats: settings.seats,
     })
     .await
     .context("can't open the API server")?;

@@ -20,10 +20,12 @@ use crate::auth::{
 use crate::cache::{Caches, FeedError};
 use crate::definitions::{self, Kinds};
 use crate::describe;
+use crate::flow::{self, FlowControl};
 use crate::http::{
-    Answer, Attributes, Media, Query, Target, status_answer, status_answer_as, warn,
+    Answer, Attributes, LongRunning, Media, Query, Target, content_type, hold, status_answer,
+    status_answer_as, warn,
 };
-use crate::metrics::Metrics;
+use crate::metrics::{Labels, Metrics, Outcome};
 use crate::pipeline::{Call, authorize};
 use crate::pki::Pki;
 use crate::registry::Registry;
@@ -32,6 +34,10 @@ use crate::verbs::{self, NodeTunnel};
 
 /// Larger bodies are refused with 413, as by the reference.
 pub const BODY_LIMIT: usize = 3 << 20;
+/// A body that has not come in this time keeps no seat any longer.
+const BODY_WAIT: Duration = Duration::from_secs(60);
+/// The content type of configurations to be applied.
+const APPLY_PATCH: &str = "application/apply-patch+yaml";
 
 /// What a door is made of.
 pub struct DoorOptions {
@@ -47,6 +53,8 @@ pub struct DoorOptions {
     pub service_cidr: ipnet::Ipv4Net,
     /// Where clients reach the door: `https://HOST:PORT`; the issuer of tokens.
     pub issuer: String,
+    /// So many requests are served at once ([`crate::DEFAULT_SEATS`]); more wait.
+    pub seats: u32,
 }
 
 /// The one door.
@@ -63,6 +71,7 @@ pub struct Door {
     issuer: String,
     openapi: Arc<describe::OpenApiHashes>,
     debug_pages: describe::DebugPages,
+    flow: FlowControl,
 }
 
 impl std::fmt::Debug for Door {
@@ -101,13 +110,17 @@ impl Door {
         let caches = Arc::new(Caches::new(&rows, Arc::new(Kinds::new(&rows))));
         let changes = caches.fill(options.store.as_ref(), &options.seal).await?;
         let (opened, open) = tokio::sync::oneshot::channel();
+        let (controlled, control) = tokio::sync::oneshot::channel();
         let follower = {
             let (caches, seal) = (Arc::clone(&caches), Arc::clone(&options.seal));
-            // A task of its own, which ends with the one that follows the store.
-            let definitions = AbortOnDropHandle::new(tokio::spawn(definitions::run(open)));
+            // Tasks of their own, which end with the one that follows the store.
+            let own = [
+                AbortOnDropHandle::new(tokio::spawn(definitions::run(open))),
+                AbortOnDropHandle::new(tokio::spawn(flow::run(control))),
+            ];
             tokio::spawn(async move {
                 let error = caches.follow(changes, seal).await;
-                drop(definitions);
+                drop(own);
                 error
             })
         };
@@ -140,12 +153,15 @@ impl Door {
             issuer: options.issuer,
             openapi: Arc::default(),
             debug_pages: describe::DebugPages::default(),
+            flow: FlowControl::new(options.seats),
         });
         crate::bootstrap::run(&door).await.map_err(|status| {
             DoorError::Certificate(format!("bootstrap objects: {}", status.message))
         })?;
+        flow::open(&door).await;
         // The receiver is gone only when the follower is, and then the door closes anyhow.
         opened.send(Arc::downgrade(&door)).ok();
+        controlled.send(Arc::downgrade(&door)).ok();
         Ok((door, follower))
     }
 
@@ -178,6 +194,10 @@ impl Door {
     #[must_use]
     pub fn debug_pages(&self) -> &describe::DebugPages {
         &self.debug_pages
+    }
+
+    pub(crate) fn flow(&self) -> &FlowControl {
+        &self.flow
     }
 
     pub(crate) fn authorizer(&self) -> &dyn Authorizer {
@@ -266,42 +286,118 @@ impl Door {
         B: HttpBody<Data = bytes::Bytes> + Send,
         B::Error: std::error::Error + Send + Sync + 'static,
     {
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
         let query = Query::parse(parts.uri.query().unwrap_or_default());
         let attributes = Attributes::of(&parts.method, parts.uri.path(), &query);
         let identity = match self.impersonate(&parts.headers, identity).await {
             Ok(identity) => identity,
             Err(status) => return status_answer(&status),
         };
-        let (verb, resource) = (attributes.verb.clone(), attributes.resource.clone());
+        let asked = attributes.clone();
+        let dry_run = query.has("dryRun");
+        let applies = content_type(&parts.headers) == APPLY_PATCH;
+        let labels = Labels::of(&asked, dry_run, applies);
+        let is_known = || self.serves(&asked);
+        let began = tokio::time::Instant::now();
+        let writes = !matches!(asked.verb.as_str(), "get" | "list" | "watch");
+        let mut under_way = self.metrics.under_way(writes);
+        let admitted = self
+            .flow
+            .admit(&self.registry, &identity, &asked, &query)
+            .await;
+        let seat = match admitted {
+            Ok(seat) => seat,
+            Err(too_many) => {
+                let outcome = Outcome {
+                    code: 429,
+                    took: began.elapsed(),
+                    bytes: None,
+                    dropped: true,
+                };
+                self.metrics.observe(labels, outcome, is_known);
+                return too_many.answer();
+            }
+        };
+        under_way.begin();
+        let long = flow::is_long_running(&asked).then(|| {
+            let watched = if asked.verb == "watch" {
+                self.flow.watched(&asked, &query)
+            } else {
+                None
+            };
+            let counted = self.metrics.long_running(labels, is_known);
+            LongRunning::new((counted, watched))
+        });
+        if let Some(long) = &long {
+            // A connection that is upgraded outlives its answer.
+            parts.extensions.insert(long.clone());
+        }
         let accept = parts.headers.get(http::header::ACCEPT).cloned();
         let refuse = |status: &Status| status_answer_as(Media::of_status(accept.as_ref()), status);
-        let began = tokio::time::Instant::now();
         let notes = Arc::<Notes>::default();
-        let mut answer = match Limited::new(body, BODY_LIMIT).collect().await {
-            Ok(body) => {
-                let call = Call {
-                    parts,
-                    query,
-                    attributes,
-                    identity,
-                    body: body.to_bytes(),
-                    notes: Arc::clone(&notes),
-                };
-                self.dispatch(call)
-                    .await
-                    .unwrap_or_else(|status| refuse(&status))
-            }
-            Err(error) if error.is::<http_body_util::LengthLimitError>() => refuse(
-                &Status::too_large(format!("Request entity too large: limit is {BODY_LIMIT}")),
-            ),
-            Err(error) => refuse(&Status::bad_request(error.to_string())),
+        let call = async {
+            let body = tokio::time::timeout(BODY_WAIT, Limited::new(body, BODY_LIMIT).collect());
+            let body = match body.await {
+                Ok(Ok(body)) => body.to_bytes(),
+                Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
+                    return Err(Status::too_large(format!(
+                        "Request entity too large: limit is {BODY_LIMIT}"
+                    )));
+                }
+                Ok(Err(error)) => return Err(Status::bad_request(error.to_string())),
+                Err(_) => {
+                    let text = "Timeout: request did not complete within requested timeout";
+                    return Err(Status::timeout(text, 0));
+                }
+            };
+            let call = Call {
+                parts,
+                query,
+                attributes,
+                identity,
+                body,
+                notes: Arc::clone(&notes),
+            };
+            self.dispatch(call).await
         };
+        let mut answer = call.await.unwrap_or_else(|status| refuse(&status));
         // Refusals too come with what there was to warn of.
         warn(&mut answer, &notes.warnings());
-        self.metrics
-            .observe(&verb, &resource, answer.status().as_u16(), began.elapsed());
-        answer
+        if let Some(seat) = &seat {
+            seat.schema().mark(answer.headers_mut());
+        }
+        // A watch holds its seats no longer than it takes to begin.
+        drop(seat);
+        let outcome = Outcome {
+            code: answer.status().as_u16(),
+            took: began.elapsed(),
+            bytes: answer.body().size_hint().exact(),
+            dropped: false,
+        };
+        self.metrics.observe(labels, outcome, is_known);
+        match long {
+            Some(long) => hold(answer, long),
+            None => answer,
+        }
+    }
+
+    /// Is a request about something that is served? What is not does not get series of its own.
+    fn serves(&self, asked: &Attributes) -> bool {
+        let Attributes {
+            group,
+            version,
+            resource,
+            subresource,
+            ..
+        } = asked;
+        if !asked.resource_request {
+            return true;
+        }
+        let rows = self.rows();
+        rows.by_path(group, version, resource).is_some_and(|row| {
+            let mut known = row.subresources.iter();
+            subresource.is_empty() || known.any(|sub| sub.as_str() == subresource)
+        })
     }
 
     /// Who the caller acts as. What is refused is asked again when the caches have all that is

@@ -14,6 +14,7 @@ mod claims;
 pub mod definitions;
 pub mod describe;
 pub mod door;
+mod flow;
 pub mod http;
 pub mod listen;
 pub mod local;
@@ -27,3 +28,4 @@ mod verbs;
 
 pub use auth::Identity;
 pub use door::{Door, DoorOptions};
+pub use flow::DEFAULT_SEATS;

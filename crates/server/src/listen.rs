@@ -96,7 +96,11 @@ async fn connection(
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     stream.set_nodelay(true)?;
     let handshake = TlsAcceptor::from(tls).accept(stream);
-    let stream = tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await??;
+    let shaken = tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await;
+    if !matches!(shaken, Ok(Ok(_))) {
+        door.metrics().handshake_failed();
+    }
+    let stream = shaken??;
     let peer = stream
         .get_ref()
         .1

@@ -39,6 +39,11 @@ pub(crate) async fn serve(door: &Arc<Door>, call: Authorized<Call>) -> Result<An
         ["healthz" | "livez" | "readyz", ..] => Ok(health::serve(door, &call, &segments).await),
         ["version"] => Ok(json(StatusCode::OK, &version())),
         ["metrics"] => Ok(metrics(door)),
+        ["debug", "api_priority_and_fairness", page] => door
+            .flow()
+            .page(page, door.clock().now())
+            .map(|page| text(StatusCode::OK, page))
+            .ok_or_else(Status::no_such_path),
         ["debug", rest @ ..] => door.debug_pages().serve(rest),
         ["evenkeel", "backup"] => Ok(backup(door)),
         ["api" | "apis", ..] => discovery::serve(door, &call, &segments).await,
@@ -71,6 +76,7 @@ fn backup(door: &Door) -> Answer {
 
 fn metrics(door: &Door) -> Answer {
     let mut out = door.metrics().text();
+    out.push_str(&door.flow().metrics());
     out.push_str("# HELP apiserver_storage_objects Stored objects by resource.\n");
     out.push_str("# TYPE apiserver_storage_objects gauge\n");
     // Other forms of the same objects don't count twice.

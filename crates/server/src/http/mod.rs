@@ -6,8 +6,8 @@ mod query;
 mod request;
 
 pub use answer::{
-    Answer, Body, answer, full, json, json_bytes, status_answer, status_answer_as, stream, text,
-    warn,
+    Answer, Body, LongRunning, answer, full, hold, json, json_bytes, status_answer,
+    status_answer_as, stream, text, warn,
 };
 pub use media::{Encoding, Media, Shape, content_type};
 pub use query::Query;

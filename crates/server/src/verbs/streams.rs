@@ -23,7 +23,7 @@ use super::Request;
 use super::subresource::{admit, current};
 use crate::admission::Operation;
 use crate::door::Door;
-use crate::http::Answer;
+use crate::http::{Answer, LongRunning};
 
 /// A node that does not answer in this time is not there.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -442,6 +442,7 @@ async fn pass(
     let mut parts = call.parts;
     let upgrades = parts.headers.contains_key(UPGRADE);
     let client = parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
+    let held = parts.extensions.remove::<LongRunning>();
     let method = if parts.method == Method::HEAD {
         Method::GET
     } else {
@@ -464,7 +465,10 @@ async fn pass(
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         let server = hyper::upgrade::on(&mut response);
         if let Some(client) = client {
-            tokio::spawn(join(client, server));
+            tokio::spawn(async move {
+                join(client, server).await;
+                drop(held);
+            });
         }
         let (head, _) = response.into_parts();
         let mut answer = Answer::new(crate::http::full(Bytes::new()));
