@@ -7,10 +7,13 @@ use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use evenkeel_node::eviction::thresholds::{self, Thresholds};
 use evenkeel_scheduler::config::ProfileConfig;
+use evenkeel_server::audit::AuditOptions;
 use evenkeel_store::etcd::{EtcdOptions, TlsFiles};
 use ipnet::Ipv4Net;
 use jiff::SignedDuration;
 use serde::Deserialize;
+
+use crate::audit::{AuditFormat, AuditMode};
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
@@ -147,6 +150,102 @@ pub(crate) struct UpArgs {
     )]
     pub(crate) max_mutating_requests_inflight: Option<u32>,
 
+    /// Record requests by this policy: an audit.k8s.io/v1 Policy [default: nothing is recorded]
+    #[arg(long, env = "EVENKEEL_AUDIT_POLICY_FILE", value_name = "FILE")]
+    pub(crate) audit_policy_file: Option<PathBuf>,
+
+    /// Record them in this file; - is standard output
+    #[arg(long, env = "EVENKEEL_AUDIT_LOG_PATH", value_name = "FILE")]
+    pub(crate) audit_log_path: Option<PathBuf>,
+
+    /// Days that full audit logs are kept; 0 keeps them [default: 366]
+    #[arg(long, env = "EVENKEEL_AUDIT_LOG_MAXAGE", value_name = "DAYS")]
+    pub(crate) audit_log_maxage: Option<u32>,
+
+    /// Full audit logs that are kept; 0 keeps all [default: 100]
+    #[arg(long, env = "EVENKEEL_AUDIT_LOG_MAXBACKUP", value_name = "N")]
+    pub(crate) audit_log_maxbackup: Option<u32>,
+
+    /// Megabytes at which an audit log is full; 0 never [default: 100]
+    #[arg(long, env = "EVENKEEL_AUDIT_LOG_MAXSIZE", value_name = "MB")]
+    pub(crate) audit_log_maxsize: Option<u32>,
+
+    /// Compress full audit logs
+    #[arg(long, env = "EVENKEEL_AUDIT_LOG_COMPRESS", num_args = 0..=1, default_missing_value = "true")]
+    pub(crate) audit_log_compress: Option<bool>,
+
+    /// How lines of the audit log look [default: json]
+    #[arg(long, env = "EVENKEEL_AUDIT_LOG_FORMAT", value_enum)]
+    pub(crate) audit_log_format: Option<AuditFormat>,
+
+    /// Whether requests wait for the audit log [default: blocking]
+    #[arg(long, env = "EVENKEEL_AUDIT_LOG_MODE", value_enum)]
+    pub(crate) audit_log_mode: Option<AuditMode>,
+
+    /// Leave objects out of events longer than 100 KiB in the audit log
+    #[arg(long, env = "EVENKEEL_AUDIT_LOG_TRUNCATE_ENABLED", num_args = 0..=1, default_missing_value = "true")]
+    pub(crate) audit_log_truncate_enabled: Option<bool>,
+
+    /// Send events to the webhook that this kubeconfig names
+    #[arg(long, env = "EVENKEEL_AUDIT_WEBHOOK_CONFIG_FILE", value_name = "FILE")]
+    pub(crate) audit_webhook_config_file: Option<PathBuf>,
+
+    /// Wait this long before events are sent again [default: 10s]
+    #[arg(
+        long,
+        env = "EVENKEEL_AUDIT_WEBHOOK_INITIAL_BACKOFF",
+        value_name = "DURATION"
+    )]
+    pub(crate) audit_webhook_initial_backoff: Option<String>,
+
+    /// Whether requests wait for the audit webhook [default: batch]
+    #[arg(long, env = "EVENKEEL_AUDIT_WEBHOOK_MODE", value_enum)]
+    pub(crate) audit_webhook_mode: Option<AuditMode>,
+
+    /// Events that wait for the webhook at most [default: 10000]
+    #[arg(
+        long,
+        env = "EVENKEEL_AUDIT_WEBHOOK_BATCH_BUFFER_SIZE",
+        value_name = "N"
+    )]
+    pub(crate) audit_webhook_batch_buffer_size: Option<usize>,
+
+    /// Events that are sent together at most [default: 400]
+    #[arg(long, env = "EVENKEEL_AUDIT_WEBHOOK_BATCH_MAX_SIZE", value_name = "N")]
+    pub(crate) audit_webhook_batch_max_size: Option<usize>,
+
+    /// Send what has waited this long [default: 30s]
+    #[arg(
+        long,
+        env = "EVENKEEL_AUDIT_WEBHOOK_BATCH_MAX_WAIT",
+        value_name = "DURATION"
+    )]
+    pub(crate) audit_webhook_batch_max_wait: Option<String>,
+
+    /// Limit how often batches are sent [default: true]
+    #[arg(long, env = "EVENKEEL_AUDIT_WEBHOOK_BATCH_THROTTLE_ENABLE", num_args = 0..=1, default_missing_value = "true")]
+    pub(crate) audit_webhook_batch_throttle_enable: Option<bool>,
+
+    /// Batches a second on average [default: 10]
+    #[arg(
+        long,
+        env = "EVENKEEL_AUDIT_WEBHOOK_BATCH_THROTTLE_QPS",
+        value_name = "N"
+    )]
+    pub(crate) audit_webhook_batch_throttle_qps: Option<f64>,
+
+    /// Batches at once after a quiet time [default: 15]
+    #[arg(
+        long,
+        env = "EVENKEEL_AUDIT_WEBHOOK_BATCH_THROTTLE_BURST",
+        value_name = "N"
+    )]
+    pub(crate) audit_webhook_batch_throttle_burst: Option<u32>,
+
+    /// Leave objects out of events longer than 100 KiB for the webhook
+    #[arg(long, env = "EVENKEEL_AUDIT_WEBHOOK_TRUNCATE_ENABLED", num_args = 0..=1, default_missing_value = "true")]
+    pub(crate) audit_webhook_truncate_enabled: Option<bool>,
+
     /// How log lines look [default: text]
     #[arg(long, env = "EVENKEEL_LOG_FORMAT", value_enum)]
     pub(crate) log_format: Option<LogFormat>,
@@ -181,6 +280,8 @@ pub(crate) struct Settings {
     pub(crate) eviction_hard: Thresholds,
     /// Requests that are served at once.
     pub(crate) seats: u32,
+    /// What is recorded of requests.
+    pub(crate) audit: Option<AuditOptions>,
     pub(crate) log_format: LogFormat,
     pub(crate) log: String,
 }
@@ -287,6 +388,7 @@ impl UpArgs {
             }
             None => Self::default(),
         };
+        let audit = crate::audit::settle(&self, &file)?;
         let cidr = |text: &str| text.parse::<Ipv4Net>().context("built-in network");
         let mirrors = self
             .registry_mirror
@@ -372,6 +474,7 @@ impl UpArgs {
                 .unwrap_or(thresholds::DEFAULT)
                 .parse()
                 .context("--eviction-hard")?,
+            audit,
             seats: seats(
                 self.max_requests_inflight.or(file.max_requests_inflight),
                 self.max_mutating_requests_inflight

@@ -1,6 +1,7 @@
 //! The one binary: composition and flags, nothing else.
 
 mod ask;
+mod audit;
 mod config;
 mod image;
 mod join;

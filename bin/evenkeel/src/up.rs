@@ -13,6 +13,7 @@ use evenkeel_client::{LeaderElector, LeaseTimes, LoopContext, LoopRegistry, Reco
 use evenkeel_controllers::Composition;
 use evenkeel_scheduler::Scheduler;
 use evenkeel_scheduler::config::ProfileConfig;
+use evenkeel_server::audit::Audit;
 use evenkeel_server::listen::{self, SharedTls};
 use evenkeel_server::pki::{LeafSpec, Pki};
 use evenkeel_server::{Door, DoorOptions, Identity};
@@ -33,6 +34,8 @@ const HISTORY: Duration = Duration::from_secs(300);
 const EVENTS: Duration = Duration::from_secs(3600);
 /// So long a server that ends tries to give its lease back.
 const RELEASE: Duration = Duration::from_secs(3);
+/// So long a server that ends tries to send the audit events that wait.
+const FLUSH: Duration = Duration::from_secs(10);
 /// Certificates are looked at this often at least; short-lived ones twelve times in their life.
 const CERTIFICATES: Duration = Duration::from_secs(12 * 3600);
 
@@ -80,6 +83,11 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     if opened.is_shared() {
         open::recognize(store.as_ref(), &pki, &settings).await?;
     }
+    let audit = settings
+        .audit
+        .as_ref()
+        .map(|options| Audit::open(options, Arc::clone(&clock)));
+    let audit = audit.transpose()?.map(Arc::new);
     let issuer = "https://kubernetes.default.svc.cluster.local".to_owned();
     let (door, mut follower) = Door::open(DoorOptions {
         store: Arc::clone(&store),
@@ -89,6 +97,7 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
         service_cidr: settings.service_cidr,
         issuer,
         seats: settings.seats,
+        audit: audit.clone(),
     })
     .await
     .context("can't open the API server")?;
@@ -144,6 +153,11 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
         node.await.context("the node ended badly")??;
     }
     serving.await.context("the server ended badly")?;
+    if let Some(audit) = audit
+        && tokio::time::timeout(FLUSH, audit.close()).await.is_err()
+    {
+        tracing::warn!("audit events that could not be sent are lost");
+    }
     if let Some(election) = election
         && tokio::time::timeout(RELEASE, election).await.is_err()
     {

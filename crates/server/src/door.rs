@@ -1,12 +1,17 @@
 //! The door itself: what all requests share, and the order in which they are served.
 
+use std::any::Any;
+use std::net::IpAddr;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use evenkeel_api::clock::SharedClock;
 use evenkeel_api::{Rows, Status};
 use evenkeel_store::{Store, StoreError};
-use http::Request;
+use futures::FutureExt as _;
+use http::request::Parts;
+use http::{Request, StatusCode};
 use http_body::Body as HttpBody;
 use http_body_util::{BodyExt as _, Limited};
 use serde_json::Value;
@@ -14,6 +19,7 @@ use tokio::task::JoinHandle;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::admission::{Admission, Allocate, Notes};
+use crate::audit::{self, Audit, Closing, Trail};
 use crate::auth::{
     Authenticator, Authorizer, Identity, PeerCertificate, RbacAuthorizer, TokenError, TokenKeys,
 };
@@ -22,8 +28,8 @@ use crate::definitions::{self, Kinds};
 use crate::describe;
 use crate::flow::{self, FlowControl};
 use crate::http::{
-    Answer, Attributes, LongRunning, Media, Query, Target, content_type, hold, status_answer,
-    status_answer_as, warn,
+    Answer, Attributes, LongRunning, Media, Query, Target, accepts_gzip, compress, content_type,
+    hold, is_compressible, status_answer, status_answer_as, text, warn,
 };
 use crate::metrics::{Labels, Metrics, Outcome};
 use crate::pipeline::{Call, authorize};
@@ -55,6 +61,8 @@ pub struct DoorOptions {
     pub issuer: String,
     /// So many requests are served at once ([`crate::DEFAULT_SEATS`]); more wait.
     pub seats: u32,
+    /// Records requests; `None`: nobody does.
+    pub audit: Option<Arc<Audit>>,
 }
 
 /// The one door.
@@ -72,6 +80,7 @@ pub struct Door {
     openapi: Arc<describe::OpenApiHashes>,
     debug_pages: describe::DebugPages,
     flow: FlowControl,
+    audit: Option<Arc<Audit>>,
 }
 
 impl std::fmt::Debug for Door {
@@ -154,6 +163,7 @@ impl Door {
             openapi: Arc::default(),
             debug_pages: describe::DebugPages::default(),
             flow: FlowControl::new(options.seats),
+            audit: options.audit,
         });
         crate::bootstrap::run(&door).await.map_err(|status| {
             DoorError::Certificate(format!("bootstrap objects: {}", status.message))
@@ -194,6 +204,10 @@ impl Door {
     #[must_use]
     pub fn debug_pages(&self) -> &describe::DebugPages {
         &self.debug_pages
+    }
+
+    pub(crate) fn audit(&self) -> Option<&Arc<Audit>> {
+        self.audit.as_ref()
     }
 
     pub(crate) fn flow(&self) -> &FlowControl {
@@ -273,11 +287,27 @@ impl Door {
         B: HttpBody<Data = bytes::Bytes> + Send,
         B::Error: std::error::Error + Send + Sync + 'static,
     {
-        let identity = match self.authenticator.identify(request.headers(), peer) {
-            Ok(identity) => identity,
-            Err(status) => return status_answer(&status),
-        };
-        self.handle(request, identity).await
+        match self.authenticator.identify(request.headers(), peer) {
+            Ok(identity) => self.handle(request, identity).await,
+            Err(status) => self.refuse(request.into_parts().0, &status).await,
+        }
+    }
+
+    /// Answers somebody whose credential is no good.
+    async fn refuse(&self, parts: Parts, status: &Status) -> Answer {
+        let id = audit::id_of(&parts.headers);
+        if let Some(audit) = &self.audit {
+            let query = Query::parse(parts.uri.query().unwrap_or_default());
+            let attributes = Attributes::of(&parts.method, parts.uri.path(), &query);
+            let name = String::from_utf8_lossy(id.as_bytes()).into_owned();
+            let peer = peer_of(&parts);
+            if let Some(trail) = Trail::begin(audit, &name, &parts, &attributes, None, peer) {
+                trail.unauthenticated(status).await;
+            }
+        }
+        let mut answer = status_answer(status);
+        answer.headers_mut().insert(audit::AUDIT_ID, id);
+        answer
     }
 
     /// Serves a request of somebody known: loops in this process come in here.
@@ -286,47 +316,147 @@ impl Door {
         B: HttpBody<Data = bytes::Bytes> + Send,
         B::Error: std::error::Error + Send + Sync + 'static,
     {
-        let (mut parts, body) = request.into_parts();
+        let (parts, body) = request.into_parts();
         let query = Query::parse(parts.uri.query().unwrap_or_default());
         let attributes = Attributes::of(&parts.method, parts.uri.path(), &query);
+        let id = audit::id_of(&parts.headers);
+        let trail = self.audit.as_ref().and_then(|audit| {
+            let name = String::from_utf8_lossy(id.as_bytes());
+            let peer = peer_of(&parts);
+            Trail::begin(audit, &name, &parts, &attributes, Some(&identity), peer)
+        });
+        let mut answer = match &trail {
+            Some(trail) if !trail.received().await => text(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                format!(
+                    "Internal Server Error: {:?}: failed to store audit event",
+                    parts.uri.path()
+                ),
+            ),
+            _ => {
+                let asked = Asked {
+                    parts,
+                    query,
+                    attributes,
+                    identity,
+                };
+                self.guard(asked, body, trail.as_ref()).await
+            }
+        };
+        let headers = answer.headers_mut();
+        // A node agent's own answer may carry one.
+        headers.entry(audit::AUDIT_ID).or_insert(id);
+        answer
+    }
+
+    /// Answers a request, also when whoever serves it panics.
+    async fn guard<B>(self: &Arc<Self>, asked: Asked, body: B, trail: Option<&Arc<Trail>>) -> Answer
+    where
+        B: HttpBody<Data = bytes::Bytes> + Send,
+        B::Error: std::error::Error + Send + Sync + 'static,
+    {
+        let notes = Arc::<Notes>::default();
+        let long = flow::is_long_running(&asked.attributes);
+        let mut closing = trail.map(|trail| Closing::new(Arc::clone(trail)));
+        let gzip = accepts_gzip(&asked.parts.headers) && is_compressible(&asked.attributes);
+        let served = self.serve_call(asked, body, trail, &notes, &mut closing);
+        let served = AssertUnwindSafe(served).catch_unwind().await;
+        let mut answer = match served {
+            Ok(answer) => answer,
+            Err(panic) => {
+                let why = panic_text(panic.as_ref());
+                tracing::error!(why, "a request made its handler panic");
+                if let Some(closing) = &mut closing {
+                    closing.settle();
+                }
+                if let Some(trail) = trail {
+                    trail.panicked(&why).await;
+                }
+                return text(
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    "This request caused apiserver to panic. Look in the logs for details.\n",
+                );
+            }
+        };
+        if let Some(trail) = trail {
+            match &mut closing {
+                // It was refused before it began.
+                Some(_) if long => answer = hold(answer, LongRunning::new(closing.take())),
+                Some(closing) => closing.settle(),
+                None => {}
+            }
+            answer = trail.answered(answer, notes.annotations(), long).await;
+        }
+        if gzip {
+            answer = compress(answer).await;
+        }
+        answer
+    }
+
+    async fn serve_call<B>(
+        self: &Arc<Self>,
+        asked: Asked,
+        body: B,
+        trail: Option<&Arc<Trail>>,
+        notes: &Arc<Notes>,
+        closing: &mut Option<Closing>,
+    ) -> Answer
+    where
+        B: HttpBody<Data = bytes::Bytes> + Send,
+        B::Error: std::error::Error + Send + Sync + 'static,
+    {
+        let Asked {
+            mut parts,
+            query,
+            attributes,
+            identity,
+        } = asked;
         let identity = match self.impersonate(&parts.headers, identity).await {
             Ok(identity) => identity,
-            Err(status) => return status_answer(&status),
+            Err(status) => {
+                if let Some(trail) = trail {
+                    trail.refused(&status);
+                }
+                return status_answer(&status);
+            }
         };
-        let asked = attributes.clone();
-        let dry_run = query.has("dryRun");
-        let applies = content_type(&parts.headers) == APPLY_PATCH;
-        let labels = Labels::of(&asked, dry_run, applies);
-        let is_known = || self.serves(&asked);
+        if let Some(trail) = trail
+            && acts_as_another(&parts.headers)
+        {
+            trail.impersonated(&identity);
+        }
+        let patches = attributes.verb == "patch";
+        let applies = patches && content_type(&parts.headers) == APPLY_PATCH;
+        let labels = Labels::of(&attributes, query.has("dryRun"), applies);
+        let series = self.metrics.series(labels, || self.serves(&attributes));
         let began = tokio::time::Instant::now();
-        let writes = !matches!(asked.verb.as_str(), "get" | "list" | "watch");
+        let writes = !matches!(attributes.verb.as_str(), "get" | "list" | "watch");
         let mut under_way = self.metrics.under_way(writes);
         let admitted = self
             .flow
-            .admit(&self.registry, &identity, &asked, &query)
+            .admit(&self.registry, &identity, &attributes, &query)
             .await;
         let seat = match admitted {
             Ok(seat) => seat,
             Err(too_many) => {
-                let outcome = Outcome {
+                series.observe(Outcome {
                     code: 429,
                     took: began.elapsed(),
                     bytes: None,
                     dropped: true,
-                };
-                self.metrics.observe(labels, outcome, is_known);
+                });
                 return too_many.answer();
             }
         };
         under_way.begin();
-        let long = flow::is_long_running(&asked).then(|| {
-            let watched = if asked.verb == "watch" {
-                self.flow.watched(&asked, &query)
+        let long = flow::is_long_running(&attributes).then(|| {
+            let watched = if attributes.verb == "watch" {
+                self.flow.watched(&attributes, &query)
             } else {
                 None
             };
-            let counted = self.metrics.long_running(labels, is_known);
-            LongRunning::new((counted, watched))
+            // What tells of the end goes with whatever ends last.
+            LongRunning::new((series.long_running(), watched, closing.take()))
         });
         if let Some(long) = &long {
             // A connection that is upgraded outlives its answer.
@@ -334,7 +464,6 @@ impl Door {
         }
         let accept = parts.headers.get(http::header::ACCEPT).cloned();
         let refuse = |status: &Status| status_answer_as(Media::of_status(accept.as_ref()), status);
-        let notes = Arc::<Notes>::default();
         let call = async {
             let body = tokio::time::timeout(BODY_WAIT, Limited::new(body, BODY_LIMIT).collect());
             let body = match body.await {
@@ -356,11 +485,17 @@ impl Door {
                 attributes,
                 identity,
                 body,
-                notes: Arc::clone(&notes),
+                notes: Arc::clone(notes),
+                trail: trail.cloned(),
             };
             self.dispatch(call).await
         };
-        let mut answer = call.await.unwrap_or_else(|status| refuse(&status));
+        let mut answer = call.await.unwrap_or_else(|status| {
+            if let Some(trail) = trail {
+                trail.refused(&status);
+            }
+            refuse(&status)
+        });
         // Refusals too come with what there was to warn of.
         warn(&mut answer, &notes.warnings());
         if let Some(seat) = &seat {
@@ -368,13 +503,12 @@ impl Door {
         }
         // A watch holds its seats no longer than it takes to begin.
         drop(seat);
-        let outcome = Outcome {
+        series.observe(Outcome {
             code: answer.status().as_u16(),
             took: began.elapsed(),
             bytes: answer.body().size_hint().exact(),
             dropped: false,
-        };
-        self.metrics.observe(labels, outcome, is_known);
+        });
         match long {
             Some(long) => hold(answer, long),
             None => answer,
@@ -407,10 +541,7 @@ impl Door {
         headers: &http::HeaderMap,
         identity: Identity,
     ) -> Result<Identity, Status> {
-        if !headers
-            .keys()
-            .any(|name| name.as_str().starts_with("impersonate-"))
-        {
+        if !acts_as_another(headers) {
             return Ok(identity);
         }
         let take = |identity: Identity| {
@@ -467,4 +598,34 @@ impl Door {
     ) -> Result<(Identity, Vec<String>), TokenError> {
         self.authenticator.review(token, audiences)
     }
+}
+
+/// A request that has been read but for its body, and who makes it.
+struct Asked {
+    parts: Parts,
+    query: Query,
+    attributes: Attributes,
+    identity: Identity,
+}
+
+/// The address that a connection comes from.
+#[derive(Debug, Clone, Copy)]
+pub struct PeerAddress(pub IpAddr);
+
+fn peer_of(parts: &Parts) -> Option<IpAddr> {
+    parts.extensions.get::<PeerAddress>().map(|peer| peer.0)
+}
+
+/// Do the headers ask for another identity?
+fn acts_as_another(headers: &http::HeaderMap) -> bool {
+    headers
+        .keys()
+        .any(|name| name.as_str().starts_with("impersonate-"))
+}
+
+/// What a panic said.
+fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "it did not say why".to_owned())
 }

@@ -7,6 +7,7 @@
 //! What never lives here: loops, containers, anything that acts on the world.
 
 pub mod admission;
+pub mod audit;
 pub mod auth;
 mod bootstrap;
 pub mod cache;

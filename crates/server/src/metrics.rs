@@ -211,24 +211,52 @@ pub(crate) struct Outcome {
     pub(crate) dropped: bool,
 }
 
+/// What is counted under the same labels.
 #[derive(Debug)]
-struct Series {
+pub(crate) struct Series {
     labels: String,
     plain: String,
-    codes: Vec<(u16, u64)>,
-    dropped: u64,
+    codes: Mutex<Vec<(u16, u64)>>,
+    dropped: AtomicU64,
     took: Histogram,
     sizes: Option<Histogram>,
-    long_running: Arc<AtomicI64>,
+    long_running: AtomicI64,
+}
+
+impl Series {
+    /// A request was answered.
+    pub(crate) fn observe(&self, outcome: Outcome) {
+        {
+            let mut codes = self.codes.lock();
+            match codes.iter_mut().find(|(known, _)| *known == outcome.code) {
+                Some((_, count)) => *count += 1,
+                None => codes.push((outcome.code, 1)),
+            }
+        }
+        if outcome.dropped {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+        let nanos = u64::try_from(outcome.took.as_nanos()).unwrap_or(u64::MAX);
+        self.took.observe(nanos);
+        if let (Some(sizes), Some(bytes)) = (&self.sizes, outcome.bytes) {
+            sizes.observe(bytes.saturating_mul(1_000_000_000));
+        }
+    }
+
+    /// Counts a long-running request until what is answered is dropped.
+    pub(crate) fn long_running(self: &Arc<Self>) -> LongRunning {
+        self.long_running.fetch_add(1, Ordering::Relaxed);
+        LongRunning(Arc::clone(self))
+    }
 }
 
 /// A long-running request that is counted until it is dropped.
 #[derive(Debug)]
-pub(crate) struct LongRunning(Arc<AtomicI64>);
+pub(crate) struct LongRunning(Arc<Series>);
 
 impl Drop for LongRunning {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.0.long_running.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -299,7 +327,7 @@ type More = Box<dyn Fn() -> String + Send + Sync>;
 pub struct Metrics {
     hash: RandomState,
     /// By the hash of their labels, so that nothing is allocated to find one.
-    requests: Mutex<HashMap<u64, Series>>,
+    requests: Mutex<HashMap<u64, Arc<Series>>>,
     inflight: Arc<Inflight>,
     connections: AtomicU64,
     handshakes_failed: AtomicU64,
@@ -313,16 +341,17 @@ impl std::fmt::Debug for Metrics {
 }
 
 impl Metrics {
-    fn with<T>(
+    /// What a request is counted in. `is_known` is asked once for each new set of labels: is it
+    /// about something that is served?
+    pub(crate) fn series(
         &self,
         labels: Labels<'_>,
         is_known: impl FnOnce() -> bool,
-        act: impl FnOnce(&mut Series) -> T,
-    ) -> T {
+    ) -> Arc<Series> {
         let mut requests = self.requests.lock();
         let key = self.hash.hash_one(labels);
-        if let Some(series) = requests.get_mut(&key) {
-            return act(series);
+        if let Some(series) = requests.get(&key) {
+            return Arc::clone(series);
         }
         let (key, labels) = if is_known() {
             (key, labels)
@@ -331,50 +360,18 @@ impl Metrics {
             (self.hash.hash_one(labels), labels)
         };
         let reads = matches!(labels.verb, "GET" | "LIST");
-        act(requests.entry(key).or_insert_with(|| Series {
-            labels: labels.text(true),
-            plain: labels.text(false),
-            codes: Vec::new(),
-            dropped: 0,
-            took: Histogram::new(LATENCIES),
-            sizes: reads.then(|| Histogram::new(SIZES)),
-            long_running: Arc::default(),
-        }))
-    }
-
-    /// A request was answered. `is_known` is asked once for each new set of labels: is it about
-    /// something that is served?
-    pub(crate) fn observe(
-        &self,
-        labels: Labels<'_>,
-        outcome: Outcome,
-        is_known: impl FnOnce() -> bool,
-    ) {
-        self.with(labels, is_known, |series| {
-            let Outcome { code, .. } = outcome;
-            match series.codes.iter_mut().find(|(known, _)| *known == code) {
-                Some((_, count)) => *count += 1,
-                None => series.codes.push((code, 1)),
-            }
-            series.dropped += u64::from(outcome.dropped);
-            let nanos = u64::try_from(outcome.took.as_nanos()).unwrap_or(u64::MAX);
-            series.took.observe(nanos);
-            if let (Some(sizes), Some(bytes)) = (&series.sizes, outcome.bytes) {
-                sizes.observe(bytes.saturating_mul(1_000_000_000));
-            }
+        let series = requests.entry(key).or_insert_with(|| {
+            Arc::new(Series {
+                labels: labels.text(true),
+                plain: labels.text(false),
+                codes: Mutex::default(),
+                dropped: AtomicU64::default(),
+                took: Histogram::new(LATENCIES),
+                sizes: reads.then(|| Histogram::new(SIZES)),
+                long_running: AtomicI64::default(),
+            })
         });
-    }
-
-    /// Counts a long-running request until what is answered is dropped.
-    pub(crate) fn long_running(
-        &self,
-        labels: Labels<'_>,
-        is_known: impl FnOnce() -> bool,
-    ) -> LongRunning {
-        self.with(labels, is_known, |series| {
-            series.long_running.fetch_add(1, Ordering::Relaxed);
-            LongRunning(Arc::clone(&series.long_running))
-        })
+        Arc::clone(series)
     }
 
     /// A request that has to be given seats.
@@ -456,15 +453,14 @@ impl Metrics {
     }
 
     fn requests(&self, out: &mut String) {
-        let requests = self.requests.lock();
-        let mut series: Vec<&Series> = requests.values().collect();
+        let mut series: Vec<Arc<Series>> = self.requests.lock().values().cloned().collect();
         series.sort_by(|a, b| a.labels.cmp(&b.labels));
         let name = "apiserver_request_total";
         let help = "Counter of apiserver requests broken out for each verb, dry run value, group, \
                     version, resource, scope, component, and HTTP response code.";
         head(out, name, "counter", help);
         for one in &series {
-            for (code, count) in &one.codes {
+            for (code, count) in one.codes.lock().iter() {
                 let labels = &one.labels;
                 line(
                     out,
@@ -502,8 +498,11 @@ impl Metrics {
         let name = "apiserver_request_terminations_total";
         let help = "Number of requests which apiserver terminated in self-defense.";
         head(out, name, "counter", help);
-        for one in series.iter().filter(|one| one.dropped > 0) {
-            let (labels, count) = (&one.plain, one.dropped);
+        for one in &series {
+            let (labels, count) = (&one.plain, one.dropped.load(Ordering::Relaxed));
+            if count == 0 {
+                continue;
+            }
             line(out, format_args!("{name}{{{labels},code=\"429\"}} {count}"));
         }
     }
@@ -530,7 +529,7 @@ mod tests {
             let query = Query::parse(query);
             let attributes = Attributes::of(method, path, &query);
             let labels = Labels::of(&attributes, query.has("dryRun"), false);
-            metrics.observe(labels, done(code), || known);
+            metrics.series(labels, || known).observe(done(code));
         };
         ask(&Method::GET, "/api/v1/namespaces/a/pods", 200, true);
         ask(&Method::GET, "/api/v1/namespaces/a/pods", 429, true);

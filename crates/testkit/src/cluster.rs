@@ -82,6 +82,7 @@ impl Cluster {
             service_cidr: "10.96.0.0/16".parse().expect("a network"),
             issuer: "https://kubernetes.default.svc.cluster.local".to_owned(),
             seats: DEFAULT_SEATS,
+            audit: None,
         };
         set(&mut door);
         let (door, follower) = Door::open(door).await.expect("a door");

@@ -237,7 +237,11 @@ impl Event {
     pub(super) fn legacy(&self) -> String {
         let none = || "<none>".to_owned();
         let or_none = |text: &str| {
-            if text.is_empty() { none() } else { text.to_owned() }
+            if text.is_empty() {
+                none()
+            } else {
+                text.to_owned()
+            }
         };
         let list = |texts: &[String]| -> String {
             let quoted: Vec<String> = texts.iter().map(|text| format!("{text:?}")).collect();
@@ -252,7 +256,10 @@ impl Event {
             None => ("<self>".to_owned(), "<lookup>".to_owned()),
             Some(user) => (user.username.clone(), list(&user.groups)),
         };
-        let namespace = self.object_ref.as_ref().map_or("", |it| it.namespace.as_str());
+        let namespace = self
+            .object_ref
+            .as_ref()
+            .map_or("", |it| it.namespace.as_str());
         let response = match &self.response_status {
             None => "<deferred>".to_owned(),
             Some(status) => status.code.to_string(),

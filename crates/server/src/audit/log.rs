@@ -41,7 +41,9 @@ impl Lines {
         if path == Path::new("-") {
             return Ok(Self::Stdout);
         }
-        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let directory = path
+            .parent()
+            .filter(|parent| !parent.as_os_str().is_empty());
         if let Some(directory) = directory {
             fs::DirBuilder::new()
                 .recursive(true)
@@ -145,7 +147,9 @@ impl Names {
                 .unwrap_or_default()
         };
         let extension = text(path.extension());
-        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let directory = path
+            .parent()
+            .filter(|parent| !parent.as_os_str().is_empty());
         Self {
             directory: directory.map_or_else(|| PathBuf::from("."), Path::to_owned),
             prefix: format!("{}-", text(path.file_stem())),

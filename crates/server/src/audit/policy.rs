@@ -122,7 +122,8 @@ impl Reader {
             None | Some(Value::Null) => None,
             Some(Value::Bool(flag)) => Some(*flag),
             Some(other) => {
-                let wrong = FieldError::type_invalid(&at.child(name), other.clone(), "must be a boolean");
+                let wrong =
+                    FieldError::type_invalid(&at.child(name), other.clone(), "must be a boolean");
                 self.errors.push(wrong);
                 None
             }
@@ -147,7 +148,12 @@ impl Reader {
     }
 
     fn known(&mut self, value: &Value, at: &Path, known: &[&str]) {
-        for name in value.as_object().into_iter().flatten().map(|(name, _)| name) {
+        for name in value
+            .as_object()
+            .into_iter()
+            .flatten()
+            .map(|(name, _)| name)
+        {
             if !known.contains(&name.as_str()) {
                 self.unknown.push(at.child(name).to_string());
             }
@@ -220,8 +226,11 @@ impl Reader {
                 let wrong = names::dns1123_subdomain(&group);
                 if !wrong.is_empty() {
                     let why = wrong.join(",");
-                    self.errors
-                        .push(FieldError::invalid(&at.child("group"), group.as_str(), &why));
+                    self.errors.push(FieldError::invalid(
+                        &at.child("group"),
+                        group.as_str(),
+                        &why,
+                    ));
                 }
             }
             let resources = self.texts(item, &at, "resources");
@@ -265,7 +274,9 @@ impl Policy {
         let said = |name: &str| object::text(&value, &[name]).to_owned();
         let (version, kind) = (said("apiVersion"), said("kind"));
         if version != "audit.k8s.io/v1" {
-            return Err(format!("apiVersion: must be audit.k8s.io/v1, not {version:?}"));
+            return Err(format!(
+                "apiVersion: must be audit.k8s.io/v1, not {version:?}"
+            ));
         }
         if kind != "Policy" {
             return Err(format!("kind: must be Policy, not {kind:?}"));
@@ -329,10 +340,7 @@ impl Rule {
             || identity.is_some_and(|identity| {
                 identity.groups.iter().any(|group| has(&self.groups, group))
             });
-        if !by_user
-            || !by_group
-            || !(self.verbs.is_empty() || has(&self.verbs, &attributes.verb))
-        {
+        if !by_user || !by_group || !(self.verbs.is_empty() || has(&self.verbs, &attributes.verb)) {
             return false;
         }
         if !self.namespaces.is_empty() || !self.resources.is_empty() {
@@ -401,7 +409,9 @@ mod tests {
     }
 
     fn policy(rules: &str) -> Result<Policy, String> {
-        Policy::read(&format!("apiVersion: audit.k8s.io/v1\nkind: Policy\n{rules}"))
+        Policy::read(&format!(
+            "apiVersion: audit.k8s.io/v1\nkind: Policy\n{rules}"
+        ))
     }
 
     #[test]
@@ -441,14 +451,33 @@ rules:
         use Level::{Metadata, None, Request, RequestResponse};
         let get = || Method::GET;
         assert_eq!(level(&proxy, get(), "/api/v1/services?watch=1"), None);
-        assert_eq!(level(&proxy, get(), "/api/v1/namespaces/shop/secrets/x"), Metadata);
+        assert_eq!(
+            level(&proxy, get(), "/api/v1/namespaces/shop/secrets/x"),
+            Metadata
+        );
         assert_eq!(level(&dev, get(), "/api/v1/namespaces/shop/pods"), Request);
-        assert_eq!(level(&dev, get(), "/api/v1/nodes"), Request, "no namespace is \"\"");
-        assert_eq!(level(&dev, get(), "/api/v1/namespaces/other/services"), None);
-        assert_eq!(level(&other, get(), "/api/v1/namespaces/a/pods/x/log"), RequestResponse);
-        assert_eq!(level(&other, get(), "/api/v1/namespaces/a/pods/x"), RequestResponse);
+        assert_eq!(
+            level(&dev, get(), "/api/v1/nodes"),
+            Request,
+            "no namespace is \"\""
+        );
+        assert_eq!(
+            level(&dev, get(), "/api/v1/namespaces/other/services"),
+            None
+        );
+        assert_eq!(
+            level(&other, get(), "/api/v1/namespaces/a/pods/x/log"),
+            RequestResponse
+        );
+        assert_eq!(
+            level(&other, get(), "/api/v1/namespaces/a/pods/x"),
+            RequestResponse
+        );
         let named = "/apis/apps/v1/namespaces/a/deployments/";
-        assert_eq!(level(&other, get(), &format!("{named}one")), RequestResponse);
+        assert_eq!(
+            level(&other, get(), &format!("{named}one")),
+            RequestResponse
+        );
         assert_eq!(level(&other, get(), &format!("{named}two")), None);
         assert_eq!(level(&other, get(), "/healthz/etcd"), Metadata);
         assert_eq!(level(&other, get(), "/version/"), None);
@@ -456,7 +485,10 @@ rules:
         assert!(record.omits(Stage::RequestReceived) && record.omits(Stage::Panic));
         assert!(!record.omits(Stage::ResponseComplete));
         // Nobody knows who asks: rules about users don't match.
-        let record = policy.record(Option::None, &asks(&get(), "/api/v1/namespaces/shop/services"));
+        let record = policy.record(
+            Option::None,
+            &asks(&get(), "/api/v1/namespaces/shop/services"),
+        );
         assert_eq!(record.level, None);
     }
 

@@ -77,6 +77,9 @@ fn backup(door: &Door) -> Answer {
 fn metrics(door: &Door) -> Answer {
     let mut out = door.metrics().text();
     out.push_str(&door.flow().metrics());
+    if let Some(audit) = door.audit() {
+        out.push_str(&audit.metrics());
+    }
     out.push_str("# HELP apiserver_storage_objects Stored objects by resource.\n");
     out.push_str("# TYPE apiserver_storage_objects gauge\n");
     // Other forms of the same objects don't count twice.

@@ -1,6 +1,7 @@
 //! Requests as the API sees them, and answers as HTTP sees them.
 
 mod answer;
+mod gzip;
 mod media;
 mod query;
 mod request;
@@ -9,6 +10,7 @@ pub use answer::{
     Answer, Body, LongRunning, answer, full, hold, json, json_bytes, status_answer,
     status_answer_as, stream, text, warn,
 };
+pub use gzip::{accepts_gzip, compress, is_compressible};
 pub use media::{Encoding, Media, Shape, content_type};
 pub use query::Query;
 pub(crate) use query::decode_segment;

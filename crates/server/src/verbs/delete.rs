@@ -59,6 +59,9 @@ pub(super) fn options(request: &Request<'_>) -> Result<Options, Status> {
                 )));
             }
         };
+        if let Some(trail) = &request.call.trail {
+            trail.request_object(&body);
+        }
         from_body(&mut options, &body);
     }
     check(&options)?;

@@ -116,6 +116,9 @@ pub(crate) async fn serve(door: &Arc<Door>, call: Authorized<Call>) -> Result<An
     let call = call.into_inner();
     let row = row(door, &call).await?;
     let deprecation = row.deprecation.clone();
+    if deprecation.is_some() {
+        call.notes.annotate("k8s.io/deprecated", "true");
+    }
     let mut answer = serve_row(door, row, call).await?;
     if let Some(told) = deprecation {
         warn(&mut answer, &[told.into_owned()]);

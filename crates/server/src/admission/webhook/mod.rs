@@ -185,9 +185,9 @@ impl Webhooks {
             if rounds.again && !rounds.waiting.contains(&hook.id) {
                 continue;
             }
-            let outcome = mutate_once(registry, change, hook, object).await;
             let round = usize::from(rounds.again);
             let place = format!("round_{round}_index_{index}");
+            let outcome = mutate_once(registry, change, hook, object, &place).await;
             let mutated = matches!(outcome, Ok(true));
             note_mutation(change, hook, &place, mutated);
             if mutated {
@@ -301,6 +301,7 @@ async fn mutate_once(
     change: &Change<'_>,
     hook: &Hook,
     object: &mut Value,
+    place: &str,
 ) -> Result<bool, Failure> {
     let response = ask(registry, change, hook, object, true).await?;
     if response.patch.is_empty() {
@@ -332,6 +333,22 @@ async fn mutate_once(
         .map_err(|error| Failure::Refused(Status::internal(error.status().message)))?;
     if after == before {
         return Ok(false);
+    }
+    // A patch shows what the request holds: it is recorded where that is.
+    if change
+        .call
+        .trail
+        .as_ref()
+        .is_some_and(|trail| trail.wants_request())
+    {
+        let text = json!({
+            "configuration": hook.configuration,
+            "webhook": hook.name,
+            "patch": patch,
+            "patchType": response.patch_type,
+        });
+        let key = format!("patch.webhook.admission.k8s.io/{place}");
+        change.notes().annotate(key, text.to_string());
     }
     let old = object.clone();
     put_back(registry, change, after, object).map_err(Failure::Refused)?;
