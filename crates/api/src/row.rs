@@ -814,6 +814,14 @@ impl Rows {
         }
     }
 
+    /// Adds what a typed object of the reference has though nobody gave it. Custom objects have
+    /// only what they were given.
+    pub fn fill(&self, row: &ResourceDef, object: &mut Value) {
+        if row.custom.is_none() {
+            self.schema.fill(&self.ty(row), object);
+        }
+    }
+
     /// Checks an object against its row's type and brings it into canonical form.
     pub fn admit(&self, row: &ResourceDef, object: &mut Value) -> Admission {
         match &row.custom {

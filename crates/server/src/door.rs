@@ -1,6 +1,7 @@
 //! The door itself: what all requests share, and the order in which they are served.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use evenkeel_api::clock::SharedClock;
@@ -21,7 +22,8 @@ use crate::cache::{Caches, FeedError};
 use crate::definitions::{self, Kinds};
 use crate::describe;
 use crate::http::{
-    Answer, Attributes, Media, Query, Target, status_answer, status_answer_as, warn,
+    Answer, Attributes, Encoding, Media, Query, Target, is_pretty, status_answer, status_answer_as,
+    warn,
 };
 use crate::metrics::Metrics;
 use crate::pipeline::{Call, authorize};
@@ -63,6 +65,7 @@ pub struct Door {
     issuer: String,
     openapi: Arc<describe::OpenApiHashes>,
     debug_pages: describe::DebugPages,
+    cbor: AtomicBool,
 }
 
 impl std::fmt::Debug for Door {
@@ -140,6 +143,7 @@ impl Door {
             issuer: options.issuer,
             openapi: Arc::default(),
             debug_pages: describe::DebugPages::default(),
+            cbor: AtomicBool::new(false),
         });
         crate::bootstrap::run(&door).await.map_err(|status| {
             DoorError::Certificate(format!("bootstrap objects: {}", status.message))
@@ -178,6 +182,16 @@ impl Door {
     #[must_use]
     pub fn debug_pages(&self) -> &describe::DebugPages {
         &self.debug_pages
+    }
+
+    /// Speaks CBOR, or stops to: it is off by default, as in the reference (its feature gate
+    /// `CBORServingAndStorage`).
+    pub fn speak_cbor(&self, on: bool) {
+        self.cbor.store(on, Ordering::Relaxed);
+    }
+
+    pub(crate) fn speaks_cbor(&self) -> bool {
+        self.cbor.load(Ordering::Relaxed)
     }
 
     pub(crate) fn authorizer(&self) -> &dyn Authorizer {
@@ -275,7 +289,14 @@ impl Door {
         };
         let (verb, resource) = (attributes.verb.clone(), attributes.resource.clone());
         let accept = parts.headers.get(http::header::ACCEPT).cloned();
-        let refuse = |status: &Status| status_answer_as(Media::of_status(accept.as_ref()), status);
+        let pretty = is_pretty(&parts.headers, &query);
+        let refuse = |status: &Status| {
+            let encoding = match Media::of_status(accept.as_ref(), self.speaks_cbor()) {
+                Encoding::Json if pretty => Encoding::Pretty,
+                encoding => encoding,
+            };
+            status_answer_as(encoding, status)
+        };
         let began = tokio::time::Instant::now();
         let notes = Arc::<Notes>::default();
         let mut answer = match Limited::new(body, BODY_LIMIT).collect().await {

@@ -9,7 +9,7 @@ pub use answer::{
     Answer, Body, answer, full, json, json_bytes, status_answer, status_answer_as, stream, text,
     warn,
 };
-pub use media::{Encoding, Media, Shape, content_type};
+pub use media::{Encoding, Media, Offer, Shape, content_type, is_pretty};
 pub use query::Query;
 pub(crate) use query::decode_segment;
 pub use request::{Attributes, Target};

@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod encodings;
 mod examples;
+mod filled;
 mod rights;
 mod verbs;
 mod views;
