@@ -134,6 +134,10 @@ pub(crate) struct UpArgs {
     #[arg(long, env = "EVENKEEL_EVICTION_HARD", value_name = "THRESHOLDS")]
     pub(crate) eviction_hard: Option<String>,
 
+    /// Features that are off by default: CBORServingAndStorage=true
+    #[arg(long, env = "EVENKEEL_FEATURE_GATES", value_name = "NAME=BOOL,…")]
+    pub(crate) feature_gates: Option<String>,
+
     /// How log lines look [default: text]
     #[arg(long, env = "EVENKEEL_LOG_FORMAT", value_enum)]
     pub(crate) log_format: Option<LogFormat>,
@@ -166,6 +170,8 @@ pub(crate) struct Settings {
     pub(crate) static_pods: Option<PathBuf>,
     pub(crate) certificate_validity: SignedDuration,
     pub(crate) eviction_hard: Thresholds,
+    /// CBOR is spoken.
+    pub(crate) cbor: bool,
     pub(crate) log_format: LogFormat,
     pub(crate) log: String,
 }
@@ -222,6 +228,23 @@ fn validity(text: &str) -> anyhow::Result<SignedDuration> {
         "--certificate-validity {text:?}: it must be 10s or more"
     );
     Ok(life)
+}
+
+/// Whether CBOR is spoken. Other gates are not there to be opened, and are refused by name.
+fn gates(text: &str) -> anyhow::Result<bool> {
+    let mut cbor = false;
+    for gate in text.split(',').filter(|gate| !gate.is_empty()) {
+        match gate.split_once('=') {
+            Some(("CBORServingAndStorage", "true")) => cbor = true,
+            Some(("CBORServingAndStorage", "false")) => cbor = false,
+            Some(("CBORServingAndStorage", other)) => {
+                anyhow::bail!("--feature-gates {gate}: {other:?} is neither true nor false")
+            }
+            Some((name, _)) => anyhow::bail!("--feature-gates {gate}: unknown feature {name}"),
+            None => anyhow::bail!("--feature-gates {gate}: expected NAME=true or NAME=false"),
+        }
+    }
+    Ok(cbor)
 }
 
 /// What is wrong with a config file in one line: place, fault, and the line it stands in.
@@ -343,6 +366,12 @@ impl UpArgs {
                 .unwrap_or(thresholds::DEFAULT)
                 .parse()
                 .context("--eviction-hard")?,
+            cbor: gates(
+                &self
+                    .feature_gates
+                    .or(file.feature_gates)
+                    .unwrap_or_default(),
+            )?,
             log_format: self
                 .log_format
                 .or(file.log_format)

@@ -600,6 +600,13 @@ impl ResourceDef {
         self
     }
 
+    /// Says that its version is on its way out: the text that clients are warned with.
+    #[must_use]
+    pub fn deprecated(mut self, told: &'static str) -> Self {
+        self.deprecation = Some(Cow::Borrowed(told));
+        self
+    }
+
     /// Is measured when it is read, and never kept.
     #[must_use]
     pub fn measured(mut self) -> Self {

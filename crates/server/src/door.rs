@@ -65,6 +65,7 @@ pub struct Door {
     issuer: String,
     openapi: Arc<describe::OpenApiHashes>,
     debug_pages: describe::DebugPages,
+    components: describe::Components,
     cbor: AtomicBool,
 }
 
@@ -143,6 +144,7 @@ impl Door {
             issuer: options.issuer,
             openapi: Arc::default(),
             debug_pages: describe::DebugPages::default(),
+            components: describe::Components::default(),
             cbor: AtomicBool::new(false),
         });
         crate::bootstrap::run(&door).await.map_err(|status| {
@@ -182,6 +184,12 @@ impl Door {
     #[must_use]
     pub fn debug_pages(&self) -> &describe::DebugPages {
         &self.debug_pages
+    }
+
+    /// The parts of the control plane that run in this process.
+    #[must_use]
+    pub fn components(&self) -> &describe::Components {
+        &self.components
     }
 
     /// Speaks CBOR, or stops to: it is off by default, as in the reference (its feature gate
@@ -260,13 +268,14 @@ impl Door {
     /// Serves a request that came over the network: finds out who asks, then as [`Self::handle`].
     pub async fn serve<B>(
         self: &Arc<Self>,
-        request: Request<B>,
+        mut request: Request<B>,
         peer: Option<&PeerCertificate>,
     ) -> Answer
     where
         B: HttpBody<Data = bytes::Bytes> + Send,
         B::Error: std::error::Error + Send + Sync + 'static,
     {
+        verbs::token_of_protocol(request.headers_mut());
         let identity = match self.authenticator.identify(request.headers(), peer) {
             Ok(identity) => identity,
             Err(status) => return status_answer(&status),

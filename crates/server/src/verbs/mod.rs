@@ -26,6 +26,7 @@ use crate::door::Door;
 use crate::http::{Answer, Attributes, Encoding, Media, Offer, is_pretty, warn};
 use crate::pipeline::{Authorized, Call};
 
+pub(crate) use socket::token_of_protocol;
 pub(crate) use streams::NodeTunnel;
 pub(crate) use write::touch_create;
 

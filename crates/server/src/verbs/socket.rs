@@ -3,12 +3,14 @@
 //! Every event is a message: text when it is JSON, binary otherwise. Clients have nothing to say;
 //! what they send is read and thrown away, so that pings are answered and their end is noticed.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use futures::{SinkExt as _, StreamExt as _};
 use http::StatusCode;
 use http::header::{
-    CONNECTION, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
-    SEC_WEBSOCKET_PROTOCOL, UPGRADE,
+    AUTHORIZATION, CONNECTION, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT,
+    SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, UPGRADE,
 };
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
@@ -22,6 +24,9 @@ use crate::http::{Answer, full};
 
 /// Clients have nothing to say: more than this in one message ends the watch.
 const MOST: usize = 64 << 10;
+
+/// What stands in front of a token that is given as a protocol.
+const TOKEN_PROTOCOL: &str = "base64url.bearer.authorization.k8s.io.";
 
 /// A client that asks for WebSocket.
 pub(super) struct Socket {
@@ -77,6 +82,47 @@ impl Socket {
     }
 }
 
+/// Pages can't set headers of a WebSocket, so that they give their token as a protocol:
+/// `base64url.bearer.authorization.k8s.io.TOKEN` beside the one that is to be spoken. It becomes
+/// what it stands for.
+pub(crate) fn token_of_protocol(headers: &mut HeaderMap) {
+    if headers.contains_key(AUTHORIZATION)
+        || !headers.contains_key(SEC_WEBSOCKET_PROTOCOL)
+        || !names(headers, &UPGRADE, "websocket")
+    {
+        return;
+    }
+    let offered: Vec<String> = headers
+        .get_all(SEC_WEBSOCKET_PROTOCOL)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(|protocol| protocol.trim().to_owned())
+        .collect();
+    let (tokens, others): (Vec<&str>, Vec<&str>) = offered
+        .iter()
+        .map(String::as_str)
+        .partition(|protocol| protocol.starts_with(TOKEN_PROTOCOL));
+    // One token, and something to speak: anything else is not meant so.
+    let ([token], false) = (tokens.as_slice(), others.is_empty()) else {
+        return;
+    };
+    let token = token.strip_prefix(TOKEN_PROTOCOL).unwrap_or_default();
+    let Some(token) = URL_SAFE_NO_PAD
+        .decode(token.trim_end_matches('='))
+        .ok()
+        .and_then(|token| String::from_utf8(token).ok())
+    else {
+        return;
+    };
+    let bearer = HeaderValue::from_str(&format!("Bearer {token}"));
+    let spoken = HeaderValue::from_str(&others.join(", "));
+    if let (Ok(bearer), Ok(spoken)) = (bearer, spoken) {
+        headers.insert(AUTHORIZATION, bearer);
+        headers.insert(SEC_WEBSOCKET_PROTOCOL, spoken);
+    }
+}
+
 fn names(headers: &HeaderMap, header: &HeaderName, wanted: &str) -> bool {
     headers
         .get_all(header)
@@ -119,5 +165,39 @@ async fn run(
             Message::Binary(event)
         };
         socket.send(message).await?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn given(protocols: &str) -> (Option<String>, String) {
+        let mut headers = HeaderMap::new();
+        headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+        let protocols = HeaderValue::from_str(protocols).expect("a header");
+        headers.insert(SEC_WEBSOCKET_PROTOCOL, protocols);
+        token_of_protocol(&mut headers);
+        let text = |value: &HeaderValue| value.to_str().expect("text").to_owned();
+        (
+            headers.get(AUTHORIZATION).map(text),
+            text(&headers[SEC_WEBSOCKET_PROTOCOL]),
+        )
+    }
+
+    #[test]
+    fn a_token_among_the_protocols_is_a_credential() {
+        let token = format!("{TOKEN_PROTOCOL}dG9rZW4");
+        assert_eq!(
+            given(&format!("{token}, v5.channel.k8s.io")),
+            (
+                Some("Bearer token".to_owned()),
+                "v5.channel.k8s.io".to_owned()
+            )
+        );
+        assert_eq!(given(&token), (None, token.clone()), "nothing to speak");
+        assert_eq!(given("a, b"), (None, "a, b".to_owned()));
+        let odd = format!("{TOKEN_PROTOCOL}%%, a");
+        assert_eq!(given(&odd), (None, odd.clone()));
     }
 }

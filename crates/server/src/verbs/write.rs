@@ -395,6 +395,10 @@ async fn steps(
             pod::prepare_ephemeral_containers(new, old);
             errors.extend(pod::validate_ephemeral_containers(new, old));
         }
+        Some(Subresource::Resize) => {
+            pod::prepare_resize(new, old);
+            errors.extend(pod::validate_resize(new, old));
+        }
         Some(Subresource::Finalize) => {
             namespace::prepare_finalize(new, old);
             errors.extend(namespace::validate_finalize(new));

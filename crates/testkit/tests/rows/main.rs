@@ -5,6 +5,7 @@
 mod encodings;
 mod examples;
 mod filled;
+mod parts;
 mod rights;
 mod verbs;
 mod views;
