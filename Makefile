@@ -17,7 +17,7 @@ RELEASE := EVENKEEL_COMMIT=$(shell git rev-parse HEAD 2>/dev/null || echo 0) car
 export DATA ?= /var/lib/evenkeel
 export LISTEN ?= 127.0.0.1:6443
 
-.PHONY: help packages build images run stop test lint bench bench-loops crash clean-cluster test-v2 check-history
+.PHONY: help packages build images run stop test lint bench bench-loops fuzz test-foreign crash clean-cluster test-v2 check-history
 
 help: ## List what can be made
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,6 +61,12 @@ crash: images ## Kill the process 50 times under load and check what it promised
 
 check-history: packages ## Check 2,000 histories of concurrent clients under kill -9 (RUNS=N)
 	@EVENKEEL_HISTORY_RUNS=$(or $(RUNS),2000) cargo test --release --locked -p evenkeel-store --test history -- --nocapture every_history
+
+fuzz: ## Feed every decoder, patch and selector mutated inputs (SECONDS=60 for each)
+	@cargo run --release --locked -q -p evenkeel-fuzz -- --seconds $(or $(SECONDS),60) --out "$(TARGET)/fuzz"
+
+test-foreign: packages ## Run clients that need Go or npm: client-go, Helm, JavaScript
+	@scripts/test-foreign.sh
 
 clean-cluster: ## Stop the cluster and remove it: containers, mounts, links, tables, data
 	@scripts/stop.sh "$(BINARY)" --remove

@@ -351,6 +351,10 @@ pub(crate) struct UpArgs {
     #[arg(long, env = "EVENKEEL_AUDIT_WEBHOOK_TRUNCATE_ENABLED", num_args = 0..=1, default_missing_value = "true")]
     pub(crate) audit_webhook_truncate_enabled: Option<bool>,
 
+    /// Features that are off by default: CBORServingAndStorage=true
+    #[arg(long, env = "EVENKEEL_FEATURE_GATES", value_name = "NAME=BOOL,…")]
+    pub(crate) feature_gates: Option<String>,
+
     /// How log lines look [default: text]
     #[arg(long, env = "EVENKEEL_LOG_FORMAT", value_enum)]
     pub(crate) log_format: Option<LogFormat>,
@@ -388,6 +392,8 @@ pub(crate) struct Settings {
     pub(crate) seats: u32,
     /// What is recorded of requests.
     pub(crate) audit: Option<AuditOptions>,
+    /// CBOR is spoken.
+    pub(crate) cbor: bool,
     pub(crate) log_format: LogFormat,
     pub(crate) log: String,
 }
@@ -458,6 +464,23 @@ fn seats(reading: Option<u32>, writing: Option<u32>) -> anyhow::Result<u32> {
          must be positive"
     );
     Ok(seats)
+}
+
+/// Whether CBOR is spoken. Other gates are not there to be opened, and are refused by name.
+fn gates(text: &str) -> anyhow::Result<bool> {
+    let mut cbor = false;
+    for gate in text.split(',').filter(|gate| !gate.is_empty()) {
+        match gate.split_once('=') {
+            Some(("CBORServingAndStorage", "true")) => cbor = true,
+            Some(("CBORServingAndStorage", "false")) => cbor = false,
+            Some(("CBORServingAndStorage", other)) => {
+                anyhow::bail!("--feature-gates {gate}: {other:?} is neither true nor false")
+            }
+            Some((name, _)) => anyhow::bail!("--feature-gates {gate}: unknown feature {name}"),
+            None => anyhow::bail!("--feature-gates {gate}: expected NAME=true or NAME=false"),
+        }
+    }
+    Ok(cbor)
 }
 
 /// What is wrong with a config file in one line: place, fault, and the line it stands in.
@@ -623,6 +646,12 @@ impl UpArgs {
                 self.max_requests_inflight.or(file.max_requests_inflight),
                 self.max_mutating_requests_inflight
                     .or(file.max_mutating_requests_inflight),
+            )?,
+            cbor: gates(
+                &self
+                    .feature_gates
+                    .or(file.feature_gates)
+                    .unwrap_or_default(),
             )?,
             log_format: self
                 .log_format

@@ -103,6 +103,7 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     })
     .await
     .context("can't open the API server")?;
+    door.speak_cbor(settings.cbor);
 
     let tls = listen::shared_tls(server_tls(&pki, &settings, address, &clock)?);
     write_kubeconfig(&pki, &settings, address, &clock)?;
@@ -380,6 +381,8 @@ async fn lead(
         cluster_cidr: Some(cluster_cidr.into()),
     };
     let mut running = tokio::task::JoinSet::new();
+    // Kept until all loops have ended.
+    let _manager = door.components().runs("controller-manager");
     for each in evenkeel_controllers::all(&composition) {
         running.spawn(each.run);
     }
@@ -400,7 +403,11 @@ async fn lead(
     let traces = scheduler.traces();
     door.debug_pages()
         .add("scheduler", move |path| traces.page(path));
-    running.spawn(scheduler.run());
+    let alive = door.components().runs("scheduler");
+    running.spawn(async move {
+        scheduler.run().await;
+        drop(alive);
+    });
     while running.join_next().await.is_some() {}
 }
 

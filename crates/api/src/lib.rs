@@ -4,6 +4,7 @@
 //! Everything here is pure. No tokio, no sockets, no files, no clock: the door and the loops hand
 //! in what they know and get back what should be.
 
+pub mod cbor;
 pub mod clock;
 pub mod cron;
 pub mod custom;

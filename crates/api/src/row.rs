@@ -600,6 +600,13 @@ impl ResourceDef {
         self
     }
 
+    /// Says that its version is on its way out: the text that clients are warned with.
+    #[must_use]
+    pub fn deprecated(mut self, told: &'static str) -> Self {
+        self.deprecation = Some(Cow::Borrowed(told));
+        self
+    }
+
     /// Is measured when it is read, and never kept.
     #[must_use]
     pub fn measured(mut self) -> Self {
@@ -811,6 +818,14 @@ impl Rows {
                 (schema, ty.clone())
             }
             None => (&self.schema, self.ty(row)),
+        }
+    }
+
+    /// Adds what a typed object of the reference has though nobody gave it. Custom objects have
+    /// only what they were given.
+    pub fn fill(&self, row: &ResourceDef, object: &mut Value) {
+        if row.custom.is_none() {
+            self.schema.fill(&self.ty(row), object);
         }
     }
 

@@ -4,6 +4,7 @@ use std::any::Any;
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use evenkeel_api::clock::SharedClock;
@@ -31,8 +32,8 @@ use crate::definitions::{self, Kinds};
 use crate::describe;
 use crate::flow::{self, FlowControl};
 use crate::http::{
-    Answer, Attributes, LongRunning, Media, Query, Target, accepts_gzip, compress, content_type,
-    hold, is_compressible, status_answer, status_answer_as, text, warn,
+    Answer, Attributes, Encoding, LongRunning, Media, Query, Target, accepts_gzip, compress,
+    content_type, hold, is_compressible, is_pretty, status_answer, status_answer_as, text, warn,
 };
 use crate::metrics::{Labels, Metrics, Outcome};
 use crate::pipeline::{Call, authorize};
@@ -89,6 +90,8 @@ pub struct Door {
     debug_pages: describe::DebugPages,
     flow: FlowControl,
     audit: Option<Arc<Audit>>,
+    components: describe::Components,
+    cbor: AtomicBool,
 }
 
 impl std::fmt::Debug for Door {
@@ -196,6 +199,8 @@ impl Door {
             debug_pages: describe::DebugPages::default(),
             flow: FlowControl::new(options.seats),
             audit: options.audit,
+            components: describe::Components::default(),
+            cbor: AtomicBool::new(false),
         });
         crate::bootstrap::run(&door).await.map_err(|status| {
             DoorError::Certificate(format!("bootstrap objects: {}", status.message))
@@ -245,6 +250,22 @@ impl Door {
 
     pub(crate) fn flow(&self) -> &FlowControl {
         &self.flow
+    }
+
+    /// The parts of the control plane that run in this process.
+    #[must_use]
+    pub fn components(&self) -> &describe::Components {
+        &self.components
+    }
+
+    /// Speaks CBOR, or stops to: it is off by default, as in the reference (its feature gate
+    /// `CBORServingAndStorage`).
+    pub fn speak_cbor(&self, on: bool) {
+        self.cbor.store(on, Ordering::Relaxed);
+    }
+
+    pub(crate) fn speaks_cbor(&self) -> bool {
+        self.cbor.load(Ordering::Relaxed)
     }
 
     pub(crate) fn authorizer(&self) -> &dyn Authorizer {
@@ -358,13 +379,14 @@ impl Door {
     /// Serves a request that came over the network: finds out who asks, then as [`Self::handle`].
     pub async fn serve<B>(
         self: &Arc<Self>,
-        request: Request<B>,
+        mut request: Request<B>,
         peer: Option<&PeerCertificate>,
     ) -> Answer
     where
         B: HttpBody<Data = bytes::Bytes> + Send,
         B::Error: std::error::Error + Send + Sync + 'static,
     {
+        verbs::token_of_protocol(request.headers_mut());
         let path = request.uri().path();
         let found = self.authenticator.identify(path, request.headers(), peer);
         match found.await {
@@ -543,7 +565,14 @@ impl Door {
             parts.extensions.insert(long.clone());
         }
         let accept = parts.headers.get(http::header::ACCEPT).cloned();
-        let refuse = |status: &Status| status_answer_as(Media::of_status(accept.as_ref()), status);
+        let pretty = is_pretty(&parts.headers, &query);
+        let refuse = |status: &Status| {
+            let encoding = match Media::of_status(accept.as_ref(), self.speaks_cbor()) {
+                Encoding::Json if pretty => Encoding::Pretty,
+                encoding => encoding,
+            };
+            status_answer_as(encoding, status)
+        };
         let call = async {
             let body = tokio::time::timeout(BODY_WAIT, Limited::new(body, BODY_LIMIT).collect());
             let body = match body.await {

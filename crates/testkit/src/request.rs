@@ -89,6 +89,22 @@ impl Caller {
         }
     }
 
+    /// Sends bytes as they are; the answer comes as it is.
+    pub async fn exchange(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Vec<u8>,
+    ) -> http::Response<Body> {
+        let mut request = Request::builder().method(method).uri(path);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(Full::new(body.into())).expect("a request");
+        self.door.handle(request, self.identity.clone()).await
+    }
+
     async fn raw(
         &self,
         method: Method,

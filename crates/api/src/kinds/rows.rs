@@ -127,6 +127,11 @@ pub fn rows() -> Vec<ResourceDef> {
             .named(names::path_segment)
             .columns(columns::binding())
             .strategy(roles::Bindings { namespaced: true }),
+        ResourceDef::of::<core::ComponentStatus>()
+            .short("cs")
+            .measured()
+            .deprecated("v1 ComponentStatus is deprecated in v1.19+")
+            .columns(columns::component_status()),
         ResourceDef::of::<metrics::NodeMetrics>().measured(),
         ResourceDef::of::<metrics::PodMetrics>().measured(),
     ]);
@@ -317,6 +322,7 @@ fn core_rows() -> Vec<ResourceDef> {
                 Sub::Log,
                 Sub::PortForward,
                 Sub::Proxy,
+                Sub::Resize,
                 Sub::Status,
             ])
             .generations()

@@ -1,5 +1,6 @@
 //! What the door says of itself: health, version, discovery, OpenAPI, metrics.
 
+mod components;
 mod debug;
 mod discovery;
 mod health;
@@ -16,6 +17,8 @@ use crate::door::Door;
 use crate::http::{Answer, answer, json, stream, text};
 use crate::pipeline::{Authorized, Call};
 
+pub(crate) use components::PARTS;
+pub use components::{Components, Runs};
 pub use debug::DebugPages;
 pub(crate) use openapi::Hashes as OpenApiHashes;
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use evenkeel_api::{Status, protobuf};
+use evenkeel_api::{Status, cbor, protobuf};
 use futures::Stream;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WARNING};
 use http::{Response, StatusCode};
@@ -71,7 +71,7 @@ pub fn status_answer(status: &Status) -> Answer {
     status_answer_as(Encoding::Json, status)
 }
 
-/// A failure, or a success without an object, as JSON or protobuf.
+/// A failure, or a success without an object, in an encoding.
 #[must_use]
 pub fn status_answer_as(encoding: Encoding, status: &Status) -> Answer {
     let code = StatusCode::from_u16(status.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
@@ -81,7 +81,20 @@ pub fn status_answer_as(encoding: Encoding, status: &Status) -> Answer {
             protobuf::MEDIA_TYPE,
             full(protobuf::encode_status(status)),
         ),
-        _ => json_bytes(code, serde_json::to_vec(status).unwrap_or_default()),
+        Encoding::Json => json_bytes(code, serde_json::to_vec(status).unwrap_or_default()),
+        Encoding::Pretty => json_bytes(code, serde_json::to_vec_pretty(status).unwrap_or_default()),
+        Encoding::Yaml => answer(
+            code,
+            "application/yaml",
+            full(serde_saphyr::to_string(status).unwrap_or_default()),
+        ),
+        Encoding::Cbor => answer(
+            code,
+            cbor::MEDIA_TYPE,
+            full(cbor::encode(
+                &serde_json::to_value(status).unwrap_or_default(),
+            )),
+        ),
     };
     let wait = status
         .details

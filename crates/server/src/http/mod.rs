@@ -11,7 +11,7 @@ pub use answer::{
     status_answer_as, stream, text, warn,
 };
 pub use gzip::{accepts_gzip, compress, is_compressible};
-pub use media::{Encoding, Media, Shape, content_type};
+pub use media::{Encoding, Media, Offer, Shape, content_type, is_pretty};
 pub use query::Query;
 pub(crate) use query::decode_segment;
 pub use request::{Attributes, Target};

@@ -30,9 +30,7 @@ pub(super) async fn answer(mut request: Request<'_>) -> Result<Answer, Status> {
         "SelfSubjectRulesReview" => rules_review(&request, &body)?,
         other => return Err(Status::internal(format!("no answer for {other}"))),
     };
-    object::metadata(&mut body)
-        .entry("creationTimestamp")
-        .or_insert(Value::Null);
+    request.door.rows().fill(&request.row, &mut body);
     encode(&request, StatusCode::CREATED, &body)
 }
 

@@ -10,6 +10,7 @@ mod measured;
 mod patch;
 mod read;
 mod show;
+mod socket;
 mod streams;
 mod subresource;
 mod watch;
@@ -23,9 +24,10 @@ use evenkeel_api::{Status, protobuf};
 use http::StatusCode;
 
 use crate::door::Door;
-use crate::http::{Answer, Attributes, Media, warn};
+use crate::http::{Answer, Attributes, Encoding, Media, Offer, is_pretty, warn};
 use crate::pipeline::{Authorized, Call};
 
+pub(crate) use socket::token_of_protocol;
 pub(crate) use streams::{NodeTunnel, copy_headers, join};
 pub(crate) use write::touch_create;
 
@@ -161,8 +163,8 @@ async fn serve_row(door: &Arc<Door>, row: Arc<ResourceDef>, call: Call) -> Resul
     if !row.namespaced() && in_namespace && attributes.resource != "namespaces" {
         return Err(Status::no_such_path());
     }
-    let media = Media::negotiate(&call.parts.headers, || protobuf::has_form(&row.type_name));
     let subresource = attributes.subresource.clone();
+    let media = negotiate(door, &row, &call);
     if !subresource.is_empty() {
         let known = row
             .subresources
@@ -220,6 +222,26 @@ async fn serve_row(door: &Arc<Door>, row: Arc<ResourceDef>, call: Call) -> Resul
         Verb::Delete => delete::delete(request).await,
         Verb::DeleteCollection => delete::delete_collection(request).await,
     }
+}
+
+/// How the answer is to be written.
+fn negotiate(door: &Door, row: &ResourceDef, call: &Call) -> Result<Media, Status> {
+    let watch = call.attributes.verb == "watch";
+    let mut media = Media::negotiate(&call.parts.headers, || Offer {
+        protobuf: protobuf::has_form(&row.type_name),
+        // What is answered and not kept is shown as it is.
+        table: row.storage != Storage::Answered
+            && !matches!(
+                call.attributes.subresource.as_str(),
+                "binding" | "eviction" | "token"
+            ),
+        cbor: door.speaks_cbor(),
+        watch,
+    })?;
+    if media.encoding == Encoding::Json && !watch && is_pretty(&call.parts.headers, &call.query) {
+        media.encoding = Encoding::Pretty;
+    }
+    Ok(media)
 }
 
 fn is_object_verb(verb: &str) -> bool {

@@ -2,7 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod encodings;
 mod examples;
+mod filled;
+mod parts;
 mod rights;
 mod verbs;
 mod views;
