@@ -36,6 +36,7 @@ use crate::http::{
     content_type, hold, is_compressible, is_pretty, status_answer, status_answer_as, text, warn,
 };
 use crate::metrics::{Labels, Metrics, Outcome};
+use crate::outbound::{Trust, tls_config};
 use crate::pipeline::{Call, authorize};
 use crate::pki::{Pki, Vouched};
 use crate::registry::Registry;
@@ -158,6 +159,7 @@ impl Door {
             .pki
             .node_client(options.clock.now())
             .map_err(|error| DoorError::Certificate(error.to_string()))?;
+        let pods = tls_config(&Trust::Anybody, None).map_err(DoorError::Certificate)?;
         let mut outside = options.outside;
         let headers = &outside.request_headers;
         let front_ca = headers.client_ca.as_deref();
@@ -189,7 +191,7 @@ impl Door {
             admission: Admission::standard(Arc::clone(&options.clock), Arc::clone(&authorizer)),
             authorizer,
             allocate: Allocate::new(options.service_cidr),
-            tunnel: NodeTunnel { tls },
+            tunnel: NodeTunnel { agents: tls, pods },
             registry,
             tokens,
             clock: options.clock,

@@ -31,17 +31,35 @@ use crate::http::{Answer, LongRunning};
 /// A node that does not answer in this time is not there.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How the door reaches node agents: with its own client certificate, trusting the cluster's CA.
+/// How the door reaches what runs on nodes.
 #[derive(Clone)]
 pub(crate) struct NodeTunnel {
-    pub(crate) tls: Arc<rustls::ClientConfig>,
+    /// Agents: with the door's own client certificate, trusting the cluster's CA.
+    pub(crate) agents: Arc<rustls::ClientConfig>,
+    /// Pods behind a proxy's `https:`, whose certificates nobody vouches for: as in the reference,
+    /// they are believed.
+    pub(crate) pods: Arc<rustls::ClientConfig>,
+}
+
+/// Whether a connection is one of TLS, and to whom.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Tls {
+    No,
+    Agent,
+    Pod,
+}
+
+impl Tls {
+    fn to_pod(tls: bool) -> Self {
+        if tls { Self::Pod } else { Self::No }
+    }
 }
 
 /// Where a request is passed on to.
 struct Upstream {
     host: String,
     port: u16,
-    tls: bool,
+    tls: Tls,
     path: String,
 }
 
@@ -254,7 +272,7 @@ fn agent(node: &Value, path: String) -> Result<Upstream, Status> {
     Ok(Upstream {
         host,
         port,
-        tls: true,
+        tls: Tls::Agent,
         path,
     })
 }
@@ -378,7 +396,7 @@ fn pod_proxy(request: &Request<'_>, pod: &Value) -> Result<Upstream, Status> {
     Ok(Upstream {
         host: host.to_owned(),
         port,
-        tls,
+        tls: Tls::to_pod(tls),
         path: rest(request),
     })
 }
@@ -433,7 +451,7 @@ fn service_proxy(request: &Request<'_>, service: &Value) -> Result<Upstream, Sta
             return Ok(Upstream {
                 host: host.to_owned(),
                 port,
-                tls,
+                tls: Tls::to_pod(tls),
                 path: rest(request),
             });
         }
@@ -621,14 +639,16 @@ async fn connect(
 ) -> std::io::Result<TokioIo<Box<dyn Duplex>>> {
     let stream = TcpStream::connect((upstream.host.as_str(), upstream.port)).await?;
     stream.set_nodelay(true)?;
-    if !upstream.tls {
-        return Ok(TokioIo::new(Box::new(stream)));
-    }
+    let config = match upstream.tls {
+        Tls::No => return Ok(TokioIo::new(Box::new(stream))),
+        Tls::Agent => &door.tunnel.agents,
+        Tls::Pod => &door.tunnel.pods,
+    };
     let name = match upstream.host.parse::<IpAddr>() {
         Ok(address) => ServerName::from(address),
         Err(_) => ServerName::try_from(upstream.host.clone()).map_err(std::io::Error::other)?,
     };
-    let connector = TlsConnector::from(Arc::clone(&door.tunnel.tls));
+    let connector = TlsConnector::from(Arc::clone(config));
     let stream = connector.connect(name, stream).await?;
     Ok(TokioIo::new(Box::new(stream)))
 }
