@@ -10,6 +10,9 @@ IMAGES := $(TARGET)/images
 TRIPLE := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 BINARY := $(TARGET)/release/evenkeel
 
+# `/version` names the commit that a release was built from.
+RELEASE := EVENKEEL_COMMIT=$(shell git rev-parse HEAD 2>/dev/null || echo 0) cargo build --release --locked
+
 # Where `make run` keeps its cluster, and where it listens.
 export DATA ?= /var/lib/evenkeel
 export LISTEN ?= 127.0.0.1:6443
@@ -24,7 +27,7 @@ packages: ## Install the Debian packages that are missing
 
 build: packages ## Build the binary (release)
 	@echo "building evenkeel (some minutes from nothing)"
-	@cargo build --release --locked -p evenkeel
+	@$(RELEASE) -p evenkeel
 
 images: packages ## Write the example images to target/images/NAME.tar
 	@scripts/images.sh "$(IMAGES)" "$(TRIPLE)"
@@ -46,11 +49,11 @@ lint: ## Formatting and lints, warnings as errors
 	@cargo clippy --workspace --all-targets --locked -- -D warnings
 
 bench: build images ## Measure, beside the floors of this machine
-	@cargo build --release --locked -p evenkeel -p evenkeel-bench
+	@$(RELEASE) -p evenkeel -p evenkeel-bench
 	@"$(TARGET)/release/evenkeel-bench" --evenkeel "$(BINARY)"
 
 bench-loops: packages ## Measure scheduler and loops with simulated nodes (some minutes)
-	@cargo build --release --locked -p evenkeel-bench
+	@$(RELEASE) -p evenkeel-bench
 	@"$(TARGET)/release/evenkeel-bench" loops
 
 crash: images ## Kill the process 50 times under load and check what it promised

@@ -135,6 +135,9 @@ impl Node {
             runtime: self.runtime,
             images: self.images,
             root: settings.data_dir.join("node").join("agent"),
+            volumes: std::fs::canonicalize(&settings.data_dir)
+                .with_context(|| settings.data_dir.display().to_string())?
+                .join("volumes"),
             log_root: settings.data_dir.join("node").join("logs"),
             cluster_dns: vec![IpAddr::V4(settings.service_address(DNS_PLACE))],
             cluster_domain: CLUSTER_DOMAIN.to_owned(),

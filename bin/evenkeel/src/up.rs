@@ -13,6 +13,7 @@ use evenkeel_client::{LeaderElector, LeaseTimes, LoopContext, LoopRegistry, Reco
 use evenkeel_controllers::Composition;
 use evenkeel_scheduler::Scheduler;
 use evenkeel_scheduler::config::ProfileConfig;
+use evenkeel_server::audit::Audit;
 use evenkeel_server::listen::{self, SharedTls};
 use evenkeel_server::pki::{LeafSpec, Pki};
 use evenkeel_server::{Door, DoorOptions, Identity};
@@ -33,6 +34,8 @@ const HISTORY: Duration = Duration::from_secs(300);
 const EVENTS: Duration = Duration::from_secs(3600);
 /// So long a server that ends tries to give its lease back.
 const RELEASE: Duration = Duration::from_secs(3);
+/// So long a server that ends tries to send the audit events that wait.
+const FLUSH: Duration = Duration::from_secs(10);
 /// Certificates are looked at this often at least; short-lived ones twelve times in their life.
 const CERTIFICATES: Duration = Duration::from_secs(12 * 3600);
 
@@ -80,7 +83,13 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     if opened.is_shared() {
         open::recognize(store.as_ref(), &pki, &settings).await?;
     }
+    let audit = settings
+        .audit
+        .as_ref()
+        .map(|options| Audit::open(options, Arc::clone(&clock)));
+    let audit = audit.transpose()?.map(Arc::new);
     let issuer = "https://kubernetes.default.svc.cluster.local".to_owned();
+    let outside = settings.outside.read(&issuer)?;
     let (door, mut follower) = Door::open(DoorOptions {
         store: Arc::clone(&store),
         pki: Arc::clone(&pki),
@@ -88,6 +97,9 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
         clock: Arc::clone(&clock),
         service_cidr: settings.service_cidr,
         issuer,
+        seats: settings.seats,
+        audit: audit.clone(),
+        outside,
     })
     .await
     .context("can't open the API server")?;
@@ -106,6 +118,7 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     ));
     tokio::spawn(Arc::clone(&door).compact_by_age(HISTORY));
     tokio::spawn(Arc::clone(&door).expire_events(EVENTS));
+    tokio::spawn(Arc::clone(&door).expire_bootstrap_tokens());
     tokio::spawn(renew(
         Arc::clone(&pki),
         settings.clone(),
@@ -144,6 +157,11 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
         node.await.context("the node ended badly")??;
     }
     serving.await.context("the server ended badly")?;
+    if let Some(audit) = audit
+        && tokio::time::timeout(FLUSH, audit.close()).await.is_err()
+    {
+        tracing::warn!("audit events that could not be sent are lost");
+    }
     if let Some(election) = election
         && tokio::time::timeout(RELEASE, election).await.is_err()
     {
@@ -217,6 +235,7 @@ fn way(
         addresses: vec![IpAddr::V4(node.gateway), IpAddr::from([127, 0, 0, 1])],
         client: true,
         server: true,
+        ..LeafSpec::default()
     };
     let leaf = pki
         .live(spec, clock.now())
@@ -278,7 +297,7 @@ fn store_metrics(store: &dyn Store) -> String {
 /// as long as this one leads. The handle ends when the lease has been given back.
 fn loops(
     door: &Arc<Door>,
-    pki: &Pki,
+    pki: &Arc<Pki>,
     settings: &Settings,
     clock: &SharedClock,
     stop: &CancellationToken,
@@ -287,14 +306,14 @@ fn loops(
     let metrics = LoopRegistry::default();
     let lead = {
         let (door, clock, metrics) = (Arc::clone(door), Arc::clone(clock), metrics.clone());
-        let (ca, cidr) = (pki.ca().to_owned(), settings.cluster_cidr);
+        let (pki, cidr) = (Arc::clone(pki), settings.cluster_cidr);
         let profiles = settings.scheduler.clone();
         move |until: CancellationToken| {
             lead(
                 Arc::clone(&door),
                 Arc::clone(&clock),
                 metrics.clone(),
-                ca.clone(),
+                Arc::clone(&pki),
                 cidr,
                 profiles.clone(),
                 until,
@@ -327,7 +346,7 @@ async fn lead(
     door: Arc<Door>,
     clock: SharedClock,
     metrics: LoopRegistry,
-    cluster_ca: String,
+    pki: Arc<Pki>,
     cluster_cidr: ipnet::Ipv4Net,
     profiles: Vec<ProfileConfig>,
     until: CancellationToken,
@@ -353,7 +372,12 @@ async fn lead(
         clock: Arc::clone(&clock),
         shutdown: until.clone(),
         metrics,
-        cluster_ca,
+        cluster_ca: pki.ca().to_owned(),
+        signer: Some(Arc::new(move |request| {
+            let life = evenkeel_server::pki::request::life(request.seconds);
+            pki.sign_request(request.pem, request.usages, life, request.now)
+                .map_err(|error| error.to_string())
+        })),
         cluster_cidr: Some(cluster_cidr.into()),
     };
     let mut running = tokio::task::JoinSet::new();
@@ -451,7 +475,9 @@ fn server_tls(
     let leaf = pki
         .leaf(&spec, clock.now())
         .context("the server's certificate")?;
-    let mut config = pki.server_config(&leaf, false)?;
+    let front_ca = settings.outside.request_headers()?.client_ca;
+    let front_ca = front_ca.as_deref().unwrap_or_else(|| pki.front_proxy_ca());
+    let mut config = pki.door_config(&leaf, front_ca)?;
     listen::offer_http(&mut config);
     Ok(config)
 }

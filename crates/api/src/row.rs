@@ -224,8 +224,8 @@ pub enum Cell {
 pub struct SelectableField {
     /// What it is called in selectors, `spec.nodeName`.
     pub path: Text,
-    /// Where its value stands, as a dotted path; mostly the same.
-    pub at: Text,
+    /// Where its value stands, as dotted paths: the first that is set counts. Mostly the same one.
+    pub at: Vec<Text>,
     /// What an unset field compares as.
     pub unset: Text,
 }
@@ -496,15 +496,15 @@ impl ResourceDef {
     /// Adds a selectable field.
     #[must_use]
     pub fn selectable(self, path: &'static str) -> Self {
-        self.selectable_at(path, path)
+        self.selectable_among(path, &[path])
     }
 
-    /// Adds a selectable field whose value stands somewhere else than its name says.
+    /// Adds a selectable field whose value is the first that is set of some others.
     #[must_use]
-    pub fn selectable_at(mut self, path: &'static str, at: &'static str) -> Self {
+    pub fn selectable_among(mut self, path: &'static str, at: &[&'static str]) -> Self {
         self.selectable.push(SelectableField {
             path: path.into(),
-            at: at.into(),
+            at: at.iter().map(|&at| at.into()).collect(),
             unset: "".into(),
         });
         self
@@ -515,7 +515,7 @@ impl ResourceDef {
     pub fn selectable_or(mut self, path: &'static str, unset: &'static str) -> Self {
         self.selectable.push(SelectableField {
             path: path.into(),
-            at: path.into(),
+            at: vec![path.into()],
             unset: unset.into(),
         });
         self
@@ -532,7 +532,7 @@ impl ResourceDef {
     ) -> Self {
         self.selectable.push(SelectableField {
             path: path.into(),
-            at: at.into(),
+            at: vec![at.into()],
             unset: unset.into(),
         });
         self

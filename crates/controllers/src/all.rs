@@ -11,7 +11,7 @@ use evenkeel_client::{
     CancellationToken, Client, LoopContext, LoopRegistry, Recorder, SharedClock, Views,
 };
 
-use crate::{garbage, namespaces, nodes};
+use crate::{certificates, garbage, namespaces, nodes, volumes};
 
 /// What the composition gives to the loops of this crate.
 #[derive(Clone)]
@@ -28,6 +28,9 @@ pub struct Composition {
     pub metrics: LoopRegistry,
     /// Certificate of the cluster's CA (PEM), published into every namespace.
     pub cluster_ca: String,
+    /// Signs certificates with the cluster's authority; `None`: requests are signed by somebody
+    /// else.
+    pub signer: Option<certificates::Signer>,
     /// Where nodes' pod ranges are cut from; `None`: somebody else gives them.
     pub cluster_cidr: Option<IpNet>,
 }
@@ -207,7 +210,56 @@ pub fn all(composition: &Composition) -> Vec<Loop> {
                 "validatingadmissionpolicy-status-controller",
             )),
         ),
+        Loop::new(
+            "csrapproving",
+            certificates::approve::run(context("certificate-controller", "csrapproving")),
+        ),
+        Loop::new(
+            "csrcleaner",
+            certificates::clean::run(context("certificate-controller", "csrcleaner")),
+        ),
+        Loop::new(
+            "persistentvolume-binder",
+            volumes::run_binder(context(
+                "persistent-volume-binder",
+                "persistentvolume-controller",
+            )),
+        ),
+        Loop::new(
+            "pvc-protection",
+            volumes::protection::run_claims(context(
+                "pvc-protection-controller",
+                "pvc-protection-controller",
+            )),
+        ),
+        Loop::new(
+            "pv-protection",
+            volumes::protection::run_volumes(context(
+                "pv-protection-controller",
+                "pv-protection-controller",
+            )),
+        ),
+        Loop::new(
+            "ephemeral-volume",
+            volumes::ephemeral::run(context("ephemeral-volume-controller", "ephemeral_volume")),
+        ),
+        Loop::new(
+            "volume-expand",
+            volumes::expand::run(context("expand-controller", "volume_expand")),
+        ),
+        Loop::new(
+            "local-path",
+            volumes::local_path::run(context(
+                "local-path-provisioner",
+                evenkeel_api::local_volume::PROVISIONER,
+            )),
+        ),
     ];
+    if let Some(signer) = composition.signer.clone() {
+        let context = context("certificate-controller", "csrsigning");
+        let run = certificates::sign::run(context, signer);
+        all.push(Loop::new("csrsigning", run));
+    }
     if let Some(cluster) = composition.cluster_cidr {
         let context = context("node-controller", "cidrAllocator");
         all.push(Loop::new("node-ipam", nodes::run_cidr(context, cluster)));

@@ -6,6 +6,7 @@
 //! `apply`.
 
 pub mod all;
+pub mod certificates;
 pub mod claim;
 pub mod cronjob;
 pub mod daemonset;
@@ -30,6 +31,7 @@ pub mod scaled;
 pub mod statefulset;
 #[cfg(test)]
 mod testing;
+pub mod volumes;
 
 pub use all::{Composition, Loop, all};
 pub use error::ReconcileError;

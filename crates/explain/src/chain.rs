@@ -97,6 +97,74 @@ fn warning(events: &[Event]) -> Option<&Event> {
         .max_by_key(|event| event.last_timestamp.as_ref().map(|time| time.0))
 }
 
+/// Why a pod has no node, if it has none for a reason.
+pub(crate) fn unscheduled(pod: &Pod) -> Option<String> {
+    let conditions = pod.status.as_ref()?.conditions.as_ref()?;
+    let found = conditions
+        .iter()
+        .find(|it| it.type_ == "PodScheduled" && it.status == "False")?;
+    found.message.clone()
+}
+
+/// The claims that a pod uses.
+pub(crate) fn claims(pod: &Pod) -> impl Iterator<Item = String> + '_ {
+    let volumes = pod.spec.as_ref().and_then(|spec| spec.volumes.as_ref());
+    volumes.into_iter().flatten().filter_map(|volume| {
+        let named = volume
+            .persistent_volume_claim
+            .as_ref()
+            .map(|it| it.claim_name.clone());
+        let name = pod.metadata.name.as_deref().unwrap_or_default();
+        named.or_else(|| {
+            volume
+                .ephemeral
+                .as_ref()
+                .map(|_| format!("{name}-{}", volume.name))
+        })
+    })
+}
+
+/// Containers that ended badly, and whether it was the one before that did.
+pub(crate) fn ended(pod: &Pod) -> Vec<(String, bool)> {
+    let status = pod.status.as_ref();
+    let all = status.into_iter().flat_map(|status| {
+        let init = status.init_container_statuses.iter().flatten();
+        init.chain(status.container_statuses.iter().flatten())
+    });
+    all.filter_map(|container| {
+        let bad = |ended: Option<&ContainerStateTerminated>| {
+            ended.is_some_and(|ended| ended.exit_code != 0)
+        };
+        let state = container.state.as_ref();
+        let last = container.last_state.as_ref();
+        if bad(state.and_then(|it| it.terminated.as_ref())) {
+            return Some((container.name.clone(), false));
+        }
+        let waits = state.is_some_and(|it| it.waiting.is_some());
+        let before = bad(last.and_then(|it| it.terminated.as_ref()));
+        (before && waits).then(|| (container.name.clone(), true))
+    })
+    .collect()
+}
+
+/// Did a liveness probe end the container, and what did it say?
+fn killed_by_probe<'e>(name: &str, events: &'e [Event]) -> Option<&'e str> {
+    let said = |event: &&Event, reason: &str| event.reason.as_deref() == Some(reason);
+    let field = format!("spec.containers{{{name}}}");
+    let of_it = |event: &&Event| event.involved_object.field_path.as_deref() == Some(&field);
+    let text = |event: &'e Event| event.message.as_deref().unwrap_or_default();
+    let killing = events
+        .iter()
+        .filter(|event| said(event, "Killing") && of_it(event))
+        .any(|event| text(event).contains("failed liveness probe"));
+    let failed = events
+        .iter()
+        .filter(|event| said(event, "Unhealthy") && of_it(event))
+        .filter(|event| text(event).starts_with("Liveness probe failed"))
+        .max_by_key(|event| event.last_timestamp.as_ref().map(|at| at.0));
+    failed.filter(|_| killing).map(text)
+}
+
 /// Explains a pod from its status and events.
 #[must_use]
 pub(crate) fn pod(pod: &Pod, events: &[Event]) -> Chain {
@@ -173,6 +241,11 @@ pub(crate) fn pod(pod: &Pod, events: &[Event]) -> Chain {
         .collect();
     for container in &all {
         container_chain(&mut chain, &this, &place, container, events);
+        if let Some(said) =
+            killed_by_probe(&container.name, events).filter(|_| container.restart_count > 0)
+        {
+            probe_kills(&mut chain, pod, container, said);
+        }
     }
     if chain.next.is_empty() {
         let ready = condition("Ready").is_some_and(|found| found.status == "True");
@@ -213,10 +286,62 @@ pub(crate) fn pod(pod: &Pod, events: &[Event]) -> Chain {
     chain
 }
 
+/// A liveness probe that ends a container which is only slow makes things worse: what it asks for
+/// is put beside how long the container lived.
+fn probe_kills(chain: &mut Chain, pod: &Pod, container: &ContainerStatus, said: &str) {
+    let name = &container.name;
+    chain.link(
+        format!("container {name}"),
+        format!("was ended by its liveness probe: {said}"),
+    );
+    let last = container
+        .last_state
+        .as_ref()
+        .and_then(|state| state.terminated.as_ref());
+    let lived = last.and_then(|last| {
+        let (start, end) = (last.started_at.as_ref()?, last.finished_at.as_ref()?);
+        Some(end.0.duration_since(start.0).as_secs())
+    });
+    if let Some(lived) = lived {
+        chain.detail(format!("it had run for {lived} s"));
+    }
+    let spec = pod.spec.as_ref();
+    let found = spec.and_then(|spec| spec.containers.iter().find(|it| it.name == *name));
+    let probe = found.and_then(|found| found.liveness_probe.as_ref());
+    if let Some(probe) = probe {
+        chain.detail(format!(
+            "the probe waits {} s for an answer, asks every {} s and gives up after {} failures",
+            probe.timeout_seconds.unwrap_or(1),
+            probe.period_seconds.unwrap_or(10),
+            probe.failure_threshold.unwrap_or(3)
+        ));
+    }
+    let starts = found.is_some_and(|found| found.startup_probe.is_some());
+    // It has come back by now: told, and nothing is to do.
+    if container.ready {
+        return;
+    }
+    chain.step(if starts {
+        format!(
+            "if the container is slow and not dead, raise timeoutSeconds or failureThreshold of \
+             the liveness probe of {name}"
+        )
+    } else {
+        format!(
+            "if container {name} is slow to start and not dead, give it a startupProbe; if it is \
+             slow to answer, raise timeoutSeconds or failureThreshold of its liveness probe"
+        )
+    });
+}
+
 fn next_for_scheduling(message: &str) -> String {
     // What is said of preemption repeats the reasons and names no remedy.
     let message = message.split("preemption:").next().unwrap_or_default();
-    if message.contains("persistentvolumeclaim") {
+    if message.contains("unbound immediate PersistentVolumeClaims") {
+        "see why its claims are not bound: kubectl get pvc".to_owned()
+    } else if message.contains("PersistentVolume's node affinity") {
+        "see where its volumes are, and why the pod can't go there: kubectl describe pv".to_owned()
+    } else if message.contains("persistentvolumeclaim") {
         "make the claim, or correct the pod's claimName (kubectl get pvc)".to_owned()
     } else if message.contains("Insufficient") {
         "lower the pod's requests, or free or add capacity (kubectl describe nodes)".to_owned()

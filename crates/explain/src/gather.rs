@@ -1,13 +1,17 @@
 //! Reads what a question is about, and what that depends on.
 
-use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
-use k8s_openapi::api::core::v1::{Event, Namespace, Node, Pod, Service};
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, StatefulSet};
+use k8s_openapi::api::core::v1::{Event, Namespace, Node, PersistentVolumeClaim, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::api::ListParams;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use kube::api::{ListParams, LogParams};
 use kube::{Api, Client, ResourceExt as _};
 
 use crate::chain::{self, Chain};
-use crate::decision;
+use crate::{decision, storage, workloads};
+
+/// Lines of a container's log that are shown.
+const LAST_LINES: i64 = 5;
 
 /// Why a question can't be answered.
 #[derive(Debug, thiserror::Error)]
@@ -17,7 +21,7 @@ pub enum ExplainError {
     Question(String),
     /// There is no explanation for the kind yet.
     #[error(
-        "no explanation for kind {0:?} yet; known: pod, replicaset, deployment, service, node, namespace"
+        "no explanation for kind {0:?} yet; known: pod, replicaset, deployment, statefulset, service, persistentvolumeclaim, poddisruptionbudget, node, namespace"
     )]
     Kind(String),
     /// The API refuses; its own words.
@@ -53,6 +57,9 @@ pub async fn why(client: &Client, question: &str, namespace: &str) -> Result<Cha
         }
         "deployment" | "deployments" | "deploy" | "deployment.apps" => ask.deployment(name).await,
         "replicaset" | "replicasets" | "rs" | "replicaset.apps" => ask.replica_set(name).await,
+        "statefulset" | "statefulsets" | "sts" | "statefulset.apps" => ask.stateful_set(name).await,
+        "persistentvolumeclaim" | "persistentvolumeclaims" | "pvc" => ask.claim(name).await,
+        "poddisruptionbudget" | "poddisruptionbudgets" | "pdb" => ask.budget(name).await,
         "service" | "services" | "svc" => ask.service(name).await,
         "node" | "nodes" | "no" => node(client, name).await,
         "namespace" | "namespaces" | "ns" => namespace_chain(client, name).await,
@@ -74,10 +81,133 @@ impl Asker<'_> {
     }
 
     async fn pod(&self, pod: &Pod) -> Result<Chain, ExplainError> {
-        let uid = pod.uid().unwrap_or_default();
+        let events = self.events(&pod.uid().unwrap_or_default()).await?;
+        let mut chain = chain::pod(pod, &events);
+        if chain.is_healthy() {
+            return Ok(chain);
+        }
+        self.last_words(pod, &mut chain).await;
+        // A pod without a node may wait for its claims, or for a place where its volumes are.
+        if let Some(message) = chain::unscheduled(pod)
+            && (message.contains("PersistentVolume") || message.contains("persistentvolume"))
+        {
+            for claim in chain::claims(pod) {
+                let Some(found) = self.api::<PersistentVolumeClaim>().get_opt(&claim).await? else {
+                    continue;
+                };
+                let cause = self.claim_chain(&found).await?;
+                // Where a bound volume is explains the scheduler's words.
+                if !cause.is_healthy() || cause.links.len() > 1 {
+                    if cause.next.is_empty() {
+                        chain.step(
+                            "let the pod go to one of these nodes: see its node selector, affinity \
+                             and tolerations, and what is free there",
+                        );
+                    }
+                    chain.follow(cause);
+                }
+            }
+        }
+        Ok(chain)
+    }
+
+    async fn events(&self, uid: &str) -> Result<Vec<Event>, ExplainError> {
         let about = ListParams::default().fields(&format!("involvedObject.uid={uid}"));
-        let events = self.api::<Event>().list(&about).await?.items;
-        Ok(chain::pod(pod, &events))
+        Ok(self.api::<Event>().list(&about).await?.items)
+    }
+
+    /// Adds what a container that ended badly wrote last, where the node still has it.
+    async fn last_words(&self, pod: &Pod, chain: &mut Chain) {
+        for (container, previous) in chain::ended(pod) {
+            let params = LogParams {
+                container: Some(container.clone()),
+                previous,
+                tail_lines: Some(LAST_LINES),
+                ..LogParams::default()
+            };
+            let name = pod.metadata.name.as_deref().unwrap_or_default();
+            // A log that is not there says nothing, and is no reason to say nothing else.
+            let Ok(text) = self.api::<Pod>().logs(name, &params).await else {
+                continue;
+            };
+            let words: Vec<&str> = text
+                .lines()
+                .filter(|line| !line.trim().is_empty())
+                .collect();
+            if !words.is_empty() {
+                chain.link(format!("container {container}"), "its last words");
+                for line in words {
+                    chain.detail(line.chars().take(200).collect::<String>());
+                }
+            }
+        }
+    }
+
+    async fn claim(&self, name: &str) -> Result<Chain, ExplainError> {
+        let found = self.api::<PersistentVolumeClaim>().get(name).await?;
+        self.claim_chain(&found).await
+    }
+
+    async fn claim_chain(&self, claim: &PersistentVolumeClaim) -> Result<Chain, ExplainError> {
+        let name = claim.name_any();
+        let pods = self.api::<Pod>().list(&ListParams::default()).await?.items;
+        let pods = pods
+            .iter()
+            .filter(|pod| chain::claims(pod).any(|used| used == name));
+        let class = match storage::class_of(claim) {
+            Some(class) => Api::all(self.client.clone()).get_opt(class).await?,
+            None => None,
+        };
+        let volume = claim
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.volume_name.as_deref());
+        let volume = match volume.filter(|name| !name.is_empty()) {
+            Some(volume) => Api::all(self.client.clone()).get_opt(volume).await?,
+            None => None,
+        };
+        let nodes = Api::<Node>::all(self.client.clone())
+            .list(&ListParams::default())
+            .await?;
+        let known = storage::Known {
+            class,
+            volume,
+            pods: pods.map(|pod| pod.name_any()).collect(),
+            nodes: nodes.items,
+            events: self.events(&claim.uid().unwrap_or_default()).await?,
+        };
+        Ok(storage::claim(claim, &known))
+    }
+
+    async fn stateful_set(&self, name: &str) -> Result<Chain, ExplainError> {
+        let found = self.api::<StatefulSet>().get(name).await?;
+        let events = self.events(&found.uid().unwrap_or_default()).await?;
+        let mut causes = Vec::new();
+        for pod in self.api::<Pod>().list(&ListParams::default()).await? {
+            let mut owners = pod.owner_references().iter();
+            if owners.any(|owner| Some(&owner.uid) == found.uid().as_ref()) {
+                let cause = self.pod(&pod).await?;
+                if !cause.is_healthy() {
+                    causes.push(cause);
+                    break;
+                }
+            }
+        }
+        Ok(workloads::stateful_set(&found, &events, causes.pop()))
+    }
+
+    async fn budget(&self, name: &str) -> Result<Chain, ExplainError> {
+        let found = self.api::<PodDisruptionBudget>().get(name).await?;
+        let selector = found.spec.as_ref().and_then(|spec| spec.selector.as_ref());
+        let labels = selector.and_then(|selector| selector.match_labels.clone());
+        let terms: Vec<String> = labels
+            .into_iter()
+            .flatten()
+            .map(|(key, value)| format!("{key}={value}"))
+            .collect();
+        let pods = self.pods(&terms.join(",")).await?;
+        let cause = pods.into_iter().find(|pod| !pod.is_healthy());
+        Ok(workloads::budget(&found, cause))
     }
 
     async fn pods(&self, selector: &str) -> Result<Vec<Chain>, ExplainError> {
@@ -225,6 +355,12 @@ async fn node(client: &Client, name: &str) -> Result<Chain, ExplainError> {
     let spec = found.spec.unwrap_or_default();
     if spec.unschedulable == Some(true) {
         chain.link(format!("Node {name}"), "takes no new pods (cordoned)");
+        // Whoever drains it waits for budgets without a word in the cluster.
+        let here = ListParams::default().fields(&format!("spec.nodeName={name}"));
+        let pods = Api::<Pod>::all(client.clone()).list(&here).await?.items;
+        let budgets = Api::<PodDisruptionBudget>::all(client.clone());
+        let budgets = budgets.list(&ListParams::default()).await?.items;
+        workloads::drain(&mut chain, &pods, &budgets);
         chain.step(format!("kubectl uncordon {name}"));
     }
     if chain.links.is_empty() {
@@ -248,7 +384,7 @@ async fn namespace_chain(client: &Client, name: &str) -> Result<Chain, ExplainEr
         .unwrap_or_default()
     {
         if condition.status == "True" {
-            chain.link(&this, condition.message.unwrap_or_default());
+            workloads::remains(&mut chain, &this, name, &condition);
         }
     }
     chain.step(format!(

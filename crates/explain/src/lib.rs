@@ -7,6 +7,8 @@
 mod chain;
 mod decision;
 mod gather;
+mod storage;
+mod workloads;
 
 pub use chain::{Chain, Link};
 pub use gather::{ExplainError, why};

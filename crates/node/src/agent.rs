@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, info, warn};
 
+use crate::admission::Ledger;
 use crate::backend::AgentBackend;
 use crate::config::{NodeConfig, NodeError};
 use crate::context::Context;
@@ -31,6 +32,7 @@ use crate::spec::service_env::ServiceFacts;
 use crate::static_pods::{self, StaticPods};
 use crate::stats::StatsSampler;
 use crate::view::{RuntimeView, Wakers};
+use crate::volume::local::{self, LocalVolumes};
 use crate::volume::token::Tokens;
 use crate::volume::{Gatherer, release};
 use crate::{eviction, gc, images_gc, orphan, register, server};
@@ -91,6 +93,12 @@ impl Agent {
                 root: config.root.clone(),
                 objects: Arc::clone(&objects),
                 tokens: Tokens::new(config.client.clone(), Arc::clone(&config.clock)),
+                local: LocalVolumes::new(
+                    config.volumes.clone(),
+                    config.name.clone(),
+                    config.client.clone(),
+                ),
+                claims: Mutex::default(),
             },
             objects,
             dns: DnsFacts {
@@ -101,6 +109,8 @@ impl Agent {
             machine,
             dialers: Dialers::new()?,
             pulls: Mutex::default(),
+            admitted: Ledger::default(),
+            node_labels: Mutex::default(),
             evictions: Evictions::default(),
             pressure: Mutex::default(),
             images_used: Mutex::default(),
@@ -192,6 +202,7 @@ impl Agent {
             }
         }
         tasks.push(spawn(follow_runtime(Arc::clone(&context), events)));
+        tasks.push(spawn(local::run(Arc::clone(&context))));
         tasks.push(spawn(gc::run(Arc::clone(&context))));
         tasks.push(spawn(images_gc::run(Arc::clone(&context))));
         tasks.push(spawn(eviction::run(Arc::clone(&context))));

@@ -21,6 +21,8 @@ pub struct NodeConfig {
     pub images: SharedImages,
     /// Directory of the agent's own: pod directories are made below it.
     pub root: PathBuf,
+    /// Directory of the volumes that are made on this node.
+    pub volumes: PathBuf,
     /// Directory of container logs (`NAMESPACE_NAME_UID/CONTAINER/N.log`).
     pub log_root: PathBuf,
     /// Addresses of the cluster's DNS servers.

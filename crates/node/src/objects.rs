@@ -49,6 +49,12 @@ impl Objects {
         }
     }
 
+    /// What it asks with.
+    #[must_use]
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
     /// A config map, `None` when it does not exist; at most `age` old.
     ///
     /// # Errors

@@ -35,6 +35,7 @@ impl FakeNode {
             runtime: Arc::new(runtime.clone()),
             images: images.clone(),
             root: root.join("agent"),
+            volumes: root.join("volumes"),
             log_root: root.join("logs"),
             cluster_dns: vec!["10.96.0.10".parse().expect("an address")],
             cluster_domain: "cluster.local".to_owned(),

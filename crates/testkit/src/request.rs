@@ -30,6 +30,8 @@ pub struct Reply {
     pub content_type: String,
     /// `Warning` headers.
     pub warnings: Vec<String>,
+    /// All headers.
+    pub headers: http::HeaderMap,
     /// The body, when it is JSON; a string otherwise.
     pub body: Value,
 }
@@ -51,6 +53,15 @@ impl Reply {
     #[must_use]
     pub fn revision(&self) -> u64 {
         revision(&self.body)
+    }
+
+    /// A header; empty when it is not there.
+    #[must_use]
+    pub fn header(&self, name: &str) -> &str {
+        let value = self.headers.get(name);
+        value
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default()
     }
 
     /// Fails with the whole answer unless the code is this.
@@ -140,6 +151,7 @@ impl Caller {
             code: parts.status.as_u16(),
             content_type: text("content-type").join(""),
             warnings: text("warning"),
+            headers: parts.headers.clone(),
             body,
         }
     }

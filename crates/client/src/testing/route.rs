@@ -70,6 +70,24 @@ pub(super) const ROWS: &[Row] = &[
         true,
         &[],
     ),
+    (
+        "apps",
+        "v1",
+        "statefulsets",
+        "StatefulSet",
+        true,
+        &["status", "scale"],
+    ),
+    ("apps", "v1", "daemonsets", "DaemonSet", true, &["status"]),
+    ("batch", "v1", "jobs", "Job", true, &["status"]),
+    (
+        "",
+        "v1",
+        "persistentvolumeclaims",
+        "PersistentVolumeClaim",
+        true,
+        &["status"],
+    ),
     ("example.org", "v1", "widgets", "Widget", true, &["status"]),
 ];
 

@@ -157,7 +157,7 @@ pub async fn prepare_volumes(
 
 /// Takes the volumes down; what containers left (termination messages) stays until cleanup.
 pub async fn release_volumes(context: &Context, uid: &str) -> Result<(), String> {
-    context.gatherer.tokens.forget(uid);
+    context.gatherer.forget(uid);
     let dir = pod_dir(&context.config.root, uid);
     blocking(move || {
         for part in ["volume-subpaths", "volumes"] {
@@ -242,7 +242,7 @@ pub async fn clean_up(
             .await
             .map_err(|error| error.to_string())?;
     }
-    context.gatherer.tokens.forget(uid);
+    context.gatherer.forget(uid);
     let dir = pod_dir(&context.config.root, uid);
     let logs = context.log_dir(namespace, name, uid);
     blocking(move || {

@@ -6,9 +6,13 @@
 //! ([`atomic`]); a source that this agent does not have is refused by name.
 
 pub mod atomic;
+pub mod claim;
 pub mod empty_dir;
 pub mod host_path;
+pub mod local;
+pub mod ownership;
 pub mod payload;
+pub mod quota;
 pub mod release;
 pub mod subpath;
 pub mod token;
@@ -46,6 +50,15 @@ pub enum VolumeError {
         volume: String,
         /// What went wrong.
         message: String,
+    },
+    /// The volume can't be reached from here.
+    #[error(
+        "MountVolume.NodeAffinity check failed for volume \"{volume}\" : no matching \
+         NodeSelectorTerms"
+    )]
+    Elsewhere {
+        /// Its name.
+        volume: String,
     },
     /// The source is none that this agent has.
     #[error(
@@ -123,6 +136,9 @@ async fn prepare_one(
             read_only: false,
         });
     }
+    if claim::named(model, volume).is_some() {
+        return of_claim(gatherer, model, facts, volume, age).await;
+    }
     let dir = pod_dir(&gatherer.root, model.uid()).join("volumes");
     let fs_group = fs_group(model);
     if let Some(source) = &volume.empty_dir {
@@ -163,6 +179,37 @@ async fn prepare_one(
         path,
         read_only: true,
     })
+}
+
+/// The volume of a claim; prepared once in a pod's life, as what is in it may be large.
+async fn of_claim(
+    gatherer: &Gatherer,
+    model: &PodModel,
+    facts: &NodeFacts,
+    volume: &Volume,
+    age: SignedDuration,
+) -> Result<MountedVolume, VolumeError> {
+    let key = (model.uid().to_owned(), volume.name.clone());
+    if !age.is_zero()
+        && let Some(known) = gatherer.claims.lock().get(&key)
+    {
+        return Ok(known.clone());
+    }
+    let context = model.spec().and_then(|spec| spec.security_context.as_ref());
+    let policy = context.and_then(|context| context.fs_group_change_policy.as_deref());
+    let wishes = claim::Wishes {
+        fs_group: fs_group(model),
+        only_on_mismatch: policy == Some("OnRootMismatch"),
+    };
+    let (client, local) = (gatherer.objects.client(), &gatherer.local);
+    let node = &facts.node_name;
+    let made = claim::prepare(client, local, model, volume, wishes, node).await?;
+    let made = made.ok_or_else(|| VolumeError::Unsupported {
+        volume: volume.name.clone(),
+        source_name: source_name(volume),
+    })?;
+    gatherer.claims.lock().insert(key, made.clone());
+    Ok(made)
 }
 
 fn fs_group(model: &PodModel) -> Option<u32> {

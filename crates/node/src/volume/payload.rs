@@ -1,13 +1,15 @@
 //! What config map, secret, downward API and projected volumes contain.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::{DownwardAPIVolumeFile, KeyToPath, Volume, VolumeProjection};
 
+use super::MountedVolume;
 use super::atomic::FileEntry;
+use super::local::LocalVolumes;
 use super::token::Tokens;
 use crate::objects::Objects;
 use crate::pod::model::PodModel;
@@ -25,6 +27,10 @@ pub struct Gatherer {
     pub objects: Arc<Objects>,
     /// Where service account tokens come from.
     pub tokens: Tokens,
+    /// Volumes that are directories of this node.
+    pub local: LocalVolumes,
+    /// Volumes of claims that are prepared, by pod and name.
+    pub claims: parking_lot::Mutex<HashMap<(String, String), MountedVolume>>,
 }
 
 /// Directory name of the plugin that kubelet has for a volume's source, and whether its content
@@ -53,6 +59,12 @@ pub fn refreshable(volume: &Volume) -> bool {
 type Files = Vec<FileEntry>;
 
 impl Gatherer {
+    /// Forgets what was prepared for a pod.
+    pub fn forget(&self, uid: &str) {
+        self.tokens.forget(uid);
+        self.claims.lock().retain(|(pod, _), _| pod != uid);
+    }
+
     /// The files of a volume.
     ///
     /// # Errors

@@ -23,7 +23,7 @@ pub(crate) fn make_dir(path: &Path, mode: u32) -> Result<(), String> {
 }
 
 /// Mount points of this process at or below `root`.
-fn mounts_below(root: &Path) -> Result<Vec<PathBuf>, String> {
+pub(crate) fn mounts_below(root: &Path) -> Result<Vec<PathBuf>, String> {
     let table = fs::read_to_string("/proc/self/mountinfo")
         .map_err(|error| text(Path::new("/proc/self/mountinfo"), &error))?;
     Ok(table

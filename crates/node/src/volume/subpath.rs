@@ -71,8 +71,10 @@ fn open_beneath(root: &OwnedFd, path: &Path) -> rustix::io::Result<OwnedFd> {
     )
 }
 
-/// Makes the missing directories one by one, each opened below the one before.
+/// Makes the missing directories one by one, each opened below the one before. Whoever may write
+/// to the volume may write to them.
 fn make_beneath(root: &OwnedFd, path: &Path) -> rustix::io::Result<()> {
+    let mode = Mode::from_raw_mode(rustix::fs::fstat(root)?.st_mode & 0o7777);
     let mut at = open_beneath(root, Path::new("."))?;
     for part in path.components() {
         let Component::Normal(name) = part else {
@@ -88,13 +90,8 @@ fn make_beneath(root: &OwnedFd, path: &Path) -> rustix::io::Result<()> {
                     Mode::empty(),
                     ResolveFlags::BENEATH,
                 )?;
-                rustix::fs::mkdirat(&dir, name, Mode::from_raw_mode(0o755))?;
-                rustix::fs::chmodat(
-                    &dir,
-                    name,
-                    Mode::from_raw_mode(0o755),
-                    rustix::fs::AtFlags::empty(),
-                )?;
+                rustix::fs::mkdirat(&dir, name, mode)?;
+                rustix::fs::chmodat(&dir, name, mode, rustix::fs::AtFlags::empty())?;
                 open_beneath(&at, name)?
             }
             other => other?,

@@ -60,6 +60,7 @@ impl Node {
             runtime: Arc::new(runtime.clone()),
             images: images.clone(),
             root: dir.path().join("node"),
+            volumes: dir.path().join("volumes"),
             log_root: dir.path().join("logs"),
             cluster_dns: vec!["10.96.0.10".parse().expect("an address")],
             cluster_domain: "cluster.local".to_owned(),

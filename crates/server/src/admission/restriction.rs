@@ -2,7 +2,7 @@
 //! tokens for them, and nothing that would bring foreign pods to it.
 
 use evenkeel_api::row::Subresource;
-use evenkeel_api::{Status, object};
+use evenkeel_api::{Status, local_volume, object};
 use serde_json::Value;
 
 use super::{Change, Operation, Plugin, look_up};
@@ -54,6 +54,7 @@ impl Plugin for NodeRestriction {
             ("", "PersistentVolumeClaim") if change.subresource != Some(Subresource::Status) => {
                 Err("may only update PVC status".to_owned())
             }
+            ("", "PersistentVolume") => agent.volume(),
             ("coordination.k8s.io", "Lease") => agent.lease(),
             ("storage.k8s.io", "CSINode") if change.name(object) != node => {
                 Err("can only access CSINode with the same name as the requesting node".to_owned())
@@ -241,6 +242,52 @@ impl Agent<'_> {
         if object::text(&pod, &["spec", "nodeName"]) != self.node {
             return Err(
                 "node requested token bound to a pod scheduled on a different node".to_owned(),
+            );
+        }
+        Ok(())
+    }
+
+    /// Of the volumes that are its directories an agent says how they are, and when they are gone.
+    fn volume(&self) -> Judged {
+        let Some(old) = self
+            .change
+            .old
+            .filter(|_| self.change.operation == Operation::Update)
+        else {
+            return Err("can only update volumes that are on the node".to_owned());
+        };
+        let told = |volume: &Value| {
+            let mut volume = volume.clone();
+            let metadata = object::metadata(&mut volume);
+            for field in ["resourceVersion", "managedFields", "generation"] {
+                metadata.remove(field);
+            }
+            if let Some(annotations) = metadata
+                .get_mut("annotations")
+                .and_then(Value::as_object_mut)
+            {
+                for name in [local_volume::MADE, local_volume::QUOTA] {
+                    annotations.remove(name);
+                }
+            }
+            if let Some(Value::Array(finalizers)) = metadata.get_mut("finalizers") {
+                finalizers.retain(|it| it.as_str() != Some(local_volume::FINALIZER));
+            }
+            for field in ["annotations", "finalizers"] {
+                let empty = metadata.get(field).is_some_and(|it| {
+                    it.as_array().is_some_and(Vec::is_empty)
+                        || it.as_object().is_some_and(serde_json::Map::is_empty)
+                });
+                if empty {
+                    metadata.remove(field);
+                }
+            }
+            volume
+        };
+        let added = |volume: &Value| object::finalizers(volume).contains(&local_volume::FINALIZER);
+        if told(old) != told(self.object) || (added(self.object) && !added(old)) {
+            return Err(
+                "may only say how the directory of a volume is, and that it is gone".to_owned(),
             );
         }
         Ok(())

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use evenkeel_api::object;
+use evenkeel_api::{local_volume, object};
 use serde_json::{Value, json};
 
 use super::{Authorizer, Decision, Identity, MASTERS};
@@ -17,6 +17,8 @@ use crate::registry::Registry;
 const GROUP: &str = "rbac.authorization.k8s.io";
 const KINDS: [&str; 4] = ["ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"];
 const NODES: &str = "system:nodes";
+/// What a pod calls a claim.
+const CLAIM: &str = "persistentVolumeClaim";
 
 /// A policy rule.
 #[derive(Debug, Default)]
@@ -225,6 +227,8 @@ impl RbacAuthorizer {
             ("secrets", "") => "secret",
             ("configmaps", "") => "configMap",
             ("serviceaccounts", "") => "serviceAccount",
+            ("persistentvolumeclaims", "") => CLAIM,
+            ("persistentvolumes", "") => return Some(self.node_may_volume(node, attributes)),
             _ => return None,
         };
         let token = field == "serviceAccount" && attributes.subresource == "token";
@@ -237,6 +241,43 @@ impl RbacAuthorizer {
         if !verb_fits || attributes.name.is_empty() || attributes.namespace.is_empty() {
             return Some(false);
         }
+        self.node_uses(node, field, &attributes.namespace, &attributes.name)
+    }
+
+    /// A node agent may read the volumes that its pods are bound to, and look after those that
+    /// are directories of its own.
+    fn node_may_volume(&self, node: &str, attributes: &Attributes) -> bool {
+        let verb = attributes.verb.as_str();
+        if !attributes.subresource.is_empty() {
+            return false;
+        }
+        if attributes.name.is_empty() {
+            let own = format!("{}={node}", local_volume::NODE_LABEL);
+            return matches!(verb, "list" | "watch") && attributes.label_selector == own;
+        }
+        let Some(row) = self.registry.rows.by_kind("", "v1", "PersistentVolume") else {
+            return false;
+        };
+        let volume = self
+            .registry
+            .caches
+            .of(row)
+            .and_then(|cache| cache.get(&crate::registry::path("", &attributes.name)));
+        let Some(volume) = volume.map(|found| found.value()) else {
+            return false;
+        };
+        let label = object::at(&volume, &["metadata", "labels", local_volume::NODE_LABEL]);
+        if label.and_then(Value::as_str) == Some(node) {
+            return matches!(verb, "get" | "list" | "watch" | "patch" | "update");
+        }
+        let held = |part| object::text(&volume, &["spec", "claimRef", part]);
+        verb == "get"
+            && !held("name").is_empty()
+            && self.node_uses(node, CLAIM, held("namespace"), held("name")) == Some(true)
+    }
+
+    /// Does a pod on the node refer to an object of its namespace?
+    fn node_uses(&self, node: &str, field: &str, namespace: &str, name: &str) -> Option<bool> {
         let row = self.registry.rows.by_kind("", "v1", "Pod")?;
         let cache = self.registry.caches.of(row)?;
         let place = row
@@ -245,7 +286,7 @@ impl RbacAuthorizer {
             .position(|field| field.path == "spec.nodeName")?;
         Some(
             cache
-                .list(&attributes.namespace, None)
+                .list(namespace, None)
                 .iter()
                 .filter(|pod| {
                     pod.head
@@ -253,7 +294,7 @@ impl RbacAuthorizer {
                         .get(place)
                         .is_some_and(|found| **found == *node)
                 })
-                .any(|pod| refers_to(&pod.value(), field, &attributes.name)),
+                .any(|pod| refers_to(&pod.value(), field, name)),
         )
     }
 }
@@ -262,6 +303,16 @@ impl RbacAuthorizer {
 fn refers_to(pod: &Value, what: &str, name: &str) -> bool {
     if what == "serviceAccount" {
         return object::text(pod, &["spec", "serviceAccountName"]) == name;
+    }
+    if what == CLAIM {
+        let of = object::name(pod);
+        return object::list(pod, &["spec", "volumes"])
+            .iter()
+            .any(|volume| {
+                object::text(volume, &["persistentVolumeClaim", "claimName"]) == name
+                    || (volume.get("ephemeral").is_some_and(Value::is_object)
+                        && name == format!("{of}-{}", object::text(volume, &["name"])))
+            });
     }
     if what == "secret"
         && object::list(pod, &["spec", "imagePullSecrets"])
@@ -328,24 +379,23 @@ impl Compiled {
     }
 }
 
-impl Authorizer for RbacAuthorizer {
-    fn authorize(&self, identity: &Identity, attributes: &Attributes) -> Decision {
-        if identity.in_group(MASTERS) {
-            return Decision::Allow(String::new());
+impl RbacAuthorizer {
+    /// What a node may, by what runs on it; `None` for others, and for what roles say.
+    pub(crate) fn node(&self, identity: &Identity, attributes: &Attributes) -> Option<Decision> {
+        if !identity.in_group(NODES) {
+            return None;
         }
-        if identity.in_group(NODES) {
-            if let Some(node) = identity.user.strip_prefix("system:node:") {
-                match self.node_may(node, attributes) {
-                    Some(true) => return Decision::Allow(String::new()),
-                    Some(false) => {
-                        return Decision::NoOpinion(format!(
-                            "no relationship found between node '{node}' and this object"
-                        ));
-                    }
-                    None => {}
-                }
-            }
-        }
+        let node = identity.user.strip_prefix("system:node:")?;
+        Some(match self.node_may(node, attributes)? {
+            true => Decision::Allow(String::new()),
+            false => Decision::NoOpinion(format!(
+                "no relationship found between node '{node}' and this object"
+            )),
+        })
+    }
+
+    /// What roles say.
+    pub(crate) fn roles(&self, identity: &Identity, attributes: &Attributes) -> Decision {
         let compiled = self.compiled();
         for grant in compiled.grants(identity) {
             let in_place = grant.namespace.is_empty()
@@ -355,6 +405,16 @@ impl Authorizer for RbacAuthorizer {
             }
         }
         Decision::NoOpinion(String::new())
+    }
+}
+
+impl Authorizer for RbacAuthorizer {
+    fn authorize(&self, identity: &Identity, attributes: &Attributes) -> Decision {
+        if identity.in_group(MASTERS) {
+            return Decision::Allow(String::new());
+        }
+        self.node(identity, attributes)
+            .unwrap_or_else(|| self.roles(identity, attributes))
     }
 
     fn rules(&self, identity: &Identity, namespace: &str) -> (Vec<Value>, Vec<Value>) {

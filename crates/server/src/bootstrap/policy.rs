@@ -1,6 +1,7 @@
 //! The bootstrap policy: which roles there are and who has them.
 //!
-//! A line is a rule: `GROUPS : RESOURCES : VERBS`, with commas inside; the core group is `core`.
+//! A line is a rule: `GROUPS : RESOURCES : VERBS`, and `: NAMES` where it is for some objects only,
+//! with commas inside; the core group is `core`.
 //! The content restates the reference's bootstrap policy for the kinds that exist here; each loop
 //! of this program is a service account in `kube-system` with the rights that its controller has
 //! in the reference.
@@ -65,6 +66,7 @@ const NODE: &[&str] = &[
     "core : pods/status : patch,update",
     "core : pods/eviction : create",
     "coordination.k8s.io : leases : create,delete,get,patch,update",
+    "certificates.k8s.io : certificatesigningrequests : create,get,list,watch",
 ];
 
 /// Rights of the loops: (service account, rules). Every loop may also record events.
@@ -238,6 +240,67 @@ const LOOPS: &[(&str, &[&str])] = &[
         &["rbac.authorization.k8s.io : clusterroles : escalate,get,list,patch,update,watch"],
     ),
     (
+        "persistent-volume-binder",
+        &[
+            "core : persistentvolumes : get,list,watch,update,create,delete",
+            "core : persistentvolumes/status : update",
+            "core : persistentvolumeclaims : get,list,watch,update",
+            "core : persistentvolumeclaims/status : update",
+            "core : pods : list,watch,get,create,delete",
+            "storage.k8s.io : storageclasses : get,list,watch",
+            "core : nodes : get,list,watch",
+        ],
+    ),
+    (
+        "pvc-protection-controller",
+        &[
+            "core : persistentvolumeclaims : get,list,watch,update",
+            "core : persistentvolumeclaims/status : update",
+            "core : pods : list,watch,get",
+        ],
+    ),
+    (
+        "pv-protection-controller",
+        &["core : persistentvolumes : get,list,watch,update"],
+    ),
+    (
+        "ephemeral-volume-controller",
+        &[
+            "core : pods : get,list,watch",
+            "core : pods/finalizers : update",
+            "core : persistentvolumeclaims : get,list,watch,create",
+        ],
+    ),
+    (
+        "expand-controller",
+        &[
+            "core : persistentvolumes : get,list,watch,update,patch",
+            "core : persistentvolumeclaims/status : update,patch",
+            "core : persistentvolumeclaims : get,list,watch",
+            "storage.k8s.io : storageclasses : get,list,watch",
+        ],
+    ),
+    (
+        "local-path-provisioner",
+        &[
+            "core : persistentvolumes : get,list,watch,create,update,delete",
+            "core : persistentvolumeclaims : get,list,watch,update",
+            "core : nodes : get,list,watch",
+            "storage.k8s.io : storageclasses : get,list,watch,create",
+        ],
+    ),
+    (
+        "certificate-controller",
+        &[
+            "certificates.k8s.io : certificatesigningrequests : delete,get,list,watch",
+            "certificates.k8s.io : certificatesigningrequests/approval,certificatesigningrequests/status : update",
+            "certificates.k8s.io : signers : approve : kubernetes.io/kube-apiserver-client-kubelet,kubernetes.io/kubelet-serving",
+            "certificates.k8s.io : signers : sign : kubernetes.io/kube-apiserver-client,kubernetes.io/kube-apiserver-client-kubelet,kubernetes.io/kubelet-serving,kubernetes.io/legacy-unknown",
+            "core : nodes : get,list,watch",
+            "authorization.k8s.io : subjectaccessreviews : create",
+        ],
+    ),
+    (
         "validatingadmissionpolicy-status-controller",
         &[
             "admissionregistration.k8s.io : validatingadmissionpolicies : get,list,watch",
@@ -259,7 +322,12 @@ fn rule(line: &str) -> Value {
         .map(|group| if group == "core" { "" } else { group })
         .collect();
     let (resources, verbs) = (list(), list());
-    json!({"apiGroups": groups, "resources": resources, "verbs": verbs})
+    let names = list();
+    let mut rule = json!({"apiGroups": groups, "resources": resources, "verbs": verbs});
+    if !names.is_empty() {
+        rule["resourceNames"] = json!(names);
+    }
+    rule
 }
 
 fn urls(paths: &[&str], verbs: &[&str]) -> Value {
@@ -301,6 +369,7 @@ fn rules(lines: &[&str]) -> Vec<Value> {
 pub(super) fn objects() -> Vec<Value> {
     let mut objects = people();
     objects.extend(system());
+    objects.extend(extensions());
     for (name, lines) in LOOPS {
         let full = format!("system:controller:{name}");
         let mut rules = rules(lines);
@@ -309,6 +378,27 @@ pub(super) fn objects() -> Vec<Value> {
         objects.push(binding(&full, &full, vec![subject("ServiceAccount", name)]));
     }
     objects
+}
+
+/// What servers behind the door, and those who start them, may read of how it proves itself.
+fn extensions() -> [Value; 2] {
+    let name = "extension-apiserver-authentication";
+    let reader = format!("{name}-reader");
+    let bound = format!("system::{reader}");
+    let mut rule = rule("core : configmaps : get,list,watch");
+    rule["resourceNames"] = json!([name]);
+    let inside = |mut object: Value, kind: &str| {
+        object["kind"] = kind.into();
+        object["metadata"]["namespace"] = "kube-system".into();
+        object
+    };
+    let subjects = vec![
+        subject("User", "system:kube-controller-manager"),
+        subject("User", "system:kube-scheduler"),
+    ];
+    let mut binding = inside(binding(&bound, &reader, subjects), "RoleBinding");
+    binding["roleRef"]["kind"] = "Role".into();
+    [inside(role(&reader, vec![rule]), "Role"), binding]
 }
 
 fn aggregation_label(to: &str) -> String {
@@ -442,6 +532,33 @@ fn system() -> Vec<Value> {
         binding(
             "system:node",
             "system:node",
+            vec![subject("Group", "system:nodes")],
+        ),
+        role(
+            "system:node-bootstrapper",
+            rules(&["certificates.k8s.io : certificatesigningrequests : create,get,list,watch"]),
+        ),
+        binding(
+            "evenkeel:node-bootstrapper",
+            "system:node-bootstrapper",
+            vec![subject("Group", "system:bootstrappers")],
+        ),
+        role(
+            "system:certificates.k8s.io:certificatesigningrequests:nodeclient",
+            rules(&["certificates.k8s.io : certificatesigningrequests/nodeclient : create"]),
+        ),
+        binding(
+            "evenkeel:node-autoapprove-bootstrap",
+            "system:certificates.k8s.io:certificatesigningrequests:nodeclient",
+            vec![subject("Group", "system:bootstrappers")],
+        ),
+        role(
+            "system:certificates.k8s.io:certificatesigningrequests:selfnodeclient",
+            rules(&["certificates.k8s.io : certificatesigningrequests/selfnodeclient : create"]),
+        ),
+        binding(
+            "evenkeel:node-autoapprove-certificate-rotation",
+            "system:certificates.k8s.io:certificatesigningrequests:selfnodeclient",
             vec![subject("Group", "system:nodes")],
         ),
         role(

@@ -26,6 +26,8 @@ pub struct Attributes {
     pub namespace: String,
     /// Object name; empty for collections.
     pub name: String,
+    /// The label selector of a list or watch, as it came.
+    pub label_selector: String,
     /// The path as it came.
     pub path: String,
     /// Segments behind the subresource (proxy paths).
@@ -104,6 +106,11 @@ impl Attributes {
             _ => "",
         };
         self.verb = verb.to_owned();
+        if matches!(self.verb.as_str(), "list" | "watch") {
+            query
+                .get("labelSelector")
+                .clone_into(&mut self.label_selector);
+        }
         // A list or watch of one name, given as a field selector, counts as being about it.
         if matches!(self.verb.as_str(), "list" | "watch" | "deletecollection") && collection {
             if let Some(name) = query

@@ -34,7 +34,23 @@ pub(super) fn body_of(
     }
     check_kind(gvk, &mut value)?;
     settle(request, gvk, type_name, &mut value, &parsed.duplicates)?;
+    record(request, type_name, &value);
     Ok(value)
+}
+
+/// Hands the object of a request to the audit log, if it wants it; with defaults, as the reference
+/// decodes it.
+fn record(request: &Request<'_>, type_name: &str, value: &Value) {
+    let Some(trail) = &request.call.trail else {
+        return;
+    };
+    if !trail.wants_request() || *type_name != *request.row.type_name {
+        trail.request_object(value);
+        return;
+    }
+    let mut value = value.clone();
+    request.row.strategy.defaults(&mut value);
+    trail.request_object(&value);
 }
 
 fn parse(

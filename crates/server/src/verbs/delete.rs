@@ -57,6 +57,9 @@ pub(super) fn options(request: &Request<'_>) -> Result<Options, Status> {
             }
             _ => return Err(decode::unreadable(request, true)),
         };
+        if let Some(trail) = &request.call.trail {
+            trail.request_object(&body);
+        }
         from_body(&mut options, &body);
     }
     check(&options)?;

@@ -5,6 +5,7 @@ mod decode;
 mod delete;
 mod eviction;
 mod kinds;
+mod links;
 mod measured;
 mod patch;
 mod read;
@@ -27,7 +28,7 @@ use crate::http::{Answer, Attributes, Encoding, Media, Offer, is_pretty, warn};
 use crate::pipeline::{Authorized, Call};
 
 pub(crate) use socket::token_of_protocol;
-pub(crate) use streams::NodeTunnel;
+pub(crate) use streams::{NodeTunnel, copy_headers, join};
 pub(crate) use write::touch_create;
 
 /// An allowed request to a known resource.
@@ -118,6 +119,9 @@ pub(crate) async fn serve(door: &Arc<Door>, call: Authorized<Call>) -> Result<An
     let call = call.into_inner();
     let row = row(door, &call).await?;
     let deprecation = row.deprecation.clone();
+    if deprecation.is_some() {
+        call.notes.annotate("k8s.io/deprecated", "true");
+    }
     let mut answer = serve_row(door, row, call).await?;
     if let Some(told) = deprecation {
         warn(&mut answer, &[told.into_owned()]);

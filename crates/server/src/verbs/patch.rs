@@ -90,6 +90,9 @@ impl Patch {
         };
         let parsed = parsed
             .map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))?;
+        if let Some(trail) = &request.call.trail {
+            trail.request_patch(&parsed.value);
+        }
         Ok(Self {
             kind,
             value: parsed.value,

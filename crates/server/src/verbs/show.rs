@@ -51,6 +51,11 @@ pub(crate) fn encode(
     code: StatusCode,
     value: &Value,
 ) -> Result<Answer, Status> {
+    if request.media.encoding != Encoding::Json
+        && let Some(trail) = &request.call.trail
+    {
+        trail.response_object(value);
+    }
     match request.media.encoding {
         Encoding::Json => Ok(json_bytes(code, value.to_string())),
         Encoding::Pretty => {

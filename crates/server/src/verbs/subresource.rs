@@ -299,7 +299,9 @@ async fn scale(mut request: Request<'_>) -> Result<Answer, Status> {
         Replaced::Stored(found) => found.value(),
         Replaced::Dry(value) => value,
     };
-    encode(&request, StatusCode::OK, &to_scale(&request, &value)?)
+    let mut answer = encode(&request, StatusCode::OK, &to_scale(&request, &value)?)?;
+    crate::http::warn(&mut answer, &request.warnings);
+    Ok(answer)
 }
 
 fn set_dotted(value: &mut Value, path: &str, new: Value) {

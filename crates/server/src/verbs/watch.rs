@@ -122,7 +122,9 @@ pub(super) async fn watch(mut request: Request<'_>) -> Result<Answer, Status> {
     let with_objects = send_initial.unwrap_or(from == 0);
     if with_objects {
         registry.fresh().await?;
-        watch.start_with_objects(send_initial.is_some() && bookmarks);
+        watch
+            .start_with_objects(send_initial.is_some() && bookmarks)
+            .await?;
     } else {
         if from == 0 {
             registry.fresh().await?;
@@ -160,7 +162,7 @@ pub(super) async fn watch(mut request: Request<'_>) -> Result<Answer, Status> {
 }
 
 impl Watch {
-    fn start_with_objects(&mut self, end_bookmark: bool) {
+    async fn start_with_objects(&mut self, end_bookmark: bool) -> Result<(), Status> {
         // Read before the objects: they are complete up to this revision at least.
         let revision = self.registry.caches.revision();
         let snapshot = self.cache.snapshot(&self.selection.namespace);
@@ -170,7 +172,8 @@ impl Watch {
         };
         self.last = revision.max(snapshot.last);
         let mut piece = BytesMut::new();
-        for object in snapshot.objects {
+        let objects = self.registry.shown(&self.row, snapshot.objects).await?;
+        for object in objects {
             if self.selection.matches(&self.row, &object.head) {
                 piece.extend_from_slice(&self.render(ChangeKind::Added, &object));
             }
@@ -184,6 +187,7 @@ impl Watch {
         if !piece.is_empty() {
             self.initial.push_back(piece.freeze());
         }
+        Ok(())
     }
 
     async fn start_after(&mut self, revision: u64) -> Result<(), Status> {
@@ -250,8 +254,13 @@ impl Watch {
             };
             match step {
                 Step::Changes(changes) => {
-                    if let Some(piece) = self.take(&changes) {
-                        return Some(piece);
+                    match self.registry.shown_changes(&self.row, changes).await {
+                        Ok(changes) => {
+                            if let Some(piece) = self.take(&changes) {
+                                return Some(piece);
+                            }
+                        }
+                        Err(status) => self.fail(&status),
                     }
                 }
                 Step::Behind => {

@@ -20,6 +20,19 @@ const RETENTION: [&str; 2] = ["Retain", "Delete"];
 #[derive(Debug, Clone, Copy, Default)]
 pub struct StatefulSets;
 
+/// Members that go down by themselves can't be voted out by the rest where the rest is no
+/// majority: what a database needs a person for. Stopping all is meant as it is said.
+fn quorum_warning(from: i64, to: i64) -> Option<String> {
+    let majority = from / 2 + 1;
+    (from >= 3 && to > 0 && to < majority).then(|| {
+        format!(
+            "spec.replicas: going from {from} to {to} at once leaves less than a majority \
+             ({majority} of {from}); members that decide by majority lose their quorum. Remove \
+             members from the application first, or go down in steps that leave a majority"
+        )
+    })
+}
+
 impl Strategy for StatefulSets {
     fn defaults(&self, object: &mut Value) {
         let spec = child(object, "spec");
@@ -120,6 +133,12 @@ impl Strategy for StatefulSets {
     fn warnings(&self, new: &Value, old: Option<&Value>) -> Vec<String> {
         let mut out = super::template_warnings(new, old);
         let spec = Cursor::root(new).child("spec");
+        if let Some(old) = old {
+            out.extend(quorum_warning(
+                Cursor::root(old).child("spec").number("replicas"),
+                spec.number("replicas"),
+            ));
+        }
         for template in spec.items("volumeClaimTemplates") {
             claim::spec_warnings(&template.child("spec"), &mut out);
         }
@@ -303,4 +322,25 @@ fn as_the_controller_makes_it(spec: &Cursor<'_>) -> Value {
     volumes.extend(others.cloned());
     fields(pod_spec).insert("volumes".to_owned(), volumes.into());
     template
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn going_below_a_majority_is_warned_of() {
+        for (from, to, warns) in [
+            (3, 1, true),
+            (5, 2, true),
+            (3, 2, false),
+            (5, 3, false),
+            // Stopped on purpose; no group; growing.
+            (3, 0, false),
+            (2, 1, false),
+            (1, 3, false),
+        ] {
+            assert_eq!(quorum_warning(from, to).is_some(), warns, "{from} to {to}");
+        }
+    }
 }
