@@ -17,7 +17,7 @@ RELEASE := EVENKEEL_COMMIT=$(shell git rev-parse HEAD 2>/dev/null || echo 0) car
 export DATA ?= /var/lib/evenkeel
 export LISTEN ?= 127.0.0.1:6443
 
-.PHONY: help packages build images run stop test lint bench bench-loops fuzz test-foreign crash clean-cluster test-v2 check-history
+.PHONY: help packages build images run stop test lint bench bench-api bench-loops fuzz test-foreign crash clean-cluster test-v2 check-history
 
 help: ## List what can be made
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -67,6 +67,10 @@ fuzz: ## Feed every decoder, patch and selector mutated inputs (SECONDS=60 for e
 
 test-foreign: packages ## Run clients that need Go or npm: client-go, Helm, JavaScript
 	@scripts/test-foreign.sh
+
+bench-api: build ## Measure the API server beside the floors of the same run (some minutes)
+	@cargo build --release --locked -p evenkeel-bench
+	@"$(TARGET)/release/evenkeel-bench" --evenkeel "$(BINARY)" api
 
 clean-cluster: ## Stop the cluster and remove it: containers, mounts, links, tables, data
 	@scripts/stop.sh "$(BINARY)" --remove
