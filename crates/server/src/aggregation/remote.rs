@@ -240,6 +240,7 @@ impl Remote {
         } = call;
         let upgrades = parts.headers.contains_key(UPGRADE);
         let client = parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
+        let held = parts.extensions.remove::<crate::http::LongRunning>();
         let target = parts
             .uri
             .path_and_query()
@@ -271,7 +272,10 @@ impl Remote {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             let server = hyper::upgrade::on(&mut response);
             if let Some(client) = client {
-                tokio::spawn(join(client, server));
+                tokio::spawn(async move {
+                    join(client, server).await;
+                    drop(held);
+                });
             }
             let (head, _) = response.into_parts();
             let mut answer = Answer::new(crate::http::full(Bytes::new()));

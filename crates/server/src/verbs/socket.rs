@@ -20,7 +20,7 @@ use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 
 use super::watch::Watch;
-use crate::http::{Answer, full};
+use crate::http::{Answer, LongRunning, full};
 
 /// Clients have nothing to say: more than this in one message ends the watch.
 const MOST: usize = 64 << 10;
@@ -31,6 +31,8 @@ const TOKEN_PROTOCOL: &str = "base64url.bearer.authorization.k8s.io.";
 /// A client that asks for WebSocket.
 pub(super) struct Socket {
     client: OnUpgrade,
+    /// Counted and recorded as going on until the watch ends, not until it is answered.
+    held: Option<LongRunning>,
     accept: HeaderValue,
     protocol: Option<HeaderValue>,
 }
@@ -51,6 +53,7 @@ impl Socket {
             .cloned();
         Some(Self {
             client: parts.extensions.remove::<OnUpgrade>()?,
+            held: parts.extensions.remove::<LongRunning>(),
             accept,
             protocol,
         })
@@ -58,8 +61,9 @@ impl Socket {
 
     /// Switches protocols, and sends the watch to its end.
     pub(super) fn serve(self, watch: Watch, as_text: bool) -> Answer {
-        let client = self.client;
+        let (client, held) = (self.client, self.held);
         tokio::spawn(async move {
+            let _until_it_ends = held;
             match client.await {
                 Ok(client) => {
                     if let Err(error) = run(TokioIo::new(client), watch, as_text).await {
