@@ -1,12 +1,14 @@
-//! A watch over WebSocket: what a page in a browser can read.
+//! Watches and logs over WebSocket: what a page in a browser can read.
 //!
-//! Every event is a message: text when it is JSON, binary otherwise. Clients have nothing to say;
-//! what they send is read and thrown away, so that pings are answered and their end is noticed.
+//! Every event of a watch is a message: text when it is JSON, binary otherwise; a log comes in
+//! pieces as they are read (`k8s.io/apimachinery/pkg/util/httpstream/wsstream`). Clients have
+//! nothing to say; what they send is read and thrown away, so that pings are answered and their end
+//! is noticed.
 
 use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use bytes::Bytes;
-use futures::{SinkExt as _, StreamExt as _};
+use futures::{SinkExt as _, Stream, StreamExt as _};
 use http::StatusCode;
 use http::header::{
     AUTHORIZATION, CONNECTION, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT,
@@ -24,6 +26,9 @@ use crate::http::{Answer, LongRunning, full};
 
 /// Clients have nothing to say: more than this in one message ends the watch.
 const MOST: usize = 64 << 10;
+
+/// The protocol of logs whose pieces are sent as base64 text; else they are binary.
+const BASE64_PROTOCOL: &str = "base64.binary.k8s.io";
 
 /// What stands in front of a token that is given as a protocol.
 const TOKEN_PROTOCOL: &str = "base64url.bearer.authorization.k8s.io.";
@@ -60,14 +65,47 @@ impl Socket {
     }
 
     /// Switches protocols, and sends the watch to its end.
-    pub(super) fn serve(self, watch: Watch, as_text: bool) -> Answer {
+    pub(super) fn watch(self, watch: Watch, as_text: bool) -> Answer {
+        let messages = futures::stream::unfold(watch, move |mut watch| async move {
+            let event = watch.next().await?;
+            Some((message(event, &watch, as_text), watch))
+        });
+        self.serve(messages)
+    }
+
+    /// Switches protocols, and sends a log to its end.
+    pub(super) fn log<E>(
+        self,
+        pieces: impl Stream<Item = Result<Bytes, E>> + Send + 'static,
+    ) -> Answer
+    where
+        E: std::error::Error + Send + Sync + 'static,
+    {
+        let encoded = self
+            .protocol
+            .as_ref()
+            .is_some_and(|it| it == BASE64_PROTOCOL);
+        self.serve(pieces.map(move |piece| {
+            let piece = piece.map_err(|error| Error::Io(std::io::Error::other(error)))?;
+            Ok(if encoded {
+                Message::Text(STANDARD.encode(piece).into())
+            } else {
+                Message::Binary(piece)
+            })
+        }))
+    }
+
+    fn serve(
+        self,
+        messages: impl Stream<Item = Result<Message, Error>> + Send + 'static,
+    ) -> Answer {
         let (client, held) = (self.client, self.held);
         tokio::spawn(async move {
             let _until_it_ends = held;
             match client.await {
                 Ok(client) => {
-                    if let Err(error) = run(TokioIo::new(client), watch, as_text).await {
-                        tracing::debug!(%error, "a watch over WebSocket ended");
+                    if let Err(error) = run(TokioIo::new(client), messages).await {
+                        tracing::debug!(%error, "a stream over WebSocket ended");
                     }
                 }
                 Err(error) => tracing::debug!(%error, "an upgrade did not come about"),
@@ -136,39 +174,42 @@ fn names(headers: &HeaderMap, header: &HeaderName, wanted: &str) -> bool {
         .any(|value| value.trim().eq_ignore_ascii_case(wanted))
 }
 
+fn message(event: Bytes, watch: &Watch, as_text: bool) -> Result<Message, Error> {
+    if as_text {
+        // JSON is UTF-8.
+        let text = Utf8Bytes::try_from(event).map_err(|error| Error::Utf8(error.to_string()))?;
+        return Ok(Message::Text(text));
+    }
+    Ok(Message::Binary(if watch.is_protobuf() {
+        // A message has its length: the one in front of an event is for streams.
+        event.slice(4.min(event.len())..)
+    } else {
+        event
+    }))
+}
+
 async fn run(
     io: TokioIo<hyper::upgrade::Upgraded>,
-    mut watch: Watch,
-    as_text: bool,
+    messages: impl Stream<Item = Result<Message, Error>>,
 ) -> Result<(), Error> {
     let config = WebSocketConfig::default()
         .max_message_size(Some(MOST))
         .max_frame_size(Some(MOST));
     let mut socket = WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await;
+    let mut messages = std::pin::pin!(messages);
     loop {
-        let event = tokio::select! {
-            event = watch.next() => event,
+        let message = tokio::select! {
+            message = messages.next() => message,
             said = socket.next() => match said {
                 None | Some(Ok(Message::Close(_))) => return Ok(()),
                 Some(Ok(_)) => continue,
                 Some(Err(error)) => return Err(error),
             },
         };
-        let Some(event) = event else {
-            return socket.close(None).await;
-        };
-        let message = if as_text {
-            // JSON is UTF-8.
-            Message::Text(
-                Utf8Bytes::try_from(event).map_err(|error| Error::Utf8(error.to_string()))?,
-            )
-        } else if watch.is_protobuf() {
-            // A message has its length: the one in front of an event is for streams.
-            Message::Binary(event.slice(4.min(event.len())..))
-        } else {
-            Message::Binary(event)
-        };
-        socket.send(message).await?;
+        match message {
+            Some(message) => socket.send(message?).await?,
+            None => return socket.close(None).await,
+        }
     }
 }
 

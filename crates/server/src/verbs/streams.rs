@@ -22,6 +22,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::socket::Socket;
 use super::subresource::{admit, current};
 use super::{Request, links};
 use crate::admission::Operation;
@@ -491,7 +492,13 @@ async fn pass(
         }
     });
     let mut parts = call.parts;
-    let upgrades = parts.headers.contains_key(UPGRADE);
+    // The door itself speaks it for logs, which agents know as plain answers only.
+    let socket = if refusals_become_status {
+        Socket::asked(&mut parts)
+    } else {
+        None
+    };
+    let upgrades = socket.is_none() && parts.headers.contains_key(UPGRADE);
     let client = parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
     let held = parts.extensions.remove::<LongRunning>();
     let method = if parts.method == Method::HEAD && proxied.is_none() {
@@ -566,6 +573,9 @@ async fn pass(
         let piece = futures::StreamExt::next(&mut pieces).await?;
         Some((piece, (pieces, sender)))
     });
+    if let Some(socket) = socket {
+        return Ok(socket.log(held));
+    }
     let mut answer = Answer::new(crate::http::stream(held));
     *answer.status_mut() = head.status;
     copy_headers(&head.headers, answer.headers_mut(), false);

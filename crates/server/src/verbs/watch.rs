@@ -148,7 +148,7 @@ pub(super) async fn watch(mut request: Request<'_>) -> Result<Answer, Status> {
     }
     if let Some(socket) = socket {
         let as_text = request.media.encoding == Encoding::Json;
-        return Ok(socket.serve(watch, as_text));
+        return Ok(socket.watch(watch, as_text));
     }
     let content_type = match request.media.encoding {
         Encoding::Protobuf => "application/vnd.kubernetes.protobuf;stream=watch",
