@@ -10,11 +10,14 @@ IMAGES := $(TARGET)/images
 TRIPLE := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 BINARY := $(TARGET)/release/evenkeel
 
+# `/version` names the commit that a release was built from.
+RELEASE := EVENKEEL_COMMIT=$(shell git rev-parse HEAD 2>/dev/null || echo 0) cargo build --release --locked
+
 # Where `make run` keeps its cluster, and where it listens.
 export DATA ?= /var/lib/evenkeel
 export LISTEN ?= 127.0.0.1:6443
 
-.PHONY: help packages build images run stop test lint bench bench-loops crash clean-cluster test-v2 check-history
+.PHONY: help packages build images run stop test lint bench bench-api bench-loops fuzz test-foreign crash clean-cluster test-v2 check-history
 
 help: ## List what can be made
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,7 +27,7 @@ packages: ## Install the Debian packages that are missing
 
 build: packages ## Build the binary (release)
 	@echo "building evenkeel (some minutes from nothing)"
-	@cargo build --release --locked -p evenkeel
+	@$(RELEASE) -p evenkeel
 
 images: packages ## Write the example images to target/images/NAME.tar
 	@scripts/images.sh "$(IMAGES)" "$(TRIPLE)"
@@ -46,11 +49,11 @@ lint: ## Formatting and lints, warnings as errors
 	@cargo clippy --workspace --all-targets --locked -- -D warnings
 
 bench: build images ## Measure, beside the floors of this machine
-	@cargo build --release --locked -p evenkeel -p evenkeel-bench
+	@$(RELEASE) -p evenkeel -p evenkeel-bench
 	@"$(TARGET)/release/evenkeel-bench" --evenkeel "$(BINARY)"
 
 bench-loops: packages ## Measure scheduler and loops with simulated nodes (some minutes)
-	@cargo build --release --locked -p evenkeel-bench
+	@$(RELEASE) -p evenkeel-bench
 	@"$(TARGET)/release/evenkeel-bench" loops
 
 crash: images ## Kill the process 50 times under load and check what it promised
@@ -58,6 +61,16 @@ crash: images ## Kill the process 50 times under load and check what it promised
 
 check-history: packages ## Check 2,000 histories of concurrent clients under kill -9 (RUNS=N)
 	@EVENKEEL_HISTORY_RUNS=$(or $(RUNS),2000) cargo test --release --locked -p evenkeel-store --test history -- --nocapture every_history
+
+fuzz: ## Feed every decoder, patch and selector mutated inputs (SECONDS=60 for each)
+	@cargo run --release --locked -q -p evenkeel-fuzz -- --seconds $(or $(SECONDS),60) --out "$(TARGET)/fuzz"
+
+test-foreign: packages ## Run clients that need Go or npm: client-go, Helm, JavaScript
+	@scripts/test-foreign.sh
+
+bench-api: build ## Measure the API server beside the floors of the same run (some minutes)
+	@cargo build --release --locked -p evenkeel-bench
+	@"$(TARGET)/release/evenkeel-bench" --evenkeel "$(BINARY)" api
 
 clean-cluster: ## Stop the cluster and remove it: containers, mounts, links, tables, data
 	@scripts/stop.sh "$(BINARY)" --remove

@@ -16,6 +16,8 @@ missing=()
 for command in "${!needs[@]}"; do
   command -v "$command" >/dev/null || [ -x "/usr/sbin/$command" ] || missing+=("${needs[$command]}")
 done
+# The Python client is for the Python that is Debian's own.
+/usr/bin/python3 -c 'import kubernetes' 2>/dev/null || missing+=(python3-kubernetes)
 # A static program needs the C library's archive.
 [ -e /usr/lib/x86_64-linux-gnu/libc.a ] || [ -e /usr/lib/aarch64-linux-gnu/libc.a ] || missing+=(libc6-dev)
 

@@ -57,6 +57,11 @@ impl Place {
         self.data.join("kubeconfig")
     }
 
+    /// The directory of its data, which is on the disk that writes go to.
+    pub(crate) fn directory(&self) -> &Path {
+        self.data.parent().unwrap_or(Path::new("."))
+    }
+
     /// A command of the same program for this data directory.
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.program);

@@ -1,10 +1,12 @@
-//! Load generators and the floors they are measured against: `make bench`, `make bench-loops`.
+//! Load generators and the floors they are measured against: `make bench`, `make bench-api`,
+//! `make bench-loops`.
 //!
 //! Starts the given `evenkeel` in a data directory of its own, measures what issue and README
 //! promise, each beside a physical floor of the same run, prints a table and keeps every sample
 //! as JSON lines. Nothing of it is left behind. Comparisons of storage engines are a workspace of
 //! their own, in `engines`.
 
+mod api;
 mod client;
 mod cluster;
 mod deploy;
@@ -15,7 +17,7 @@ mod measure;
 mod process;
 mod run;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -58,6 +60,9 @@ enum Command {
     #[command(hide = true)]
     Echo,
 
+    /// Measures the API server: requests, watches, very many objects
+    Api(api::ApiArgs),
+
     /// Measures scheduler and loops with simulated nodes, in a cluster of one process
     Loops(loops::LoopsArgs),
 
@@ -69,6 +74,15 @@ enum Command {
 /// As the product's own: the loops are measured with the allocator that they run with.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+impl Cli {
+    /// Where figures and data go.
+    fn out(&self) -> PathBuf {
+        let target = self.evenkeel.parent().and_then(Path::parent);
+        let beside = target.unwrap_or(Path::new("target")).join("bench");
+        self.out.clone().unwrap_or(beside)
+    }
+}
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -87,6 +101,11 @@ fn main() -> ExitCode {
             .map_err(anyhow::Error::from)
             .and_then(|runtime| runtime.block_on(loops::part(args))),
         // One thread: the client must leave the other processors to the server.
+        Some(Command::Api(args)) => tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(anyhow::Error::from)
+            .and_then(|runtime| runtime.block_on(api::all(&cli, args))),
         None => tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()

@@ -48,12 +48,7 @@ struct Bench<'a> {
 
 /// Measures everything, prints the table.
 pub(crate) async fn all(cli: &Cli) -> anyhow::Result<()> {
-    let beside = cli
-        .evenkeel
-        .parent()
-        .and_then(Path::parent)
-        .unwrap_or(Path::new("target"));
-    let out = cli.out.clone().unwrap_or_else(|| beside.join("bench"));
+    let out = cli.out();
     let uname = rustix::system::uname();
     let about = json!({
         "time": jiff::Timestamp::now().to_string(),

@@ -7,10 +7,14 @@ use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use evenkeel_node::eviction::thresholds::{self, Thresholds};
 use evenkeel_scheduler::config::ProfileConfig;
+use evenkeel_server::audit::AuditOptions;
 use evenkeel_store::etcd::{EtcdOptions, TlsFiles};
 use ipnet::Ipv4Net;
 use jiff::SignedDuration;
 use serde::Deserialize;
+
+use crate::audit::{AuditFormat, AuditMode};
+use crate::outside::OutsideFiles;
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
@@ -107,6 +111,110 @@ pub(crate) struct UpArgs {
     #[arg(long, env = "EVENKEEL_ENCRYPTION_PROVIDER_CONFIG", value_name = "FILE")]
     pub(crate) encryption_provider_config: Option<PathBuf>,
 
+    /// Believe front proxies whose certificates this authority (PEM) vouches for
+    /// [default: an authority of this cluster's own, for aggregated servers]
+    #[arg(
+        long,
+        env = "EVENKEEL_REQUESTHEADER_CLIENT_CA_FILE",
+        value_name = "FILE"
+    )]
+    pub(crate) requestheader_client_ca_file: Option<PathBuf>,
+
+    /// Common names of front proxies that are believed; all when empty
+    /// [default: front-proxy-client, or all with --requestheader-client-ca-file]
+    #[arg(
+        long,
+        env = "EVENKEEL_REQUESTHEADER_ALLOWED_NAMES",
+        value_name = "NAME,…",
+        value_delimiter = ','
+    )]
+    pub(crate) requestheader_allowed_names: Option<Vec<String>>,
+
+    /// Headers in which front proxies name the user [default: X-Remote-User]
+    #[arg(
+        long,
+        env = "EVENKEEL_REQUESTHEADER_USERNAME_HEADERS",
+        value_name = "HEADER,…",
+        value_delimiter = ','
+    )]
+    pub(crate) requestheader_username_headers: Option<Vec<String>>,
+
+    /// Headers in which front proxies give the user's UID [default: X-Remote-Uid]
+    #[arg(
+        long,
+        env = "EVENKEEL_REQUESTHEADER_UID_HEADERS",
+        value_name = "HEADER,…",
+        value_delimiter = ','
+    )]
+    pub(crate) requestheader_uid_headers: Option<Vec<String>>,
+
+    /// Headers in which front proxies name groups [default: X-Remote-Group]
+    #[arg(
+        long,
+        env = "EVENKEEL_REQUESTHEADER_GROUP_HEADERS",
+        value_name = "HEADER,…",
+        value_delimiter = ','
+    )]
+    pub(crate) requestheader_group_headers: Option<Vec<String>>,
+
+    /// How headers begin in which front proxies tell more [default: X-Remote-Extra-]
+    #[arg(
+        long,
+        env = "EVENKEEL_REQUESTHEADER_EXTRA_HEADERS_PREFIX",
+        value_name = "PREFIX,…",
+        value_delimiter = ','
+    )]
+    pub(crate) requestheader_extra_headers_prefix: Option<Vec<String>>,
+
+    /// Whose tokens are believed: an AuthenticationConfiguration as kube-apiserver takes it
+    #[arg(long, env = "EVENKEEL_AUTHENTICATION_CONFIG", value_name = "FILE")]
+    pub(crate) authentication_config: Option<PathBuf>,
+
+    /// Ask a webhook, which this kubeconfig names, about tokens that are not known otherwise
+    #[arg(
+        long,
+        env = "EVENKEEL_AUTHENTICATION_TOKEN_WEBHOOK_CONFIG_FILE",
+        value_name = "FILE"
+    )]
+    pub(crate) authentication_token_webhook_config_file: Option<PathBuf>,
+
+    /// How long its answers are kept [default: 2m]
+    #[arg(
+        long,
+        env = "EVENKEEL_AUTHENTICATION_TOKEN_WEBHOOK_CACHE_TTL",
+        value_name = "DURATION"
+    )]
+    pub(crate) authentication_token_webhook_cache_ttl: Option<String>,
+
+    /// Who decides what may be done, in which order: an AuthorizationConfiguration
+    /// [default: nodes, then roles]
+    #[arg(long, env = "EVENKEEL_AUTHORIZATION_CONFIG", value_name = "FILE")]
+    pub(crate) authorization_config: Option<PathBuf>,
+
+    /// Ask a webhook, which this kubeconfig names, what may be done beyond nodes and roles
+    #[arg(
+        long,
+        env = "EVENKEEL_AUTHORIZATION_WEBHOOK_CONFIG_FILE",
+        value_name = "FILE"
+    )]
+    pub(crate) authorization_webhook_config_file: Option<PathBuf>,
+
+    /// How long it is remembered that it allowed something [default: 5m]
+    #[arg(
+        long,
+        env = "EVENKEEL_AUTHORIZATION_WEBHOOK_CACHE_AUTHORIZED_TTL",
+        value_name = "DURATION"
+    )]
+    pub(crate) authorization_webhook_cache_authorized_ttl: Option<String>,
+
+    /// How long it is remembered that it did not [default: 30s]
+    #[arg(
+        long,
+        env = "EVENKEEL_AUTHORIZATION_WEBHOOK_CACHE_UNAUTHORIZED_TTL",
+        value_name = "DURATION"
+    )]
+    pub(crate) authorization_webhook_cache_unauthorized_ttl: Option<String>,
+
     /// Pull images of a registry from another place: HOST=URL (may be repeated)
     #[arg(
         long,
@@ -130,9 +238,122 @@ pub(crate) struct UpArgs {
     pub(crate) certificate_validity: Option<String>,
 
     /// Evict pods when less than this is left, as kubelet writes it; "" never evicts
-    /// [default: memory.available<100Mi,nodefs.available<10%,nodefs.inodesFree<5%,imagefs.available<15%]
+    /// [default: memory.available<100Mi,nodefs.available<5%,nodefs.inodesFree<5%,imagefs.available<5%]
     #[arg(long, env = "EVENKEEL_EVICTION_HARD", value_name = "THRESHOLDS")]
     pub(crate) eviction_hard: Option<String>,
+
+    /// So many requests that read are served at once; together with the next this is what priority
+    /// and fairness divide [default: 400]
+    #[arg(long, env = "EVENKEEL_MAX_REQUESTS_INFLIGHT", value_name = "N")]
+    pub(crate) max_requests_inflight: Option<u32>,
+
+    /// So many requests that write are served at once [default: 200]
+    #[arg(
+        long,
+        env = "EVENKEEL_MAX_MUTATING_REQUESTS_INFLIGHT",
+        value_name = "N"
+    )]
+    pub(crate) max_mutating_requests_inflight: Option<u32>,
+
+    /// Record requests by this policy: an audit.k8s.io/v1 Policy [default: nothing is recorded]
+    #[arg(long, env = "EVENKEEL_AUDIT_POLICY_FILE", value_name = "FILE")]
+    pub(crate) audit_policy_file: Option<PathBuf>,
+
+    /// Record them in this file; - is standard output
+    #[arg(long, env = "EVENKEEL_AUDIT_LOG_PATH", value_name = "FILE")]
+    pub(crate) audit_log_path: Option<PathBuf>,
+
+    /// Days that full audit logs are kept; 0 keeps them [default: 366]
+    #[arg(long, env = "EVENKEEL_AUDIT_LOG_MAXAGE", value_name = "DAYS")]
+    pub(crate) audit_log_maxage: Option<u32>,
+
+    /// Full audit logs that are kept; 0 keeps all [default: 100]
+    #[arg(long, env = "EVENKEEL_AUDIT_LOG_MAXBACKUP", value_name = "N")]
+    pub(crate) audit_log_maxbackup: Option<u32>,
+
+    /// Megabytes at which an audit log is full; 0 never [default: 100]
+    #[arg(long, env = "EVENKEEL_AUDIT_LOG_MAXSIZE", value_name = "MB")]
+    pub(crate) audit_log_maxsize: Option<u32>,
+
+    /// Compress full audit logs
+    #[arg(long, env = "EVENKEEL_AUDIT_LOG_COMPRESS", num_args = 0..=1, default_missing_value = "true")]
+    pub(crate) audit_log_compress: Option<bool>,
+
+    /// How lines of the audit log look [default: json]
+    #[arg(long, env = "EVENKEEL_AUDIT_LOG_FORMAT", value_enum)]
+    pub(crate) audit_log_format: Option<AuditFormat>,
+
+    /// Whether requests wait for the audit log [default: blocking]
+    #[arg(long, env = "EVENKEEL_AUDIT_LOG_MODE", value_enum)]
+    pub(crate) audit_log_mode: Option<AuditMode>,
+
+    /// Leave objects out of events longer than 100 KiB in the audit log
+    #[arg(long, env = "EVENKEEL_AUDIT_LOG_TRUNCATE_ENABLED", num_args = 0..=1, default_missing_value = "true")]
+    pub(crate) audit_log_truncate_enabled: Option<bool>,
+
+    /// Send events to the webhook that this kubeconfig names
+    #[arg(long, env = "EVENKEEL_AUDIT_WEBHOOK_CONFIG_FILE", value_name = "FILE")]
+    pub(crate) audit_webhook_config_file: Option<PathBuf>,
+
+    /// Wait this long before events are sent again [default: 10s]
+    #[arg(
+        long,
+        env = "EVENKEEL_AUDIT_WEBHOOK_INITIAL_BACKOFF",
+        value_name = "DURATION"
+    )]
+    pub(crate) audit_webhook_initial_backoff: Option<String>,
+
+    /// Whether requests wait for the audit webhook [default: batch]
+    #[arg(long, env = "EVENKEEL_AUDIT_WEBHOOK_MODE", value_enum)]
+    pub(crate) audit_webhook_mode: Option<AuditMode>,
+
+    /// Events that wait for the webhook at most [default: 10000]
+    #[arg(
+        long,
+        env = "EVENKEEL_AUDIT_WEBHOOK_BATCH_BUFFER_SIZE",
+        value_name = "N"
+    )]
+    pub(crate) audit_webhook_batch_buffer_size: Option<usize>,
+
+    /// Events that are sent together at most [default: 400]
+    #[arg(long, env = "EVENKEEL_AUDIT_WEBHOOK_BATCH_MAX_SIZE", value_name = "N")]
+    pub(crate) audit_webhook_batch_max_size: Option<usize>,
+
+    /// Send what has waited this long [default: 30s]
+    #[arg(
+        long,
+        env = "EVENKEEL_AUDIT_WEBHOOK_BATCH_MAX_WAIT",
+        value_name = "DURATION"
+    )]
+    pub(crate) audit_webhook_batch_max_wait: Option<String>,
+
+    /// Limit how often batches are sent [default: true]
+    #[arg(long, env = "EVENKEEL_AUDIT_WEBHOOK_BATCH_THROTTLE_ENABLE", num_args = 0..=1, default_missing_value = "true")]
+    pub(crate) audit_webhook_batch_throttle_enable: Option<bool>,
+
+    /// Batches a second on average [default: 10]
+    #[arg(
+        long,
+        env = "EVENKEEL_AUDIT_WEBHOOK_BATCH_THROTTLE_QPS",
+        value_name = "N"
+    )]
+    pub(crate) audit_webhook_batch_throttle_qps: Option<f64>,
+
+    /// Batches at once after a quiet time [default: 15]
+    #[arg(
+        long,
+        env = "EVENKEEL_AUDIT_WEBHOOK_BATCH_THROTTLE_BURST",
+        value_name = "N"
+    )]
+    pub(crate) audit_webhook_batch_throttle_burst: Option<u32>,
+
+    /// Leave objects out of events longer than 100 KiB for the webhook
+    #[arg(long, env = "EVENKEEL_AUDIT_WEBHOOK_TRUNCATE_ENABLED", num_args = 0..=1, default_missing_value = "true")]
+    pub(crate) audit_webhook_truncate_enabled: Option<bool>,
+
+    /// Features that are off by default: CBORServingAndStorage=true
+    #[arg(long, env = "EVENKEEL_FEATURE_GATES", value_name = "NAME=BOOL,…")]
+    pub(crate) feature_gates: Option<String>,
 
     /// How log lines look [default: text]
     #[arg(long, env = "EVENKEEL_LOG_FORMAT", value_enum)]
@@ -161,11 +382,18 @@ pub(crate) struct Settings {
     /// The etcd that keeps the state; `None`: the embedded store does.
     pub(crate) etcd: Option<EtcdOptions>,
     pub(crate) encryption: Option<PathBuf>,
+    pub(crate) outside: OutsideFiles,
     pub(crate) registry_mirrors: Vec<(String, String)>,
     pub(crate) scheduler: Vec<ProfileConfig>,
     pub(crate) static_pods: Option<PathBuf>,
     pub(crate) certificate_validity: SignedDuration,
     pub(crate) eviction_hard: Thresholds,
+    /// Requests that are served at once.
+    pub(crate) seats: u32,
+    /// What is recorded of requests.
+    pub(crate) audit: Option<AuditOptions>,
+    /// CBOR is spoken.
+    pub(crate) cbor: bool,
     pub(crate) log_format: LogFormat,
     pub(crate) log: String,
 }
@@ -224,6 +452,37 @@ fn validity(text: &str) -> anyhow::Result<SignedDuration> {
     Ok(life)
 }
 
+/// How many requests are served at once: what readers and writers may have together, as the
+/// reference reckons it.
+fn seats(reading: Option<u32>, writing: Option<u32>) -> anyhow::Result<u32> {
+    let seats = reading
+        .unwrap_or(400)
+        .saturating_add(writing.unwrap_or(200));
+    anyhow::ensure!(
+        seats > 0,
+        "--max-requests-inflight and --max-mutating-requests-inflight are both 0: at least one \
+         must be positive"
+    );
+    Ok(seats)
+}
+
+/// Whether CBOR is spoken. Other gates are not there to be opened, and are refused by name.
+fn gates(text: &str) -> anyhow::Result<bool> {
+    let mut cbor = false;
+    for gate in text.split(',').filter(|gate| !gate.is_empty()) {
+        match gate.split_once('=') {
+            Some(("CBORServingAndStorage", "true")) => cbor = true,
+            Some(("CBORServingAndStorage", "false")) => cbor = false,
+            Some(("CBORServingAndStorage", other)) => {
+                anyhow::bail!("--feature-gates {gate}: {other:?} is neither true nor false")
+            }
+            Some((name, _)) => anyhow::bail!("--feature-gates {gate}: unknown feature {name}"),
+            None => anyhow::bail!("--feature-gates {gate}: expected NAME=true or NAME=false"),
+        }
+    }
+    Ok(cbor)
+}
+
 /// What is wrong with a config file in one line: place, fault, and the line it stands in.
 fn fault(error: &serde_saphyr::Error, file: &str) -> String {
     // The first line says place and fault; the rest is a picture of the file.
@@ -258,6 +517,7 @@ impl UpArgs {
             }
             None => Self::default(),
         };
+        let audit = crate::audit::settle(&self, &file)?;
         let cidr = |text: &str| text.parse::<Ipv4Net>().context("built-in network");
         let mirrors = self
             .registry_mirror
@@ -300,6 +560,43 @@ impl UpArgs {
                 prefix: self.etcd_prefix.or(file.etcd_prefix).unwrap_or_default(),
             },
         )?;
+        let outside = OutsideFiles {
+            requestheader_client_ca: self
+                .requestheader_client_ca_file
+                .or(file.requestheader_client_ca_file),
+            requestheader_allowed_names: self
+                .requestheader_allowed_names
+                .or(file.requestheader_allowed_names),
+            requestheader_username_headers: self
+                .requestheader_username_headers
+                .or(file.requestheader_username_headers),
+            requestheader_uid_headers: self
+                .requestheader_uid_headers
+                .or(file.requestheader_uid_headers),
+            requestheader_group_headers: self
+                .requestheader_group_headers
+                .or(file.requestheader_group_headers),
+            requestheader_extra_headers_prefix: self
+                .requestheader_extra_headers_prefix
+                .or(file.requestheader_extra_headers_prefix),
+            authentication: self.authentication_config.or(file.authentication_config),
+            token_webhook: self
+                .authentication_token_webhook_config_file
+                .or(file.authentication_token_webhook_config_file),
+            token_webhook_cache_ttl: self
+                .authentication_token_webhook_cache_ttl
+                .or(file.authentication_token_webhook_cache_ttl),
+            authorization: self.authorization_config.or(file.authorization_config),
+            authorization_webhook: self
+                .authorization_webhook_config_file
+                .or(file.authorization_webhook_config_file),
+            authorized_ttl: self
+                .authorization_webhook_cache_authorized_ttl
+                .or(file.authorization_webhook_cache_authorized_ttl),
+            unauthorized_ttl: self
+                .authorization_webhook_cache_unauthorized_ttl
+                .or(file.authorization_webhook_cache_unauthorized_ttl),
+        };
         let settings = Settings {
             data_dir: self
                 .data_dir
@@ -327,6 +624,7 @@ impl UpArgs {
             encryption: self
                 .encryption_provider_config
                 .or(file.encryption_provider_config),
+            outside,
             registry_mirrors,
             scheduler,
             static_pods: self.static_pod_path.or(file.static_pod_path),
@@ -343,6 +641,18 @@ impl UpArgs {
                 .unwrap_or(thresholds::DEFAULT)
                 .parse()
                 .context("--eviction-hard")?,
+            audit,
+            seats: seats(
+                self.max_requests_inflight.or(file.max_requests_inflight),
+                self.max_mutating_requests_inflight
+                    .or(file.max_mutating_requests_inflight),
+            )?,
+            cbor: gates(
+                &self
+                    .feature_gates
+                    .or(file.feature_gates)
+                    .unwrap_or_default(),
+            )?,
             log_format: self
                 .log_format
                 .or(file.log_format)

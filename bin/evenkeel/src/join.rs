@@ -234,6 +234,7 @@ pub(crate) fn print(args: KubeconfigArgs) -> anyhow::Result<()> {
             addresses: vec![address, IpAddr::V4(Ipv4Addr::LOCALHOST)],
             client: true,
             server: true,
+            ..LeafSpec::default()
         },
         now,
     )?;

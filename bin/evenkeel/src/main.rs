@@ -1,6 +1,7 @@
 //! The one binary: composition and flags, nothing else.
 
 mod ask;
+mod audit;
 mod config;
 mod image;
 mod join;
@@ -9,6 +10,7 @@ mod kubeconfig;
 mod local;
 mod node;
 mod open;
+mod outside;
 mod running;
 mod up;
 

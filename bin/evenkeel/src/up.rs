@@ -13,6 +13,7 @@ use evenkeel_client::{LeaderElector, LeaseTimes, LoopContext, LoopRegistry, Reco
 use evenkeel_controllers::Composition;
 use evenkeel_scheduler::Scheduler;
 use evenkeel_scheduler::config::ProfileConfig;
+use evenkeel_server::audit::Audit;
 use evenkeel_server::listen::{self, SharedTls};
 use evenkeel_server::pki::{LeafSpec, Pki};
 use evenkeel_server::{Door, DoorOptions, Identity};
@@ -33,6 +34,8 @@ const HISTORY: Duration = Duration::from_secs(300);
 const EVENTS: Duration = Duration::from_secs(3600);
 /// So long a server that ends tries to give its lease back.
 const RELEASE: Duration = Duration::from_secs(3);
+/// So long a server that ends tries to send the audit events that wait.
+const FLUSH: Duration = Duration::from_secs(10);
 /// Certificates are looked at this often at least; short-lived ones twelve times in their life.
 const CERTIFICATES: Duration = Duration::from_secs(12 * 3600);
 
@@ -80,7 +83,13 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     if opened.is_shared() {
         open::recognize(store.as_ref(), &pki, &settings).await?;
     }
+    let audit = settings
+        .audit
+        .as_ref()
+        .map(|options| Audit::open(options, Arc::clone(&clock)));
+    let audit = audit.transpose()?.map(Arc::new);
     let issuer = "https://kubernetes.default.svc.cluster.local".to_owned();
+    let outside = settings.outside.read(&issuer)?;
     let (door, mut follower) = Door::open(DoorOptions {
         store: Arc::clone(&store),
         pki: Arc::clone(&pki),
@@ -88,9 +97,13 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
         clock: Arc::clone(&clock),
         service_cidr: settings.service_cidr,
         issuer,
+        seats: settings.seats,
+        audit: audit.clone(),
+        outside,
     })
     .await
     .context("can't open the API server")?;
+    door.speak_cbor(settings.cbor);
 
     let tls = listen::shared_tls(server_tls(&pki, &settings, address, &clock)?);
     write_kubeconfig(&pki, &settings, address, &clock)?;
@@ -105,6 +118,7 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     ));
     tokio::spawn(Arc::clone(&door).compact_by_age(HISTORY));
     tokio::spawn(Arc::clone(&door).expire_events(EVENTS));
+    tokio::spawn(Arc::clone(&door).expire_bootstrap_tokens());
     tokio::spawn(renew(
         Arc::clone(&pki),
         settings.clone(),
@@ -143,6 +157,11 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
         node.await.context("the node ended badly")??;
     }
     serving.await.context("the server ended badly")?;
+    if let Some(audit) = audit
+        && tokio::time::timeout(FLUSH, audit.close()).await.is_err()
+    {
+        tracing::warn!("audit events that could not be sent are lost");
+    }
     if let Some(election) = election
         && tokio::time::timeout(RELEASE, election).await.is_err()
     {
@@ -216,6 +235,7 @@ fn way(
         addresses: vec![IpAddr::V4(node.gateway), IpAddr::from([127, 0, 0, 1])],
         client: true,
         server: true,
+        ..LeafSpec::default()
     };
     let leaf = pki
         .live(spec, clock.now())
@@ -361,6 +381,8 @@ async fn lead(
         cluster_cidr: Some(cluster_cidr.into()),
     };
     let mut running = tokio::task::JoinSet::new();
+    // Kept until all loops have ended.
+    let _manager = door.components().runs("controller-manager");
     for each in evenkeel_controllers::all(&composition) {
         running.spawn(each.run);
     }
@@ -381,7 +403,11 @@ async fn lead(
     let traces = scheduler.traces();
     door.debug_pages()
         .add("scheduler", move |path| traces.page(path));
-    running.spawn(scheduler.run());
+    let alive = door.components().runs("scheduler");
+    running.spawn(async move {
+        scheduler.run().await;
+        drop(alive);
+    });
     while running.join_next().await.is_some() {}
 }
 
@@ -449,7 +475,9 @@ fn server_tls(
     let leaf = pki
         .leaf(&spec, clock.now())
         .context("the server's certificate")?;
-    let mut config = pki.server_config(&leaf, false)?;
+    let front_ca = settings.outside.request_headers()?.client_ca;
+    let front_ca = front_ca.as_deref().unwrap_or_else(|| pki.front_proxy_ca());
+    let mut config = pki.door_config(&leaf, front_ca)?;
     listen::offer_http(&mut config);
     Ok(config)
 }

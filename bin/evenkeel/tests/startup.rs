@@ -224,6 +224,10 @@ fn settings_that_make_no_sense() {
             &["--registry-mirror", "nothing"],
             &["--registry-mirror", "HOST=URL"],
         ),
+        (
+            &["--feature-gates", "Nonsense=true"],
+            &["--feature-gates", "unknown feature Nonsense"],
+        ),
         (&["--log", "a=b=c"], &["--log"]),
         (&["--listen", "192.0.2.1:1"], &["192.0.2.1:1", "--listen"]),
     ] {

@@ -4,6 +4,7 @@
 //! Everything here is pure. No tokio, no sockets, no files, no clock: the door and the loops hand
 //! in what they know and get back what should be.
 
+pub mod cbor;
 pub mod clock;
 pub mod cron;
 pub mod custom;
@@ -17,6 +18,7 @@ pub mod names;
 pub mod object;
 pub mod openapi;
 pub mod patch;
+pub mod placement;
 pub mod protobuf;
 pub mod quantity;
 pub mod row;

@@ -224,8 +224,8 @@ pub enum Cell {
 pub struct SelectableField {
     /// What it is called in selectors, `spec.nodeName`.
     pub path: Text,
-    /// Where its value stands, as a dotted path; mostly the same.
-    pub at: Text,
+    /// Where its value stands, as dotted paths: the first that is set counts. Mostly the same one.
+    pub at: Vec<Text>,
     /// What an unset field compares as.
     pub unset: Text,
 }
@@ -496,15 +496,15 @@ impl ResourceDef {
     /// Adds a selectable field.
     #[must_use]
     pub fn selectable(self, path: &'static str) -> Self {
-        self.selectable_at(path, path)
+        self.selectable_among(path, &[path])
     }
 
-    /// Adds a selectable field whose value stands somewhere else than its name says.
+    /// Adds a selectable field whose value is the first that is set of some others.
     #[must_use]
-    pub fn selectable_at(mut self, path: &'static str, at: &'static str) -> Self {
+    pub fn selectable_among(mut self, path: &'static str, at: &[&'static str]) -> Self {
         self.selectable.push(SelectableField {
             path: path.into(),
-            at: at.into(),
+            at: at.iter().map(|&at| at.into()).collect(),
             unset: "".into(),
         });
         self
@@ -515,7 +515,7 @@ impl ResourceDef {
     pub fn selectable_or(mut self, path: &'static str, unset: &'static str) -> Self {
         self.selectable.push(SelectableField {
             path: path.into(),
-            at: path.into(),
+            at: vec![path.into()],
             unset: unset.into(),
         });
         self
@@ -532,7 +532,7 @@ impl ResourceDef {
     ) -> Self {
         self.selectable.push(SelectableField {
             path: path.into(),
-            at: at.into(),
+            at: vec![at.into()],
             unset: unset.into(),
         });
         self
@@ -597,6 +597,13 @@ impl ResourceDef {
     pub fn answered(mut self) -> Self {
         self.storage = Storage::Answered;
         self.verbs = vec![Verb::Create];
+        self
+    }
+
+    /// Says that its version is on its way out: the text that clients are warned with.
+    #[must_use]
+    pub fn deprecated(mut self, told: &'static str) -> Self {
+        self.deprecation = Some(Cow::Borrowed(told));
         self
     }
 
@@ -811,6 +818,14 @@ impl Rows {
                 (schema, ty.clone())
             }
             None => (&self.schema, self.ty(row)),
+        }
+    }
+
+    /// Adds what a typed object of the reference has though nobody gave it. Custom objects have
+    /// only what they were given.
+    pub fn fill(&self, row: &ResourceDef, object: &mut Value) {
+        if row.custom.is_none() {
+            self.schema.fill(&self.ty(row), object);
         }
     }
 

@@ -95,3 +95,32 @@ pub async fn discover(client: &Client) -> Result<Vec<Resource>, kube::Error> {
     resources.dedup();
     Ok(resources)
 }
+
+/// The versions of groups, `GROUP/VERSION`, whose servers do not answer: what they have may be
+/// more than discovery shows.
+///
+/// # Errors
+/// When discovery fails.
+pub async fn stale(client: &Client) -> Result<Vec<String>, kube::Error> {
+    const ACCEPT: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+    let request = http::Request::get("/apis")
+        .header(http::header::ACCEPT, ACCEPT)
+        .body(Vec::new())
+        .map_err(kube::Error::HttpError)?;
+    let all: serde_json::Value = client.request(request).await?;
+    let list = |value: &serde_json::Value, name: &str| {
+        let items = value[name].as_array();
+        items.cloned().unwrap_or_default()
+    };
+    let mut found = Vec::new();
+    for group in list(&all, "items") {
+        let name = group["metadata"]["name"].as_str().unwrap_or_default();
+        for version in list(&group, "versions") {
+            if version["freshness"] == "Stale" {
+                let version = version["version"].as_str().unwrap_or_default();
+                found.push(format!("{name}/{version}"));
+            }
+        }
+    }
+    Ok(found)
+}

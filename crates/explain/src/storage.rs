@@ -1,5 +1,6 @@
 //! Why a claim waits, and why a pod can't go where its volume is. Pure.
 
+use evenkeel_api::placement::NodeTerm;
 use k8s_openapi::api::core::v1::{Event, Node, PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::StorageClass;
 
@@ -246,7 +247,7 @@ fn place(volume: &PersistentVolume) -> Option<String> {
     Some(terms.join(" or "))
 }
 
-/// Only what volumes really say is understood: `In` on labels and names.
+/// Can the node reach the volume?
 fn is_reached(volume: &PersistentVolume, node: &Node) -> bool {
     let required = volume
         .spec
@@ -256,27 +257,12 @@ fn is_reached(volume: &PersistentVolume, node: &Node) -> bool {
         return true;
     };
     let labels = node.metadata.labels.clone().unwrap_or_default();
-    let name = node.metadata.name.clone();
-    required.node_selector_terms.iter().any(|term| {
-        let admits = |it: &k8s_openapi::api::core::v1::NodeSelectorRequirement| {
-            let value = if it.key == "metadata.name" {
-                name.as_ref()
-            } else {
-                labels.get(&it.key)
-            };
-            let listed = value.is_some_and(|value| it.values.iter().flatten().any(|v| v == value));
-            match it.operator.as_str() {
-                "In" => listed,
-                "NotIn" => !listed,
-                "Exists" => value.is_some(),
-                "DoesNotExist" => value.is_none(),
-                // Comparisons: not judged here.
-                _ => true,
-            }
-        };
-        term.match_expressions.iter().flatten().all(admits)
-            && term.match_fields.iter().flatten().all(admits)
-    })
+    let name = node.metadata.name.as_deref().unwrap_or_default();
+    let mut terms = required
+        .node_selector_terms
+        .iter()
+        .filter_map(NodeTerm::read);
+    terms.any(|term| term.matches(&(name, &labels)))
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, info, warn};
 
+use crate::admission::Ledger;
 use crate::backend::AgentBackend;
 use crate::config::{NodeConfig, NodeError};
 use crate::context::Context;
@@ -108,6 +109,8 @@ impl Agent {
             machine,
             dialers: Dialers::new()?,
             pulls: Mutex::default(),
+            admitted: Ledger::default(),
+            node_labels: Mutex::default(),
             evictions: Evictions::default(),
             pressure: Mutex::default(),
             images_used: Mutex::default(),

@@ -1,10 +1,11 @@
 //! What all pod workers of one agent share.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use crate::admission::{Capacity, Ledger};
 use crate::config::NodeConfig;
 use crate::events::Recorder;
 use crate::eviction::{Evictions, SharedPressure};
@@ -44,6 +45,10 @@ pub struct Context {
     pub dialers: Dialers,
     /// One pull of an image at a time.
     pub pulls: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
+    /// What the pods that were admitted hold.
+    pub admitted: Ledger,
+    /// The node's labels as the API had them last.
+    pub node_labels: Mutex<BTreeMap<String, String>>,
     /// Evictions that pods' workers have not begun yet.
     pub evictions: Evictions,
     /// What the node is short of.
@@ -66,6 +71,18 @@ impl Context {
             allocatable_cpu_milli: self.machine.cpus * 1000,
             allocatable_memory: self.machine.memory,
             allocatable_storage: storage,
+        }
+    }
+
+    /// What there is to share out.
+    #[must_use]
+    pub fn capacity(&self) -> Capacity {
+        let facts = self.facts(Vec::new());
+        Capacity {
+            pods: i64::from(self.config.max_pods),
+            milli_cpu: facts.allocatable_cpu_milli,
+            memory: facts.allocatable_memory,
+            storage: facts.allocatable_storage,
         }
     }
 

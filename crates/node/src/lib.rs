@@ -8,6 +8,7 @@
 //! What never lives here: scheduling, other nodes, the store. The agent speaks only the API, as
 //! `system:node:NAME`, and containers outlive it.
 
+pub mod admission;
 pub mod agent;
 pub mod backend;
 pub mod config;

@@ -82,14 +82,20 @@ pub fn meminfo(name: &str) -> Option<i64> {
     Some(kib * 1024)
 }
 
-/// Capacity, available bytes, inodes and free inodes of the file system that holds `path`.
+/// Capacity, available bytes, inodes and free inodes of the file system that holds `path`. Blocks
+/// kept for the administrator are no capacity, as with `df`: a share that must stay free would else
+/// be short on an empty disk.
 #[must_use]
 pub fn filesystem(path: &Path) -> Option<(i64, i64, u64, u64)> {
     let stat = rustix::fs::statvfs(path).ok()?;
     let bytes =
         |blocks: u64| i64::try_from(blocks.saturating_mul(stat.f_frsize)).unwrap_or(i64::MAX);
     Some((
-        bytes(stat.f_blocks),
+        bytes(
+            stat.f_blocks
+                .saturating_sub(stat.f_bfree)
+                .saturating_add(stat.f_bavail),
+        ),
         bytes(stat.f_bavail),
         stat.f_files,
         stat.f_ffree,

@@ -7,11 +7,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use evenkeel_api::placement::NodeRequirement;
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::api::core::v1::{
     ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints,
-    NodeFeatures, NodeSpec, NodeStatus, NodeSystemInfo, ObjectReference,
+    NodeFeatures, NodeSpec, NodeStatus, NodeSystemInfo, ObjectReference, PodSpec,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference};
@@ -99,23 +100,39 @@ async fn register(context: &Context) -> Result<String, kube::Error> {
         }),
         status: Some(status),
     };
-    match api.create(&PostParams::default(), &node).await {
-        Ok(made) => Ok(made.metadata.uid.unwrap_or_default()),
+    let made = match api.create(&PostParams::default(), &node).await {
         Err(kube::Error::Api(answer)) if answer.code == 409 => {
             let patch = json!({ "metadata": {
                 "labels": labels(context), "annotations": annotations(context),
             } });
-            let made = api
-                .patch(
-                    &context.config.name,
-                    &PatchParams::default(),
-                    &Patch::Strategic(&patch),
-                )
-                .await?;
-            Ok(made.metadata.uid.unwrap_or_default())
+            let params = PatchParams::default();
+            api.patch(&context.config.name, &params, &Patch::Strategic(&patch))
+                .await
         }
-        Err(error) => Err(error),
+        answer => answer,
+    }?;
+    *context.node_labels.lock() = made.metadata.labels.unwrap_or_default();
+    Ok(made.metadata.uid.unwrap_or_default())
+}
+
+/// Does the pod's own choice of nodes allow this one? Labels that other people give the node are
+/// asked for only when those that are known do not do.
+///
+/// # Errors
+/// The API does not answer.
+pub(crate) async fn may_be_here(context: &Context, spec: &PodSpec) -> Result<bool, kube::Error> {
+    let Some(required) = NodeRequirement::read(spec) else {
+        return Ok(true);
+    };
+    let name = context.config.name.as_str();
+    if required.matches(&(name, &*context.node_labels.lock())) {
+        return Ok(true);
     }
+    let api: Api<Node> = Api::all(context.config.client.clone());
+    let labels = api.get(name).await?.metadata.labels.unwrap_or_default();
+    let matches = required.matches(&(name, &labels));
+    *context.node_labels.lock() = labels;
+    Ok(matches)
 }
 
 fn annotations(context: &Context) -> BTreeMap<String, String> {

@@ -2,37 +2,13 @@
 
 use std::sync::Arc;
 
+use evenkeel_api::placement::HostPort;
 use evenkeel_client::ObjectKey;
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
 
 use crate::affinity::PodTerms;
 use crate::resources::{PodRequests, pod_requests};
 use crate::storage::{PodClaim, pod_claims};
-
-/// A port on the node that a pod takes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HostPort {
-    /// Address, empty and `0.0.0.0` meaning all.
-    pub address: Box<str>,
-    /// `TCP`, `UDP` or `SCTP`.
-    pub protocol: Box<str>,
-    /// Number.
-    pub port: i32,
-}
-
-impl HostPort {
-    fn any_address(&self) -> bool {
-        self.address.is_empty() || &*self.address == "0.0.0.0"
-    }
-
-    /// Can the two not be held at once?
-    #[must_use]
-    pub fn conflicts(&self, other: &Self) -> bool {
-        self.port == other.port
-            && self.protocol == other.protocol
-            && (self.any_address() || other.any_address() || self.address == other.address)
-    }
-}
 
 /// What is told apart when other pods look at this one: pods of equal class are counted together.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -107,7 +83,7 @@ impl PodInfo {
                 .and_then(|spec| spec.priority)
                 .unwrap_or(0),
             requests: pod_requests(&pod),
-            ports: host_ports(&pod),
+            ports: pod.spec.as_ref().map(HostPort::all).unwrap_or_default(),
             class: Arc::new(class),
             terms: terms.map(Arc::new),
             claims: pod_claims(&pod),
@@ -167,28 +143,4 @@ pub fn is_terminal(pod: &Pod) -> bool {
         .as_ref()
         .and_then(|status| status.phase.as_deref())
         .is_some_and(|phase| phase == "Succeeded" || phase == "Failed")
-}
-
-fn host_ports(pod: &Pod) -> Vec<HostPort> {
-    let Some(spec) = &pod.spec else {
-        return Vec::new();
-    };
-    let sidecars = spec
-        .init_containers
-        .iter()
-        .flatten()
-        .filter(|container| container.restart_policy.as_deref() == Some("Always"));
-    spec.containers
-        .iter()
-        .chain(sidecars)
-        .flat_map(|container| container.ports.iter().flatten())
-        .filter_map(|port| {
-            let number = port.host_port.filter(|number| *number > 0)?;
-            Some(HostPort {
-                address: port.host_ip.as_deref().unwrap_or_default().into(),
-                protocol: port.protocol.as_deref().unwrap_or("TCP").into(),
-                port: number,
-            })
-        })
-        .collect()
 }

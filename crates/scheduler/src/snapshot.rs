@@ -8,13 +8,14 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
+use evenkeel_api::placement::HostPort;
 use evenkeel_api::selector::LabelSelector;
 use evenkeel_client::ObjectKey;
 use k8s_openapi::api::core::v1::Node;
 use parking_lot::Mutex;
 
 use crate::affinity::NamespaceLabels;
-use crate::pod::{HostPort, PodClass, PodInfo};
+use crate::pod::{PodClass, PodInfo};
 use crate::resources::Resources;
 use crate::storage::Storage;
 

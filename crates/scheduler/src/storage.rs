@@ -4,13 +4,13 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use evenkeel_api::placement::NodeTerm;
 use evenkeel_api::quantity::Quantity;
 use evenkeel_api::selector::LabelSelector;
 use evenkeel_client::ObjectKey;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::storage::v1::StorageClass;
 
-use crate::plugins::node_affinity::Term;
 use crate::snapshot::NodeInfo;
 
 /// On a claim: the node for which its volume is to be made.
@@ -102,7 +102,10 @@ pub fn reaches(volume: &PersistentVolume, node: &NodeInfo) -> bool {
     let spec = volume.spec.as_ref();
     let required = spec.and_then(|spec| spec.node_affinity.as_ref()?.required.as_ref());
     required.is_none_or(|required| {
-        let mut terms = required.node_selector_terms.iter().filter_map(Term::read);
+        let mut terms = required
+            .node_selector_terms
+            .iter()
+            .filter_map(NodeTerm::read);
         terms.any(|term| term.matches(node))
     })
 }

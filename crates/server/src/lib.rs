@@ -7,23 +7,29 @@
 //! What never lives here: loops, containers, anything that acts on the world.
 
 pub mod admission;
+mod aggregation;
+pub mod audit;
 pub mod auth;
 mod bootstrap;
 pub mod cache;
 mod claims;
+mod convert;
 pub mod definitions;
 pub mod describe;
 pub mod door;
+mod flow;
 pub mod http;
 pub mod listen;
 pub mod local;
 pub mod metrics;
 pub mod object;
+mod outbound;
 pub mod pipeline;
 pub mod pki;
 pub mod registry;
 pub mod seal;
 mod verbs;
 
-pub use auth::Identity;
+pub use auth::{Identity, Outside};
 pub use door::{Door, DoorOptions};
+pub use flow::DEFAULT_SEATS;

@@ -15,8 +15,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-use crate::auth::PeerCertificate;
-use crate::door::Door;
+use crate::door::{Door, PeerAddress};
 
 /// A client that has not finished its TLS handshake in this time is cut off.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -59,7 +58,8 @@ pub async fn serve(
                 let (door, tls) = (Arc::clone(&door), tls.load_full());
                 let watcher = graceful.watcher();
                 tokio::spawn(async move {
-                    if let Err(error) = connection(door, stream, tls, watcher).await {
+                    let address = PeerAddress(peer.ip());
+                    if let Err(error) = connection(door, stream, address, tls, watcher).await {
                         tracing::debug!(%peer, %error, "a connection ended");
                     }
                 });
@@ -91,21 +91,28 @@ pub async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
 async fn connection(
     door: Arc<Door>,
     stream: TcpStream,
+    address: PeerAddress,
     tls: Arc<ServerConfig>,
     watcher: hyper_util::server::graceful::Watcher,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     stream.set_nodelay(true)?;
     let handshake = TlsAcceptor::from(tls).accept(stream);
-    let stream = tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await??;
+    let shaken = tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await;
+    if !matches!(shaken, Ok(Ok(_))) {
+        door.metrics().handshake_failed();
+    }
+    let stream = shaken??;
     let peer = stream
         .get_ref()
         .1
         .peer_certificates()
-        .and_then(|chain| chain.first())
-        .and_then(|der| PeerCertificate::read(der))
+        .and_then(|chain| door.peer(chain))
         .map(Arc::new);
-    let service = service_fn(move |request: hyper::Request<Incoming>| {
+    let service = service_fn(move |mut request: hyper::Request<Incoming>| {
         let (door, peer) = (Arc::clone(&door), peer.clone());
+        if door.audit().is_some() {
+            request.extensions_mut().insert(address);
+        }
         async move { Ok::<_, std::convert::Infallible>(door.serve(request, peer.as_deref()).await) }
     });
     let mut builder = Builder::new(TokioExecutor::new());

@@ -4,6 +4,7 @@
 //! is not part of them: it is spliced in where an object is written out.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use evenkeel_api::row::ResourceDef;
@@ -11,6 +12,7 @@ use evenkeel_api::selector::{self, FieldSelector, LabelSelector};
 use evenkeel_api::{json, object};
 use serde::Deserialize;
 use serde_json::Value;
+use tokio::sync::OnceCell;
 
 /// An object as the cache holds it.
 #[derive(Debug, Clone)]
@@ -26,6 +28,8 @@ pub struct Object {
     /// It is stored in another version than new writes are: a write that changes nothing else
     /// brings it up to date.
     pub stale: bool,
+    /// It is of another version than its row, and a webhook has to convert it; what came of that.
+    pub foreign: Option<Arc<OnceCell<Arc<Object>>>>,
 }
 
 /// The selectable part of an object.
@@ -101,12 +105,9 @@ fn fields(row: &ResourceDef, value: &Value) -> Box<[Box<str>]> {
     row.selectable
         .iter()
         .map(|field| {
-            let text = selector::field_text(value, &field.at);
-            if text.is_empty() {
-                field.unset.as_ref().into()
-            } else {
-                text.into()
-            }
+            let mut texts = field.at.iter().map(|at| selector::field_text(value, at));
+            let set = texts.find(|text| !text.is_empty());
+            set.map_or_else(|| field.unset.as_ref().into(), Into::into)
         })
         .collect()
 }
@@ -121,7 +122,8 @@ impl Object {
         if let Some(custom) = &row.custom {
             let mut value: Value = serde_json::from_slice(&bytes).map_err(unreadable)?;
             let stale = object::text(&value, &["apiVersion"]) != custom.stored_version();
-            let encoded = if custom.read_stored(&mut value) {
+            let foreign = custom.is_foreign(&value);
+            let encoded = if !foreign && custom.read_stored(&mut value) {
                 json::encode(&value)
             } else {
                 let splice = json::splice_point(&bytes)
@@ -134,6 +136,7 @@ impl Object {
                 splice: encoded.splice,
                 revision,
                 stale,
+                foreign: foreign.then(Arc::default),
             });
         }
         if let Some(view) = &row.view {
@@ -146,6 +149,7 @@ impl Object {
                 revision,
                 head: Head::of(row, &value),
                 stale: false,
+                foreign: None,
             });
         }
         let splice = json::splice_point(&bytes)
@@ -167,6 +171,7 @@ impl Object {
             revision,
             head,
             stale: false,
+            foreign: None,
         })
     }
 

@@ -8,6 +8,7 @@ use evenkeel_api::Status;
 use http::request::Parts;
 
 use crate::admission::Notes;
+use crate::audit::Trail;
 use crate::auth::{Authorizer, Decision, Identity};
 use crate::http::{Attributes, Query};
 
@@ -26,6 +27,8 @@ pub struct Call {
     pub body: Bytes,
     /// What admission says beside yes and no.
     pub notes: Arc<Notes>,
+    /// What is recorded of it, if anything is.
+    pub(crate) trail: Option<Arc<Trail>>,
 }
 
 /// A request that the authorizer has allowed. Only [`authorize`] makes one.
@@ -56,8 +59,16 @@ pub fn authorize(
     call: Call,
 ) -> Result<Authorized<Call>, Box<Refused>> {
     match authorizer.authorize(&call.identity, &call.attributes) {
-        Decision::Allow(_) => Ok(Authorized(call)),
-        Decision::NoOpinion(why) => {
+        Decision::Allow(why) => {
+            if let Some(trail) = &call.trail {
+                trail.decided("allow", &why);
+            }
+            Ok(Authorized(call))
+        }
+        Decision::NoOpinion(why) | Decision::Deny(why) => {
+            if let Some(trail) = &call.trail {
+                trail.decided("forbid", &why);
+            }
             let status = refusal(&call.identity, &call.attributes, &why);
             Err(Box::new(Refused { call, status }))
         }

@@ -1,7 +1,8 @@
 //! Certificates and keys: made at first start, renewed before they end.
 //!
 //! One certificate authority signs everything: the door's own certificate, the administrator's
-//! and the agents'. A leaf lives a year (or as long as it is told) and is made anew when a third of
+//! and the agents'. A second one vouches for the door alone towards servers behind it, which
+//! believe whoever it vouches for about who asks. A leaf lives a year (or as long as it is told) and is made anew when a third of
 //! that is left, at start and while running ([`live`]); the authority lives ten years.
 
 mod live;
@@ -21,7 +22,8 @@ use rcgen::{
 };
 use rustls::client::WantsClientCert;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, UnixTime};
+use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{WantsServerCert, WebPkiClientVerifier};
 use rustls::{ClientConfig, ConfigBuilder, RootCertStore, ServerConfig};
 
@@ -90,6 +92,8 @@ pub struct LeafSpec {
     pub client: bool,
     /// For servers?
     pub server: bool,
+    /// Signed by the authority for front proxies?
+    pub front_proxy: bool,
 }
 
 /// The certificate authority and the directory of leaves.
@@ -97,6 +101,7 @@ pub struct Pki {
     directory: PathBuf,
     ca_pem: String,
     ca_key_pem: String,
+    front: Leaf,
     token_key: Vec<u8>,
     leaf_validity: SignedDuration,
     live: parking_lot::Mutex<Vec<Arc<LiveLeaf>>>,
@@ -162,30 +167,8 @@ impl Pki {
             path: directory.display().to_string(),
             source,
         })?;
-        let (cert_path, key_path) = (directory.join("ca.crt"), directory.join("ca.key"));
-        let (ca_pem, ca_key_pem) = match (read(&cert_path)?, read(&key_path)?) {
-            (Some(certificate), Some(key)) => (certificate, key),
-            (None, None) => {
-                let made = make_ca(now)?;
-                write(&key_path, &made.key, 0o600)?;
-                write(&cert_path, &made.certificate, 0o644)?;
-                (made.certificate, made.key)
-            }
-            (None, Some(key)) => {
-                // A crash between the two files: nothing was signed yet.
-                let made = make_ca(now)?;
-                drop(key);
-                write(&key_path, &made.key, 0o600)?;
-                write(&cert_path, &made.certificate, 0o644)?;
-                (made.certificate, made.key)
-            }
-            (Some(_), None) => {
-                return Err(PkiError::Damaged {
-                    path: key_path.display().to_string(),
-                    why: "it is missing though ca.crt is there".to_owned(),
-                });
-            }
-        };
+        let ca = authority(directory, "ca", "evenkeel-ca", now)?;
+        let front = authority(directory, "front-proxy-ca", "evenkeel-front-proxy-ca", now)?;
         let token_path = directory.join("sa.key");
         let token_pem = match read(&token_path)? {
             Some(pem) => pem,
@@ -203,8 +186,9 @@ impl Pki {
             .serialize_der();
         Ok(Self {
             directory: directory.to_owned(),
-            ca_pem,
-            ca_key_pem,
+            ca_pem: ca.certificate,
+            ca_key_pem: ca.key,
+            front,
             token_key,
             leaf_validity: SignedDuration::from_hours(LEAF_DAYS * 24),
             live: parking_lot::Mutex::default(),
@@ -228,6 +212,21 @@ impl Pki {
     #[must_use]
     pub fn ca(&self) -> &str {
         &self.ca_pem
+    }
+
+    /// The certificate of the authority for front proxies, PEM.
+    #[must_use]
+    pub fn front_proxy_ca(&self) -> &str {
+        &self.front.certificate
+    }
+
+    /// The authority that signs a leaf: certificate and key, PEM.
+    fn authority_of(&self, spec: &LeafSpec) -> (&str, &str) {
+        if spec.front_proxy {
+            (&self.front.certificate, &self.front.key)
+        } else {
+            (&self.ca_pem, &self.ca_key_pem)
+        }
     }
 
     /// Signs tokens as an issuer.
@@ -265,7 +264,8 @@ impl Pki {
         let Ok((_, parsed)) = x509_parser::parse_x509_certificate(&der) else {
             return false;
         };
-        let Ok(ca) = CertificateDer::from_pem_slice(self.ca_pem.as_bytes()) else {
+        let (authority, _) = self.authority_of(spec);
+        let Ok(ca) = CertificateDer::from_pem_slice(authority.as_bytes()) else {
             return false;
         };
         let Ok((_, ca)) = x509_parser::parse_x509_certificate(&ca) else {
@@ -307,7 +307,8 @@ impl Pki {
     }
 
     fn sign(&self, spec: &LeafSpec, now: Timestamp) -> Result<Leaf, PkiError> {
-        let issuer = Issuer::from_ca_cert_pem(&self.ca_pem, KeyPair::from_pem(&self.ca_key_pem)?)?;
+        let (authority, key) = self.authority_of(spec);
+        let issuer = Issuer::from_ca_cert_pem(authority, KeyPair::from_pem(key)?)?;
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::new(spec.dns_names.clone())?;
         params.subject_alt_names.extend(
@@ -358,16 +359,92 @@ impl Pki {
     pub fn server_config(&self, leaf: &Leaf, required: bool) -> Result<ServerConfig, PkiError> {
         server_config(&self.ca_pem, leaf, required)
     }
+
+    /// TLS for the door: clients may show a certificate of the cluster's authority or of one for
+    /// front proxies (PEM). Which of them vouches for whom is found out by [`Vouched`].
+    ///
+    /// # Errors
+    /// The leaf or an authority can't be used.
+    pub fn door_config(&self, leaf: &Leaf, front_ca: &str) -> Result<ServerConfig, PkiError> {
+        let (chain, key) = identity(leaf)?;
+        server_builder(&format!("{}\n{front_ca}", self.ca_pem), false)?
+            .with_single_cert(chain, key)
+            .map_err(|error| PkiError::Tls(error.to_string()))
+    }
 }
 
-/// A certificate authority as the only root.
+/// Which authorities vouch for a client's certificate.
+#[derive(Debug)]
+pub struct Vouched {
+    clients: Arc<dyn ClientCertVerifier>,
+    fronts: Arc<dyn ClientCertVerifier>,
+}
+
+impl Vouched {
+    /// By the authority of clients and by that of front proxies, PEM.
+    ///
+    /// # Errors
+    /// One of them is none.
+    pub fn new(client_ca: &str, front_ca: &str) -> Result<Self, PkiError> {
+        let verifier = |pem: &str| {
+            let provider = Arc::new(rustls::crypto::ring::default_provider());
+            WebPkiClientVerifier::builder_with_provider(Arc::new(roots(pem)?), provider)
+                .build()
+                .map_err(|error| PkiError::Tls(error.to_string()))
+        };
+        Ok(Self {
+            clients: verifier(client_ca)?,
+            fronts: verifier(front_ca)?,
+        })
+    }
+
+    /// Is it a client's, and is it a front proxy's? `chain` begins with the certificate itself.
+    #[must_use]
+    pub fn of(&self, chain: &[CertificateDer<'_>], now: Timestamp) -> (bool, bool) {
+        let Some((leaf, between)) = chain.split_first() else {
+            return (false, false);
+        };
+        let seconds = u64::try_from(now.as_second()).unwrap_or(0);
+        let now = UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds));
+        let by = |verifier: &Arc<dyn ClientCertVerifier>| {
+            verifier.verify_client_cert(leaf, between, now).is_ok()
+        };
+        (by(&self.clients), by(&self.fronts))
+    }
+}
+
+/// An authority of the directory, made if it is not there yet.
+fn authority(directory: &Path, file: &str, name: &str, now: Timestamp) -> Result<Leaf, PkiError> {
+    let cert_path = directory.join(format!("{file}.crt"));
+    let key_path = directory.join(format!("{file}.key"));
+    match (read(&cert_path)?, read(&key_path)?) {
+        (Some(certificate), Some(key)) => Ok(Leaf { certificate, key }),
+        // A key alone: a crash between the two files, and nothing was signed yet.
+        (None, _) => {
+            let made = make_ca(name, now)?;
+            write(&key_path, &made.key, 0o600)?;
+            write(&cert_path, &made.certificate, 0o644)?;
+            Ok(made)
+        }
+        (Some(_), None) => Err(PkiError::Damaged {
+            path: key_path.display().to_string(),
+            why: format!("it is missing though {file}.crt is there"),
+        }),
+    }
+}
+
+/// The authorities of a PEM text as the only roots.
 fn roots(ca_pem: &str) -> Result<RootCertStore, PkiError> {
     let mut roots = RootCertStore::empty();
-    let ca = CertificateDer::from_pem_slice(ca_pem.as_bytes())
-        .map_err(|error| PkiError::Tls(error.to_string()))?;
-    roots
-        .add(ca)
-        .map_err(|error| PkiError::Tls(error.to_string()))?;
+    for ca in CertificateDer::pem_slice_iter(ca_pem.as_bytes()) {
+        let ca = ca.map_err(|error| PkiError::Tls(error.to_string()))?;
+        roots
+            .add(ca)
+            .map_err(|error| PkiError::Tls(error.to_string()))?;
+    }
+    if roots.is_empty() {
+        return Err(PkiError::Tls("no certificate authority".to_owned()));
+    }
     Ok(roots)
 }
 
@@ -434,12 +511,10 @@ fn identity(
     Ok((vec![certificate], PrivateKeyDer::Pkcs8(key)))
 }
 
-fn make_ca(now: Timestamp) -> Result<Leaf, PkiError> {
+fn make_ca(name: &str, now: Timestamp) -> Result<Leaf, PkiError> {
     let key = KeyPair::generate()?;
     let mut params = CertificateParams::default();
-    params
-        .distinguished_name
-        .push(DnType::CommonName, "evenkeel-ca");
+    params.distinguished_name.push(DnType::CommonName, name);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages = vec![
         KeyUsagePurpose::DigitalSignature,

@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use crate::cache::{Caches, KindCache};
 use crate::claims;
+use crate::convert::Converters;
 use crate::object::{Head, Object};
 use crate::seal::Seal;
 
@@ -40,6 +41,8 @@ pub struct Registry {
     pub caches: Arc<Caches>,
     /// Seals Secrets.
     pub seal: Arc<Seal>,
+    /// Bring custom objects from version to version.
+    pub converters: Arc<Converters>,
 }
 
 impl std::fmt::Debug for Registry {
@@ -172,7 +175,10 @@ impl Registry {
         name: &str,
     ) -> Result<Option<Arc<Object>>, Status> {
         self.fresh().await?;
-        Ok(self.cache(row)?.get(&path(namespace, name)))
+        match self.cache(row)?.get(&path(namespace, name)) {
+            Some(found) => self.shown_one(row, found).await.map(Some),
+            None => Ok(None),
+        }
     }
 
     /// Stores a new object. `None`: the name is taken.
@@ -185,7 +191,7 @@ impl Registry {
         value: &Value,
     ) -> Result<Option<Arc<Object>>, Status> {
         let key = key(row, object::namespace(value), object::name(value));
-        let (encoded, stored) = self.encode(row, &key, value)?;
+        let form = self.encode(row, &key, value).await?;
         let mut txn = Txn {
             compare: vec![Compare::ModRevision {
                 key: key.clone(),
@@ -193,7 +199,7 @@ impl Registry {
             }],
             success: vec![Op::Put {
                 key: key.clone(),
-                value: stored,
+                value: form.stored.clone(),
             }],
             failure: vec![Op::Range(Range::key(key.clone()).keys_only())],
         };
@@ -206,9 +212,12 @@ impl Registry {
         if claimed && claims::lost(&result, |kv| kv.is_none()) {
             return Err(claims::taken());
         }
-        Ok(result
-            .succeeded
-            .then(|| written(row, value, encoded, result.revision)))
+        if !result.succeeded {
+            return Ok(None);
+        }
+        self.written(row, value, form, result.revision)
+            .await
+            .map(Some)
     }
 
     /// Replaces an object if it is still what the caller has seen. Writing what is there already
@@ -223,8 +232,8 @@ impl Registry {
         value: &Value,
     ) -> Result<Outcome, Status> {
         let key = key(row, &seen.head.namespace, &seen.head.name);
-        let (encoded, stored) = self.encode(row, &key, value)?;
-        if encoded.bytes == seen.bytes && !seen.stale && !self.is_stale(row, &key).await? {
+        let form = self.encode(row, &key, value).await?;
+        if form.encoded.bytes == seen.bytes && !seen.stale && !self.is_stale(row, &key).await? {
             return Ok(Outcome::Done(Arc::new(seen.clone())));
         }
         let mut txn = Txn {
@@ -234,7 +243,7 @@ impl Registry {
             }],
             success: vec![Op::Put {
                 key: key.clone(),
-                value: stored,
+                value: form.stored.clone(),
             }],
             failure: vec![Op::Range(Range::key(key.clone()))],
         };
@@ -245,14 +254,15 @@ impl Registry {
             .await
             .map_err(|error| store_status(&error))?;
         if result.succeeded {
-            return Ok(Outcome::Done(written(row, value, encoded, result.revision)));
+            let done = self.written(row, value, form, result.revision).await?;
+            return Ok(Outcome::Done(done));
         }
         let unchanged =
             |kv: Option<&KeyValue>| kv.is_some_and(|kv| kv.mod_revision == seen.revision);
         if claimed && claims::lost(&result, unchanged) {
             return Err(claims::taken());
         }
-        self.stale(row, result.results)
+        self.stale(row, result.results).await
     }
 
     /// Removes an object if it is still what the caller has seen.
@@ -280,7 +290,7 @@ impl Registry {
             gone.revision = result.revision;
             return Ok(Outcome::Done(Arc::new(gone)));
         }
-        self.stale(row, result.results)
+        self.stale(row, result.results).await
     }
 
     /// The objects of a kind as they were at a revision, read from the store's history.
@@ -305,14 +315,15 @@ impl Registry {
             .range(range)
             .await
             .map_err(|error| store_status(&error))?;
-        found
+        let found: Result<Vec<Arc<Object>>, Status> = found
             .kvs
             .into_iter()
             .map(|kv| self.read(row, &kv.key, &kv.value, kv.mod_revision))
-            .collect()
+            .collect();
+        self.shown(row, found?).await
     }
 
-    /// Reads a stored value.
+    /// Reads a stored value. It may be of another version than the row: see [`Self::shown`].
     ///
     /// # Errors
     /// It is damaged.
@@ -348,28 +359,49 @@ impl Registry {
         Ok(stored.is_some_and(|kv| self.seal.is_stale(&resource, &kv.value)))
     }
 
-    fn stale(&self, row: &ResourceDef, results: Vec<OpResult>) -> Result<Outcome, Status> {
+    async fn stale(&self, row: &ResourceDef, results: Vec<OpResult>) -> Result<Outcome, Status> {
         let now = results.into_iter().find_map(|result| match result {
             OpResult::Range(found) => found.kvs.into_iter().next(),
             _ => None,
         });
-        now.map(|kv| self.read(row, &kv.key, &kv.value, kv.mod_revision))
-            .transpose()
-            .map(Outcome::Stale)
+        let Some(kv) = now else {
+            return Ok(Outcome::Stale(None));
+        };
+        let found = self.read(row, &kv.key, &kv.value, kv.mod_revision)?;
+        let found = self.shown_one(row, found).await?;
+        Ok(Outcome::Stale(Some(found)))
+    }
+
+    /// What has been written, as readers see it: what a webhook has converted for the store is
+    /// converted back, as readers will have it.
+    async fn written(
+        &self,
+        row: &ResourceDef,
+        value: &Value,
+        form: Form,
+        revision: u64,
+    ) -> Result<Arc<Object>, Status> {
+        if let Some(plain) = form.converted {
+            let object = Object::read(row, plain, revision)
+                .map_err(|error| Status::internal(error.to_string()))?;
+            return self.shown_one(row, Arc::new(object)).await;
+        }
+        Ok(Arc::new(Object {
+            bytes: form.encoded.bytes,
+            splice: form.encoded.splice,
+            revision,
+            head: Head::of(row, value),
+            stale: false,
+            foreign: None,
+        }))
     }
 
     /// The bytes of an object, plain and as they are stored.
-    fn encode(
-        &self,
-        row: &ResourceDef,
-        key: &Bytes,
-        value: &Value,
-    ) -> Result<(json::Encoded, Bytes), Status> {
+    async fn encode(&self, row: &ResourceDef, key: &Bytes, value: &Value) -> Result<Form, Status> {
         let encoded = json::encode(value);
-        let custom = row
-            .custom
-            .as_ref()
-            .and_then(|custom| custom.to_stored(value));
+        let by_webhook = self.stored_form(row, value).await?;
+        let converted = by_webhook.as_ref().map(|stored| json::encode(stored).bytes);
+        let custom = by_webhook.or_else(|| row.custom.as_ref()?.to_stored(value));
         let plain = match (&row.view, custom) {
             (Some(view), _) => {
                 let mut stored = value.clone();
@@ -383,18 +415,22 @@ impl Registry {
             .seal
             .seal(&row.stored_group_resource(), key, &plain)
             .map_err(|error| Status::internal(error.to_string()))?;
-        Ok((encoded, stored))
+        Ok(Form {
+            encoded,
+            converted,
+            stored,
+        })
     }
 }
 
-fn written(row: &ResourceDef, value: &Value, encoded: json::Encoded, revision: u64) -> Arc<Object> {
-    Arc::new(Object {
-        bytes: encoded.bytes,
-        splice: encoded.splice,
-        revision,
-        head: Head::of(row, value),
-        stale: false,
-    })
+/// An object on its way into the store.
+struct Form {
+    /// As its row shows it.
+    encoded: json::Encoded,
+    /// As a webhook has made it for the store, plain.
+    converted: Option<Bytes>,
+    /// As it is stored: sealed where that is due.
+    stored: Bytes,
 }
 
 /// `NAMESPACE/NAME`, or `NAME` without a namespace.

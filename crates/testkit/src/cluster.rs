@@ -10,7 +10,7 @@ use evenkeel_scheduler::Scheduler;
 use evenkeel_server::local::Local;
 use evenkeel_server::pki::Pki;
 use evenkeel_server::seal::Seal;
-use evenkeel_server::{Door, DoorOptions, Identity};
+use evenkeel_server::{DEFAULT_SEATS, Door, DoorOptions, Identity, Outside};
 use evenkeel_store::Store;
 use evenkeel_store::embedded::{EmbeddedOptions, EmbeddedStore};
 use tempfile::TempDir;
@@ -41,8 +41,7 @@ pub struct Cluster {
 impl Cluster {
     /// The door alone: nothing changes but what the test changes.
     pub async fn door() -> Self {
-        let directory = tempfile::tempdir().expect("a directory");
-        Self::over(directory, EmbeddedOptions::default()).await
+        Self::door_options(|_| {}).await
     }
 
     /// The door with controllers and scheduler.
@@ -52,7 +51,21 @@ impl Cluster {
         cluster
     }
 
+    /// The door alone, with options that the test sets.
+    pub async fn door_options(set: impl FnOnce(&mut DoorOptions)) -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        Self::over_with(directory, EmbeddedOptions::default(), set).await
+    }
+
     async fn over(directory: TempDir, options: EmbeddedOptions) -> Self {
+        Self::over_with(directory, options, |_| {}).await
+    }
+
+    async fn over_with(
+        directory: TempDir,
+        options: EmbeddedOptions,
+        set: impl FnOnce(&mut DoorOptions),
+    ) -> Self {
         let clock: SharedClock = Arc::new(SystemClock);
         let path = directory.path();
         let store = EmbeddedStore::open(&path.join("store"), options).expect("a store");
@@ -60,16 +73,19 @@ impl Cluster {
         let pki = Pki::open(&path.join("pki"), clock.now()).expect("certificates");
         let seal = Seal::open(&path.join("encryption.key")).expect("a key");
         let pki = Arc::new(pki);
-        let (door, follower) = Door::open(DoorOptions {
+        let mut door = DoorOptions {
             store: Arc::clone(&store) as Arc<dyn Store>,
             pki: Arc::clone(&pki),
             seal: Arc::new(seal),
             clock: Arc::clone(&clock),
             service_cidr: "10.96.0.0/16".parse().expect("a network"),
             issuer: "https://kubernetes.default.svc.cluster.local".to_owned(),
-        })
-        .await
-        .expect("a door");
+            seats: DEFAULT_SEATS,
+            audit: None,
+            outside: Outside::default(),
+        };
+        set(&mut door);
+        let (door, follower) = Door::open(door).await.expect("a door");
         let follower = AbortOnDropHandle::new(tokio::spawn(async move {
             // It ends with the store; a test that goes on after that sees its own failures.
             drop(follower.await);
@@ -216,6 +232,12 @@ impl Cluster {
     #[must_use]
     pub fn the_door(&self) -> &Arc<Door> {
         &self.door
+    }
+
+    /// Its certificates.
+    #[must_use]
+    pub fn pki(&self) -> &Arc<Pki> {
+        &self.pki
     }
 
     /// The store under the door.

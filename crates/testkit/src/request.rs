@@ -30,6 +30,8 @@ pub struct Reply {
     pub content_type: String,
     /// `Warning` headers.
     pub warnings: Vec<String>,
+    /// All headers.
+    pub headers: http::HeaderMap,
     /// The body, when it is JSON; a string otherwise.
     pub body: Value,
 }
@@ -51,6 +53,15 @@ impl Reply {
     #[must_use]
     pub fn revision(&self) -> u64 {
         revision(&self.body)
+    }
+
+    /// A header; empty when it is not there.
+    #[must_use]
+    pub fn header(&self, name: &str) -> &str {
+        let value = self.headers.get(name);
+        value
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default()
     }
 
     /// Fails with the whole answer unless the code is this.
@@ -76,6 +87,22 @@ impl Caller {
             door: Arc::clone(door),
             identity,
         }
+    }
+
+    /// Sends bytes as they are; the answer comes as it is.
+    pub async fn exchange(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Vec<u8>,
+    ) -> http::Response<Body> {
+        let mut request = Request::builder().method(method).uri(path);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(Full::new(body.into())).expect("a request");
+        self.door.handle(request, self.identity.clone()).await
     }
 
     async fn raw(
@@ -124,6 +151,7 @@ impl Caller {
             code: parts.status.as_u16(),
             content_type: text("content-type").join(""),
             warnings: text("warning"),
+            headers: parts.headers.clone(),
             body,
         }
     }

@@ -12,6 +12,7 @@ use serde_json::Value;
 const ARROWS: &[(&str, &str)] = &[
     ("api", "cel"),
     ("cel", ""),
+    ("fuzz", "api cel"),
     ("grpc", ""),
     ("store", "grpc"),
     ("server", "api cel store"),

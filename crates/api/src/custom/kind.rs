@@ -6,6 +6,7 @@ use bytes::Bytes;
 use serde_json::Value;
 
 use super::conditions;
+use super::conversion::Conversion;
 use super::definition::metadata_types;
 use super::objects::Objects;
 use crate::field::Path;
@@ -44,6 +45,8 @@ struct Types {
     /// Index of the version that is stored.
     storage: usize,
     versions: Vec<Version>,
+    /// How they are converted when names and pruning are not all.
+    conversion: Option<Conversion>,
 }
 
 #[derive(Debug)]
@@ -220,7 +223,7 @@ fn scale_paths(scale: &Value) -> ScalePaths {
 fn selectable(path: &str) -> SelectableField {
     let path: Text = path.trim_start_matches('.').to_owned().into();
     SelectableField {
-        at: path.clone(),
+        at: vec![path.clone()],
         path,
         unset: "".into(),
     }
@@ -316,6 +319,7 @@ impl Types {
                     compiled: OnceLock::new(),
                 })
                 .collect(),
+            conversion: Conversion::read(value),
         }
     }
 
@@ -407,8 +411,43 @@ impl CustomType {
         &self.types.versions[self.types.storage].api_version
     }
 
-    fn api_version(&self) -> &str {
+    /// The API version that this is the type of.
+    #[must_use]
+    pub fn api_version(&self) -> &str {
         &self.types.versions[self.index].api_version
+    }
+
+    /// The webhook that converts between the versions, if one does.
+    #[must_use]
+    pub fn conversion(&self) -> Option<&Conversion> {
+        self.types.conversion.as_ref()
+    }
+
+    /// Are these stored bytes of a version that only the webhook can bring to this one?
+    #[must_use]
+    pub fn is_foreign(&self, stored: &Value) -> bool {
+        self.types.conversion.is_some() && text(stored, &["apiVersion"]) != self.api_version()
+    }
+
+    /// The same kind in another of its versions.
+    #[must_use]
+    pub fn sibling(&self, api_version: &str) -> Option<Self> {
+        let index = self
+            .types
+            .versions
+            .iter()
+            .position(|version| version.api_version == api_version)?;
+        Some(Self {
+            types: Arc::clone(&self.types),
+            index,
+        })
+    }
+
+    /// Takes away what this version does not have, as is done to what a webhook returns.
+    pub fn prune(&self, value: &mut Value) {
+        let structural = self.structural();
+        structural.prune_object(value);
+        structural.drop_nulls(value);
     }
 
     /// Brings what a client sent into form: metadata is read as for every kind, unknown fields
@@ -451,10 +490,11 @@ impl CustomType {
         changed | structural.set_defaults(value)
     }
 
-    /// What is stored of an object of this version; `None` when it is stored as it is.
+    /// What is stored of an object of this version; `None` when it is stored as it is, or when a
+    /// webhook has to say.
     #[must_use]
     pub fn to_stored(&self, value: &Value) -> Option<Value> {
-        if self.index == self.types.storage {
+        if self.index == self.types.storage || self.types.conversion.is_some() {
             return None;
         }
         let mut stored = value.clone();

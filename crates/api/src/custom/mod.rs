@@ -5,6 +5,7 @@
 //! Nothing here keeps anything: the door does.
 
 mod conditions;
+mod conversion;
 pub mod definition;
 mod kind;
 pub mod names;
@@ -12,6 +13,7 @@ mod objects;
 mod spec;
 
 pub use conditions::{condition, is_true as condition_is_true, set as set_condition};
+pub use conversion::{Conversion, settle as settle_converted};
 pub use kind::{CustomType, Definition};
 pub use spec::{API_APPROVED, approval};
 

@@ -7,12 +7,14 @@
 use serde_json::Value;
 
 use super::conditions;
+use super::conversion::validate_reviews;
 use super::definition::metadata_types;
 use crate::field::{ErrorList, FieldError, Path};
+use crate::kinds::webhooks::client_config;
 use crate::names;
 use crate::object::{self, list, text};
 use crate::structural::{Structural, Type, check, field_at, is_known_format};
-use crate::validation;
+use crate::validation::{self, Cursor};
 
 /// The annotation by which definitions in groups of the project are approved.
 pub const API_APPROVED: &str = "api-approved.kubernetes.io";
@@ -153,7 +155,7 @@ fn spec(spec: &Value, old: Option<&Value>, out: &mut ErrorList) {
         }
     }
     out.extend(names_of(spec.get("names"), &path.child("names")));
-    conversion(spec, &path.child("conversion"), out);
+    conversion(spec, old, &path.child("conversion"), out);
 }
 
 /// What may differ from version to version: once, in the spec's own words, when it does not.
@@ -426,7 +428,7 @@ fn names_of(given: Option<&Value>, path: &Path) -> ErrorList {
     out
 }
 
-fn conversion(spec: &Value, path: &Path, out: &mut ErrorList) {
+fn conversion(spec: &Value, old: Option<&Value>, path: &Path, out: &mut ErrorList) {
     let Some(conversion) = spec.get("conversion").filter(|it| it.is_object()) else {
         return;
     };
@@ -449,12 +451,58 @@ fn conversion(spec: &Value, path: &Path, out: &mut ErrorList) {
                 ));
             }
         }
-        "Webhook" => out.push(FieldError::forbidden(
-            &at,
-            "conversion webhooks are not supported by this server yet",
-        )),
+        "Webhook" => webhook(conversion, old, path, out),
         other => out.push(FieldError::not_supported(&at, other, &["None", "Webhook"])),
     }
+}
+
+/// The webhook that converts, in the fields of the reference's internal form.
+fn webhook(conversion: &Value, old: Option<&Value>, path: &Path, out: &mut ErrorList) {
+    let at = path.child("webhookClientConfig");
+    let before = old.and_then(|old| object::at(old, &["spec", "conversion"]));
+    match object::at(conversion, &["webhook", "clientConfig"]).filter(|it| it.is_object()) {
+        None => out.push(FieldError::required(
+            &at,
+            "required when strategy is set to Webhook",
+        )),
+        Some(config) => {
+            client_config(&Cursor::new(config, at.clone()), out);
+            let bundle = |conversion: &Value| {
+                text(conversion, &["webhook", "clientConfig", "caBundle"]).to_owned()
+            };
+            // What was bad may stay so, and what is not in use yet may be mended later.
+            let held = old.is_some_and(|old| conditions::is_true(old, "Established"))
+                && before.is_none_or(|before| !is_bad_bundle(&bundle(before)));
+            let given = bundle(conversion);
+            if held && is_bad_bundle(&given) {
+                let wrong = "unable to load root certificates: unable to parse bytes as PEM block";
+                out.push(FieldError::invalid(&at.child("caBundle"), given, wrong));
+            }
+        }
+    }
+    let known = before.is_none_or(|before| {
+        let reviews = list(before, &["webhook", "conversionReviewVersions"]);
+        let known = |version: &Value| version == "v1" || version == "v1beta1";
+        reviews.is_empty() || reviews.iter().any(known)
+    });
+    out.extend(validate_reviews(
+        list(conversion, &["webhook", "conversionReviewVersions"]),
+        known,
+        &path.child("conversionReviewVersions"),
+    ));
+}
+
+/// Is there something in a CA bundle (base64 of PEM), and no certificate?
+fn is_bad_bundle(bundle: &str) -> bool {
+    use base64::Engine as _;
+    if bundle.is_empty() {
+        return false;
+    }
+    let pem = base64::engine::general_purpose::STANDARD.decode(bundle);
+    let pem = pem.unwrap_or_default();
+    let blocks = x509_parser::pem::Pem::iter_from_buffer(&pem).filter_map(Result::ok);
+    let mut certificates = blocks.filter(|block| block.label == "CERTIFICATE");
+    !certificates.any(|block| block.parse_x509().is_ok())
 }
 
 fn stored_versions(definition: &Value, out: &mut ErrorList) {

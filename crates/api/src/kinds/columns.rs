@@ -639,6 +639,42 @@ pub(super) fn autoscaler() -> Vec<Column> {
 }
 
 /// Roles print when they were made, not how old they are.
+pub(super) fn component_status() -> Vec<Column> {
+    fn healthy<'v>(object: &'v Value, field: &str) -> &'v str {
+        list(object, &["conditions"])
+            .iter()
+            .find(|condition| text(condition, &["type"]) == "Healthy")
+            .map_or("", |condition| text(condition, &[field]))
+    }
+    vec![
+        column(
+            "Status",
+            STRING,
+            Cell::Of(|object| {
+                let shown = match healthy(object, "status") {
+                    "True" => "Healthy",
+                    "" => "Unknown",
+                    _ => "Unhealthy",
+                };
+                shown.into()
+            }),
+            "Status of the component conditions",
+        ),
+        column(
+            "Message",
+            STRING,
+            Cell::Of(|object| healthy(object, "message").into()),
+            "Message of the component conditions",
+        ),
+        column(
+            "Error",
+            STRING,
+            Cell::Of(|object| healthy(object, "error").into()),
+            "Error of the component conditions",
+        ),
+    ]
+}
+
 pub(super) fn role() -> Vec<Column> {
     vec![column(
         "Created At",

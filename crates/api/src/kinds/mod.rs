@@ -3,6 +3,7 @@
 //! Adding a kind is adding a row in `rows`; a strategy beside it says what the row can't, and
 //! `columns` how it is printed.
 
+pub mod api_services;
 pub mod autoscaling;
 pub mod batch;
 pub mod certificates;

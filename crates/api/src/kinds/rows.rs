@@ -20,11 +20,12 @@ use k8s_openapi::api::resource::v1 as resource;
 use k8s_openapi::api::scheduling::v1 as scheduling;
 use k8s_openapi::api::storage::v1 as storage;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1 as apiextensions;
+use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1 as apiregistration;
 
 use super::view::Viewed;
 use super::{
-    autoscaling as scaling, batch as jobs, certificates as requests, columns, config, devices,
-    disruption, endpoints, event, flow_control, limit_range, metrics, namespace,
+    api_services, autoscaling as scaling, batch as jobs, certificates as requests, columns, config,
+    devices, disruption, endpoints, event, flow_control, limit_range, metrics, namespace,
     networking as network, node, pod, quota, rbac as roles, reviews, runtime_class, service,
     storage as volumes, workloads,
 };
@@ -87,6 +88,12 @@ pub fn rows() -> Vec<ResourceDef> {
             .generations()
             .columns(definition::columns())
             .strategy(definition::Definitions),
+        ResourceDef::of::<apiregistration::APIService>()
+            .category("api-extensions")
+            .with(&[Sub::Status])
+            .named(names::path_segment)
+            .columns(api_services::columns())
+            .strategy(api_services::ApiServices),
         ResourceDef::of::<authentication::TokenReview>()
             .answered()
             .strategy(reviews::TokenReviews),
@@ -120,6 +127,11 @@ pub fn rows() -> Vec<ResourceDef> {
             .named(names::path_segment)
             .columns(columns::binding())
             .strategy(roles::Bindings { namespaced: true }),
+        ResourceDef::of::<core::ComponentStatus>()
+            .short("cs")
+            .measured()
+            .deprecated("v1 ComponentStatus is deprecated in v1.19+")
+            .columns(columns::component_status()),
         ResourceDef::of::<metrics::NodeMetrics>().measured(),
         ResourceDef::of::<metrics::PodMetrics>().measured(),
     ]);
@@ -310,6 +322,7 @@ fn core_rows() -> Vec<ResourceDef> {
                 Sub::Log,
                 Sub::PortForward,
                 Sub::Proxy,
+                Sub::Resize,
                 Sub::Status,
             ])
             .generations()
@@ -365,7 +378,7 @@ fn core_rows() -> Vec<ResourceDef> {
             .selectable("involvedObject.fieldPath")
             .selectable("reason")
             .selectable("reportingComponent")
-            .selectable_at("source", "source.component")
+            .selectable_among("source", &["source.component", "reportingComponent"])
             .selectable("type"),
         ResourceDef::of::<events::Event>()
             .short("ev")

@@ -292,7 +292,7 @@ fn review_versions(hook: &Cursor<'_>, out: &mut ErrorList) {
 }
 
 /// Where a webhook is. Conversion webhooks say it in the same form.
-pub(super) fn client_config(client: &Cursor<'_>, out: &mut ErrorList) {
+pub(crate) fn client_config(client: &Cursor<'_>, out: &mut ErrorList) {
     let (url, service) = (client.get("url"), client.get("service"));
     match (url, service) {
         (Some(url), None) => {

@@ -83,6 +83,8 @@ pub fn kind_type(schema: &Schema, api_version: &str, kind: &str) -> Option<Ty> {
     let meta = matches!(kind, "Status" | "DeleteOptions" | "PartialObjectMetadata");
     let name = if meta || group == "meta" {
         format!("io.k8s.apimachinery.pkg.apis.meta.v1.{kind}")
+    } else if group == "apiregistration" {
+        format!("io.k8s.kube-aggregator.pkg.apis.apiregistration.{version}.{kind}")
     } else {
         format!("io.k8s.api.{group}.{version}.{kind}")
     };

@@ -74,6 +74,7 @@ static TABLE: LazyLock<HashMap<&'static str, Node>> = LazyLock::new(|| {
 pub(super) fn of(type_name: &str) -> Option<&'static Node> {
     let short = type_name
         .strip_prefix("io.k8s.api.")
-        .or_else(|| type_name.strip_prefix("io.k8s.apimachinery.pkg.apis."))?;
+        .or_else(|| type_name.strip_prefix("io.k8s.apimachinery.pkg.apis."))
+        .or_else(|| type_name.strip_prefix("io.k8s.kube-aggregator.pkg.apis."))?;
     TABLE.get(short)
 }

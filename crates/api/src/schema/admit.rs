@@ -346,5 +346,10 @@ fn go_name(name: &str) -> String {
 /// a pointer does not change what a client sees. Lists and maps go when empty unless the type
 /// always writes them.
 fn keeps_empty(field: &Field) -> bool {
-    field.always || matches!(field.ty, Ty::Struct(_))
+    match field.ty {
+        Ty::Struct(_) => true,
+        // The empty text is no time: it is not there, and written as null.
+        Ty::Time | Ty::MicroTime => false,
+        _ => field.always,
+    }
 }

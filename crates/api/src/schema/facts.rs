@@ -44,6 +44,7 @@ fn short(name: &str) -> Option<String> {
     }
     name.strip_prefix("io.k8s.apimachinery.pkg.apis.")
         .or_else(|| name.strip_prefix("io.k8s.apiextensions-apiserver.pkg.apis."))
+        .or_else(|| name.strip_prefix("io.k8s.kube-aggregator.pkg.apis."))
         .map(str::to_owned)
 }
 

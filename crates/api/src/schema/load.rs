@@ -39,6 +39,7 @@ impl Schema {
             }
         }
         facts::join(&mut schema);
+        schema.hold();
         schema
     }
 

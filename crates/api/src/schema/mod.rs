@@ -7,6 +7,7 @@
 
 mod admit;
 mod facts;
+mod fill;
 mod load;
 
 use std::collections::{BTreeMap, HashMap};
@@ -102,6 +103,9 @@ pub struct TypeDef {
     pub atomic: bool,
     /// Fields that it does not declare are kept, and may be anything.
     pub open: bool,
+    /// Fields that are written even when nobody gave them, and what is written then: `{}` stands
+    /// for a struct that is filled in its turn.
+    pub held: Vec<(Box<str>, Value)>,
 }
 
 impl TypeDef {

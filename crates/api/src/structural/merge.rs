@@ -81,6 +81,7 @@ impl Build<'_> {
             name: definition.name,
             atomic: definition.atomic,
             open: definition.open,
+            held: definition.held,
         })
     }
 
@@ -117,6 +118,7 @@ impl Build<'_> {
             fields,
             atomic: schema.atomic_map,
             open: schema.preserve,
+            held: Vec::new(),
         }
     }
 

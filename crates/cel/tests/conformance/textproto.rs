@@ -201,7 +201,7 @@ impl Reader {
             }
             let escape = self.chars[self.at];
             self.at += 1;
-            let mut digits = |reader: &mut Self, radix: u32, most: usize| {
+            let digits = |reader: &mut Self, radix: u32, most: usize| {
                 let mut code = 0u32;
                 for _ in 0..most {
                     let Some(digit) = reader.chars.get(reader.at).and_then(|c| c.to_digit(radix))

@@ -3,7 +3,7 @@
 //! A daemon's pod is pinned to its node by required node affinity on `metadata.name`, so that the
 //! scheduler binds it (and may preempt for it); this loop never binds.
 
-use evenkeel_api::selector::{Operator, Requirement};
+use evenkeel_api::placement::NodeRequirement;
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{
     Affinity, Node, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Pod, PodSpec, Taint,
@@ -101,7 +101,9 @@ impl<'a> Rule<'a> {
         if pinned.is_some_and(|pinned| !pinned.is_empty() && pinned != name) {
             return no;
         }
-        if self.spec.is_some_and(|spec| !selects(spec, node)) {
+        let labels = crate::claim::labels(&node.metadata);
+        let required = self.spec.and_then(NodeRequirement::read);
+        if required.is_some_and(|required| !required.matches(&(name, labels))) {
             return no;
         }
         let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_deref());
@@ -116,61 +118,6 @@ impl<'a> Rule<'a> {
             stay: !stops(&["NoExecute"]),
         }
     }
-}
-
-/// The pod's node selector and required node affinity select the node.
-fn selects(spec: &PodSpec, node: &Node) -> bool {
-    let labels = crate::claim::labels(&node.metadata);
-    let mut wanted = spec.node_selector.iter().flatten();
-    if !wanted.all(|(key, value)| labels.get(key) == Some(value)) {
-        return false;
-    }
-    let affinity = spec.affinity.as_ref();
-    let affinity = affinity.and_then(|affinity| affinity.node_affinity.as_ref());
-    let required = affinity.and_then(|it| {
-        it.required_during_scheduling_ignored_during_execution
-            .as_ref()
-    });
-    required.is_none_or(|required| {
-        let mut terms = required.node_selector_terms.iter();
-        terms.any(|term| matches(term, node))
-    })
-}
-
-/// A term without requirements matches nothing.
-fn matches(term: &NodeSelectorTerm, node: &Node) -> bool {
-    let expressions = term.match_expressions.as_deref().unwrap_or_default();
-    let fields = term.match_fields.as_deref().unwrap_or_default();
-    if expressions.is_empty() && fields.is_empty() {
-        return false;
-    }
-    let labels = crate::claim::labels(&node.metadata);
-    let on_labels = |item: &NodeSelectorRequirement| {
-        let value = labels.get(&item.key).map(String::as_str);
-        requirement(item).is_some_and(|it| it.matches(value))
-    };
-    let on_fields = |item: &NodeSelectorRequirement| {
-        let name = node.metadata.name.as_deref();
-        item.key == NAME_FIELD && requirement(item).is_some_and(|it| it.matches(name))
-    };
-    expressions.iter().all(on_labels) && fields.iter().all(on_fields)
-}
-
-fn requirement(item: &NodeSelectorRequirement) -> Option<Requirement> {
-    let operator = match item.operator.as_str() {
-        "In" => Operator::In,
-        "NotIn" => Operator::NotIn,
-        "Exists" => Operator::Exists,
-        "DoesNotExist" => Operator::DoesNotExist,
-        "Gt" => Operator::GreaterThan,
-        "Lt" => Operator::LessThan,
-        _ => return None,
-    };
-    Some(Requirement {
-        key: item.key.clone(),
-        operator,
-        values: item.values.clone().unwrap_or_default(),
-    })
 }
 
 /// Pins a pod to a node. Required terms of the template have been looked at by [`Rule`] and give

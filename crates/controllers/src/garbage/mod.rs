@@ -21,7 +21,7 @@ use evenkeel_client::{CancellationToken, LoopContext, WorkQueue, errors, run_loo
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 
-use crate::discovered::{Resource, discover};
+use crate::discovered::{Resource, discover, stale};
 use feed::Feed;
 use graph::{Graph, Work};
 
@@ -107,8 +107,20 @@ pub async fn run(context: LoopContext) {
 async fn feed_all(context: &LoopContext, shared: &Arc<Shared>) {
     let mut feeds: HashMap<Resource, Feed> = HashMap::new();
     loop {
-        match discover(&context.client).await {
-            Ok(resources) => {
+        let found = match discover(&context.client).await {
+            Ok(resources) => stale(&context.client).await.map(|stale| (resources, stale)),
+            Err(error) => Err(error),
+        };
+        match found {
+            Ok((mut resources, stale)) => {
+                // Kinds of servers that do not answer are still there.
+                let silent = |resource: &Resource| stale.contains(&resource.api_version());
+                let before = shared.served.lock().clone();
+                for resource in before.iter().filter(|it| silent(it)) {
+                    if !resources.contains(resource) {
+                        resources.push(Resource::clone(resource));
+                    }
+                }
                 *shared.served.lock() = resources.iter().cloned().map(Arc::new).collect();
                 let wanted: Vec<_> = resources.into_iter().filter(is_collected).collect();
                 let gone: Vec<_> = feeds
@@ -127,7 +139,8 @@ async fn feed_all(context: &LoopContext, shared: &Arc<Shared>) {
                         .or_insert_with(|| Feed::start(context, shared, &resource));
                 }
                 let all = async {
-                    for feed in feeds.values() {
+                    // Nobody waits for a server that does not answer.
+                    for (_, feed) in feeds.iter().filter(|(resource, _)| !silent(resource)) {
                         feed.synced().await;
                     }
                 };

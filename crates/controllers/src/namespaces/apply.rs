@@ -11,7 +11,7 @@ use kube::core::{DynamicObject, ObjectList, PartialObjectMeta, Request};
 use serde_json::Value;
 
 use super::plan::{self, Found, KUBERNETES};
-use crate::discovered::{Resource, discover};
+use crate::discovered::{Resource, discover, stale};
 use crate::error::ReconcileError;
 
 pub(super) struct Reconciler {
@@ -84,6 +84,22 @@ impl Reconciler {
                 return found;
             }
         };
+        // What an aggregated server that does not answer has in the namespace is not known: all
+        // else goes, and the namespace stays until it answers or is given up.
+        match stale(&self.context.client).await {
+            Ok(stale) if stale.is_empty() => {}
+            Ok(stale) => {
+                let each: Vec<String> = stale
+                    .iter()
+                    .map(|it| format!("{it}: stale GroupVersion discovery: {it}"))
+                    .collect();
+                found.discovery = Some(format!(
+                    "unable to retrieve the complete list of server APIs: {}",
+                    each.join(", ")
+                ));
+            }
+            Err(error) => found.discovery = Some(errors::message(&error)),
+        }
         let deletable = |resource: &&Resource| {
             resource.namespaced
                 && (resource.can(&["delete", "list"]) || resource.can(&["deletecollection"]))
@@ -92,7 +108,7 @@ impl Reconciler {
         for resource in resources.iter().filter(deletable).filter(|it| is_pod(it)) {
             self.empty_of(namespace, resource, &mut found).await;
         }
-        if !found.is_empty() {
+        if !found.remaining.is_empty() || !found.failures.is_empty() {
             return found;
         }
         for resource in resources.iter().filter(deletable).filter(|it| !is_pod(it)) {

@@ -69,8 +69,11 @@ fn a_pod_over_a_limit_of_its_own_goes_in_kubelets_words() {
 
 #[test]
 fn thresholds_are_read_as_kubelet_writes_them() {
-    let all: Thresholds = DEFAULT.parse().unwrap();
-    assert_eq!(all.iter().count(), 4);
+    let ours: Thresholds = DEFAULT.parse().unwrap();
+    assert_eq!(ours.iter().count(), 4);
+    let kubelets =
+        "memory.available<100Mi,nodefs.available<10%,nodefs.inodesFree<5%,imagefs.available<15%";
+    let all: Thresholds = kubelets.parse().unwrap();
     assert!("".parse::<Thresholds>().unwrap().is_empty());
     for wrong in [
         "memory.available",

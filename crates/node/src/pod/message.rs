@@ -71,15 +71,34 @@ fn log_tail(path: &Path) -> String {
     let mut lines: Vec<String> = Vec::new();
     let mut left = usize::try_from(MAX_LOG).unwrap_or(0);
     for line in text.lines().rev().take(MAX_LOG_LINES) {
-        let Some(text) = line.splitn(4, ' ').nth(3) else {
+        let mut frame = line.splitn(4, ' ').skip(2);
+        let (Some(tag), Some(text)) = (frame.next(), frame.next()) else {
             continue;
         };
-        if text.len() + 1 > left {
+        // A partial line goes on in the next one, or the container ended without an end of line.
+        let end = if tag == "P" { "" } else { "\n" };
+        if text.len() + end.len() > left {
             break;
         }
-        left -= text.len() + 1;
-        lines.push(format!("{text}\n"));
+        left -= text.len() + end.len();
+        lines.push(format!("{text}{end}"));
     }
     lines.reverse();
     lines.concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_log_is_what_was_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("0.log");
+        let time = "2026-01-01T00:00:00.000000000Z";
+        let log = format!("{time} stdout F one\n{time} stderr P tw\n{time} stderr P o\n");
+        fs::write(&path, log).unwrap();
+        assert_eq!(log_tail(&path), "one\ntwo");
+        assert_eq!(log_tail(Path::new("/nowhere")), "");
+    }
 }

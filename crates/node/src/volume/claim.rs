@@ -3,12 +3,11 @@
 //! Local volumes and host paths are handed to containers as they are. Everything that would need
 //! a driver or a network is refused by name.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use evenkeel_api::placement::NodeTerm;
 use k8s_openapi::api::core::v1::{
-    Node, NodeSelectorRequirement, NodeSelectorTerm, PersistentVolume, PersistentVolumeClaim,
-    PersistentVolumeSpec, Volume,
+    Node, NodeSelectorTerm, PersistentVolume, PersistentVolumeClaim, PersistentVolumeSpec, Volume,
 };
 use kube::Client;
 use kube::api::Api;
@@ -88,48 +87,12 @@ async fn bound_volume(
     Ok(bound)
 }
 
-fn matches_requirement(
-    labels: &BTreeMap<String, String>,
-    wanted: &NodeSelectorRequirement,
-) -> bool {
-    let value = labels.get(&wanted.key);
-    let listed =
-        || value.is_some_and(|value| wanted.values.iter().flatten().any(|known| known == value));
-    let number = |text: Option<&String>| text.and_then(|text| text.parse::<i64>().ok());
-    let compare = |larger: bool| {
-        let asked = number(wanted.values.as_ref().and_then(|values| values.first()));
-        match (number(value), asked) {
-            (Some(has), Some(asked)) => (has > asked) == larger && has != asked,
-            _ => false,
-        }
-    };
-    match wanted.operator.as_str() {
-        "In" => listed(),
-        "NotIn" => !listed(),
-        "Exists" => value.is_some(),
-        "DoesNotExist" => value.is_none(),
-        "Gt" => compare(true),
-        "Lt" => compare(false),
-        _ => false,
-    }
-}
-
 /// Can a node reach a volume? A term without requirements matches nothing.
 fn reaches(terms: &[NodeSelectorTerm], node: &Node) -> bool {
     let labels = node.metadata.labels.clone().unwrap_or_default();
-    let name = node.metadata.name.clone().unwrap_or_default();
-    let fields = BTreeMap::from([("metadata.name".to_owned(), name)]);
-    terms.iter().any(|term| {
-        let expressions = term.match_expressions.as_deref().unwrap_or_default();
-        let on_fields = term.match_fields.as_deref().unwrap_or_default();
-        !(expressions.is_empty() && on_fields.is_empty())
-            && expressions
-                .iter()
-                .all(|wanted| matches_requirement(&labels, wanted))
-            && on_fields
-                .iter()
-                .all(|wanted| matches_requirement(&fields, wanted))
-    })
+    let name = node.metadata.name.as_deref().unwrap_or_default();
+    let mut terms = terms.iter().filter_map(NodeTerm::read);
+    terms.any(|term| term.matches(&(name, &labels)))
 }
 
 /// The field that names what a volume is.

@@ -1,5 +1,6 @@
 //! The agent against a runtime without processes and an API without a server, on paused time.
 
+mod admission;
 mod cluster;
 mod lifecycle;
 mod probes;

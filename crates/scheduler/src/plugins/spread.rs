@@ -4,11 +4,12 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use evenkeel_api::placement::NodeRequirement;
 use evenkeel_api::selector::{LabelSelector, Operator, Requirement};
 use evenkeel_client::ObjectKey;
 use k8s_openapi::api::core::v1::TopologySpreadConstraint;
 
-use super::node_affinity::Required;
+use super::node_affinity;
 use super::taints::untolerated;
 use crate::framework::{
     Adjustment, ClusterEvent, CycleState, Filter, MAX_NODE_SCORE, Plugin, PreFilter, PreFiltered,
@@ -73,7 +74,7 @@ impl Constraint {
     }
 
     /// Does the node count, by the inclusion policies?
-    fn includes(&self, pod: &PodInfo, node: &NodeInfo, required: Option<&Required>) -> bool {
+    fn includes(&self, pod: &PodInfo, node: &NodeInfo, required: Option<&NodeRequirement>) -> bool {
         (!self.honor_affinity || required.is_none_or(|required| required.matches(node)))
             && (!self.honor_taints || untolerated(pod, node).is_none())
     }
@@ -254,7 +255,7 @@ impl PreFilter for PodTopologySpread {
         if constraints.is_empty() {
             return PreFiltered::Skip;
         }
-        let required = Required::read(pod);
+        let required = node_affinity::required(pod);
         let counts: Vec<Vec<i64>> = constraints
             .iter()
             .map(|constraint| constraint.per_node(snapshot, pod))
@@ -305,7 +306,7 @@ impl PreFilter for PodTopologySpread {
         if !hards.iter().all(|hard| hard.topology.domain(at).is_some()) {
             return;
         }
-        let required = Required::read(what.pod);
+        let required = node_affinity::required(what.pod);
         for hard in hards {
             let constraint = &hard.constraint;
             if constraint.selector.matches_with(|key| class.label(key))
@@ -371,7 +372,7 @@ fn softs(
         ignored[*at] = all_keys && !has_all_keys(snapshot.node(*at), &constraints);
         scored += usize::from(!ignored[*at]);
     }
-    let required = Required::read(pod);
+    let required = node_affinity::required(pod);
     let keyless: Vec<bool> = if all_keys {
         (0..snapshot.slots())
             .map(|at| !has_all_keys(snapshot.node(at), &constraints))

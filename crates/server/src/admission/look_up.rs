@@ -5,10 +5,10 @@ use serde_json::Value;
 use crate::registry::{self, Registry};
 
 /// Group, version and kind.
-pub(super) type Kind = (&'static str, &'static str, &'static str);
+pub(crate) type Kind = (&'static str, &'static str, &'static str);
 
 /// One object; `None` when it, or its kind, is not there.
-pub(super) fn object(
+pub(crate) fn object(
     registry: &Registry,
     (group, version, kind): Kind,
     namespace: &str,
@@ -20,7 +20,7 @@ pub(super) fn object(
 }
 
 /// All objects of a kind in a namespace; of all namespaces, or cluster-scoped, when it is empty.
-pub(super) fn objects(
+pub(crate) fn objects(
     registry: &Registry,
     (group, version, kind): Kind,
     namespace: &str,

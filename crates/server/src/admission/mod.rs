@@ -8,7 +8,7 @@ mod allocate;
 mod certificates;
 mod classes;
 mod limits;
-mod look_up;
+pub(crate) mod look_up;
 mod namespace;
 mod node;
 mod notes;
@@ -194,6 +194,7 @@ impl Admission {
         change: &Change<'_>,
         object: &mut Value,
     ) -> Result<(), Status> {
+        self.policies.prepare(registry).await;
         let mut rounds = webhook::Rounds::default();
         let mut policy_rounds = policy::Rounds::default();
         loop {
@@ -232,6 +233,7 @@ impl Admission {
         for plugin in &self.plugins {
             plugin.validate(registry, change, object)?;
         }
+        self.policies.prepare(registry).await;
         self.policies.validate(registry, change, object)?;
         self.webhooks.validate(registry, change, object).await?;
         self.quotas.charge(registry, change, object).await

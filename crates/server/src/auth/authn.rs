@@ -6,10 +6,15 @@ use evenkeel_api::Status;
 use evenkeel_api::clock::SharedClock;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
+use jiff::Timestamp;
+use rustls::pki_types::CertificateDer;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
+use super::front::{Front, RequestHeaders};
+use super::outside::{Anonymous, Issuers, Outside, TokenWebhook};
 use super::token::{TokenError, TokenKeys};
 use super::{Authorizer, Identity, bootstrap_token, impersonation};
+use crate::pki::Vouched;
 use crate::registry::Registry;
 
 /// What a verified client certificate says: its common name is the user, its organizations are
@@ -20,12 +25,18 @@ pub struct PeerCertificate {
     pub user: String,
     /// Organizations.
     pub groups: Vec<String>,
+    /// The authority of clients vouches for it.
+    pub is_client: bool,
+    /// The authority of front proxies vouches for it.
+    pub is_front_proxy: bool,
 }
 
 impl PeerCertificate {
-    /// Reads a certificate in DER form that TLS has verified already.
+    /// Reads the first certificate of a chain.
     #[must_use]
-    pub fn read(der: &[u8]) -> Option<Self> {
+    pub fn read(chain: &[CertificateDer<'_>], vouched: &Vouched, now: Timestamp) -> Option<Self> {
+        let der = chain.first()?;
+        let (is_client, is_front_proxy) = vouched.of(chain, now);
         let (_, certificate) = X509Certificate::from_der(der).ok()?;
         let subject = certificate.subject();
         let text = |value: &x509_parser::x509::AttributeTypeAndValue<'_>| {
@@ -34,6 +45,8 @@ impl PeerCertificate {
         Some(Self {
             user: subject.iter_common_name().find_map(text)?,
             groups: subject.iter_organization().filter_map(text).collect(),
+            is_client,
+            is_front_proxy,
         })
     }
 }
@@ -43,6 +56,10 @@ pub struct Authenticator {
     tokens: Arc<TokenKeys>,
     registry: Registry,
     clock: SharedClock,
+    headers: RequestHeaders,
+    anonymous: Anonymous,
+    issuers: Issuers,
+    webhook: Option<TokenWebhook>,
 }
 
 impl std::fmt::Debug for Authenticator {
@@ -52,30 +69,48 @@ impl std::fmt::Debug for Authenticator {
 }
 
 impl Authenticator {
-    pub(crate) fn new(tokens: Arc<TokenKeys>, registry: Registry, clock: SharedClock) -> Self {
+    pub(crate) fn new(
+        tokens: Arc<TokenKeys>,
+        registry: Registry,
+        clock: SharedClock,
+        outside: Outside,
+    ) -> Self {
         Self {
             tokens,
             registry,
             clock,
+            headers: outside.request_headers,
+            anonymous: outside.anonymous,
+            issuers: outside.issuers,
+            webhook: outside.tokens,
         }
     }
 
-    /// Who makes a request. A bearer token that is no good is refused; no credential at all is
-    /// anonymous.
+    /// Who makes a request for a path. A bearer token that is no good is refused; no credential at
+    /// all is anonymous, where that is allowed.
     ///
     /// # Errors
     /// 401.
-    pub fn identify(
+    pub async fn identify(
         &self,
+        path: &str,
         headers: &HeaderMap,
         peer: Option<&PeerCertificate>,
     ) -> Result<Identity, Status> {
-        if let Some(peer) = peer {
+        let front = peer.map_or(Front::Nobody, |peer| self.headers.identify(headers, peer));
+        if let Front::Says(identity) = front {
+            return Ok(identity);
+        }
+        if let Some(peer) = peer.filter(|peer| peer.is_client) {
             let groups: Vec<&str> = peer.groups.iter().map(String::as_str).collect();
             return Ok(Identity::user(peer.user.clone(), &groups));
         }
         let Some(value) = headers.get(AUTHORIZATION) else {
-            return Ok(Identity::anonymous());
+            return match front {
+                Front::NotAllowed => Err(Status::unauthorized()),
+                _ if !self.anonymous.lets(path) => Err(Status::unauthorized()),
+                _ => Ok(Identity::anonymous()),
+            };
         };
         let token = value
             .to_str()
@@ -86,6 +121,7 @@ impl Authenticator {
             .filter(|token| !token.is_empty())
             .ok_or_else(Status::unauthorized)?;
         self.review(token, &[])
+            .await
             .map(|(identity, _)| identity)
             .map_err(|error| {
                 tracing::debug!(%error, "a bearer token was refused");
@@ -97,7 +133,7 @@ impl Authenticator {
     ///
     /// # Errors
     /// Why the token is no good.
-    pub fn review(
+    pub async fn review(
         &self,
         token: &str,
         audiences: &[&str],
@@ -113,7 +149,36 @@ impl Authenticator {
                 (true, false) => Ok((identity, vec![own])),
             };
         }
-        self.tokens.verify(&self.registry, now, token, audiences)
+        let own = match self.tokens.verify(&self.registry, now, token, audiences) {
+            Ok(found) => return Ok(found),
+            Err(error) => error,
+        };
+        let wanted: Vec<String> = match audiences {
+            [] => vec![self.tokens.issuer().to_owned()],
+            given => given.iter().map(|it| (*it).to_owned()).collect(),
+        };
+        // Tokens of issuers are for the door: they are good for its own audience.
+        match self.issuers.verify(token, now).await {
+            Some(Ok(identity)) => {
+                let own = self.tokens.issuer().to_owned();
+                return match (audiences.is_empty(), wanted.contains(&own)) {
+                    (true, _) => Ok((identity, Vec::new())),
+                    (false, true) => Ok((identity, vec![own])),
+                    (false, false) => Err(TokenError::Audience(vec![own])),
+                };
+            }
+            Some(Err(why)) => return Err(TokenError::Outside(why)),
+            None => {}
+        }
+        let Some(webhook) = &self.webhook else {
+            return Err(own);
+        };
+        match webhook.verify(token, &wanted).await {
+            Ok(Some((identity, _))) if audiences.is_empty() => Ok((identity, Vec::new())),
+            Ok(Some(found)) => Ok(found),
+            Ok(None) => Err(own),
+            Err(why) => Err(TokenError::Outside(why)),
+        }
     }
 
     /// Takes on another identity when the headers say so and the caller may.

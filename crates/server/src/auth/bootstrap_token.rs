@@ -88,6 +88,15 @@ fn judge(
     Ok(Identity::user(format!("system:bootstrap:{id}"), &groups))
 }
 
+/// When a Secret stops being a bootstrap token; `None` for what is none, and for one without end.
+pub(crate) fn expiration(kept: &Value) -> Option<jiff::Timestamp> {
+    if object::text(kept, &["type"]) != KIND {
+        return None;
+    }
+    let text = STANDARD.decode(object::text(kept, &["data", "expiration"]));
+    String::from_utf8(text.ok()?).ok()?.parse().ok()
+}
+
 /// Compares without telling by its time how much is right.
 fn same(a: &[u8], b: &[u8]) -> bool {
     let differences = a.iter().zip(b).fold(0, |differences, (a, b)| {

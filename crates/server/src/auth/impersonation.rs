@@ -142,7 +142,9 @@ pub(super) fn impersonate(
     let mut taken = Identity::default();
     for part in parts {
         let attributes = part.attributes();
-        if let Decision::NoOpinion(why) = authorizer.authorize(&identity, &attributes) {
+        if let Decision::NoOpinion(why) | Decision::Deny(why) =
+            authorizer.authorize(&identity, &attributes)
+        {
             return Err(refusal(&identity, &attributes, &why));
         }
         match part.kind {

@@ -1,15 +1,20 @@
 //! Who is asking, and may they?
 
 mod authn;
-mod bootstrap_token;
+pub(crate) mod bootstrap_token;
 pub(crate) mod escalation;
+mod front;
 mod impersonation;
+mod outside;
 mod rbac;
 mod token;
 
 use std::collections::BTreeMap;
 
 pub use authn::{Authenticator, PeerCertificate};
+pub use front::RequestHeaders;
+pub(crate) use outside::Chain;
+pub use outside::{Anonymous, Outside, OutsideError};
 pub use rbac::RbacAuthorizer;
 pub use token::{TokenClaims, TokenError, TokenKeys};
 
@@ -86,6 +91,8 @@ pub enum Decision {
     Allow(String),
     /// No rule allows it; why, when there is more to say.
     NoOpinion(String),
+    /// No, whatever others would say.
+    Deny(String),
 }
 
 /// Says who may do what.
@@ -100,4 +107,18 @@ pub trait Authorizer: Send + Sync + 'static {
         identity: &Identity,
         namespace: &str,
     ) -> (Vec<serde_json::Value>, Vec<serde_json::Value>);
+
+    /// Why that is not everything.
+    fn rules_gap(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// Finds out what [`Self::authorize`] will need, where that takes time: asked right before it.
+    fn prepare<'a>(
+        &'a self,
+        _: &'a Identity,
+        _: &'a Attributes,
+    ) -> Option<futures::future::BoxFuture<'a, ()>> {
+        None
+    }
 }

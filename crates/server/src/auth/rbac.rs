@@ -379,24 +379,23 @@ impl Compiled {
     }
 }
 
-impl Authorizer for RbacAuthorizer {
-    fn authorize(&self, identity: &Identity, attributes: &Attributes) -> Decision {
-        if identity.in_group(MASTERS) {
-            return Decision::Allow(String::new());
+impl RbacAuthorizer {
+    /// What a node may, by what runs on it; `None` for others, and for what roles say.
+    pub(crate) fn node(&self, identity: &Identity, attributes: &Attributes) -> Option<Decision> {
+        if !identity.in_group(NODES) {
+            return None;
         }
-        if identity.in_group(NODES) {
-            if let Some(node) = identity.user.strip_prefix("system:node:") {
-                match self.node_may(node, attributes) {
-                    Some(true) => return Decision::Allow(String::new()),
-                    Some(false) => {
-                        return Decision::NoOpinion(format!(
-                            "no relationship found between node '{node}' and this object"
-                        ));
-                    }
-                    None => {}
-                }
-            }
-        }
+        let node = identity.user.strip_prefix("system:node:")?;
+        Some(match self.node_may(node, attributes)? {
+            true => Decision::Allow(String::new()),
+            false => Decision::NoOpinion(format!(
+                "no relationship found between node '{node}' and this object"
+            )),
+        })
+    }
+
+    /// What roles say.
+    pub(crate) fn roles(&self, identity: &Identity, attributes: &Attributes) -> Decision {
         let compiled = self.compiled();
         for grant in compiled.grants(identity) {
             let in_place = grant.namespace.is_empty()
@@ -406,6 +405,16 @@ impl Authorizer for RbacAuthorizer {
             }
         }
         Decision::NoOpinion(String::new())
+    }
+}
+
+impl Authorizer for RbacAuthorizer {
+    fn authorize(&self, identity: &Identity, attributes: &Attributes) -> Decision {
+        if identity.in_group(MASTERS) {
+            return Decision::Allow(String::new());
+        }
+        self.node(identity, attributes)
+            .unwrap_or_else(|| self.roles(identity, attributes))
     }
 
     fn rules(&self, identity: &Identity, namespace: &str) -> (Vec<Value>, Vec<Value>) {

@@ -38,6 +38,9 @@ pub enum TokenError {
     /// Meant for somebody else.
     #[error("token audiences {0:?} is invalid for the target audiences")]
     Audience(Vec<String>),
+    /// Somebody outside, who knows it, does not let it pass.
+    #[error("{0}")]
+    Outside(String),
     /// What it is bound to is gone or was replaced.
     #[error("service account token has been invalidated: {0} is gone")]
     Unbound(String),

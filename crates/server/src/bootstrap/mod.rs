@@ -31,7 +31,8 @@ pub(crate) async fn run(door: &Arc<Door>) -> Result<(), Status> {
     futures::future::try_join_all(objects.into_iter().map(|object| reconcile(door, object)))
         .await?;
     touch_create(door, kubernetes_service(door)).await?;
-    Ok(())
+    crate::aggregation::register_builtin(door).await?;
+    door.put(extension_authentication(door), &["data"]).await
 }
 
 fn kubernetes_service(door: &Door) -> Value {
@@ -41,6 +42,15 @@ fn kubernetes_service(door: &Door) -> Value {
             "labels": {"component": "apiserver", "provider": "kubernetes"}},
         "spec": {"clusterIP": door.allocate.first().to_string(),
             "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": 6443}]},
+    })
+}
+
+/// What servers behind the door must know to believe it.
+fn extension_authentication(door: &Door) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": {"name": "extension-apiserver-authentication", "namespace": "kube-system"},
+        "data": door.trust_told(),
     })
 }
 

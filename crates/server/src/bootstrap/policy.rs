@@ -369,6 +369,7 @@ fn rules(lines: &[&str]) -> Vec<Value> {
 pub(super) fn objects() -> Vec<Value> {
     let mut objects = people();
     objects.extend(system());
+    objects.extend(extensions());
     for (name, lines) in LOOPS {
         let full = format!("system:controller:{name}");
         let mut rules = rules(lines);
@@ -377,6 +378,27 @@ pub(super) fn objects() -> Vec<Value> {
         objects.push(binding(&full, &full, vec![subject("ServiceAccount", name)]));
     }
     objects
+}
+
+/// What servers behind the door, and those who start them, may read of how it proves itself.
+fn extensions() -> [Value; 2] {
+    let name = "extension-apiserver-authentication";
+    let reader = format!("{name}-reader");
+    let bound = format!("system::{reader}");
+    let mut rule = rule("core : configmaps : get,list,watch");
+    rule["resourceNames"] = json!([name]);
+    let inside = |mut object: Value, kind: &str| {
+        object["kind"] = kind.into();
+        object["metadata"]["namespace"] = "kube-system".into();
+        object
+    };
+    let subjects = vec![
+        subject("User", "system:kube-controller-manager"),
+        subject("User", "system:kube-scheduler"),
+    ];
+    let mut binding = inside(binding(&bound, &reader, subjects), "RoleBinding");
+    binding["roleRef"]["kind"] = "Role".into();
+    [inside(role(&reader, vec![rule]), "Role"), binding]
 }
 
 fn aggregation_label(to: &str) -> String {

@@ -105,6 +105,8 @@ struct State {
     objects: BTreeMap<Box<str>, Arc<Object>>,
     log: VecDeque<Arc<Change>>,
     log_bytes: usize,
+    /// Bytes of all objects.
+    bytes: usize,
     /// Sequence number of the first change in the log.
     first: u64,
     /// The log holds every change after this revision.
@@ -196,8 +198,10 @@ impl KindCache {
         let objects: BTreeMap<Box<str>, Arc<Object>> = objects
             .map(|(path, object)| (path.into(), Arc::new(object)))
             .collect();
+        let bytes = objects.values().map(|object| object.bytes.len()).sum();
         let mut state = self.state.write();
         state.objects = objects;
+        state.bytes = bytes;
         state.since = revision;
         state.last = revision;
         let Phase::Waiting(kept) = std::mem::take(&mut state.phase) else {
@@ -244,6 +248,13 @@ impl KindCache {
     #[must_use]
     pub fn len(&self) -> usize {
         self.state.read().objects.len()
+    }
+
+    /// How many objects there are, and their bytes.
+    #[must_use]
+    pub fn stored(&self) -> (u64, u64) {
+        let state = self.state.read();
+        (state.objects.len() as u64, state.bytes as u64)
     }
 
     /// None at all?
@@ -314,7 +325,10 @@ impl KindCache {
     pub(super) fn load(&self, path: &str, object: Object) {
         let mut state = self.state.write();
         state.last = state.last.max(object.revision);
-        state.objects.insert(path.into(), Arc::new(object));
+        state.bytes += object.bytes.len();
+        if let Some(previous) = state.objects.insert(path.into(), Arc::new(object)) {
+            state.bytes -= previous.bytes.len();
+        }
     }
 
     /// Says from which revision on the log is complete.
@@ -339,6 +353,8 @@ impl KindCache {
         }
         let object = Arc::new(object);
         let previous = state.objects.insert(path.into(), Arc::clone(&object));
+        state.bytes += object.bytes.len();
+        state.bytes -= previous.as_ref().map_or(0, |previous| previous.bytes.len());
         let kind = if previous.is_some() {
             ChangeKind::Modified
         } else {
@@ -364,6 +380,7 @@ impl KindCache {
         let Some(previous) = state.objects.remove(path) else {
             return;
         };
+        state.bytes -= previous.bytes.len();
         let mut object = Object::clone(&previous);
         object.revision = revision;
         self.log(state, ChangeKind::Deleted, Arc::new(object), Some(previous));

@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 
 use crate::object::Object;
 
-pub(crate) use status::run;
+pub(crate) use status::{run, send};
 
 /// Is it the kind of definitions?
 pub(crate) fn is_definition(row: &ResourceDef) -> bool {

@@ -33,7 +33,7 @@ fn identity() -> Identity {
 }
 
 /// Sends a request through the door; answers the code and the body.
-pub(super) async fn send(
+pub(crate) async fn send(
     door: &Arc<Door>,
     method: Method,
     path: &str,

@@ -4,37 +4,19 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use evenkeel_api::names::version_order;
 use evenkeel_api::row::{ResourceDef, Storage, Verb};
 use evenkeel_api::{Rows, Status};
 use http::{HeaderValue, StatusCode};
 use serde_json::{Value, json};
 
+use crate::aggregation::Group;
 use crate::door::Door;
 use crate::http::{Answer, json};
 use crate::pipeline::Call;
 
-/// Group name and its versions, the preferred one first.
-type Group = (String, Vec<String>);
-
-fn groups(rows: &Rows) -> Vec<Group> {
-    let mut groups: Vec<Group> = Vec::new();
-    let mut places: HashMap<String, usize> = HashMap::new();
-    for row in rows.iter().filter(|row| row.storage != Storage::BodyOnly) {
-        let (group, version) = (&row.gvk.group, &row.gvk.version);
-        let place = *places.entry(group.to_string()).or_insert_with(|| {
-            groups.push((group.to_string(), Vec::new()));
-            groups.len() - 1
-        });
-        let versions = &mut groups[place].1;
-        if !versions.iter().any(|known| known == version) {
-            versions.push(version.to_string());
-            if row.custom.is_some() {
-                versions.sort_by(|a, b| version_order(b, a));
-            }
-        }
-    }
-    groups
+/// The groups that are served here or through here.
+fn groups(door: &Door) -> Vec<Group> {
+    door.aggregator().groups(&door.rows())
 }
 
 /// The rows of all groups and versions, each by name.
@@ -73,19 +55,19 @@ pub(super) async fn serve(
         ["api"] | ["apis"] => {
             let core = segments == ["api"];
             if let Some(version) = aggregated_version(call) {
-                return Ok(aggregated(rows, call, core, version));
+                return Ok(aggregated(door, rows, call, core, version));
             }
             Ok(json(
                 StatusCode::OK,
                 &if core {
                     api_versions()
                 } else {
-                    api_groups(rows)
+                    api_groups(door)
                 },
             ))
         }
         ["api", version] => resources(rows, "", version),
-        ["apis", group] => groups(rows)
+        ["apis", group] => groups(door)
             .iter()
             .find(|(name, _)| name == group)
             .map(|found| {
@@ -120,8 +102,8 @@ fn api_group((group, versions): &Group) -> Value {
     json!({"name": group, "versions": shown, "preferredVersion": shown.first()})
 }
 
-fn api_groups(rows: &Rows) -> Value {
-    let groups: Vec<Value> = groups(rows)
+fn api_groups(door: &Door) -> Value {
+    let groups: Vec<Value> = groups(door)
         .iter()
         .filter(|(name, _)| !name.is_empty())
         .map(api_group)
@@ -218,15 +200,20 @@ fn aggregated_version(call: &Call) -> Option<&'static str> {
     })
 }
 
-fn aggregated(rows: &Rows, call: &Call, core: bool, version: &'static str) -> Answer {
+fn aggregated(door: &Door, rows: &Rows, call: &Call, core: bool, version: &'static str) -> Answer {
     let all = by_version(rows);
-    let items: Vec<Value> = groups(rows)
+    let items: Vec<Value> = groups(door)
         .iter()
         .filter(|(name, _)| name.is_empty() == core)
         .map(|(group, versions)| {
             let versions: Vec<Value> = versions
                 .iter()
                 .map(|version| {
+                    if let Some(said) = door.aggregator().learned(group, version) {
+                        let freshness = if said.is_fresh { "Current" } else { "Stale" };
+                        return json!({"version": version, "freshness": freshness,
+                            "resources": said.resources});
+                    }
                     let own = all.get(&(group.as_str(), version.as_str()));
                     let resources: Vec<Value> =
                         own.into_iter().flatten().map(|row| entry(row)).collect();
@@ -318,10 +305,7 @@ pub(super) fn hash(text: &str) -> String {
 /// All paths that `/` lists.
 pub(super) fn paths(door: &Door) -> Value {
     let mut paths = vec!["/api".to_owned(), "/api/v1".to_owned(), "/apis".to_owned()];
-    for (group, versions) in groups(&door.rows())
-        .iter()
-        .filter(|(group, _)| !group.is_empty())
-    {
+    for (group, versions) in groups(door).iter().filter(|(group, _)| !group.is_empty()) {
         paths.push(format!("/apis/{group}"));
         paths.extend(
             versions

@@ -1,5 +1,6 @@
 //! What the door says of itself: health, version, discovery, OpenAPI, metrics.
 
+mod components;
 mod debug;
 mod discovery;
 mod health;
@@ -11,10 +12,13 @@ use evenkeel_api::Status;
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
+use crate::auth::Identity;
 use crate::door::Door;
 use crate::http::{Answer, answer, json, stream, text};
 use crate::pipeline::{Authorized, Call};
 
+pub(crate) use components::PARTS;
+pub use components::{Components, Runs};
 pub use debug::DebugPages;
 pub(crate) use openapi::Hashes as OpenApiHashes;
 
@@ -39,9 +43,21 @@ pub(crate) async fn serve(door: &Arc<Door>, call: Authorized<Call>) -> Result<An
         ["healthz" | "livez" | "readyz", ..] => Ok(health::serve(door, &call, &segments).await),
         ["version"] => Ok(json(StatusCode::OK, &version())),
         ["metrics"] => Ok(metrics(door)),
+        ["debug", "api_priority_and_fairness", page] => door
+            .flow()
+            .page(page, door.clock().now())
+            .map(|page| text(StatusCode::OK, page))
+            .ok_or_else(Status::no_such_path),
         ["debug", rest @ ..] => door.debug_pages().serve(rest),
         ["evenkeel", "backup"] => Ok(backup(door)),
         ["api" | "apis", ..] => discovery::serve(door, &call, &segments).await,
+        ["openapi", "v3", path @ ..]
+            if let Some(remote) = door.aggregator().by_path(&path.join("/")) =>
+        {
+            let mut call = call;
+            call.identity = Identity::user("system:aggregator", &[]);
+            remote.pass(door.registry(), call).await
+        }
         ["openapi", rest @ ..] => openapi::serve(door, &call, rest).await,
         [".well-known", "openid-configuration"] => Ok(json(
             StatusCode::OK,
@@ -71,6 +87,10 @@ fn backup(door: &Door) -> Answer {
 
 fn metrics(door: &Door) -> Answer {
     let mut out = door.metrics().text();
+    out.push_str(&door.flow().metrics());
+    if let Some(audit) = door.audit() {
+        out.push_str(&audit.metrics());
+    }
     out.push_str("# HELP apiserver_storage_objects Stored objects by resource.\n");
     out.push_str("# TYPE apiserver_storage_objects gauge\n");
     // Other forms of the same objects don't count twice.
@@ -91,13 +111,16 @@ fn metrics(door: &Door) -> Answer {
     answer
 }
 
+/// The commit of a build that was not told its own: clients expect a hexadecimal number.
+const NO_COMMIT: &str = "0000000000000000000000000000000000000000";
+
 /// `/version`.
 fn version() -> Value {
     json!({
         "major": "1",
         "minor": "37",
         "gitVersion": format!("{KUBERNETES_VERSION}+evenkeel-{}", env!("CARGO_PKG_VERSION")),
-        "gitCommit": option_env!("EVENKEEL_COMMIT").unwrap_or("unknown"),
+        "gitCommit": option_env!("EVENKEEL_COMMIT").unwrap_or(NO_COMMIT),
         "gitTreeState": "clean",
         "buildDate": "1970-01-01T00:00:00Z",
         "goVersion": "none",

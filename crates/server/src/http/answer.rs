@@ -1,11 +1,16 @@
 //! Answers.
 
+use std::any::Any;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
 use bytes::Bytes;
-use evenkeel_api::{Status, protobuf};
+use evenkeel_api::{Status, cbor, protobuf};
 use futures::Stream;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WARNING};
 use http::{Response, StatusCode};
-use http_body::Frame;
+use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full, StreamBody};
 use serde_json::Value;
@@ -66,7 +71,7 @@ pub fn status_answer(status: &Status) -> Answer {
     status_answer_as(Encoding::Json, status)
 }
 
-/// A failure, or a success without an object, as JSON or protobuf.
+/// A failure, or a success without an object, in an encoding.
 #[must_use]
 pub fn status_answer_as(encoding: Encoding, status: &Status) -> Answer {
     let code = StatusCode::from_u16(status.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
@@ -76,7 +81,20 @@ pub fn status_answer_as(encoding: Encoding, status: &Status) -> Answer {
             protobuf::MEDIA_TYPE,
             full(protobuf::encode_status(status)),
         ),
-        _ => json_bytes(code, serde_json::to_vec(status).unwrap_or_default()),
+        Encoding::Json => json_bytes(code, serde_json::to_vec(status).unwrap_or_default()),
+        Encoding::Pretty => json_bytes(code, serde_json::to_vec_pretty(status).unwrap_or_default()),
+        Encoding::Yaml => answer(
+            code,
+            "application/yaml",
+            full(serde_saphyr::to_string(status).unwrap_or_default()),
+        ),
+        Encoding::Cbor => answer(
+            code,
+            cbor::MEDIA_TYPE,
+            full(cbor::encode(
+                &serde_json::to_value(status).unwrap_or_default(),
+            )),
+        ),
     };
     let wait = status
         .details
@@ -108,4 +126,56 @@ pub fn warn(answer: &mut Answer, warnings: &[String]) {
             answer.headers_mut().append(WARNING, value);
         }
     }
+}
+
+/// What is kept as long as a request goes on that outlives its answer: the body of the answer has
+/// it, and so does whoever serves an upgraded connection.
+#[derive(Debug, Clone)]
+pub struct LongRunning(
+    #[expect(dead_code, reason = "it is there to be dropped")] Arc<dyn Any + Send + Sync>,
+);
+
+impl LongRunning {
+    /// Keeps something.
+    #[must_use]
+    pub fn new(kept: impl Any + Send + Sync) -> Self {
+        Self(Arc::new(kept))
+    }
+}
+
+struct Held {
+    body: Body,
+    _until_it_ends: LongRunning,
+}
+
+impl HttpBody for Held {
+    type Data = Bytes;
+    type Error = std::io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, std::io::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// Keeps something until the answer has been read to its end, or nobody reads it any more.
+#[must_use]
+pub fn hold(answer: Answer, kept: LongRunning) -> Answer {
+    answer.map(|body| {
+        Held {
+            body,
+            _until_it_ends: kept,
+        }
+        .boxed_unsync()
+    })
 }

@@ -105,6 +105,21 @@ impl Pki {
         Ok(client_builder(&self.ca_pem)?.with_client_cert_resolver(leaf))
     }
 
+    /// What the door shows to servers behind it, so that they believe it about who asks.
+    pub(crate) fn front_proxy_client(
+        &self,
+        now: Timestamp,
+    ) -> Result<Arc<dyn ResolvesClientCert>, PkiError> {
+        let spec = LeafSpec {
+            name: "front-proxy-client".to_owned(),
+            common_name: "front-proxy-client".to_owned(),
+            client: true,
+            front_proxy: true,
+            ..LeafSpec::default()
+        };
+        Ok(self.live(spec, now)?)
+    }
+
     /// How the door reaches node agents.
     pub(crate) fn node_client(&self, now: Timestamp) -> Result<Arc<ClientConfig>, PkiError> {
         let spec = LeafSpec {

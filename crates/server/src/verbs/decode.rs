@@ -2,7 +2,7 @@
 
 use evenkeel_api::row::GroupVersionKind;
 use evenkeel_api::schema::{FieldValidation, Ty};
-use evenkeel_api::{Status, json, object, protobuf};
+use evenkeel_api::{Status, cbor, json, object, protobuf};
 use serde_json::{Value, json as literal};
 
 use super::Request;
@@ -34,7 +34,23 @@ pub(super) fn body_of(
     }
     check_kind(gvk, &mut value)?;
     settle(request, gvk, type_name, &mut value, &parsed.duplicates)?;
+    record(request, type_name, &value);
     Ok(value)
+}
+
+/// Hands the object of a request to the audit log, if it wants it; with defaults, as the reference
+/// decodes it.
+fn record(request: &Request<'_>, type_name: &str, value: &Value) {
+    let Some(trail) = &request.call.trail else {
+        return;
+    };
+    if !trail.wants_request() || *type_name != *request.row.type_name {
+        trail.request_object(value);
+        return;
+    }
+    let mut value = value.clone();
+    request.row.strategy.defaults(&mut value);
+    trail.request_object(&value);
 }
 
 fn parse(
@@ -52,12 +68,34 @@ fn parse(
         protobuf::MEDIA_TYPE if protobuf::has_form(type_name) => {
             from_protobuf(request, gvk, type_name)
         }
-        _ if protobuf::has_form(type_name) => Err(Status::unsupported_media_type(&format!(
-            "{ACCEPTED}, {}",
-            protobuf::MEDIA_TYPE
-        ))),
-        _ => Err(Status::unsupported_media_type(ACCEPTED)),
+        cbor::MEDIA_TYPE if request.door.speaks_cbor() => from_cbor(body),
+        _ => Err(unreadable(request, protobuf::has_form(type_name))),
     }
+}
+
+/// 415, with the media types that a body may have.
+pub(super) fn unreadable(request: &Request<'_>, has_protobuf: bool) -> Status {
+    let mut accepted = ACCEPTED.to_owned();
+    for (more, is_accepted) in [
+        (protobuf::MEDIA_TYPE, has_protobuf),
+        (cbor::MEDIA_TYPE, request.door.speaks_cbor()),
+    ] {
+        if is_accepted {
+            accepted.push_str(", ");
+            accepted.push_str(more);
+        }
+    }
+    Status::unsupported_media_type(&accepted)
+}
+
+/// Reads CBOR, where nothing stands twice: that is refused by itself.
+pub(super) fn from_cbor(body: &[u8]) -> Result<json::Parsed, Status> {
+    cbor::decode(body)
+        .map(|value| json::Parsed {
+            value,
+            duplicates: Vec::new(),
+        })
+        .map_err(|error| Status::bad_request(format!("couldn't get version/kind; {error}")))
 }
 
 /// Reads a protobuf body. The kind in its envelope goes into the object, as JSON has it.
@@ -141,10 +179,15 @@ pub(super) fn settle(
     let validation = request.field_validation()?;
     let rows = request.door.rows();
     let found = if *type_name == *request.row.type_name {
-        rows.admit(&request.row, value)
+        let found = rows.admit(&request.row, value);
+        rows.fill(&request.row, value);
+        found
     } else {
         let schema = rows.schema();
-        schema.admit(&schema.named(type_name).unwrap_or(Ty::Any), value)
+        let ty = schema.named(type_name).unwrap_or(Ty::Any);
+        let found = schema.admit(&ty, value);
+        schema.fill(&ty, value);
+        found
     };
     let handled = |why: &str| {
         Status::bad_request(format!(

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use evenkeel_api::{Status, clock, json as codec, object, protobuf};
+use evenkeel_api::{Status, cbor, clock, json as codec, object, protobuf};
 use http::StatusCode;
 use serde_json::{Value, json};
 
@@ -52,13 +52,14 @@ pub(super) fn options(request: &Request<'_>) -> Result<Options, Status> {
             "" | "application/json" => codec::parse(&request.call.body).map_err(wrong)?.value,
             "application/yaml" => codec::parse_yaml(&request.call.body).map_err(wrong)?.value,
             protobuf::MEDIA_TYPE => decode::delete_options(request)?,
-            _ => {
-                return Err(Status::unsupported_media_type(&format!(
-                    "application/json, application/yaml, {}",
-                    protobuf::MEDIA_TYPE
-                )));
+            cbor::MEDIA_TYPE if request.door.speaks_cbor() => {
+                decode::from_cbor(&request.call.body)?.value
             }
+            _ => return Err(decode::unreadable(request, true)),
         };
+        if let Some(trail) = &request.call.trail {
+            trail.request_object(&body);
+        }
         from_body(&mut options, &body);
     }
     check(&options)?;

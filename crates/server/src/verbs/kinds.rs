@@ -18,21 +18,19 @@ pub(super) async fn answer(mut request: Request<'_>) -> Result<Answer, Status> {
     }
     let mut body = decode::body(&mut request)?;
     body["status"] = match kind.as_str() {
-        "TokenReview" => token_review(&request, &body)?,
+        "TokenReview" => token_review(&request, &body).await?,
         "SelfSubjectReview" => json!({"userInfo": user_info(&request.call.identity)}),
         "SelfSubjectAccessReview" => {
-            access_review(&request, &request.call.identity.clone(), &body)?
+            access_review(&request, &request.call.identity.clone(), &body).await?
         }
         "SubjectAccessReview" | "LocalSubjectAccessReview" => {
             let subject = subject(&body)?;
-            access_review(&request, &subject, &body)?
+            access_review(&request, &subject, &body).await?
         }
         "SelfSubjectRulesReview" => rules_review(&request, &body)?,
         other => return Err(Status::internal(format!("no answer for {other}"))),
     };
-    object::metadata(&mut body)
-        .entry("creationTimestamp")
-        .or_insert(Value::Null);
+    request.door.rows().fill(&request.row, &mut body);
     encode(&request, StatusCode::CREATED, &body)
 }
 
@@ -62,7 +60,7 @@ pub(super) fn user_info(identity: &Identity) -> Value {
     info
 }
 
-fn token_review(request: &Request<'_>, body: &Value) -> Result<Value, Status> {
+async fn token_review(request: &Request<'_>, body: &Value) -> Result<Value, Status> {
     let token = object::text(body, &["spec", "token"]);
     if token.is_empty() {
         let path = evenkeel_api::Path::new("spec").child("token");
@@ -78,7 +76,7 @@ fn token_review(request: &Request<'_>, body: &Value) -> Result<Value, Status> {
         .iter()
         .filter_map(Value::as_str)
         .collect();
-    Ok(match request.door.review_token(token, &audiences) {
+    Ok(match request.door.review_token(token, &audiences).await {
         Ok((identity, audiences)) => {
             json!({"authenticated": true, "user": user_info(&identity), "audiences": audiences})
         }
@@ -116,7 +114,7 @@ fn subject(body: &Value) -> Result<Identity, Status> {
     })
 }
 
-fn access_review(
+async fn access_review(
     request: &Request<'_>,
     identity: &Identity,
     body: &Value,
@@ -180,13 +178,18 @@ fn access_review(
             ));
         }
     };
-    Ok(
-        match request.door.authorizer().authorize(identity, &attributes) {
-            Decision::Allow(reason) => json!({"allowed": true, "reason": reason}),
-            Decision::NoOpinion(reason) if reason.is_empty() => json!({"allowed": false}),
-            Decision::NoOpinion(reason) => json!({"allowed": false, "reason": reason}),
-        },
-    )
+    let authorizer = request.door.authorizer();
+    if let Some(preparing) = authorizer.prepare(identity, &attributes) {
+        preparing.await;
+    }
+    Ok(match authorizer.authorize(identity, &attributes) {
+        Decision::Allow(reason) => json!({"allowed": true, "reason": reason}),
+        Decision::NoOpinion(reason) if reason.is_empty() => json!({"allowed": false}),
+        Decision::NoOpinion(reason) => json!({"allowed": false, "reason": reason}),
+        Decision::Deny(reason) => {
+            json!({"allowed": false, "denied": true, "reason": reason})
+        }
+    })
 }
 
 fn rules_review(request: &Request<'_>, body: &Value) -> Result<Value, Status> {
@@ -198,5 +201,11 @@ fn rules_review(request: &Request<'_>, body: &Value) -> Result<Value, Status> {
         .door
         .authorizer()
         .rules(&request.call.identity, namespace);
-    Ok(json!({"resourceRules": resources, "nonResourceRules": others, "incomplete": false}))
+    let gap = request.door.authorizer().rules_gap();
+    let mut status = json!({"resourceRules": resources, "nonResourceRules": others,
+        "incomplete": gap.is_some()});
+    if let Some(gap) = gap {
+        status["evaluationError"] = gap.into();
+    }
+    Ok(status)
 }

@@ -2,7 +2,8 @@
 //! nodes for their summaries, at once and each within a bound.
 //!
 //! Nothing is made up: a node that does not answer, and a pod of which any container has no figure
-//! yet, are left out.
+//! yet, are left out. `ComponentStatus` is of this sort too: the store is asked, and the loops of
+//! this process have said whether they run.
 
 use std::time::Duration;
 
@@ -63,6 +64,9 @@ async fn all(
     asked: &Selection,
     name: Option<&str>,
 ) -> Result<Vec<Value>, Status> {
+    if request.row.gvk.kind == "ComponentStatus" {
+        return Ok(components(request, asked, name).await);
+    }
     let of_nodes = request.row.gvk.kind == "NodeMetrics";
     // What is measured is stored under its own kind, with the labels that selectors look at.
     let nodes = stored(request, "Node", "")?;
@@ -130,6 +134,48 @@ async fn all(
         (object::namespace(a), object::name(a)).cmp(&(object::namespace(b), object::name(b)))
     });
     Ok(found)
+}
+
+/// The parts of the control plane.
+async fn components(request: &Request<'_>, asked: &Selection, name: Option<&str>) -> Vec<Value> {
+    let condition = |status: &str, message: String, error: String| {
+        let mut condition = json!({"type": "Healthy", "status": status});
+        for (name, text) in [("message", message), ("error", error)] {
+            if !text.is_empty() {
+                condition[name] = text.into();
+            }
+        }
+        condition
+    };
+    let door = request.door;
+    let store = match door.registry.store.revision().await {
+        Ok(_) => condition("True", "ok".to_owned(), String::new()),
+        Err(error) => condition("False", String::new(), error.to_string()),
+    };
+    let parts = crate::describe::PARTS.iter().map(|part| {
+        let told = if door.components().is_running(part) {
+            condition("True", "ok".to_owned(), String::new())
+        } else {
+            let why = "it does not run in the server that was asked";
+            condition("Unknown", String::new(), why.to_owned())
+        };
+        (*part, told)
+    });
+    parts
+        .chain([("etcd-0", store)])
+        .filter(|(part, _)| name.is_none_or(|name| name == *part))
+        .filter(|(part, _)| {
+            asked.labels.matches_with(|_| None)
+                && asked.fields.matches_with(|field| match field {
+                    "metadata.name" => *part,
+                    _ => "",
+                })
+        })
+        .map(|(part, told)| {
+            json!({"kind": "ComponentStatus", "apiVersion": "v1",
+                "metadata": {"name": part}, "conditions": [told]})
+        })
+        .collect()
 }
 
 fn stored(request: &Request<'_>, kind: &str, namespace: &str) -> Result<Vec<Value>, Status> {

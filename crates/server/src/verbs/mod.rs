@@ -5,10 +5,12 @@ mod decode;
 mod delete;
 mod eviction;
 mod kinds;
+mod links;
 mod measured;
 mod patch;
 mod read;
 mod show;
+mod socket;
 mod streams;
 mod subresource;
 mod watch;
@@ -22,10 +24,11 @@ use evenkeel_api::{Status, protobuf};
 use http::StatusCode;
 
 use crate::door::Door;
-use crate::http::{Answer, Attributes, Media, warn};
+use crate::http::{Answer, Attributes, Encoding, Media, Offer, is_pretty, warn};
 use crate::pipeline::{Authorized, Call};
 
-pub(crate) use streams::NodeTunnel;
+pub(crate) use socket::token_of_protocol;
+pub(crate) use streams::{NodeTunnel, copy_headers, join};
 pub(crate) use write::touch_create;
 
 /// An allowed request to a known resource.
@@ -116,6 +119,9 @@ pub(crate) async fn serve(door: &Arc<Door>, call: Authorized<Call>) -> Result<An
     let call = call.into_inner();
     let row = row(door, &call).await?;
     let deprecation = row.deprecation.clone();
+    if deprecation.is_some() {
+        call.notes.annotate("k8s.io/deprecated", "true");
+    }
     let mut answer = serve_row(door, row, call).await?;
     if let Some(told) = deprecation {
         warn(&mut answer, &[told.into_owned()]);
@@ -157,8 +163,8 @@ async fn serve_row(door: &Arc<Door>, row: Arc<ResourceDef>, call: Call) -> Resul
     if !row.namespaced() && in_namespace && attributes.resource != "namespaces" {
         return Err(Status::no_such_path());
     }
-    let media = Media::negotiate(&call.parts.headers, || protobuf::has_form(&row.type_name));
     let subresource = attributes.subresource.clone();
+    let media = negotiate(door, &row, &call);
     if !subresource.is_empty() {
         let known = row
             .subresources
@@ -216,6 +222,26 @@ async fn serve_row(door: &Arc<Door>, row: Arc<ResourceDef>, call: Call) -> Resul
         Verb::Delete => delete::delete(request).await,
         Verb::DeleteCollection => delete::delete_collection(request).await,
     }
+}
+
+/// How the answer is to be written.
+fn negotiate(door: &Door, row: &ResourceDef, call: &Call) -> Result<Media, Status> {
+    let watch = call.attributes.verb == "watch";
+    let mut media = Media::negotiate(&call.parts.headers, || Offer {
+        protobuf: protobuf::has_form(&row.type_name),
+        // What is answered and not kept is shown as it is.
+        table: row.storage != Storage::Answered
+            && !matches!(
+                call.attributes.subresource.as_str(),
+                "binding" | "eviction" | "token"
+            ),
+        cbor: door.speaks_cbor(),
+        watch,
+    })?;
+    if media.encoding == Encoding::Json && !watch && is_pretty(&call.parts.headers, &call.query) {
+        media.encoding = Encoding::Pretty;
+    }
+    Ok(media)
 }
 
 fn is_object_verb(verb: &str) -> bool {

@@ -3,7 +3,7 @@
 use evenkeel_api::patch::apply::{ManagerRequest, apply};
 use evenkeel_api::patch::{self, PatchError};
 use evenkeel_api::row::Subresource;
-use evenkeel_api::{Status, json, object};
+use evenkeel_api::{Status, cbor, json, object};
 use http::StatusCode;
 use serde_json::Value;
 
@@ -16,6 +16,7 @@ const JSON_PATCH: &str = "application/json-patch+json";
 const MERGE_PATCH: &str = "application/merge-patch+json";
 const STRATEGIC_MERGE_PATCH: &str = "application/strategic-merge-patch+json";
 const APPLY_PATCH: &str = "application/apply-patch+yaml";
+const APPLY_PATCH_CBOR: &str = "application/apply-patch+cbor";
 
 /// How a patch is to be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,20 +38,24 @@ impl Patch {
     pub(super) fn read(request: &Request<'_>) -> Result<Self, Status> {
         // Merge keys are facts of built-in types: custom kinds have none to merge by.
         let custom = request.row.custom.is_some();
-        let kind = match content_type(&request.call.parts.headers).as_str() {
+        let content_type = content_type(&request.call.parts.headers);
+        let speaks_cbor = request.door.speaks_cbor();
+        let kind = match content_type.as_str() {
             JSON_PATCH => Kind::Json,
             MERGE_PATCH => Kind::Merge,
             STRATEGIC_MERGE_PATCH if !custom => Kind::Strategic,
             APPLY_PATCH => Kind::Apply,
-            _ if custom => {
-                return Err(Status::unsupported_media_type(&format!(
-                    "{JSON_PATCH}, {MERGE_PATCH}, {APPLY_PATCH}"
-                )));
-            }
+            APPLY_PATCH_CBOR if speaks_cbor => Kind::Apply,
             _ => {
-                return Err(Status::unsupported_media_type(&format!(
-                    "{JSON_PATCH}, {MERGE_PATCH}, {STRATEGIC_MERGE_PATCH}, {APPLY_PATCH}"
-                )));
+                let strategic = (!custom).then_some(STRATEGIC_MERGE_PATCH);
+                let cbor = speaks_cbor.then_some(APPLY_PATCH_CBOR);
+                let accepted: Vec<&str> = [JSON_PATCH, MERGE_PATCH]
+                    .into_iter()
+                    .chain(strategic)
+                    .chain([APPLY_PATCH])
+                    .chain(cbor)
+                    .collect();
+                return Err(Status::unsupported_media_type(&accepted.join(", ")));
             }
         };
         let force = request.call.query.has("force");
@@ -71,13 +76,23 @@ impl Patch {
             ));
         }
         let body = &request.call.body;
-        let parsed = if kind == Kind::Apply {
+        let parsed = if content_type == APPLY_PATCH_CBOR {
+            cbor::decode(body)
+                .map(|value| json::Parsed {
+                    value,
+                    duplicates: Vec::new(),
+                })
+                .map_err(|error| json::DecodeError::Json(error.to_string()))
+        } else if kind == Kind::Apply {
             json::parse(body).or_else(|_| json::parse_yaml(body))
         } else {
             json::parse(body)
         };
         let parsed = parsed
             .map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))?;
+        if let Some(trail) = &request.call.trail {
+            trail.request_patch(&parsed.value);
+        }
         Ok(Self {
             kind,
             value: parsed.value,

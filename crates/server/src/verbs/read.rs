@@ -37,6 +37,7 @@ pub(super) async fn get(request: Request<'_>) -> Result<Answer, Status> {
     }
     let path = crate::registry::path(request.namespace(), request.name());
     let found = cache.get(&path).ok_or_else(|| request.not_found())?;
+    let found = registry.shown_one(&request.row, found).await?;
     show(&request, StatusCode::OK, &found)
 }
 
@@ -141,6 +142,8 @@ pub(super) async fn page(request: &Request<'_>, query: &Query) -> Result<Page, S
             from.rv,
         )
     };
+    // Before selection: a conversion may change labels and fields.
+    let candidates = registry.shown(&request.row, candidates).await?;
     Ok(cut(request, &selection, candidates, revision, limit))
 }
 

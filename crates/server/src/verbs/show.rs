@@ -5,7 +5,7 @@ use std::sync::Arc;
 use evenkeel_api::clock::SharedClock;
 use evenkeel_api::kinds::{table_cells, table_columns};
 use evenkeel_api::row::ResourceDef;
-use evenkeel_api::{Status, object, protobuf};
+use evenkeel_api::{Status, cbor, object, protobuf};
 use http::StatusCode;
 use serde_json::{Value, json};
 
@@ -51,8 +51,19 @@ pub(crate) fn encode(
     code: StatusCode,
     value: &Value,
 ) -> Result<Answer, Status> {
+    if request.media.encoding != Encoding::Json
+        && let Some(trail) = &request.call.trail
+    {
+        trail.response_object(value);
+    }
     match request.media.encoding {
         Encoding::Json => Ok(json_bytes(code, value.to_string())),
+        Encoding::Pretty => {
+            let bytes = serde_json::to_vec_pretty(value)
+                .map_err(|error| Status::internal(format!("can't write JSON: {error}")))?;
+            Ok(json_bytes(code, bytes))
+        }
+        Encoding::Cbor => Ok(answer(code, cbor::MEDIA_TYPE, full(cbor::encode(value)))),
         Encoding::Yaml => {
             let text = serde_saphyr::to_string(value)
                 .map_err(|error| Status::internal(format!("can't write YAML: {error}")))?;

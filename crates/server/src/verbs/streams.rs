@@ -9,7 +9,10 @@ use bytes::Bytes;
 use evenkeel_api::row::Subresource;
 use evenkeel_api::{Status, object};
 use futures::TryStreamExt as _;
-use http::header::{AUTHORIZATION, HOST, HeaderName, HeaderValue, UPGRADE};
+use http::header::{
+    ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderName, HeaderValue,
+    LOCATION, UPGRADE,
+};
 use http::{Method, Request as HttpRequest, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::TokioIo;
@@ -19,26 +22,44 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::Request;
 use super::subresource::{admit, current};
+use super::{Request, links};
 use crate::admission::Operation;
 use crate::door::Door;
-use crate::http::Answer;
+use crate::http::{Answer, LongRunning};
 
 /// A node that does not answer in this time is not there.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How the door reaches node agents: with its own client certificate, trusting the cluster's CA.
+/// How the door reaches what runs on nodes.
 #[derive(Clone)]
 pub(crate) struct NodeTunnel {
-    pub(crate) tls: Arc<rustls::ClientConfig>,
+    /// Agents: with the door's own client certificate, trusting the cluster's CA.
+    pub(crate) agents: Arc<rustls::ClientConfig>,
+    /// Pods behind a proxy's `https:`, whose certificates nobody vouches for: as in the reference,
+    /// they are believed.
+    pub(crate) pods: Arc<rustls::ClientConfig>,
+}
+
+/// Whether a connection is one of TLS, and to whom.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Tls {
+    No,
+    Agent,
+    Pod,
+}
+
+impl Tls {
+    fn to_pod(tls: bool) -> Self {
+        if tls { Self::Pod } else { Self::No }
+    }
 }
 
 /// Where a request is passed on to.
 struct Upstream {
     host: String,
     port: u16,
-    tls: bool,
+    tls: Tls,
     path: String,
 }
 
@@ -61,6 +82,11 @@ pub(super) async fn serve(
         (Subresource::Proxy, "Service") => service_proxy(&request, &found)?,
         _ => pod_stream(&request, subresource, &found).await?,
     };
+    if subresource == Subresource::Proxy
+        && let Some(answer) = with_slash(&request)
+    {
+        return Ok(answer);
+    }
     pass(request, subresource, upstream).await
 }
 
@@ -246,7 +272,7 @@ fn agent(node: &Value, path: String) -> Result<Upstream, Status> {
     Ok(Upstream {
         host,
         port,
-        tls: true,
+        tls: Tls::Agent,
         path,
     })
 }
@@ -284,14 +310,38 @@ pub(super) async fn ask_agent(door: &Arc<Door>, node: &Value, path: &str) -> Res
     }
 }
 
-fn rest(request: &Request<'_>) -> String {
+/// The path of a proxy request, parted behind `/api/v1/namespaces/NS/pods/NAME/proxy` or
+/// `/api/v1/nodes/NAME/proxy`.
+fn parted<'r>(request: &'r Request<'_>) -> (&'r str, &'r str) {
     let path = request.call.parts.uri.path();
-    // `/api/v1/namespaces/NS/pods/NAME/proxy` or `/api/v1/nodes/NAME/proxy` goes before it.
     let before = if request.namespace().is_empty() { 6 } else { 8 };
-    let behind = path
-        .match_indices('/')
-        .nth(before - 1)
-        .map_or("", |(at, _)| &path[at..]);
+    let end = path.match_indices('/').nth(before - 1);
+    path.split_at(end.map_or(path.len(), |(at, _)| at))
+}
+
+/// Where everything that is reached through this proxy stands.
+fn prefix(request: &Request<'_>) -> String {
+    parted(request).0.to_owned()
+}
+
+/// A proxy's own address without a slash would break the links of the page behind it.
+fn with_slash(request: &Request<'_>) -> Option<Answer> {
+    let parts = &request.call.parts;
+    let reading = matches!(parts.method, Method::GET | Method::HEAD);
+    if !reading || parts.headers.contains_key(UPGRADE) || !parted(request).1.is_empty() {
+        return None;
+    }
+    let to = format!("{}/{}", parts.uri.path(), query_tail(request));
+    let mut answer = Answer::new(crate::http::full(Bytes::new()));
+    *answer.status_mut() = StatusCode::MOVED_PERMANENTLY;
+    answer
+        .headers_mut()
+        .insert(LOCATION, HeaderValue::try_from(to).ok()?);
+    Some(answer)
+}
+
+fn rest(request: &Request<'_>) -> String {
+    let (_, behind) = parted(request);
     let slash = if behind.starts_with('/') { "" } else { "/" };
     format!("{slash}{behind}{}", query_tail(request))
 }
@@ -346,7 +396,7 @@ fn pod_proxy(request: &Request<'_>, pod: &Value) -> Result<Upstream, Status> {
     Ok(Upstream {
         host: host.to_owned(),
         port,
-        tls,
+        tls: Tls::to_pod(tls),
         path: rest(request),
     })
 }
@@ -401,7 +451,7 @@ fn service_proxy(request: &Request<'_>, service: &Value) -> Result<Upstream, Sta
             return Ok(Upstream {
                 host: host.to_owned(),
                 port,
-                tls,
+                tls: Tls::to_pod(tls),
                 path: rest(request),
             });
         }
@@ -416,6 +466,7 @@ async fn pass(
     upstream: Upstream,
 ) -> Result<Answer, Status> {
     let refusals_become_status = subresource == Subresource::Log;
+    let proxied = (subresource == Subresource::Proxy).then(|| prefix(&request));
     let Request { door, call, .. } = request;
     let unreachable = |why: String| {
         Status::failure(
@@ -442,7 +493,8 @@ async fn pass(
     let mut parts = call.parts;
     let upgrades = parts.headers.contains_key(UPGRADE);
     let client = parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
-    let method = if parts.method == Method::HEAD {
+    let held = parts.extensions.remove::<LongRunning>();
+    let method = if parts.method == Method::HEAD && proxied.is_none() {
         Method::GET
     } else {
         parts.method.clone()
@@ -457,6 +509,10 @@ async fn pass(
     if let Ok(host) = HeaderValue::from_str(&host) {
         onward.headers_mut().insert(HOST, host);
     }
+    if proxied.is_some() {
+        // Pages come as they are, since their links are rewritten.
+        onward.headers_mut().remove(ACCEPT_ENCODING);
+    }
     let mut response = sender
         .send_request(onward)
         .await
@@ -464,7 +520,10 @@ async fn pass(
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         let server = hyper::upgrade::on(&mut response);
         if let Some(client) = client {
-            tokio::spawn(join(client, server));
+            tokio::spawn(async move {
+                join(client, server).await;
+                drop(held);
+            });
         }
         let (head, _) = response.into_parts();
         let mut answer = Answer::new(crate::http::full(Bytes::new()));
@@ -481,6 +540,26 @@ async fn pass(
             .unwrap_or_default();
         return Err(refusal(head.status, &String::from_utf8_lossy(&text)));
     }
+    let mut head = head;
+    if let Some(prefix) = &proxied {
+        let location = head.headers.get(LOCATION).and_then(|it| it.to_str().ok());
+        let moved = location.and_then(|location| links::behind(location, prefix, &host));
+        if let Some(moved) = moved.and_then(|moved| HeaderValue::try_from(moved).ok()) {
+            head.headers.insert(LOCATION, moved);
+        }
+        if is_page(&head.headers) {
+            let page = body
+                .collect()
+                .await
+                .map_err(|error| unreachable(error.to_string()))?
+                .to_bytes();
+            let page = links::rewrite(&page, prefix, &host);
+            let mut answer = Answer::new(crate::http::full(Bytes::from(page)));
+            *answer.status_mut() = head.status;
+            copy_headers(&head.headers, answer.headers_mut(), false);
+            return Ok(answer);
+        }
+    }
     let pieces = body.into_data_stream().map_err(std::io::Error::other);
     // The sender must live as long as the body is read.
     let held = futures::stream::unfold((pieces, sender), |(mut pieces, sender)| async move {
@@ -491,6 +570,13 @@ async fn pass(
     *answer.status_mut() = head.status;
     copy_headers(&head.headers, answer.headers_mut(), false);
     Ok(answer)
+}
+
+/// HTML that is not compressed.
+fn is_page(headers: &http::HeaderMap) -> bool {
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    text(CONTENT_TYPE).is_some_and(|kind| kind.starts_with("text/html"))
+        && text(CONTENT_ENCODING).is_none_or(|coding| coding.eq_ignore_ascii_case("identity"))
 }
 
 /// A node agent refuses in plain text; clients of the door expect a status.
@@ -504,7 +590,7 @@ fn refusal(code: StatusCode, text: &str) -> Status {
 }
 
 /// Connects two upgraded connections until either ends.
-async fn join(client: hyper::upgrade::OnUpgrade, server: hyper::upgrade::OnUpgrade) {
+pub(crate) async fn join(client: hyper::upgrade::OnUpgrade, server: hyper::upgrade::OnUpgrade) {
     let (client, server) = match tokio::try_join!(client, server) {
         Ok(both) => both,
         Err(error) => {
@@ -521,7 +607,7 @@ async fn join(client: hyper::upgrade::OnUpgrade, server: hyper::upgrade::OnUpgra
 }
 
 /// Headers go on, but for those that belong to one connection, and credentials.
-fn copy_headers(from: &http::HeaderMap, to: &mut http::HeaderMap, upgrade: bool) {
+pub(crate) fn copy_headers(from: &http::HeaderMap, to: &mut http::HeaderMap, upgrade: bool) {
     const HOP: [&str; 7] = [
         "connection",
         "upgrade",
@@ -553,14 +639,16 @@ async fn connect(
 ) -> std::io::Result<TokioIo<Box<dyn Duplex>>> {
     let stream = TcpStream::connect((upstream.host.as_str(), upstream.port)).await?;
     stream.set_nodelay(true)?;
-    if !upstream.tls {
-        return Ok(TokioIo::new(Box::new(stream)));
-    }
+    let config = match upstream.tls {
+        Tls::No => return Ok(TokioIo::new(Box::new(stream))),
+        Tls::Agent => &door.tunnel.agents,
+        Tls::Pod => &door.tunnel.pods,
+    };
     let name = match upstream.host.parse::<IpAddr>() {
         Ok(address) => ServerName::from(address),
         Err(_) => ServerName::try_from(upstream.host.clone()).map_err(std::io::Error::other)?,
     };
-    let connector = TlsConnector::from(Arc::clone(&door.tunnel.tls));
+    let connector = TlsConnector::from(Arc::clone(config));
     let stream = connector.connect(name, stream).await?;
     Ok(TokioIo::new(Box::new(stream)))
 }

@@ -30,15 +30,17 @@ pub(super) async fn serve(
         request.check_write_options()?;
     }
     match (subresource, &method) {
-        (Subresource::Status | Subresource::Approval | Subresource::EphemeralContainers, _)
-            if reads =>
-        {
-            super::read::get(request).await
-        }
-        (Subresource::Status | Subresource::Approval, &Method::PUT) => {
+        (
+            Subresource::Status
+            | Subresource::Approval
+            | Subresource::EphemeralContainers
+            | Subresource::Resize,
+            _,
+        ) if reads => super::read::get(request).await,
+        (Subresource::Status | Subresource::Approval | Subresource::Resize, &Method::PUT) => {
             write::update(request, Some(subresource)).await
         }
-        (Subresource::Status | Subresource::Approval, &Method::PATCH) => {
+        (Subresource::Status | Subresource::Approval | Subresource::Resize, &Method::PATCH) => {
             patch::patch(request, Some(subresource)).await
         }
         (Subresource::EphemeralContainers, &Method::PUT | &Method::PATCH) => {

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use evenkeel_api::row::ResourceDef;
-use evenkeel_api::schema::Schema;
-use evenkeel_api::{Status, protobuf};
+use evenkeel_api::schema::{Schema, Ty};
+use evenkeel_api::{Status, cbor, protobuf};
 use evenkeel_store::{Event, EventKind, StoreError, WatchStream, prefix_end};
 use futures::StreamExt as _;
 use http::StatusCode;
@@ -22,6 +22,7 @@ use tokio::time::Instant;
 use super::Request;
 use super::read::{revision_of, selection};
 use super::show::{TableStyle, metadata_only};
+use super::socket::Socket;
 use crate::cache::{Change, ChangeKind, KindCache, event_line};
 use crate::http::{Answer, Encoding, Media, Shape, answer, stream};
 use crate::object::{Object, Selection};
@@ -44,7 +45,7 @@ enum Source {
     Store(WatchStream),
 }
 
-struct Watch {
+pub(super) struct Watch {
     registry: Registry,
     cache: Arc<KindCache>,
     row: Arc<ResourceDef>,
@@ -55,6 +56,8 @@ struct Watch {
     source: Source,
     /// What is to be sent before anything else.
     initial: VecDeque<Bytes>,
+    /// Every event is a piece of its own.
+    apart: bool,
     bookmarks: bool,
     next_bookmark: Instant,
     /// Revision of the last change sent or passed over.
@@ -63,7 +66,8 @@ struct Watch {
     done: bool,
 }
 
-pub(super) async fn watch(request: Request<'_>) -> Result<Answer, Status> {
+pub(super) async fn watch(mut request: Request<'_>) -> Result<Answer, Status> {
+    let socket = Socket::asked(&mut request.call.parts);
     let query = &request.call.query;
     let registry = request.door.registry.clone();
     let cache = registry.cache(&request.row)?;
@@ -108,6 +112,7 @@ pub(super) async fn watch(request: Request<'_>) -> Result<Answer, Status> {
             end: cache.subscribe(),
         },
         initial: VecDeque::new(),
+        apart: socket.is_some(),
         bookmarks,
         next_bookmark: Instant::now() + BOOKMARK_EVERY,
         last: from,
@@ -117,7 +122,9 @@ pub(super) async fn watch(request: Request<'_>) -> Result<Answer, Status> {
     let with_objects = send_initial.unwrap_or(from == 0);
     if with_objects {
         registry.fresh().await?;
-        watch.start_with_objects(send_initial.is_some() && bookmarks);
+        watch
+            .start_with_objects(send_initial.is_some() && bookmarks)
+            .await?;
     } else {
         if from == 0 {
             registry.fresh().await?;
@@ -139,8 +146,13 @@ pub(super) async fn watch(request: Request<'_>) -> Result<Answer, Status> {
             Err(status) => watch.fail(&status),
         }
     }
+    if let Some(socket) = socket {
+        let as_text = request.media.encoding == Encoding::Json;
+        return Ok(socket.serve(watch, as_text));
+    }
     let content_type = match request.media.encoding {
         Encoding::Protobuf => "application/vnd.kubernetes.protobuf;stream=watch",
+        Encoding::Cbor => cbor::SEQUENCE,
         _ => "application/json",
     };
     let pieces = futures::stream::unfold(watch, |mut watch| async move {
@@ -150,7 +162,7 @@ pub(super) async fn watch(request: Request<'_>) -> Result<Answer, Status> {
 }
 
 impl Watch {
-    fn start_with_objects(&mut self, end_bookmark: bool) {
+    async fn start_with_objects(&mut self, end_bookmark: bool) -> Result<(), Status> {
         // Read before the objects: they are complete up to this revision at least.
         let revision = self.registry.caches.revision();
         let snapshot = self.cache.snapshot(&self.selection.namespace);
@@ -160,11 +172,12 @@ impl Watch {
         };
         self.last = revision.max(snapshot.last);
         let mut piece = BytesMut::new();
-        for object in snapshot.objects {
+        let objects = self.registry.shown(&self.row, snapshot.objects).await?;
+        for object in objects {
             if self.selection.matches(&self.row, &object.head) {
                 piece.extend_from_slice(&self.render(ChangeKind::Added, &object));
             }
-            if piece.len() > PIECE {
+            if piece.len() > PIECE || (self.apart && !piece.is_empty()) {
                 self.initial.push_back(piece.split().freeze());
             }
         }
@@ -174,6 +187,7 @@ impl Watch {
         if !piece.is_empty() {
             self.initial.push_back(piece.freeze());
         }
+        Ok(())
     }
 
     async fn start_after(&mut self, revision: u64) -> Result<(), Status> {
@@ -197,18 +211,22 @@ impl Watch {
     }
 
     fn fail(&mut self, status: &Status) {
-        self.initial
-            .push_back(if self.media.encoding == Encoding::Protobuf {
+        let told = match self.media.encoding {
+            Encoding::Protobuf => {
                 protobuf::watch_frame("ERROR", &protobuf::encode_status(status)).into()
-            } else {
-                let event = json!({"type": "ERROR", "object": status});
-                Bytes::from(format!("{event}\n"))
-            });
+            }
+            _ => self.frame("ERROR", &json!(status)),
+        };
+        self.initial.push_back(told);
         self.done = true;
     }
 
+    pub(super) fn is_protobuf(&self) -> bool {
+        self.media.encoding == Encoding::Protobuf
+    }
+
     /// The next piece of the answer; `None` at its end.
-    async fn next(&mut self) -> Option<Bytes> {
+    pub(super) async fn next(&mut self) -> Option<Bytes> {
         loop {
             if let Some(piece) = self.initial.pop_front() {
                 return Some(piece);
@@ -236,8 +254,13 @@ impl Watch {
             };
             match step {
                 Step::Changes(changes) => {
-                    if let Some(piece) = self.take(&changes) {
-                        return Some(piece);
+                    match self.registry.shown_changes(&self.row, changes).await {
+                        Ok(changes) => {
+                            if let Some(piece) = self.take(&changes) {
+                                return Some(piece);
+                            }
+                        }
+                        Err(status) => self.fail(&status),
                     }
                 }
                 Step::Behind => {
@@ -274,6 +297,15 @@ impl Watch {
     }
 
     fn take(&mut self, changes: &[Arc<Change>]) -> Option<Bytes> {
+        if self.apart {
+            for change in changes {
+                self.last = change.object.revision;
+                if let Some(event) = self.event(change) {
+                    self.initial.push_back(event);
+                }
+            }
+            return self.initial.pop_front();
+        }
         let mut piece = BytesMut::new();
         let mut single = None;
         for change in changes {
@@ -325,16 +357,18 @@ impl Watch {
         let shown = match (self.media.shape, &mut self.style) {
             (Shape::Table, Some(style)) => style.event(&object.value()),
             (Shape::Metadata, _) => metadata_only(&object.value()),
-            _ if self.media.encoding == Encoding::Protobuf => object.value(),
-            _ => return event_line(kind, object),
+            _ if self.media.encoding == Encoding::Json => return event_line(kind, object),
+            _ => object.value(),
         };
         self.frame(kind.as_str(), &shown)
     }
 
     /// One event in the client's encoding.
     fn frame(&mut self, kind: &str, shown: &Value) -> Bytes {
-        if self.media.encoding != Encoding::Protobuf {
-            return line(kind, shown);
+        match self.media.encoding {
+            Encoding::Protobuf => {}
+            Encoding::Cbor => return cbor::watch_frame(kind, shown).into(),
+            _ => return line(kind, shown),
         }
         match protobuf::encode_object(&self.schema, shown) {
             Ok(object) => protobuf::watch_frame(kind, &object).into(),
@@ -360,8 +394,9 @@ impl Watch {
             "kind": kind,
             "metadata": {"resourceVersion": revision.to_string()},
         });
-        if self.media.shape == Shape::Object {
-            object["metadata"]["creationTimestamp"] = Value::Null;
+        if self.media.shape == Shape::Object && self.row.custom.is_none() {
+            let ty = self.schema.named(&self.row.type_name).unwrap_or(Ty::Any);
+            self.schema.fill(&ty, &mut object);
         }
         if end_of_initial {
             object["metadata"]["annotations"] = json!({"k8s.io/initial-events-end": "true"});

@@ -144,6 +144,7 @@ pub(super) async fn create_once(
     prepare_create(&door, &row, &mut value);
     let creator = super::kinds::user_info(&request.call.identity);
     row.strategy.prepare_creator(&mut value, &creator);
+    door.rows().fill(&row, &mut value);
     let mut errors = validation::validate_metadata(&row, &value);
     errors.extend(row.strategy.validate(&value));
     refuse(&row, object::name(&value), &errors)?;
@@ -295,14 +296,18 @@ pub(super) async fn replace(
     mut change: impl FnMut(&mut Request<'_>, &Value) -> Result<Value, Status>,
 ) -> Result<Replaced, Status> {
     let row = Arc::clone(&request.row);
-    let registry = request.door.registry.clone();
+    let door = Arc::clone(request.door);
+    let registry = door.registry.clone();
     let mut seen = registry
         .get(&row, request.namespace(), request.name())
         .await?
         .ok_or_else(|| request.not_found())?;
     let mut claim_tries = 0;
     loop {
-        let old = seen.value();
+        let mut old = seen.value();
+        // Of objects that were stored without it too, so that old and new differ in what was
+        // changed alone.
+        door.rows().fill(&row, &mut old);
         let warnings = request.warnings.len();
         let mut new = change(request, &old)?;
         steps(request, subresource, tracked, &old, &mut new).await?;
@@ -367,6 +372,7 @@ async fn steps(
     };
     door.admission.mutate(&door.registry, &change, new).await?;
     keep_system_fields(&row, old, new, subresource);
+    door.rows().fill(&row, new);
     let mut errors = validation::validate_metadata(&row, new);
     errors.extend(validation::validate_metadata_update(&row, new, old));
     match subresource {
@@ -388,6 +394,10 @@ async fn steps(
         Some(Subresource::EphemeralContainers) => {
             pod::prepare_ephemeral_containers(new, old);
             errors.extend(pod::validate_ephemeral_containers(new, old));
+        }
+        Some(Subresource::Resize) => {
+            pod::prepare_resize(new, old);
+            errors.extend(pod::validate_resize(new, old));
         }
         Some(Subresource::Finalize) => {
             namespace::prepare_finalize(new, old);
@@ -514,6 +524,7 @@ pub(crate) async fn touch_create(door: &Arc<Door>, value: Value) -> Result<bool,
     let mut value = value;
     row.strategy.defaults(&mut value);
     prepare_create(door, &row, &mut value);
+    door.rows().fill(&row, &mut value);
     let mut errors = validation::validate_metadata(&row, &value);
     errors.extend(row.strategy.validate(&value));
     refuse(&row, object::name(&value), &errors)?;

@@ -3,8 +3,12 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 #![recursion_limit = "256"]
 
+mod conversion;
 mod definitions;
 mod ends;
+#[path = "../admission/hook.rs"]
+#[allow(dead_code, reason = "what only admission's tests use")]
+mod hook;
 mod kube_client;
 mod large;
 mod objects;

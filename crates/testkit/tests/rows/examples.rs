@@ -86,7 +86,9 @@ pub(crate) fn example(kind: &str) -> Option<Value> {
             "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"},
         }}),
         "EndpointSlice" => {
-            json!({"addressType": "IPv4", "endpoints": [{"addresses": ["10.0.0.1"]}]})
+            // The list is one value: with what is filled in, so that two owners say the same.
+            json!({"addressType": "IPv4",
+                "endpoints": [{"addresses": ["10.0.0.1"], "conditions": {}}]})
         }
         "ValidatingAdmissionPolicy" => json!({"spec": {
             "matchConstraints": policy_rules(),

@@ -41,6 +41,15 @@ async fn events_of_both_groups_are_the_same() {
     assert_eq!(list["apiVersion"], "events.k8s.io/v1");
     assert_eq!(list["items"][0]["regarding"]["name"], "p");
 
+    // The older form's source is the reporting controller where it names none of its own.
+    let select = "fieldSelector=source%3Dtests.example.com/rows";
+    let list = admin
+        .get(&format!("{core}?{select}"))
+        .await
+        .expect(200)
+        .body;
+    assert_eq!(list["items"][0]["metadata"]["name"], "e");
+
     // What is complete does not change; the older form may still count.
     let other = json!({"note": "other"});
     let refused = admin

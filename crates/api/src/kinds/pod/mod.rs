@@ -10,6 +10,7 @@ mod env;
 mod level;
 mod limits;
 mod probes;
+mod resize;
 pub mod resources;
 mod scheduling;
 mod security;
@@ -27,6 +28,7 @@ pub(crate) use limits::{
     amount as validate_amount, container_limits as validate_requirements, container_resource_name,
     is_extended as is_extended_resource, overcommits, resource_name,
 };
+pub use resize::{prepare as prepare_resize, validate as validate_resize};
 pub use resources::{compute_qos, pod_limits, pod_requests};
 pub(crate) use scheduling::{
     effect as validate_taint_effect, node_selector as validate_node_selector,

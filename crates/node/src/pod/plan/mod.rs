@@ -266,7 +266,7 @@ impl<'a> Planner<'a> {
             if shows_end {
                 continue;
             }
-            let reason = if has_init && container.role == Role::App {
+            let reason = if has_init {
                 "PodInitializing"
             } else {
                 "ContainerCreating"

@@ -17,6 +17,7 @@ use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
+use tracing::debug;
 
 use super::memory::{Ending, Memory, Op, Termination, VolumesState};
 use super::message;
@@ -26,10 +27,12 @@ use super::ops::{self, Outcome};
 use super::plan::{Action, EVICTED, Inputs, Plan, plan};
 use super::status::{StatusInputs, compute};
 use super::status_patch::diff;
+use crate::admission::Rejection;
 use crate::context::Context;
 use crate::events::Kind;
 use crate::eviction::Eviction;
 use crate::probe::{Probes, Report};
+use crate::register;
 use crate::volume::{PodVolumes, payload};
 
 /// How long status changes are gathered before one is written.
@@ -138,6 +141,7 @@ impl Worker {
 
     /// Works until nothing of the pod is left.
     pub async fn run(mut self) {
+        self.admit().await;
         while !self.over {
             self.read_mail();
             self.note_eviction();
@@ -167,8 +171,15 @@ impl Worker {
             // Another mirror knows nothing of what was written into the one before.
             self.written = model.pod.status.clone().unwrap_or_default();
         }
+        let changed = model.pod.metadata.generation != self.model.pod.metadata.generation;
         self.model = Arc::new(model);
+        if changed && self.memory.termination.is_none() {
+            self.hold();
+        }
         self.memory.api_deleted |= told.gone;
+        if told.gone {
+            self.context.admitted.release(self.model.uid());
+        }
         self.note_deletion();
     }
 
@@ -193,6 +204,55 @@ impl Worker {
             _ => ending,
         };
         self.terminate(ending, deadline);
+    }
+
+    /// A pod that came past the scheduler must fit before anything of it is made.
+    async fn admit(&mut self) {
+        if self.model.phase_is_final() || self.model.deletion().is_some() {
+            return;
+        }
+        let observed = self.context.view.observed(self.model.uid());
+        let ran = self.written.start_time.is_some()
+            || !observed.containers.is_empty()
+            || self.model.is_static();
+        let capacity = self.context.capacity();
+        let ledger = &self.context.admitted;
+        let held = ledger.admit(self.model.uid(), &self.model.pod, &capacity, ran);
+        let allowed = match (&held, self.model.spec()) {
+            (Ok(()), Some(spec)) if !ran => register::may_be_here(&self.context, spec).await,
+            _ => Ok(true),
+        };
+        let rejection = match (held, allowed) {
+            (Err(rejection), _) => rejection,
+            (Ok(()), Ok(false)) => Rejection::elsewhere(),
+            (Ok(()), Ok(true)) => return,
+            (Ok(()), Err(error)) => {
+                // The scheduler has looked already; a node that can't ask goes by that.
+                debug!(pod = self.model.full_name(), %error, "the node's labels are not known");
+                return;
+            }
+        };
+        self.context.admitted.release(self.model.uid());
+        let Rejection { reason, message } = rejection;
+        self.context
+            .recorder
+            .pod(&self.model, Kind::Warning, reason, message.clone());
+        let ending = Ending::Failed {
+            reason: reason.to_owned(),
+            message: format!("Pod was rejected: {message}"),
+        };
+        let now = self.now();
+        self.terminate(ending, now);
+    }
+
+    /// What the pod asks for may have changed while it runs.
+    fn hold(&self) {
+        let (uid, capacity) = (self.model.uid(), self.context.capacity());
+        let held = self
+            .context
+            .admitted
+            .admit(uid, &self.model.pod, &capacity, true);
+        debug_assert!(held.is_ok(), "a pod that runs is not rejected");
     }
 
     /// Begins the end when the node wants the pod gone.
@@ -287,6 +347,10 @@ impl Worker {
             host_ips: &[self.context.config.node_ip],
             now,
         });
+        if plan.stopped {
+            // Before the API learns of it: what comes in its place must find the room free.
+            self.context.admitted.release(self.model.uid());
+        }
         if self.memory.api_deleted {
             return false;
         }

@@ -154,7 +154,7 @@ impl Ask for Asker {
                 reason,
                 error: String::new(),
             },
-            Decision::NoOpinion(reason) => Answer {
+            Decision::NoOpinion(reason) | Decision::Deny(reason) => Answer {
                 allowed: false,
                 reason,
                 error: String::new(),

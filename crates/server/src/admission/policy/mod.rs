@@ -94,6 +94,33 @@ impl Policies {
         fresh
     }
 
+    /// Has parameters converted that a webhook has to convert: policies themselves wait for
+    /// nobody. What can't be is shown as it is stored.
+    pub(super) async fn prepare(&self, registry: &Registry) {
+        let compiled = self.compiled(registry);
+        let all = compiled.mutating.iter().chain(&compiled.validating);
+        for policy in all.filter(|policy| policy.param_kind.is_object()) {
+            let text = |name: &str| evenkeel_api::object::text(&policy.param_kind, &[name]);
+            let api_version = text("apiVersion");
+            let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+            let rows = registry.caches.kinds().rows();
+            let found = rows
+                .by_kind(group, version, text("kind"))
+                .and_then(|row| Some((row, registry.caches.of(row)?)));
+            let Some((row, cache)) = found else { continue };
+            if row
+                .custom
+                .as_ref()
+                .is_none_or(|it| it.conversion().is_none())
+            {
+                continue;
+            }
+            if let Err(status) = registry.shown(row, cache.list("", None)).await {
+                tracing::warn!(policy = policy.name, %status, "parameters can't be converted");
+            }
+        }
+    }
+
     /// Lets mutating policies change an object.
     ///
     /// # Errors

@@ -1,9 +1,12 @@
 //! The objects that a policy is given as parameters.
 
+use std::sync::Arc;
+
 use evenkeel_api::object;
 use evenkeel_api::validation::selects;
 use serde_json::Value;
 
+use crate::convert::converted;
 use crate::registry::{self, Registry};
 
 /// All parameters of a binding for a change in a namespace: one null where the policy takes none.
@@ -57,12 +60,15 @@ pub(super) fn collect(
         cache
             .list(&place, None)
             .iter()
-            .map(|object| object.value())
+            .map(|object| converted(Arc::clone(object)).value())
             .filter(|value| selects(selector, &value["metadata"]["labels"]).unwrap_or(false))
             .collect()
     } else {
         let found = cache.get(&registry::path(&place, &name));
-        found.iter().map(|object| object.value()).collect()
+        found
+            .into_iter()
+            .map(|object| converted(object).value())
+            .collect()
     };
     if params.is_empty() && object::text(reference, &["parameterNotFoundAction"]) == "Deny" {
         return Err(

@@ -211,7 +211,7 @@ impl cel::Authorizer for Asker {
         };
         let (allowed, reason) = match self.authorizer.authorize(identity, &attributes) {
             Decision::Allow(reason) => (true, reason),
-            Decision::NoOpinion(reason) => (false, reason),
+            Decision::NoOpinion(reason) | Decision::Deny(reason) => (false, reason),
         };
         cel::Decision {
             allowed,

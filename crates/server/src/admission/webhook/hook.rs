@@ -3,16 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use evenkeel_api::row::ResourceDef;
+use evenkeel_api::row::{ResourceDef, Storage, Subresource};
 use evenkeel_api::validation::selects;
 use evenkeel_api::{Status, object};
 use serde_json::Value;
 
 use super::super::{Change, Operation, look_up};
-use super::client::Client;
 use super::conditions::{self, Condition};
 use super::review;
 use crate::auth::Authorizer;
+use crate::outbound::Client;
 use crate::registry::Registry;
 
 /// A webhook of a configuration.
@@ -38,6 +38,14 @@ pub(super) struct Hook {
     /// The version of reviews that it speaks: `v1` or `v1beta1`.
     pub(super) review_version: &'static str,
     pub(super) client: Arc<Client>,
+}
+
+/// How a webhook is shown a change: the version that its rules are about.
+pub(super) enum Version {
+    /// As the request has it.
+    OfRequest,
+    /// As this row has it.
+    Of(Arc<ResourceDef>),
 }
 
 #[derive(Debug)]
@@ -109,31 +117,43 @@ impl Hook {
         }
     }
 
-    /// Is this webhook to be asked? It is shown the object as the request has it, also where a rule
-    /// is about another version of the kind.
+    /// Is this webhook about a change, but for its conditions? Then how it is to be shown.
     ///
     /// # Errors
-    /// 404 when the namespace, whose labels decide, is not there; 403 when a condition can't be
-    /// decided and the webhook fails closed.
+    /// 404 when the namespace, whose labels decide, is not there.
     pub(super) fn concerns(
         &self,
         registry: &Registry,
+        change: &Change<'_>,
+        object: &Value,
+    ) -> Result<Option<Version>, Status> {
+        let namespace = self.namespace_matches(registry, change, object);
+        if matches!(namespace, Ok(false)) || !self.object_matches(change, object) {
+            return Ok(None);
+        }
+        let version = self.rule_matches(registry, change);
+        if version.is_some() {
+            namespace?;
+        }
+        Ok(version)
+    }
+
+    /// Do its conditions hold? `change` and `object` are as it is shown them.
+    ///
+    /// # Errors
+    /// 403 when a condition can't be decided and the webhook fails closed.
+    pub(super) fn holds(
+        &self,
         authorizer: &Arc<dyn Authorizer>,
         change: &Change<'_>,
         object: &Value,
+        requested: &ResourceDef,
     ) -> Result<bool, Status> {
-        let namespace = self.namespace_matches(registry, change, object);
-        if matches!(namespace, Ok(false)) || !self.object_matches(change, object) {
-            return Ok(false);
-        }
-        if !self.rule_matches(registry, change) {
-            return Ok(false);
-        }
-        namespace?;
         if self.conditions.is_empty() {
             return Ok(true);
         }
-        let request = review::attributes(change, "", object);
+        let mut request = review::attributes(change, "", object);
+        review::requested(&mut request, change, requested);
         match conditions::hold(&self.conditions, authorizer, change, object, &request) {
             Ok(holds) => Ok(holds),
             Err(_) if self.ignores_failure => Ok(false),
@@ -141,19 +161,30 @@ impl Hook {
         }
     }
 
-    fn rule_matches(&self, registry: &Registry, change: &Change<'_>) -> bool {
+    fn rule_matches(&self, registry: &Registry, change: &Change<'_>) -> Option<Version> {
         let row = change.row;
         let any = |row: &ResourceDef| self.rules.iter().any(|rule| rule.matches(change, row));
         if any(row) {
-            return true;
+            return Some(Version::OfRequest);
         }
-        self.equivalent
-            && registry.rows.iter().any(|other| {
-                let same_group = other.gvk.group == row.gvk.group && other.plural == row.plural;
-                (same_group || other.store_prefix() == row.store_prefix())
-                    && other.gvk != row.gvk
-                    && any(other)
-            })
+        if !self.equivalent {
+            return None;
+        }
+        let rows = registry.caches.kinds().rows();
+        let other = rows.iter().find(|other| {
+            let same_group = other.gvk.group == row.gvk.group && other.plural == row.plural;
+            (same_group || other.store_prefix() == row.store_prefix())
+                && other.gvk != row.gvk
+                && any(other)
+        })?;
+        // What has a kind of its own, and what is only answered, is the same in every version.
+        let alike = change.subresource.and_then(Subresource::own_kind).is_some()
+            || row.storage != Storage::Stored;
+        Some(if alike {
+            Version::OfRequest
+        } else {
+            Version::Of(Arc::clone(other))
+        })
     }
 
     /// An empty selector is everything, and so is a missing one.

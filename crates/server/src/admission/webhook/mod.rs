@@ -5,26 +5,24 @@
 //! asked a second time, once. Configurations of webhooks and of policies are shown to nobody, and
 //! neither are reviews of rights: a broken webhook must be possible to remove.
 
-mod client;
 mod conditions;
 mod hook;
 pub(super) mod review;
-mod trust;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use evenkeel_api::row::{Storage, Subresource};
+use evenkeel_api::row::{ResourceDef, Storage, Subresource};
 use evenkeel_api::{Status, object};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
-use self::client::Client;
 pub(super) use self::conditions::MatchConditions;
-use self::hook::Hook;
+use self::hook::{Hook, Version};
 use super::{Change, Operation};
 use crate::auth::Authorizer;
+use crate::outbound::Client;
 use crate::registry::Registry;
 
 const GROUP: &str = "admissionregistration.k8s.io";
@@ -179,15 +177,32 @@ impl Webhooks {
             rounds.wake();
         }
         for (index, hook) in compiled.mutating.iter().enumerate() {
-            if !hook.concerns(registry, &self.authorizer, change, object)? {
+            let Some(version) = hook.concerns(registry, change, object)? else {
+                continue;
+            };
+            let shown = Shown::new(registry, change, object, version).await?;
+            let (as_shown, seen) = (shown.change(change), shown.object(object));
+            if !hook.holds(&self.authorizer, &as_shown, seen, change.row)? {
                 continue;
             }
             if rounds.again && !rounds.waiting.contains(&hook.id) {
                 continue;
             }
-            let outcome = mutate_once(registry, change, hook, object).await;
             let round = usize::from(rounds.again);
             let place = format!("round_{round}_index_{index}");
+            let outcome =
+                mutate_once(registry, change, &as_shown, hook, seen.clone(), &place).await;
+            let outcome = match outcome {
+                Ok(None) => Ok(false),
+                Ok(Some(after)) => {
+                    let before = object.clone();
+                    match take_back(registry, change, &as_shown, after, object).await {
+                        Ok(()) => Ok(before != *object),
+                        Err(status) => Err(Failure::Refused(status)),
+                    }
+                }
+                Err(failure) => Err(failure),
+            };
             let mutated = matches!(outcome, Ok(true));
             note_mutation(change, hook, &place, mutated);
             if mutated {
@@ -221,13 +236,19 @@ impl Webhooks {
         }
         let mut asked = Vec::new();
         for hook in &compiled.validating {
-            if hook.concerns(registry, &self.authorizer, change, object)? {
-                asked.push(hook);
+            let Some(version) = hook.concerns(registry, change, object)? else {
+                continue;
+            };
+            let shown = Shown::new(registry, change, object, version).await?;
+            let (as_shown, seen) = (shown.change(change), shown.object(object));
+            if hook.holds(&self.authorizer, &as_shown, seen, change.row)? {
+                asked.push((hook, shown));
             }
         }
-        let judged = futures::future::join_all(asked.into_iter().map(|hook| async move {
-            let said = ask(registry, change, hook, object, false).await;
-            (hook, said)
+        let judged = futures::future::join_all(asked.iter().map(|(hook, shown)| async move {
+            let (as_shown, seen) = (shown.change(change), shown.object(object));
+            let said = ask(registry, &as_shown, hook, seen, change.row, false).await;
+            (*hook, said)
         }));
         for (index, (hook, said)) in judged.await.into_iter().enumerate() {
             if let Err(failure) = said {
@@ -256,12 +277,92 @@ fn is_exempt(change: &Change<'_>) -> bool {
     configures || reviews || shown
 }
 
+/// A change as a webhook is shown it.
+enum Shown {
+    /// As the request has it.
+    AsIs,
+    /// In another version of the kind.
+    Converted {
+        row: Arc<ResourceDef>,
+        object: Value,
+        old: Option<Value>,
+    },
+}
+
+impl Shown {
+    async fn new(
+        registry: &Registry,
+        change: &Change<'_>,
+        object: &Value,
+        version: Version,
+    ) -> Result<Self, Status> {
+        let Version::Of(row) = version else {
+            return Ok(Self::AsIs);
+        };
+        let internal = |status: Status| Status::internal(status.message);
+        let object = registry
+            .convert(change.row, &row, object)
+            .await
+            .map_err(internal)?;
+        let old = match change.old {
+            Some(old) => Some(
+                registry
+                    .convert(change.row, &row, old)
+                    .await
+                    .map_err(internal)?,
+            ),
+            None => None,
+        };
+        Ok(Self::Converted { row, object, old })
+    }
+
+    fn change<'c>(&'c self, change: &Change<'c>) -> Change<'c> {
+        let (row, old) = match self {
+            Self::AsIs => (change.row, change.old),
+            Self::Converted { row, old, .. } => (&**row, old.as_ref()),
+        };
+        Change {
+            row,
+            operation: change.operation,
+            subresource: change.subresource,
+            identity: change.identity,
+            namespace: change.namespace,
+            old,
+            dry_run: change.dry_run,
+            call: change.call,
+        }
+    }
+
+    fn object<'c>(&'c self, object: &'c Value) -> &'c Value {
+        match self {
+            Self::AsIs => object,
+            Self::Converted { object, .. } => object,
+        }
+    }
+}
+
+/// Takes over what a webhook has made, brought back to the version of the request.
+async fn take_back(
+    registry: &Registry,
+    change: &Change<'_>,
+    shown: &Change<'_>,
+    after: Value,
+    object: &mut Value,
+) -> Result<(), Status> {
+    let after = registry
+        .convert(shown.row, change.row, &after)
+        .await
+        .map_err(|status| Status::internal(status.message))?;
+    put_back(registry, change, after, object)
+}
+
 /// Asks one webhook; what it says beside yes and no is noted.
 async fn ask(
     registry: &Registry,
     change: &Change<'_>,
     hook: &Hook,
     object: &Value,
+    of_request: &ResourceDef,
     mutating: bool,
 ) -> Result<review::Response, Failure> {
     if change.dry_run && !hook.dry_runs {
@@ -271,7 +372,7 @@ async fn ask(
         ))));
     }
     let uid = uuid::Uuid::new_v4().to_string();
-    let request = review::request(hook, change, &uid, object);
+    let request = review::request(hook, change, &uid, object, of_request);
     let answer = hook
         .client
         .post(registry, &request, hook.timeout)
@@ -295,16 +396,19 @@ async fn ask(
     }
 }
 
-/// Asks one webhook and does what it says; answers whether that changed the object.
+/// Asks one webhook, which is shown a change as `shown`; answers what its patch makes of the
+/// object, when that is another.
 async fn mutate_once(
     registry: &Registry,
     change: &Change<'_>,
+    shown: &Change<'_>,
     hook: &Hook,
-    object: &mut Value,
-) -> Result<bool, Failure> {
-    let response = ask(registry, change, hook, object, true).await?;
+    object: Value,
+    place: &str,
+) -> Result<Option<Value>, Failure> {
+    let response = ask(registry, shown, hook, &object, change.row, true).await?;
     if response.patch.is_empty() {
-        return Ok(false);
+        return Ok(None);
     }
     let patch: Value = serde_json::from_slice(&response.patch).map_err(|error| {
         Failure::Unreachable(format!(
@@ -312,7 +416,7 @@ async fn mutate_once(
         ))
     })?;
     if patch.as_array().is_some_and(Vec::is_empty) {
-        return Ok(false);
+        return Ok(None);
     }
     if object.is_null() {
         return Err(Failure::Refused(Status::internal(format!(
@@ -327,15 +431,29 @@ async fn mutate_once(
             response.patch_type
         )));
     }
-    let before = review::seen_as(change, object);
+    let before = review::seen_as(shown, &object);
     let after = evenkeel_api::patch::json_patch(&before, &patch)
         .map_err(|error| Failure::Refused(Status::internal(error.status().message)))?;
     if after == before {
-        return Ok(false);
+        return Ok(None);
     }
-    let old = object.clone();
-    put_back(registry, change, after, object).map_err(Failure::Refused)?;
-    Ok(old != *object)
+    // A patch shows what the request holds: it is recorded where that is.
+    if change
+        .call
+        .trail
+        .as_ref()
+        .is_some_and(|trail| trail.wants_request())
+    {
+        let text = json!({
+            "configuration": hook.configuration,
+            "webhook": hook.name,
+            "patch": patch,
+            "patchType": response.patch_type,
+        });
+        let key = format!("patch.webhook.admission.k8s.io/{place}");
+        change.notes().annotate(key, text.to_string());
+    }
+    Ok(Some(after))
 }
 
 /// Takes over what a webhook has made of an object: pruned, in canonical form, with defaults.

@@ -2,7 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use evenkeel_api::row::Subresource;
+use evenkeel_api::row::{ResourceDef, Subresource};
 use evenkeel_api::{Status, object};
 use serde_json::{Value, json};
 
@@ -114,13 +114,32 @@ pub(in crate::admission) fn seen_as(change: &Change<'_>, object: &Value) -> Valu
     })
 }
 
-/// The review that asks a webhook about a change.
-pub(super) fn request(hook: &Hook, change: &Change<'_>, uid: &str, object: &Value) -> Value {
+/// Writes in which version the request was about, where a webhook is shown another.
+pub(super) fn requested(request: &mut Value, change: &Change<'_>, row: &ResourceDef) {
+    if row.gvk != change.row.gvk {
+        let gvk = &row.gvk;
+        request["requestKind"] =
+            json!({"group": gvk.group, "version": gvk.version, "kind": gvk.kind});
+        request["requestResource"] =
+            json!({"group": gvk.group, "version": gvk.version, "resource": row.plural});
+    }
+}
+
+/// The review that asks a webhook about a change, which is shown as a row has it that need not be
+/// the request's.
+pub(super) fn request(
+    hook: &Hook,
+    change: &Change<'_>,
+    uid: &str,
+    object: &Value,
+    of_request: &ResourceDef,
+) -> Value {
     let shown = |object: Option<&Value>| match object {
         Some(object) if !object.is_null() => seen_as(change, object),
         _ => Value::Null,
     };
     let mut request = attributes(change, uid, object);
+    requested(&mut request, change, of_request);
     request["object"] = shown(Some(object));
     request["oldObject"] = shown(change.old);
     json!({

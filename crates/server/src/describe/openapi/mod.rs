@@ -148,9 +148,17 @@ pub(super) async fn serve(door: &Arc<Door>, call: &Call, rest: &[&str]) -> Resul
     let asked = call.query.get("hash").to_owned();
     let known = known(headers);
     let (rows, hashes) = (door.rows(), Arc::clone(door.openapi()));
+    // What servers behind the door have is told with the addresses that they gave.
+    let mut others = Vec::new();
+    for remote in door.aggregator().remotes() {
+        let said = door.aggregator().learned(&remote.group, &remote.version);
+        let url = said.and_then(|said| said.openapi.clone());
+        others.push((remote.path().trim_start_matches('/').to_owned(), url));
+    }
     // Building takes tens of milliseconds: not on a thread that serves others.
-    let built =
-        tokio::task::spawn_blocking(move || build(&rows, &hashes, &document, &asked, &known));
+    let built = tokio::task::spawn_blocking(move || {
+        build(&rows, &hashes, &others, &document, &asked, &known)
+    });
     let built = built
         .await
         .map_err(|error| Status::failure(500, "InternalError", format!("OpenAPI: {error}")))?;
@@ -170,6 +178,7 @@ struct Built {
 fn build(
     rows: &Rows,
     hashes: &Hashes,
+    others: &[(String, Option<String>)],
     document: &Document,
     asked: &str,
     known: &[String],
@@ -183,7 +192,7 @@ fn build(
     };
     match document {
         Document::Index => {
-            built.body = index(&hashes.v3(rows)).to_string().into_bytes();
+            built.body = index(&hashes.v3(rows), others).to_string().into_bytes();
             built.tag = hash(|out| out.write_all(&built.body));
         }
         Document::V2(_) => built.tag = hashes.v2(rows),
@@ -220,11 +229,17 @@ fn build(
     built
 }
 
-fn index(hashes: &[(GroupVersion, String)]) -> Value {
-    let paths: Map<String, Value> = hashes
+fn index(hashes: &[(GroupVersion, String)], others: &[(String, Option<String>)]) -> Value {
+    let mut paths: Map<String, Value> = hashes
         .iter()
         .map(|(of, hash)| (of.path(), json!({"serverRelativeURL": url(of, hash)})))
         .collect();
+    for (path, url) in others {
+        match url {
+            Some(url) => paths.insert(path.clone(), json!({"serverRelativeURL": url})),
+            None => paths.remove(path),
+        };
+    }
     json!({"paths": paths})
 }
 

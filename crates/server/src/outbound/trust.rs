@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::verify_server_name;
+use rustls::client::{ResolvesClientCert, WebPkiServerVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
@@ -32,15 +32,55 @@ const SYSTEM_ROOTS: [&str; 4] = [
 /// # Errors
 /// The bundle is unreadable.
 pub(super) fn tls(bundle: &str) -> Result<Arc<ClientConfig>, String> {
+    let pem = STANDARD
+        .decode(bundle)
+        .map_err(|error| format!("illegal base64 data: {error}"))?;
+    config(&Trust::Bundle(pem), None)
+}
+
+/// Whom to believe.
+#[derive(Debug, Clone)]
+pub(crate) enum Trust {
+    /// Whoever these certificates (PEM) vouch for; where there are none, the system's roots.
+    Bundle(Vec<u8>),
+    /// Everybody: somebody has asked for that.
+    Anybody,
+}
+
+/// TLS to somebody, who is shown a certificate where there is one.
+///
+/// # Errors
+/// The bundle is unreadable.
+pub(crate) fn config(
+    trust: &Trust,
+    shown: Option<Arc<dyn ResolvesClientCert>>,
+) -> Result<Arc<ClientConfig>, String> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier: Arc<dyn ServerCertVerifier> = match trust {
+        Trust::Bundle(pem) => Arc::new(verifier(pem, &provider)?),
+        Trust::Anybody => Arc::new(Anybody(Arc::clone(&provider))),
+    };
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier);
+    let mut config = match shown {
+        Some(shown) => builder.with_client_cert_resolver(shown),
+        None => builder.with_no_client_auth(),
+    };
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
+fn verifier(bundle: &[u8], provider: &Arc<CryptoProvider>) -> Result<Verifier, String> {
     let pem = if bundle.is_empty() {
         SYSTEM_ROOTS
             .iter()
             .find_map(|path| std::fs::read(path).ok())
             .unwrap_or_default()
     } else {
-        STANDARD
-            .decode(bundle)
-            .map_err(|error| format!("illegal base64 data: {error}"))?
+        bundle.to_vec()
     };
     let certificates: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(&pem)
         .filter_map(Result::ok)
@@ -52,27 +92,59 @@ pub(super) fn tls(bundle: &str) -> Result<Arc<ClientConfig>, String> {
     }
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(certificates.iter().cloned());
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
     let chains = if roots.is_empty() {
         None
     } else {
-        WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
+        WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
             .build()
             .ok()
     };
-    let verifier = Verifier {
+    Ok(Verifier {
         known: certificates,
         chains,
-        provider: Arc::clone(&provider),
-    };
-    let mut config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(verifier))
-        .with_no_client_auth();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(Arc::new(config))
+        provider: Arc::clone(provider),
+    })
+}
+
+/// Believes every certificate; that whoever shows one has its key is checked all the same.
+#[derive(Debug)]
+struct Anybody(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, certificate, signed, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, certificate, signed, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
 }
 
 #[derive(Debug)]

@@ -4,7 +4,6 @@
 //! depends on this machine's own routes to cluster addresses. Failures are told in the words of
 //! the reference's HTTP client, because people search for them.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,12 +16,9 @@ use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use rustls::ClientConfig;
-use rustls::pki_types::ServerName;
 use serde_json::Value;
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 
-use super::super::look_up;
+use super::link::{self, endpoint};
 use super::trust;
 use crate::registry::Registry;
 
@@ -32,7 +28,7 @@ const ANSWER_MOST: usize = 16 << 20;
 const IDLE_MOST: usize = 16;
 
 /// How one webhook is reached.
-pub(super) struct Client {
+pub(crate) struct Client {
     place: Place,
     /// `https://HOST:PORT/PATH`, as it is shown.
     url: String,
@@ -66,7 +62,7 @@ enum Place {
 
 impl Client {
     /// Reads a `clientConfig`.
-    pub(super) fn read(config: &Value) -> Self {
+    pub(crate) fn read(config: &Value) -> Self {
         let bundle = object::text(config, &["caBundle"]);
         let tls = trust::tls(bundle);
         let idle = Mutex::default();
@@ -117,7 +113,7 @@ impl Client {
     ///
     /// # Errors
     /// What went wrong, as the reference tells it.
-    pub(super) async fn post(
+    pub(crate) async fn post(
         &self,
         registry: &Registry,
         review: &Value,
@@ -206,19 +202,7 @@ impl Client {
                 .map(Iterator::collect)
                 .map_err(|_| format!("dial tcp: lookup {host}: no such host"))?,
         };
-        let stream = dial(&addresses).await?;
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "small packets may wait");
-        }
-        let name = match self.server.parse::<std::net::IpAddr>() {
-            Ok(address) => ServerName::from(address),
-            Err(_) => ServerName::try_from(self.server.clone())
-                .map_err(|_| format!("tls: invalid server name \"{}\"", self.server))?,
-        };
-        let stream = TlsConnector::from(tls)
-            .connect(name, stream)
-            .await
-            .map_err(|error| trust::handshake_error(&error, &self.server))?;
+        let stream = link::connect(&addresses, tls, &self.server).await?;
         let (sender, connection) = handshake(TokioIo::new(stream))
             .await
             .map_err(|error| error.to_string())?;
@@ -231,90 +215,9 @@ impl Client {
     }
 }
 
-/// Connects to the first address that answers; the failure of the first is told.
-async fn dial(addresses: &[SocketAddr]) -> Result<TcpStream, String> {
-    let mut first = None;
-    for address in addresses {
-        match TcpStream::connect(address).await {
-            Ok(stream) => return Ok(stream),
-            Err(error) => {
-                let told = || format!("dial tcp {address}: {}", dial_error(&error));
-                first.get_or_insert_with(told);
-            }
-        }
-    }
-    Err(first.unwrap_or_else(|| "dial tcp: no addresses".to_owned()))
-}
-
 /// A path that begins with a slash and does not end with one; none is the root.
 fn rooted(path: &str) -> String {
     format!("/{}", path.trim_matches('/'))
-}
-
-/// A connection that does not come about, in the words of the reference's system calls.
-fn dial_error(error: &std::io::Error) -> String {
-    use std::io::ErrorKind as Kind;
-    match error.kind() {
-        Kind::ConnectionRefused => "connect: connection refused".to_owned(),
-        Kind::ConnectionReset => "connect: connection reset by peer".to_owned(),
-        Kind::HostUnreachable => "connect: no route to host".to_owned(),
-        Kind::NetworkUnreachable => "connect: network is unreachable".to_owned(),
-        Kind::TimedOut => "i/o timeout".to_owned(),
-        _ => error.to_string(),
-    }
-}
-
-/// A ready endpoint of a service's port.
-fn endpoint(
-    registry: &Registry,
-    namespace: &str,
-    name: &str,
-    port: i64,
-) -> Result<SocketAddr, String> {
-    let service = look_up::object(registry, ("", "v1", "Service"), namespace, name)
-        .ok_or_else(|| format!("service \"{name}\" not found"))?;
-    let kind = object::text(&service, &["spec", "type"]);
-    if kind == "ExternalName" {
-        return Err(format!("unsupported service type \"{kind}\""));
-    }
-    let port_name = object::list(&service, &["spec", "ports"])
-        .iter()
-        .find(|found| object::integer(found, &["port"]) == Some(port))
-        .map(|found| object::text(found, &["name"]).to_owned())
-        .ok_or_else(|| format!("no service port {port} found for service \"{name}\""))?;
-    let slices = look_up::objects(
-        registry,
-        ("discovery.k8s.io", "v1", "EndpointSlice"),
-        namespace,
-    );
-    let mut addresses = Vec::new();
-    for slice in &slices {
-        if object::label(slice, "kubernetes.io/service-name") != Some(name) {
-            continue;
-        }
-        let port = object::list(slice, &["ports"])
-            .iter()
-            .find(|port| object::text(port, &["name"]) == port_name)
-            .and_then(|port| object::integer(port, &["port"]))
-            .and_then(|port| u16::try_from(port).ok());
-        let Some(port) = port else { continue };
-        let ready = object::list(slice, &["endpoints"])
-            .iter()
-            .filter(|endpoint| {
-                object::at(endpoint, &["conditions", "ready"])
-                    .and_then(Value::as_bool)
-                    .unwrap_or(true)
-            });
-        addresses.extend(
-            ready
-                .filter_map(|endpoint| object::list(endpoint, &["addresses"]).first()?.as_str())
-                .filter_map(|address| Some(SocketAddr::new(address.parse().ok()?, port))),
-        );
-    }
-    if addresses.is_empty() {
-        return Err(format!("no endpoints available for service \"{name}\""));
-    }
-    Ok(addresses[rand::random_range(0..addresses.len())])
 }
 
 /// An answer that is no success, as the reference's client reads it.

@@ -1,0 +1,157 @@
+//! JSON Web Tokens of issuers that the configuration names.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jiff::Timestamp;
+use serde_json::{Map, Value};
+
+use super::claims::Mappings;
+use super::keys::{ALGORITHMS, Keys};
+use crate::auth::Identity;
+
+/// A token may be used this long before its time: clocks differ.
+const LEEWAY: i64 = 300;
+
+/// An issuer whose tokens are taken.
+#[derive(Debug)]
+pub(super) struct Issuer {
+    pub(super) url: String,
+    pub(super) audiences: Vec<String>,
+    pub(super) keys: Keys,
+    pub(super) mappings: Mappings,
+}
+
+/// All issuers.
+#[derive(Debug, Default)]
+pub(crate) struct Issuers(pub(super) Vec<Issuer>);
+
+/// A token in its parts.
+struct Parts<'t> {
+    header: Value,
+    claims: Map<String, Value>,
+    /// What is signed.
+    signed: &'t str,
+    signature: Vec<u8>,
+}
+
+fn split(token: &str) -> Option<Parts<'_>> {
+    let (signed, signature) = token.rsplit_once('.')?;
+    let (header, claims) = signed.split_once('.')?;
+    if claims.contains('.') {
+        return None;
+    }
+    let read = |part: &str| -> Option<Value> {
+        serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).ok()?).ok()
+    };
+    let Value::Object(claims) = read(claims)? else {
+        return None;
+    };
+    Some(Parts {
+        header: read(header)?,
+        claims,
+        signed,
+        signature: URL_SAFE_NO_PAD.decode(signature).ok()?,
+    })
+}
+
+impl Issuers {
+    /// Who a token belongs to, and the audiences that it shares with its issuer's configuration;
+    /// `None` when it is of nobody who is known.
+    ///
+    /// # Errors
+    /// Why it is no good.
+    pub(crate) async fn verify(
+        &self,
+        token: &str,
+        now: Timestamp,
+    ) -> Option<Result<Identity, String>> {
+        if self.0.is_empty() {
+            return None;
+        }
+        let parts = split(token)?;
+        let said = parts.claims.get("iss").and_then(Value::as_str)?;
+        // As the reference takes an old form of one issuer's name.
+        let said = match said {
+            "accounts.google.com" => "https://accounts.google.com",
+            other => other,
+        };
+        let issuer = self.0.iter().find(|issuer| issuer.url == said)?;
+        Some(issuer.verify(&parts, now).await)
+    }
+}
+
+impl Issuer {
+    async fn verify(&self, parts: &Parts<'_>, now: Timestamp) -> Result<Identity, String> {
+        let failed = |why: String| format!("oidc: verify token: {why}");
+        let text = |name: &str| parts.header[name].as_str().unwrap_or_default();
+        let algorithm = text("alg");
+        if !ALGORITHMS.contains(&algorithm) {
+            return Err(failed(format!(
+                "oidc: malformed jwt: unexpected signature algorithm {algorithm:?}; expected {:?}",
+                ALGORITHMS
+            )));
+        }
+        // First what costs nothing.
+        self.check_audience(&parts.claims)?;
+        let number = |name: &str| {
+            let value = parts.claims.get(name)?;
+            #[allow(
+                clippy::cast_possible_truncation,
+                reason = "seconds; a float saturates"
+            )]
+            value
+                .as_i64()
+                .or_else(|| value.as_f64().map(|it| it as i64))
+        };
+        let seconds = now.as_second();
+        match number("exp") {
+            Some(end) if end > seconds => {}
+            end => {
+                return Err(failed(format!(
+                    "oidc: token is expired (Token Expiry: {})",
+                    end.and_then(|end| Timestamp::from_second(end).ok())
+                        .map_or_else(|| "none".to_owned(), |end| end.to_string())
+                )));
+            }
+        }
+        if let Some(begin) = number("nbf").filter(|begin| *begin > seconds + LEEWAY) {
+            return Err(failed(format!(
+                "oidc: current time {now} before the nbf (not before) time: {begin}"
+            )));
+        }
+        let signed = self
+            .keys
+            .have_signed(
+                text("kid"),
+                algorithm,
+                parts.signed.as_bytes(),
+                &parts.signature,
+            )
+            .await
+            .map_err(|why| failed(format!("failed to verify signature: {why}")))?;
+        if !signed {
+            return Err(failed(
+                "failed to verify signature: failed to verify id token signature".to_owned(),
+            ));
+        }
+        self.mappings.identify(&parts.claims)
+    }
+
+    fn check_audience(&self, claims: &Map<String, Value>) -> Result<(), String> {
+        let given: Vec<&str> = match claims.get("aud") {
+            Some(Value::String(one)) => vec![one],
+            Some(Value::Array(all)) => all.iter().filter_map(Value::as_str).collect(),
+            _ => Vec::new(),
+        };
+        if given
+            .iter()
+            .any(|it| self.audiences.iter().any(|own| own == it))
+        {
+            return Ok(());
+        }
+        Err(format!(
+            "oidc: verify token: oidc: expected audience in {:?} got {given:?}",
+            self.audiences
+        ))
+    }
+}

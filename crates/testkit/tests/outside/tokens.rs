@@ -1,0 +1,263 @@
+//! Tokens that others have issued or know.
+
+use std::path::Path;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use evenkeel_server::Outside;
+use evenkeel_testkit::{Caller, Cluster};
+use ring::rand::SystemRandom;
+use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
+use serde_json::{Value, json};
+
+use super::site::Site;
+use super::wire::Wire;
+use super::{admin, until};
+
+const OWN: &str = "https://kubernetes.default.svc.cluster.local";
+
+/// A key that signs tokens.
+struct Signer {
+    id: String,
+    key: EcdsaKeyPair,
+}
+
+impl Signer {
+    fn new(id: &str) -> Self {
+        let random = SystemRandom::new();
+        let how = &ECDSA_P256_SHA256_FIXED_SIGNING;
+        let document = EcdsaKeyPair::generate_pkcs8(how, &random).unwrap();
+        Self {
+            id: id.to_owned(),
+            key: EcdsaKeyPair::from_pkcs8(how, document.as_ref(), &random).unwrap(),
+        }
+    }
+
+    fn public(&self) -> Value {
+        let point = self.key.public_key().as_ref();
+        json!({"kty": "EC", "crv": "P-256", "alg": "ES256", "use": "sig", "kid": self.id,
+            "x": URL_SAFE_NO_PAD.encode(&point[1..33]),
+            "y": URL_SAFE_NO_PAD.encode(&point[33..])})
+    }
+
+    fn token(&self, claims: &Value) -> String {
+        let head = json!({"alg": "ES256", "kid": self.id}).to_string();
+        let signed = format!(
+            "{}.{}",
+            URL_SAFE_NO_PAD.encode(head),
+            URL_SAFE_NO_PAD.encode(claims.to_string())
+        );
+        let signature = self
+            .key
+            .sign(&SystemRandom::new(), signed.as_bytes())
+            .unwrap();
+        format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature.as_ref()))
+    }
+}
+
+/// An issuer's two documents.
+fn publishes(site: &Site, keys: &[&Signer]) {
+    let issuer = site.url();
+    let keys: Vec<Value> = keys.iter().map(|key| key.public()).collect();
+    site.says(move |path, _| match path {
+        "/.well-known/openid-configuration" => {
+            Some(json!({"issuer": issuer, "jwks_uri": format!("{issuer}/keys")}))
+        }
+        "/keys" => Some(json!({"keys": keys})),
+        _ => None,
+    });
+}
+
+async fn review(admin: &Caller, token: &str) -> Value {
+    let body = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview",
+        "spec": {"token": token}});
+    let path = "/apis/authentication.k8s.io/v1/tokenreviews";
+    admin.post(path, &body).await.expect(201).body["status"].clone()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tokens_of_an_issuer_are_taken_as_the_configuration_maps_them() {
+    let site = Site::start().await;
+    let (first, second) = (Signer::new("one"), Signer::new("two"));
+    publishes(&site, &[&first]);
+    let ca = site.certificate.replace('\n', "\n        ");
+    let config = format!(
+        "apiVersion: apiserver.config.k8s.io/v1\nkind: AuthenticationConfiguration\njwt:\n\
+         - issuer:\n    url: {}\n    audiences: [kubernetes, other]\n    audienceMatchPolicy: \
+         MatchAny\n    certificateAuthority: |\n        {ca}\n  claimValidationRules:\n  - claim: \
+         hd\n    requiredValue: example.com\n  - expression: 'claims.level > 1'\n    message: too \
+         low\n  claimMappings:\n    username:\n      expression: '\"oidc:\" + claims.sub'\n    \
+         groups: {{claim: roles, prefix: 'oidc:'}}\n    uid: {{claim: id}}\n    extra:\n    - key: \
+         example.com/tenant\n      valueExpression: claims.tenant\n  userValidationRules:\n  - \
+         expression: \"!user.username.startsWith('oidc:system')\"\n    message: reserved\n\
+         anonymous:\n  enabled: true\n  conditions: [{{path: /livez}}]\n",
+        site.url()
+    );
+    let outside = Outside::default()
+        .with_authentication(&config, OWN)
+        .unwrap();
+    let cluster = Cluster::door_options(|options| options.outside = outside).await;
+    let admin = admin(&cluster);
+    let now = cluster.the_door().clock().now().as_second();
+    let claims = json!({"iss": site.url(), "sub": "jane", "aud": ["x", "kubernetes"],
+        "exp": now + 600, "hd": "example.com", "level": 2, "roles": ["dev", "ops"],
+        "id": "u1", "tenant": "t", "jti": "j"});
+    let with = |field: &str, value: Value| {
+        let mut claims = claims.clone();
+        claims[field] = value;
+        claims
+    };
+
+    let said = review(&admin, &first.token(&claims)).await;
+    assert_eq!(said["authenticated"], true, "{said}");
+    let user = &said["user"];
+    assert_eq!(user["username"], "oidc:jane");
+    assert_eq!(user["uid"], "u1");
+    assert_eq!(
+        user["groups"],
+        json!(["oidc:dev", "oidc:ops", "system:authenticated"])
+    );
+    assert_eq!(user["extra"]["example.com/tenant"], json!(["t"]));
+    assert_eq!(
+        user["extra"]["authentication.kubernetes.io/credential-id"],
+        json!(["JTI=j"])
+    );
+
+    for (wrong, told) in [
+        (
+            with("hd", "b.com".into()),
+            "required claim hd value does not match",
+        ),
+        (with("level", 1.into()), "failed: too low"),
+        (with("sub", "system:x".into()), "failed: reserved"),
+        (with("aud", "x".into()), "expected audience in"),
+        (with("exp", (now - 1).into()), "token is expired"),
+        (with("nbf", (now + 1000).into()), "before the nbf"),
+        (with("id", 5.into()), "parse uid claim"),
+    ] {
+        let said = review(&admin, &first.token(&wrong)).await;
+        let error = said["error"].as_str().unwrap_or_default();
+        assert!(error.contains(told), "{told}: {said}");
+    }
+    let mut forged = first.token(&claims).into_bytes();
+    let last = forged.len() - 10;
+    forged[last] = if forged[last] == b'A' { b'B' } else { b'A' };
+    let said = review(&admin, &String::from_utf8(forged).unwrap()).await;
+    assert!(
+        said["error"].as_str().unwrap().contains("failed to verify"),
+        "{said}"
+    );
+
+    // New keys are found when a token names one.
+    let token = second.token(&claims);
+    let said = review(&admin, &token).await;
+    assert!(said["error"].is_string(), "{said}");
+    publishes(&site, &[&second]);
+    until("the new key", || async {
+        (review(&admin, &token).await["authenticated"] == true).then_some(())
+    })
+    .await;
+    let said = review(&admin, &first.token(&claims)).await;
+    assert!(said["error"].is_string(), "the old key is gone: {said}");
+
+    // On the wire: a token is a credential, and nobody is let in at one path only.
+    let wire = Wire::open(&cluster).await;
+    let bearer = format!("Bearer {token}");
+    let headers = [("Authorization", bearer.as_str())];
+    let (code, said) = wire.ask(None, "GET", "/api/v1/nodes", &headers, "").await;
+    assert_eq!(code, 403);
+    assert!(
+        said.contains("User \\\"oidc:jane\\\" cannot list"),
+        "{said}"
+    );
+    assert_eq!(wire.ask(None, "GET", "/livez", &[], "").await.0, 200);
+    assert_eq!(wire.ask(None, "GET", "/version", &[], "").await.0, 401);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_webhook_knows_tokens() {
+    let site = Site::start().await;
+    site.says(|path, body| {
+        assert_eq!(path, "/tokens");
+        assert_eq!(body["spec"]["audiences"], json!([OWN]));
+        let status = match body["spec"]["token"].as_str().unwrap() {
+            "good" => json!({"authenticated": true, "user": {"username": "jane", "uid": "u",
+                "groups": ["dev"], "extra": {"k": ["v"]}}}),
+            "odd" => json!({"authenticated": false, "error": "who is that"}),
+            _ => json!({"authenticated": false}),
+        };
+        Some(
+            json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview",
+            "status": status}),
+        )
+    });
+    let keep = Duration::from_secs(300);
+    let outside = Outside::default()
+        .with_token_webhook(&site.kubeconfig("/tokens"), Path::new("/"), keep)
+        .unwrap();
+    let cluster = Cluster::door_options(|options| options.outside = outside).await;
+    let admin = admin(&cluster);
+    for _ in 0..3 {
+        let said = review(&admin, "good").await;
+        assert_eq!(said["user"]["username"], "jane", "{said}");
+        assert_eq!(
+            said["user"]["groups"],
+            json!(["dev", "system:authenticated"])
+        );
+        assert_eq!(said["user"]["extra"]["k"], json!(["v"]));
+    }
+    assert_eq!(site.count(), 1, "the answer is kept");
+    assert_eq!(site.asked.lock()[0].2, "Bearer door");
+    assert_eq!(review(&admin, "odd").await["error"], "who is that");
+    let said = review(&admin, "bad").await;
+    assert!(
+        said["authenticated"] != true && said["error"].is_string(),
+        "{said}"
+    );
+    let wire = Wire::open(&cluster).await;
+    let headers = [("Authorization", "Bearer good")];
+    let (code, said) = wire.ask(None, "GET", "/api/v1/nodes", &headers, "").await;
+    assert!(code == 403 && said.contains("jane"), "{said}");
+    let headers = [("Authorization", "Bearer bad")];
+    assert_eq!(
+        wire.ask(None, "GET", "/api/v1/nodes", &headers, "").await.0,
+        401
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bootstrap_token_goes_when_its_time_is_up() {
+    let cluster = Cluster::door().await;
+    let admin = admin(&cluster);
+    let secrets = "/api/v1/namespaces/kube-system/secrets";
+    let secret = |name: &str, kind: &str, end: &str| json!({"metadata": {"name": name}, "type": kind, "stringData": {"expiration": end}});
+    let token = "bootstrap.kubernetes.io/token";
+    for (name, kind, end) in [
+        ("bootstrap-token-aaaaaa", token, "2020-01-01T00:00:00Z"),
+        ("bootstrap-token-bbbbbb", token, "2999-01-01T00:00:00Z"),
+        ("other", "Opaque", "2020-01-01T00:00:00Z"),
+    ] {
+        admin
+            .post(secrets, &secret(name, kind, end))
+            .await
+            .expect(201);
+    }
+    let door = std::sync::Arc::clone(cluster.the_door());
+    let cleaning =
+        tokio_util::task::AbortOnDropHandle::new(tokio::spawn(door.expire_bootstrap_tokens()));
+    let gone = |name: &str| format!("{secrets}/bootstrap-token-{name}");
+    until("the end of the first", || async {
+        (admin.get(&gone("aaaaaa")).await.code == 404).then_some(())
+    })
+    .await;
+    admin.get(&gone("bbbbbb")).await.expect(200);
+    admin.get(&format!("{secrets}/other")).await.expect(200);
+    let late = secret("bootstrap-token-cccccc", token, "2020-01-01T00:00:00Z");
+    admin.post(secrets, &late).await.expect(201);
+    until("the end of the late one", || async {
+        (admin.get(&gone("cccccc")).await.code == 404).then_some(())
+    })
+    .await;
+    drop(cleaning);
+}
