@@ -62,6 +62,7 @@ fn requests_are_recorded_and_no_secret_is_in_any_log() {
         "--from-literal=password=hunter2hunter2",
     ]);
     cluster.ok(&["get", "secret", "s", "-o", "yaml"]);
+    cluster.value_becomes("sa default", "{.metadata.name}", "default");
     let token = cluster.ok(&["create", "token", "default"]);
     cluster.ok(&["create", "namespace", "shop"]);
     cluster.fails(&["--as=ann", "get", "nodes"]);

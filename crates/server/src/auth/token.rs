@@ -196,7 +196,7 @@ impl TokenKeys {
             node: None,
         };
         let reference = object::at(request, &["spec", "boundObjectRef"]);
-        if let Some(reference) = reference {
+        if let Some(reference) = reference.filter(|reference| !reference.is_null()) {
             let kind = object::text(reference, &["kind"]).to_owned();
             let name = object::text(reference, &["name"]);
             let found = look_up(registry, &kind, namespace, name)

@@ -136,7 +136,7 @@ fn kinds(cluster: &Cluster) -> Vec<Kind> {
             let kind = &*row.gvk.kind;
             !matches!(
                 kind,
-                "IPAddress" | "CustomResourceDefinition" | "FlowSchema"
+                "IPAddress" | "CustomResourceDefinition" | "APIService" | "FlowSchema"
             )
         })
         .map(Kind::of)
