@@ -147,9 +147,14 @@ impl Remote {
         fresh: bool,
         request: impl Fn() -> Result<Request<Full<Bytes>>, String>,
     ) -> Result<(Sender, Response<Incoming>), String> {
-        while !fresh {
-            let kept = self.way.idle.lock().pop();
-            let Some(mut sender) = kept else { break };
+        let kept = || {
+            if fresh {
+                None
+            } else {
+                self.way.idle.lock().pop()
+            }
+        };
+        while let Some(mut sender) = kept() {
             if sender.ready().await.is_err() {
                 continue;
             }
