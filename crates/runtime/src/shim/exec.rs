@@ -155,6 +155,10 @@ fn child(
     process::set_oom_score(&spec.process);
     // The host's: what stands at that name inside is the container's to choose.
     let null = process::open_null()?;
+    // To join a mount namespace leads to its root, which is not the container's where all of this
+    // was started in a chroot: a pivot moves the root of the chroot then.
+    let root = File::open(format!("/proc/{}/root", spec.container.pid))
+        .map_err(|_| Failure::cannot_run("container not running"))?;
     sys::setns(
         target.as_fd(),
         libc::CLONE_NEWNET
@@ -164,6 +168,10 @@ fn child(
             | libc::CLONE_NEWNS,
     )
     .map_err(|_| Failure::cannot_run("container not running"))?;
+    nix::unistd::fchdir(&root)
+        .and_then(|()| nix::unistd::chroot("."))
+        .map_err(|errno| Failure::system("enter the container's root", errno.desc()))?;
+    drop(root);
     if spec.process.tty {
         let (master, ends) = start::terminal()?;
         sys::send_fds(notes, b"T", &[master.as_fd()])
