@@ -128,7 +128,10 @@ fn working(cluster: &mut Cluster) {
     ] {
         let answer = cluster.kubectl_with(&["apply", "-f", "-"], &manifest);
         assert_ne!(answer.code, 0, "{manifest}");
-        assert!(answer.err.contains(text), "{}", answer.all());
+        // Before 1.25 kubectl looks at fields itself, by the published schema.
+        let by_client = r#"unknown field "bogus" in com.example.stable.v1.CronTab.spec"#;
+        let said = answer.err.contains(text) || answer.err.contains(by_client);
+        assert!(said, "{}", answer.all());
     }
     let server_side = cluster.kubectl_with(
         &["apply", "--server-side", "--field-manager=me", "-f", "-"],
@@ -143,16 +146,21 @@ fn working(cluster: &mut Cluster) {
 }
 
 fn explaining(cluster: &Cluster) {
-    let said = cluster.ok(&["explain", "crontabs"]);
+    // Clients differ in how they set the words.
+    let explain = |path: &str| {
+        let said = cluster.ok(&["explain", path]);
+        said.split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    let said = explain("crontabs");
     for part in [
-        "GROUP:      stable.example.com",
-        "KIND:       CronTab",
+        "stable.example.com",
+        "KIND: CronTab",
         "CronTab runs something at certain times.",
         "What is wanted.",
     ] {
         assert!(said.contains(part), "{part} is missing:\n{said}");
     }
-    let said = cluster.ok(&["explain", "ct.spec.cronSpec"]);
+    let said = explain("ct.spec.cronSpec");
     assert!(
         said.contains("FIELD: cronSpec <string>") && said.contains("When it runs, in five fields."),
         "{said}"
