@@ -3,6 +3,7 @@
 mod common;
 
 use common::Cluster;
+use serde_json::Value;
 
 /// The definition of the documentation, with a status, a scale, columns and a rule.
 const DEFINITION: &str = r#"apiVersion: apiextensions.k8s.io/v1
@@ -178,15 +179,13 @@ fn changing(cluster: &mut Cluster) {
     assert!(said.contains("scaled"), "{said}");
     assert_eq!(cluster.value("ct my-tab", "{.spec.replicas}"), "3");
     cluster.ok(&["label", "ct", "my-tab", "team=a"]);
-    cluster.ok(&[
-        "patch",
-        "ct",
-        "my-tab",
-        "--subresource=status",
-        "--type=merge",
-        "-p",
-        r#"{"status":{"replicas":3}}"#,
-    ]);
+    // `kubectl patch --subresource` came with 1.24.
+    let mut told: Value =
+        serde_json::from_str(&cluster.ok(&["get", "ct", "my-tab", "-o", "json"])).expect("JSON");
+    told["status"]["replicas"] = 3.into();
+    let path = "/apis/stable.example.com/v1/namespaces/default/crontabs/my-tab/status";
+    let replaced = cluster.kubectl_with(&["replace", "--raw", path, "-f", "-"], &told.to_string());
+    assert_eq!(replaced.code, 0, "{}", replaced.all());
     assert_eq!(cluster.value("ct my-tab", "{.status.replicas}"), "3");
     // An editor that changes a word, as a person would.
     let edited = cluster.kubectl_env(

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{Cluster, EVENKEEL, pause};
+use common::{Cluster, EVENKEEL, kill, pause};
 
 const SLOT: u8 = 14;
 const HERE: &str = "172.31.214.1";
@@ -130,7 +130,7 @@ impl<'m> Joined<'m> {
             if begin.elapsed() > Duration::from_secs(20) {
                 signal = "-KILL";
             }
-            if let Err(error) = Command::new("kill").args([signal, &pid]).status() {
+            if let Err(error) = kill(signal, &pid) {
                 eprintln!("kill: {error}");
             }
             pause();
