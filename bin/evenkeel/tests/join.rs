@@ -180,10 +180,7 @@ fn a_second_machine_joins_with_a_kubeconfig() {
         return;
     }
     let machine = Machine::new();
-    let port = std::net::TcpListener::bind((HERE, 0))
-        .and_then(|listener| listener.local_addr())
-        .expect("a free port")
-        .port();
+    let port = common::port::free(HERE.parse().expect("an address"));
     let mut cluster = Cluster::with_flags(SLOT, &[&format!("--listen={HERE}:{port}")]);
     cluster.import_busybox();
     let second = format!("e2e-{SLOT}-b");
