@@ -82,8 +82,9 @@ impl Caches {
                     let key = String::from_utf8_lossy(&event.kv.key);
                     let mut others = false;
                     self.by_key(&key, |cache, path| {
-                        cache.delete(path, event.kv.mod_revision);
+                        // Who is told that a definition is gone finds its rows gone too.
                         others |= is_definition(cache.row()) && self.kinds().forget(path);
+                        cache.delete(path, event.kv.mod_revision);
                     });
                     if others {
                         self.retire();
