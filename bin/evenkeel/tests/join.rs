@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{Cluster, EVENKEEL, pause};
+use common::{Cluster, EVENKEEL, kill, pause};
 
 const SLOT: u8 = 14;
 const HERE: &str = "172.31.214.1";
@@ -130,7 +130,7 @@ impl<'m> Joined<'m> {
             if begin.elapsed() > Duration::from_secs(20) {
                 signal = "-KILL";
             }
-            if let Err(error) = Command::new("kill").args([signal, &pid]).status() {
+            if let Err(error) = kill(signal, &pid) {
                 eprintln!("kill: {error}");
             }
             pause();
@@ -180,10 +180,7 @@ fn a_second_machine_joins_with_a_kubeconfig() {
         return;
     }
     let machine = Machine::new();
-    let port = std::net::TcpListener::bind((HERE, 0))
-        .and_then(|listener| listener.local_addr())
-        .expect("a free port")
-        .port();
+    let port = common::port::free(HERE.parse().expect("an address"));
     let mut cluster = Cluster::with_flags(SLOT, &[&format!("--listen={HERE}:{port}")]);
     cluster.import_busybox();
     let second = format!("e2e-{SLOT}-b");

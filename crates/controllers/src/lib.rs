@@ -31,6 +31,7 @@ pub mod scaled;
 pub mod statefulset;
 #[cfg(test)]
 mod testing;
+pub mod told;
 pub mod volumes;
 
 pub use all::{Composition, Loop, all};

@@ -110,9 +110,10 @@ impl Caches {
                     let key = String::from_utf8_lossy(&event.kv.key);
                     let mut others = false;
                     self.by_key(&key, |cache, path| {
+                        // Who is told that a definition is gone finds its rows gone too.
+                        others |= is_definition(cache.row()) && self.kinds().forget(path);
                         cache.delete(path, event.kv.mod_revision);
                         note(cache);
-                        others |= is_definition(cache.row()) && self.kinds().forget(path);
                     });
                     if others {
                         self.retire();
