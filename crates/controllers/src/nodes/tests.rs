@@ -183,17 +183,55 @@ fn tolerations_say_when_a_pod_goes() {
 
 #[test]
 fn ranges_are_given_once() {
-    let cluster = "10.0.0.0/22".parse().unwrap();
-    let mut taken = Vec::new();
-    for wanted in ["10.0.0.0/24", "10.0.1.0/24", "10.0.2.0/24", "10.0.3.0/24"] {
-        let next = cidr::next_free(&cluster, &taken).unwrap();
-        assert_eq!(next.to_string(), wanted);
-        taken.push(next);
+    for (cluster, all) in [
+        (
+            "10.0.0.0/22",
+            ["10.0.0.0/24", "10.0.1.0/24", "10.0.2.0/24", "10.0.3.0/24"],
+        ),
+        (
+            "fd00::/62",
+            [
+                "fd00::/64",
+                "fd00:0:0:1::/64",
+                "fd00:0:0:2::/64",
+                "fd00:0:0:3::/64",
+            ],
+        ),
+    ] {
+        let mut pool = cidr::Pool::new(cluster.parse().unwrap());
+        for wanted in all {
+            let next = pool.next_free().unwrap();
+            assert_eq!(next.to_string(), wanted);
+            // What is not taken is offered again.
+            assert_eq!(pool.next_free(), Some(next));
+            pool.take(next);
+        }
+        assert_eq!(pool.next_free(), None);
+        // Two nodes have it by mistake: the last one who leaves gives it back.
+        let second = all[1].parse().unwrap();
+        pool.take(second);
+        pool.give_back(second);
+        assert_eq!(pool.next_free(), None);
+        pool.give_back(second);
+        assert_eq!(pool.next_free(), Some(second));
     }
-    assert_eq!(cidr::next_free(&cluster, &taken), None);
-    let wide = ["10.0.0.0/23".parse().unwrap()];
-    let next = cidr::next_free(&cluster, &wide).unwrap();
-    assert_eq!(next.to_string(), "10.0.2.0/24");
+}
+
+#[test]
+fn ranges_of_other_sizes_are_kept_free() {
+    let mut pool = cidr::Pool::new("10.0.0.0/22".parse().unwrap());
+    let wide = "10.0.0.0/23".parse().unwrap();
+    let narrow = "10.0.2.128/25".parse().unwrap();
+    pool.take(wide);
+    pool.take(narrow);
+    // Of somebody else's network: nobody minds.
+    pool.take("192.168.0.0/24".parse().unwrap());
+    let next = |pool: &mut cidr::Pool| pool.next_free().unwrap().to_string();
+    assert_eq!(next(&mut pool), "10.0.3.0/24");
+    pool.give_back(narrow);
+    assert_eq!(next(&mut pool), "10.0.2.0/24");
+    pool.give_back(wide);
+    assert_eq!(next(&mut pool), "10.0.0.0/24");
 }
 
 #[test]
