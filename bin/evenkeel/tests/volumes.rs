@@ -279,7 +279,12 @@ spec:
     let host = format!("hostPath: {{path: {}, type: Directory}}", shared.display());
     let driver = "csi: {driver: none.example, volumeHandle: a}";
     cluster.apply(&format!(
-        "{}{}",
+        "{}{}---
+apiVersion: storage.k8s.io/v1
+kind: CSIDriver
+metadata: {{name: none.example}}
+spec: {{attachRequired: false}}
+",
         manifest("given", &host),
         manifest("driven", driver)
     ));
@@ -305,11 +310,11 @@ spec:
     assert!(!shared.join("log").exists());
     cluster.until("the driver is refused by name", |cluster| {
         let said = cluster.ok(&["describe", "pod", "driven"]);
-        let refused = "volume source csi is not supported by this node";
+        let refused = "driver name none.example not found in the list of registered CSI drivers";
         (said.contains("FailedMount") && said.contains(refused)).then_some(())
     });
     let why = cluster.why("pod/driven");
-    assert!(why.contains("volume source csi is not supported"), "{why}");
+    assert!(why.contains("driver name none.example not found"), "{why}");
     cluster.ok(&["delete", "pod,pvc", "--all"]);
     for volume in ["given", "driven"] {
         cluster.value_becomes(&format!("pv {volume}"), PHASE, "Released");

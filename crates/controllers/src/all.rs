@@ -252,6 +252,13 @@ pub fn all(composition: &Composition) -> Vec<Loop> {
             volumes::expand::run(context("expand-controller", "volume_expand")),
         ),
         Loop::new(
+            "attachdetach",
+            volumes::attach::run(context(
+                "attachdetach-controller",
+                "attachdetach-controller",
+            )),
+        ),
+        Loop::new(
             "local-path",
             volumes::local_path::run(context(
                 "local-path-provisioner",

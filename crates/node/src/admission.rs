@@ -137,6 +137,45 @@ impl Ledger {
         Ok(())
     }
 
+    /// Lets a pod that was admitted hold what it asks for now, if that fits.
+    ///
+    /// # Errors
+    /// `Infeasible` when the node would never have enough, `Deferred` when it has not now; and
+    /// the sentence.
+    pub fn resize(
+        &self,
+        uid: &str,
+        pod: &Pod,
+        capacity: &Capacity,
+    ) -> Result<(), (&'static str, String)> {
+        let wanted = Holding::of(pod);
+        let mut held = self.0.lock();
+        for (at, (resource, _)) in SHARED.into_iter().enumerate() {
+            let (requested, whole) = (wanted.amounts[at], capacity.of(resource));
+            if requested > whole {
+                return Err((
+                    "Infeasible",
+                    format!(
+                        "Node didn't have enough capacity: {resource}, requested: {requested}, \
+                         capacity: {whole}"
+                    ),
+                ));
+            }
+        }
+        let before = held.remove(uid);
+        // Its ports are its own, and it is no other pod than it was.
+        let asks = Holding {
+            amounts: wanted.amounts,
+            ports: Vec::new(),
+        };
+        if let Some(rejection) = check(&asks, &held, capacity) {
+            held.extend(before.map(|before| (uid.to_owned(), before)));
+            return Err(("Deferred", rejection.message));
+        }
+        held.insert(uid.to_owned(), wanted);
+        Ok(())
+    }
+
     /// What the pod held is free.
     pub fn release(&self, uid: &str) {
         self.0.lock().remove(uid);
@@ -217,6 +256,36 @@ mod tests {
         ledger
             .admit("b", &asking("100m", 8080), &CAPACITY, false)
             .unwrap();
+    }
+
+    #[test]
+    fn a_resize_waits_for_room_and_never_for_a_larger_node() {
+        let ledger = Ledger::default();
+        for (uid, port) in [("a", 1), ("b", 2)] {
+            let pod = asking("400m", port);
+            ledger.admit(uid, &pod, &CAPACITY, false).unwrap();
+        }
+        let resize = |cpu: &str| ledger.resize("a", &asking(cpu, 1), &CAPACITY);
+        assert_eq!(
+            resize("2"),
+            Err((
+                "Infeasible",
+                "Node didn't have enough capacity: cpu, requested: 2000, capacity: 1000".to_owned()
+            ))
+        );
+        assert_eq!(
+            resize("700m"),
+            Err((
+                "Deferred",
+                "Node didn't have enough resource: cpu, requested: 700, used: 400, capacity: 1000"
+                    .to_owned()
+            ))
+        );
+        assert_eq!(resize("600m"), Ok(()));
+        let refused = ledger.admit("c", &asking("1m", 3), &CAPACITY, false);
+        assert_eq!(refused.unwrap_err().reason, "OutOfcpu");
+        ledger.release("b");
+        assert_eq!(resize("700m"), Ok(()));
     }
 
     #[test]

@@ -20,6 +20,7 @@ use crate::admission::Ledger;
 use crate::backend::AgentBackend;
 use crate::config::{NodeConfig, NodeError};
 use crate::context::Context;
+use crate::csi::{self, Csi};
 use crate::events::Recorder;
 use crate::eviction::Evictions;
 use crate::machine::Machine;
@@ -79,7 +80,6 @@ impl Agent {
         let context = Context {
             view: RuntimeView::new(Arc::clone(&config.runtime), Arc::clone(&wakers)),
             wakers,
-            recorder,
             services: Arc::new(Services::new(ServiceFacts {
                 name: "kubernetes".to_owned(),
                 cluster_ip: config.api_server_host.clone(),
@@ -98,6 +98,12 @@ impl Agent {
                     config.name.clone(),
                     config.client.clone(),
                 ),
+                csi: Csi::new(
+                    &config.root,
+                    config.name.clone(),
+                    config.client.clone(),
+                    recorder.clone(),
+                ),
                 claims: Mutex::default(),
             },
             objects,
@@ -115,6 +121,7 @@ impl Agent {
             pressure: Mutex::default(),
             images_used: Mutex::default(),
             pods: Mutex::default(),
+            recorder,
             config,
         };
         let context = Arc::new(context);
@@ -203,6 +210,7 @@ impl Agent {
         }
         tasks.push(spawn(follow_runtime(Arc::clone(&context), events)));
         tasks.push(spawn(local::run(Arc::clone(&context))));
+        tasks.push(spawn(csi::registration::run(Arc::clone(&context))));
         tasks.push(spawn(gc::run(Arc::clone(&context))));
         tasks.push(spawn(images_gc::run(Arc::clone(&context))));
         tasks.push(spawn(eviction::run(Arc::clone(&context))));

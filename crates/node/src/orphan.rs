@@ -12,6 +12,9 @@ use crate::context::Context;
 use crate::pod::ops;
 use crate::spec::container::POD_GRACE;
 
+/// Wait before what is left of a pod is removed again.
+const AGAIN: Duration = Duration::from_secs(10);
+
 /// Ends and removes everything of pods that are not `known`. Called once, after the first list.
 pub(crate) fn clean_up_all(context: &Arc<Context>, known: &HashSet<String>) {
     let mut uids: HashSet<String> = context.view.uids().into_iter().collect();
@@ -63,7 +66,9 @@ async fn clean_up(context: &Context, uid: &str) {
             warn!(%error, sandbox = sandbox.id, "sandbox not stopped");
         }
     }
-    if let Err(error) = ops::clean_up(context, &pod.namespace, &pod.name, uid).await {
-        warn!(error, uid, "pod not cleaned up");
+    // The driver of one of its volumes may have to register first.
+    while let Err(error) = ops::clean_up(context, &pod.namespace, &pod.name, uid).await {
+        warn!(error, uid, "pod not cleaned up; tried again");
+        tokio::time::sleep(AGAIN).await;
     }
 }

@@ -497,6 +497,15 @@ pub trait Runtime: Send + Sync + 'static {
         id: &'a str,
         resources: &'a Resources,
     ) -> BoxFuture<'a, Result<()>>;
+    /// Changes the limits of a sandbox's pod as a whole. A limit that is not given stays.
+    fn update_sandbox<'a>(
+        &'a self,
+        id: &'a str,
+        _resources: &'a Resources,
+    ) -> BoxFuture<'a, Result<()>> {
+        let why = format!("changing the limits of sandbox {id}");
+        Box::pin(async move { Err(RuntimeError::Unsupported(why)) })
+    }
     /// Makes the log writer open its file again (after rotation).
     fn reopen_log<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<()>>;
 

@@ -5,6 +5,7 @@
 //! directory or a mount. Those are the node agent's.
 
 mod apply;
+pub mod attach;
 pub mod binding;
 pub mod ephemeral;
 pub mod expand;

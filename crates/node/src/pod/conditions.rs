@@ -9,6 +9,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use super::model::{ContainerModel, PodModel, Role};
 use super::status::{StatusInputs, seconds};
 
+/// Conditions that are there only while they hold.
+pub(super) const RESIZE: [&str; 2] = ["PodResizePending", "PodResizeInProgress"];
+
 /// What a condition says.
 struct Verdict {
     holds: bool,
@@ -75,6 +78,22 @@ pub(super) fn conditions(inputs: &StatusInputs<'_>, status: &PodStatus) -> Vec<P
             message: Some(message.clone()),
         };
         out.push(condition(inputs, "DisruptionTarget", disrupted));
+    }
+    if let Some(pending) = &inputs.memory.resize.pending {
+        let waits = Verdict {
+            holds: true,
+            reason: Some(pending.reason),
+            message: Some(pending.message.clone()),
+        };
+        out.push(condition(inputs, RESIZE[0], waits));
+    }
+    if let Some(progress) = &inputs.memory.resize.progress {
+        let goes = Verdict {
+            holds: true,
+            reason: progress.error.as_ref().map(|_| "Error"),
+            message: progress.error.as_ref().map(|(why, _)| why.clone()),
+        };
+        out.push(condition(inputs, RESIZE[1], goes));
     }
     let scheduled = Verdict::holds();
     let has_scheduled = inputs

@@ -53,6 +53,7 @@ pub async fn kill(
             format!("Container {name} failed liveness probe, will be restarted")
         }
         KillReason::Startup => format!("Container {name} failed startup probe, will be restarted"),
+        KillReason::Resized => format!("Container {name} resize requires restart"),
         KillReason::Changed => format!("Container {name} definition changed, will be restarted"),
     };
     if let Some(container) = container {

@@ -8,6 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use evenkeel_runtime::ImageStatus;
 use jiff::{SignedDuration, Timestamp};
 
+use super::resize::Resize;
+
 /// First wait after a failure.
 pub const BACKOFF_FIRST: SignedDuration = SignedDuration::from_secs(10);
 /// Longest wait after failures.
@@ -112,6 +114,8 @@ pub enum Op {
     Sandbox,
     /// Anything with the container of that name.
     Container(String),
+    /// Changing limits of what runs.
+    Resize,
     /// Deleting the pod from the API.
     ApiDelete,
     /// Removing what is left in the runtime.
@@ -187,6 +191,8 @@ pub struct Memory {
     pub disruption: Option<String>,
     /// When deleting from the API is tried again.
     pub delete_retry: Option<Timestamp>,
+    /// Other resources than it was started with.
+    pub resize: Resize,
 }
 
 impl Memory {

@@ -13,6 +13,7 @@ pub mod observed;
 pub mod ops;
 pub mod plan;
 pub mod pull;
+pub mod resize;
 pub mod start;
 pub mod status;
 pub mod status_patch;

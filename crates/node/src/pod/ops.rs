@@ -40,6 +40,8 @@ pub enum Outcome {
     Killed(String, Result<(), String>),
     /// A container was removed.
     Removed(String, Result<(), RuntimeError>),
+    /// Limits were changed, of the containers of these ids and of the pod; or were not.
+    Resized(Vec<String>, Result<(), String>),
     /// The status was written.
     StatusWritten(Box<PodStatus>, Result<(), kube::Error>),
     /// The pod was deleted from the API.
@@ -159,13 +161,10 @@ pub async fn prepare_volumes(
 pub async fn release_volumes(context: &Context, uid: &str) -> Result<(), String> {
     context.gatherer.forget(uid);
     let dir = pod_dir(&context.config.root, uid);
-    blocking(move || {
-        for part in ["volume-subpaths", "volumes"] {
-            release::remove_pod_dir(&dir.join(part))?;
-        }
-        Ok(())
-    })
-    .await
+    let (subpaths, volumes) = (dir.join("volume-subpaths"), dir.join("volumes"));
+    blocking(move || release::remove_pod_dir(&subpaths)).await?;
+    context.gatherer.csi.tear_down(uid).await?;
+    blocking(move || release::remove_pod_dir(&volumes)).await
 }
 
 /// Removes a container.
@@ -242,7 +241,7 @@ pub async fn clean_up(
             .await
             .map_err(|error| error.to_string())?;
     }
-    context.gatherer.forget(uid);
+    release_volumes(context, uid).await?;
     let dir = pod_dir(&context.config.root, uid);
     let logs = context.log_dir(namespace, name, uid);
     blocking(move || {

@@ -19,6 +19,7 @@ use super::memory::{Ending, Memory};
 use super::model::{ContainerModel, PodModel, Role};
 use super::observed::Observed;
 use super::plan::{Plan, ended, started, timestamp};
+use super::resize::Resize;
 use crate::spec::resources::qos_class;
 
 /// Annotation with the image id that a container's status shows.
@@ -207,7 +208,7 @@ fn container_status(inputs: &StatusInputs<'_>, container: &ContainerModel) -> Co
         .is_some_and(|known| known.starting);
     match latest.state {
         RuntimeState::Running if !starting => {
-            describe(container, latest, &mut status);
+            describe(&inputs.memory.resize, container, latest, &mut status);
             status.state = Some(ContainerState {
                 running: Some(ContainerStateRunning {
                     started_at: Some(seconds(timestamp(latest.started_at))),
@@ -228,12 +229,12 @@ fn container_status(inputs: &StatusInputs<'_>, container: &ContainerModel) -> Co
                 ..ContainerState::default()
             });
             if let Some(earlier) = earlier {
-                describe(container, earlier, &mut status);
+                describe(&inputs.memory.resize, container, earlier, &mut status);
                 status.last_state = Some(terminated(inputs, earlier));
             }
         }
         RuntimeState::Exited | RuntimeState::Unknown => {
-            describe(container, latest, &mut status);
+            describe(&inputs.memory.resize, container, latest, &mut status);
             let end = terminated(inputs, latest);
             if let Some(waiting) = waiting {
                 status.state = Some(ContainerState {
@@ -268,7 +269,12 @@ fn previous_status<'a>(
 }
 
 /// Image, container id and what was applied.
-fn describe(container: &ContainerModel, from: &RuntimeStatus, status: &mut ContainerStatus) {
+fn describe(
+    resize: &Resize,
+    container: &ContainerModel,
+    from: &RuntimeStatus,
+    status: &mut ContainerStatus,
+) {
     status.container_id = Some(format!("evenkeel://{}", from.id));
     if let Some(name) = from.annotations.get(IMAGE_NAME_ANNOTATION) {
         status.image.clone_from(name);
@@ -283,7 +289,11 @@ fn describe(container: &ContainerModel, from: &RuntimeStatus, status: &mut Conta
     if from.state == RuntimeState::Running && container.role != Role::Ephemeral {
         let resources = container.spec.resources.clone();
         status.allocated_resources = resources.as_ref().and_then(|r| r.requests.clone());
-        status.resources = Some(resources.unwrap_or_default());
+        // What it has, which a resize that is under way has not changed yet.
+        let stale = resize.stale.get(container.name());
+        let has = stale.filter(|(id, _)| *id == from.id);
+        let has = has.map(|(_, has)| has.clone()).or(resources);
+        status.resources = Some(has.unwrap_or_default());
     }
     status.volume_mounts = container.spec.volume_mounts.as_ref().map(|mounts| {
         mounts

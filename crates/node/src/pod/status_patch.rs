@@ -5,6 +5,8 @@
 use k8s_openapi::api::core::v1::{PodCondition, PodStatus};
 use serde_json::{Map, Value, json};
 
+use super::conditions::RESIZE;
+
 /// Fields that only the node writes; a patch may clear them.
 const OWNED: [&str; 14] = [
     "containerStatuses",
@@ -44,7 +46,7 @@ pub fn diff(uid: &str, have: &PodStatus, want: &PodStatus) -> Option<Value> {
         }
         status.insert(field.to_owned(), value);
     }
-    let conditions: Vec<Value> = want
+    let mut conditions: Vec<Value> = want
         .conditions
         .iter()
         .flatten()
@@ -60,6 +62,11 @@ pub fn diff(uid: &str, have: &PodStatus, want: &PodStatus) -> Option<Value> {
             value
         })
         .collect();
+    let over = have.conditions.iter().flatten().filter(|old| {
+        let mut wanted = want.conditions.iter().flatten();
+        RESIZE.contains(&old.type_.as_str()) && !wanted.any(|it| it.type_ == old.type_)
+    });
+    conditions.extend(over.map(|old| json!({"type": old.type_, "$patch": "delete"})));
     if !conditions.is_empty() {
         status.insert("conditions".to_owned(), Value::Array(conditions));
     }
@@ -73,6 +80,7 @@ pub fn diff(uid: &str, have: &PodStatus, want: &PodStatus) -> Option<Value> {
 #[must_use]
 pub fn merged(have: &PodStatus, want: &PodStatus) -> PodStatus {
     let mut conditions = have.conditions.clone().unwrap_or_default();
+    conditions.retain(|old| !RESIZE.contains(&old.type_.as_str()));
     for condition in want.conditions.iter().flatten() {
         conditions.retain(|old| old.type_ != condition.type_);
         conditions.push(condition.clone());

@@ -14,7 +14,7 @@
 mod authorize;
 mod backend;
 mod channel;
-mod logs;
+pub(crate) mod logs;
 mod netns;
 mod port_forward;
 mod query;

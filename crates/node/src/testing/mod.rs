@@ -7,6 +7,7 @@
 
 mod api;
 mod clock;
+pub mod csi;
 mod images;
 mod runtime;
 

@@ -477,6 +477,14 @@ impl Runtime for FakeRuntime {
         })
     }
 
+    fn update_sandbox<'a>(
+        &'a self,
+        _id: &'a str,
+        _resources: &'a Resources,
+    ) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async { Ok(()) })
+    }
+
     fn reopen_log<'a>(&'a self, _id: &'a str) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move { Ok(()) })
     }

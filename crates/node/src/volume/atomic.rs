@@ -204,6 +204,6 @@ pub(super) fn set_mode(path: &Path, mode: u32) -> Result<(), String> {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(|error| text(path, &error))
 }
 
-pub(super) fn text(path: &Path, error: &std::io::Error) -> String {
+pub(crate) fn text(path: &Path, error: &std::io::Error) -> String {
     format!("{}: {error}", path.display())
 }

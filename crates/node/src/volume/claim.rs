@@ -1,7 +1,7 @@
 //! Volumes through claims: the claim is read, then its volume, then what the volume is.
 //!
-//! Local volumes and host paths are handed to containers as they are. Everything that would need
-//! a driver or a network is refused by name.
+//! Local volumes and host paths are handed to containers as they are, those of CSI drivers are made
+//! by the drivers ([`crate::csi`]). Everything else is refused by name.
 
 use std::path::{Path, PathBuf};
 
@@ -12,9 +12,9 @@ use k8s_openapi::api::core::v1::{
 use kube::Client;
 use kube::api::Api;
 
-use super::{MountedVolume, VolumeError, blocking, host_path, ownership};
+use super::{Gatherer, MountedVolume, VolumeError, blocking, host_path, ownership};
+use crate::csi::set_up::{Source, Wanted};
 use crate::pod::model::PodModel;
-use crate::volume::local::LocalVolumes;
 
 /// The claim that a pod's volume names, and whether it is mounted to be read only.
 #[must_use]
@@ -33,13 +33,13 @@ fn api_text(error: kube::Error) -> String {
     }
 }
 
-/// The volume that a claim of a pod is bound to.
+/// The claim of a pod and the volume that it is bound to.
 async fn bound_volume(
     client: &Client,
     model: &PodModel,
     volume: &Volume,
     claim: &str,
-) -> Result<PersistentVolume, String> {
+) -> Result<(PersistentVolumeClaim, PersistentVolume), String> {
     let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), model.namespace());
     let full = format!("{}/{claim}", model.namespace());
     let found = claims
@@ -84,7 +84,7 @@ async fn bound_volume(
             "PV {name} spec.claimRef is not bound to PVC {full}"
         ));
     }
-    Ok(bound)
+    Ok((found, bound))
 }
 
 /// Can a node reach a volume? A term without requirements matches nothing.
@@ -97,7 +97,7 @@ fn reaches(terms: &[NodeSelectorTerm], node: &Node) -> bool {
 
 /// The field that names what a volume is.
 fn source_name(spec: &PersistentVolumeSpec) -> String {
-    const OTHERS: [&str; 11] = [
+    const OTHERS: [&str; 12] = [
         "accessModes",
         "capacity",
         "claimRef",
@@ -109,6 +109,7 @@ fn source_name(spec: &PersistentVolumeSpec) -> String {
         "volumeMode",
         "local",
         "hostPath",
+        "csi",
     ];
     let value = serde_json::to_value(spec).unwrap_or_default();
     let fields = value.as_object();
@@ -119,7 +120,7 @@ fn source_name(spec: &PersistentVolumeSpec) -> String {
 }
 
 /// Who may write to a volume and how it is handed over.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Wishes {
     /// The pod's group for files.
     pub fs_group: Option<u32>,
@@ -127,23 +128,64 @@ pub struct Wishes {
     pub only_on_mismatch: bool,
 }
 
+/// A volume of a claim or a driver that is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Made {
+    /// Where.
+    pub volume: MountedVolume,
+    /// A driver made it and may want to be called again.
+    pub driven: bool,
+}
+
+/// The volume of a claim that a driver made may want to be published again, or to grow.
+///
+/// # Errors
+/// As [`prepare`].
+pub async fn keep_up(
+    gatherer: &Gatherer,
+    model: &PodModel,
+    volume: &Volume,
+    wishes: Wishes,
+) -> Result<(), VolumeError> {
+    let Some((claim, read_only)) = named(model, volume) else {
+        return Ok(());
+    };
+    // A claim that can't be read, or goes, changes nothing for a pod that has its volume.
+    let client = gatherer.objects.client();
+    let Ok((found, bound)) = bound_volume(client, model, volume, &claim).await else {
+        return Ok(());
+    };
+    let Some(source) = bound.spec.as_ref().and_then(|spec| spec.csi.as_ref()) else {
+        return Ok(());
+    };
+    let wanted = Wanted {
+        model,
+        volume: &volume.name,
+        source: Source::Claim(&found, &bound, source),
+        wishes,
+        read_only,
+        tokens: &gatherer.tokens,
+    };
+    gatherer.csi.keep_up(wanted).await
+}
+
 /// Finds the volume of a claim and prepares it for the pod.
 ///
 /// # Errors
 /// In kubelet's words where it has some: what is missing, or which source this node does not have.
 pub async fn prepare(
-    client: &Client,
-    local: &LocalVolumes,
+    gatherer: &Gatherer,
     model: &PodModel,
     volume: &Volume,
     wishes: Wishes,
     node: &str,
-) -> Result<Option<MountedVolume>, VolumeError> {
+) -> Result<Option<Made>, VolumeError> {
+    let (client, local) = (gatherer.objects.client(), &gatherer.local);
     let Some((claim, read_only)) = named(model, volume) else {
         return Ok(None);
     };
     let fail = |message: String| VolumeError::set_up(&volume.name, message);
-    let bound = bound_volume(client, model, volume, &claim)
+    let (found, bound) = bound_volume(client, model, volume, &claim)
         .await
         .map_err(|why| {
             fail(format!(
@@ -172,6 +214,24 @@ pub async fn prepare(
         if !reaches(&required.node_selector_terms, &this) {
             return Err(VolumeError::Elsewhere { volume: name });
         }
+    }
+    let modes = spec.access_modes.clone().unwrap_or_default();
+    let only_reading = !modes.is_empty() && modes.iter().all(|mode| mode == "ReadOnlyMany");
+    if let Some(source) = &spec.csi {
+        let wanted = Wanted {
+            model,
+            volume: &volume.name,
+            source: Source::Claim(&found, &bound, source),
+            wishes,
+            read_only,
+            tokens: &gatherer.tokens,
+        };
+        let mut volume = gatherer.csi.set_up(wanted).await?;
+        volume.read_only |= only_reading;
+        return Ok(Some(Made {
+            volume,
+            driven: true,
+        }));
     }
     let (path, is_local) = if let Some(source) = &spec.local {
         let path = match local.ensure(&bound).await.map_err(fail)? {
@@ -208,11 +268,12 @@ pub async fn prepare(
             .await
             .map_err(fail)?;
     }
-    let modes = spec.access_modes.unwrap_or_default();
-    let only_reading = !modes.is_empty() && modes.iter().all(|mode| mode == "ReadOnlyMany");
-    Ok(Some(MountedVolume {
-        path,
-        read_only: read_only || only_reading,
+    Ok(Some(Made {
+        volume: MountedVolume {
+            path,
+            read_only: read_only || only_reading,
+        },
+        driven: false,
     }))
 }
 

@@ -24,6 +24,7 @@ use futures::future::try_join_all;
 use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::Volume;
 
+use crate::csi::set_up::{Source, Wanted};
 use crate::pod::model::PodModel;
 use crate::spec::fields::NodeFacts;
 pub use payload::Gatherer;
@@ -51,6 +52,26 @@ pub enum VolumeError {
         /// What went wrong.
         message: String,
     },
+    /// The volume can't be staged: as kubelet's `FailedMount` event says it.
+    #[error("MountVolume.MountDevice failed for volume \"{volume}\" : {message}")]
+    MountDevice {
+        /// Its name.
+        volume: String,
+        /// What went wrong.
+        message: String,
+    },
+    /// Somebody else has to act first. Told only when that has lasted: as kubelet's event says it.
+    #[error(
+        "Unable to attach or mount volumes: unmounted volumes=[{volume}], unattached \
+         volumes=[{volume}], failed to process volumes=[]: timed out waiting for the condition: \
+         {why}"
+    )]
+    Waiting {
+        /// Its name in the pod.
+        volume: String,
+        /// For what.
+        why: String,
+    },
     /// The volume can't be reached from here.
     #[error(
         "MountVolume.NodeAffinity check failed for volume \"{volume}\" : no matching \
@@ -74,7 +95,7 @@ pub enum VolumeError {
 }
 
 impl VolumeError {
-    fn set_up(volume: &str, message: impl ToString) -> Self {
+    pub(crate) fn set_up(volume: &str, message: impl ToString) -> Self {
         Self::SetUp {
             volume: volume.to_owned(),
             message: message.to_string(),
@@ -153,6 +174,9 @@ async fn prepare_one(
             read_only: false,
         });
     }
+    if volume.csi.is_some() {
+        return of_driver(gatherer, model, volume, age).await;
+    }
     let Some((plugin, secret)) = payload::plugin(volume) else {
         return Err(VolumeError::Unsupported {
             volume: name.clone(),
@@ -190,26 +214,67 @@ async fn of_claim(
     age: SignedDuration,
 ) -> Result<MountedVolume, VolumeError> {
     let key = (model.uid().to_owned(), volume.name.clone());
-    if !age.is_zero()
-        && let Some(known) = gatherer.claims.lock().get(&key)
-    {
-        return Ok(known.clone());
-    }
-    let context = model.spec().and_then(|spec| spec.security_context.as_ref());
-    let policy = context.and_then(|context| context.fs_group_change_policy.as_deref());
-    let wishes = claim::Wishes {
-        fs_group: fs_group(model),
-        only_on_mismatch: policy == Some("OnRootMismatch"),
-    };
-    let (client, local) = (gatherer.objects.client(), &gatherer.local);
     let node = &facts.node_name;
-    let made = claim::prepare(client, local, model, volume, wishes, node).await?;
+    if !age.is_zero() {
+        let known = gatherer.claims.lock().get(&key).cloned();
+        if let Some(known) = known {
+            if known.driven {
+                claim::keep_up(gatherer, model, volume, wishes(model)).await?;
+            }
+            return Ok(known.volume);
+        }
+    }
+    let made = claim::prepare(gatherer, model, volume, wishes(model), node).await?;
     let made = made.ok_or_else(|| VolumeError::Unsupported {
         volume: volume.name.clone(),
         source_name: source_name(volume),
     })?;
     gatherer.claims.lock().insert(key, made.clone());
+    Ok(made.volume)
+}
+
+/// A volume that a driver makes for the pod alone.
+async fn of_driver(
+    gatherer: &Gatherer,
+    model: &PodModel,
+    volume: &Volume,
+    age: SignedDuration,
+) -> Result<MountedVolume, VolumeError> {
+    let Some(source) = &volume.csi else {
+        return Err(VolumeError::set_up(&volume.name, "it has no driver"));
+    };
+    let key = (model.uid().to_owned(), volume.name.clone());
+    let wanted = Wanted {
+        model,
+        volume: &volume.name,
+        source: Source::Inline(source),
+        wishes: wishes(model),
+        read_only: source.read_only.unwrap_or(false),
+        tokens: &gatherer.tokens,
+    };
+    if !age.is_zero() {
+        let known = gatherer.claims.lock().get(&key).cloned();
+        if let Some(known) = known {
+            gatherer.csi.keep_up(wanted).await?;
+            return Ok(known.volume);
+        }
+    }
+    let made = gatherer.csi.set_up(wanted).await?;
+    let known = claim::Made {
+        volume: made.clone(),
+        driven: true,
+    };
+    gatherer.claims.lock().insert(key, known);
     Ok(made)
+}
+
+fn wishes(model: &PodModel) -> claim::Wishes {
+    let context = model.spec().and_then(|spec| spec.security_context.as_ref());
+    let policy = context.and_then(|context| context.fs_group_change_policy.as_deref());
+    claim::Wishes {
+        fs_group: fs_group(model),
+        only_on_mismatch: policy == Some("OnRootMismatch"),
+    }
 }
 
 fn fs_group(model: &PodModel) -> Option<u32> {

@@ -7,10 +7,11 @@ use std::sync::Arc;
 use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::{DownwardAPIVolumeFile, KeyToPath, Volume, VolumeProjection};
 
-use super::MountedVolume;
 use super::atomic::FileEntry;
+use super::claim::Made;
 use super::local::LocalVolumes;
 use super::token::Tokens;
+use crate::csi::Csi;
 use crate::objects::Objects;
 use crate::pod::model::PodModel;
 use crate::spec::fields::{NodeFacts, field, resource};
@@ -29,8 +30,10 @@ pub struct Gatherer {
     pub tokens: Tokens,
     /// Volumes that are directories of this node.
     pub local: LocalVolumes,
-    /// Volumes of claims that are prepared, by pod and name.
-    pub claims: parking_lot::Mutex<HashMap<(String, String), MountedVolume>>,
+    /// Volumes that drivers make.
+    pub csi: Csi,
+    /// Volumes of claims and drivers that are prepared, by pod and name.
+    pub claims: parking_lot::Mutex<HashMap<(String, String), Made>>,
 }
 
 /// Directory name of the plugin that kubelet has for a volume's source, and whether its content
@@ -50,10 +53,13 @@ pub fn plugin(volume: &Volume) -> Option<(&'static str, bool)> {
     }
 }
 
-/// Does the volume's content change with other objects?
+/// Does the volume change with other objects, its driver's wishes or its claim's size?
 #[must_use]
 pub fn refreshable(volume: &Volume) -> bool {
     plugin(volume).is_some()
+        || volume.csi.is_some()
+        || volume.persistent_volume_claim.is_some()
+        || volume.ephemeral.is_some()
 }
 
 type Files = Vec<FileEntry>;

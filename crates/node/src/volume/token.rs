@@ -76,6 +76,20 @@ impl Tokens {
         volume: &str,
         source: &ServiceAccountTokenProjection,
     ) -> Result<String, String> {
+        let held = self.token_until(model, volume, source).await?;
+        Ok(held.0)
+    }
+
+    /// As [`Self::token`], with the time at which it ends.
+    ///
+    /// # Errors
+    /// When none can be had.
+    pub async fn token_until(
+        &self,
+        model: &PodModel,
+        volume: &str,
+        source: &ServiceAccountTokenProjection,
+    ) -> Result<(String, Timestamp), String> {
         let key: Key = (
             model.uid().to_owned(),
             volume.to_owned(),
@@ -86,17 +100,17 @@ impl Tokens {
         if let Some(held) = &held
             && now < held.renew_at
         {
-            return Ok(held.token.clone());
+            return Ok((held.token.clone(), held.ends_at));
         }
         match self.request(model, source, now).await {
             Ok(fresh) => {
-                let token = fresh.token.clone();
+                let told = (fresh.token.clone(), fresh.ends_at);
                 self.held.lock().insert(key, fresh);
-                Ok(token)
+                Ok(told)
             }
             // A token that still holds is better than none.
             Err(error) => match held {
-                Some(held) if now < held.ends_at => Ok(held.token),
+                Some(held) if now < held.ends_at => Ok((held.token, held.ends_at)),
                 _ => Err(error),
             },
         }

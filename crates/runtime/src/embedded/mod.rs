@@ -356,6 +356,14 @@ impl Runtime for EmbeddedRuntime {
         Box::pin(container::update(&self.inner, id, resources))
     }
 
+    fn update_sandbox<'a>(
+        &'a self,
+        id: &'a str,
+        resources: &'a Resources,
+    ) -> BoxFuture<'a, Result<()>> {
+        Box::pin(sandbox::update(&self.inner, id, resources))
+    }
+
     fn reopen_log<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<()>> {
         Box::pin(container::reopen_log(&self.inner, id))
     }

@@ -163,6 +163,21 @@ async fn make(inner: &Arc<Inner>, mut record: SandboxRecord) -> Result<SandboxRe
     Ok(record)
 }
 
+/// Changes the limits of the pod as a whole.
+pub(super) async fn update(inner: &Arc<Inner>, id: &str, resources: &Resources) -> Result<()> {
+    let sandbox = inner.sandbox(id)?;
+    let uid = sandbox.record.lock().config.pod.uid.clone();
+    let group = inner.pod_group(&uid);
+    let cgroups = Arc::clone(&inner.cgroups);
+    let resources = resources.clone();
+    blocking(move || {
+        cgroups
+            .update(&group, &resources)
+            .context(|| format!("limit cgroup {group}"))
+    })
+    .await
+}
+
 /// Only sysctls that are the sandbox's own may be set.
 fn check_sysctls(config: &SandboxConfig) -> Result<()> {
     const IPC: [&str; 8] = [

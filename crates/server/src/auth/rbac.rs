@@ -229,11 +229,18 @@ impl RbacAuthorizer {
             ("serviceaccounts", "") => "serviceAccount",
             ("persistentvolumeclaims", "") => CLAIM,
             ("persistentvolumes", "") => return Some(self.node_may_volume(node, attributes)),
+            ("volumeattachments", "storage.k8s.io") => {
+                return Some(self.node_may_attachment(node, attributes));
+            }
             _ => return None,
         };
+        let claim_status = field == CLAIM && attributes.subresource == "status";
         let token = field == "serviceAccount" && attributes.subresource == "token";
         let verb_fits = if token {
             attributes.verb == "create"
+        } else if claim_status {
+            // What a driver has grown on this node.
+            matches!(attributes.verb.as_str(), "get" | "update" | "patch")
         } else {
             attributes.subresource.is_empty()
                 && matches!(attributes.verb.as_str(), "get" | "list" | "watch")
@@ -241,7 +248,49 @@ impl RbacAuthorizer {
         if !verb_fits || attributes.name.is_empty() || attributes.namespace.is_empty() {
             return Some(false);
         }
-        self.node_uses(node, field, &attributes.namespace, &attributes.name)
+        let (namespace, name) = (&attributes.namespace, &attributes.name);
+        let uses = self.node_uses(node, field, namespace, name)?;
+        Some(uses || (field == "secret" && self.volumes_need(node, namespace, name)))
+    }
+
+    /// Does a volume that a pod on the node is bound to need the secret for its driver?
+    fn volumes_need(&self, node: &str, namespace: &str, name: &str) -> bool {
+        const REFERENCES: [&str; 3] = [
+            "nodePublishSecretRef",
+            "nodeStageSecretRef",
+            "nodeExpandSecretRef",
+        ];
+        let row = self.registry.rows.by_kind("", "v1", "PersistentVolume");
+        let Some(cache) = row.and_then(|row| self.registry.caches.of(row)) else {
+            return false;
+        };
+        cache.list("", None).iter().any(|volume| {
+            let volume = volume.value();
+            let Some(source) = object::at(&volume, &["spec", "csi"]) else {
+                return false;
+            };
+            let names = REFERENCES.iter().any(|of| {
+                object::text(source, &[*of, "namespace"]) == namespace
+                    && object::text(source, &[*of, "name"]) == name
+            });
+            let held = |part| object::text(&volume, &["spec", "claimRef", part]);
+            names && self.node_uses(node, CLAIM, held("namespace"), held("name")) == Some(true)
+        })
+    }
+
+    /// A node agent may read the attachments of volumes to its node.
+    fn node_may_attachment(&self, node: &str, attributes: &Attributes) -> bool {
+        if attributes.verb != "get" || !attributes.subresource.is_empty() {
+            return false;
+        }
+        let row = self
+            .registry
+            .rows
+            .by_kind("storage.k8s.io", "v1", "VolumeAttachment");
+        let found = row
+            .and_then(|row| self.registry.caches.of(row))
+            .and_then(|cache| cache.get(&crate::registry::path("", &attributes.name)));
+        found.is_some_and(|found| object::text(&found.value(), &["spec", "nodeName"]) == node)
     }
 
     /// A node agent may read the volumes that its pods are bound to, and look after those that
@@ -334,7 +383,8 @@ fn mentions(value: &Value, what: &str, name: &str) -> bool {
             let names_one = field == what
                 || field
                     .strip_prefix(what)
-                    .is_some_and(|rest| matches!(rest, "Ref" | "KeyRef"));
+                    .is_some_and(|rest| matches!(rest, "Ref" | "KeyRef"))
+                || (what == "secret" && field == "nodePublishSecretRef");
             let named = ["name", "secretName"]
                 .iter()
                 .any(|key| value.get(*key).and_then(Value::as_str) == Some(name));

@@ -67,6 +67,8 @@ const NODE: &[&str] = &[
     "core : pods/eviction : create",
     "coordination.k8s.io : leases : create,delete,get,patch,update",
     "certificates.k8s.io : certificatesigningrequests : create,get,list,watch",
+    "storage.k8s.io : csidrivers : get,list,watch",
+    "storage.k8s.io : csinodes : create,delete,get,patch,update",
 ];
 
 /// Rights of the loops: (service account, rules). Every loop may also record events.
@@ -291,6 +293,17 @@ const LOOPS: &[(&str, &[&str])] = &[
             "core : persistentvolumeclaims/status : update,patch",
             "core : persistentvolumeclaims : get,list,watch",
             "storage.k8s.io : storageclasses : get,list,watch",
+        ],
+    ),
+    (
+        "attachdetach-controller",
+        &[
+            "core : persistentvolumes,persistentvolumeclaims : get,list,watch",
+            "core : nodes : get,list,watch",
+            "core : nodes/status : patch,update",
+            "core : pods : get,list,watch",
+            "storage.k8s.io : volumeattachments : create,delete,get,list,patch,watch",
+            "storage.k8s.io : csidrivers,csinodes : get,list,watch",
         ],
     ),
     (

@@ -35,6 +35,8 @@ pub enum KillReason {
     Startup,
     /// Its specification changed.
     Changed,
+    /// It gets other resources, for which it has to start anew.
+    Resized,
 }
 
 /// Something to be done.
@@ -90,6 +92,13 @@ pub enum Action {
         /// Its id.
         id: String,
     },
+    /// Give running containers, and the pod as a whole, the resources that were granted.
+    Resize {
+        /// The pod's sandbox.
+        sandbox_id: String,
+        /// Containers by name and id.
+        containers: Vec<(String, String)>,
+    },
     /// Begin to end the pod.
     End(Ending),
     /// Delete the pod from the API, now that nothing of it runs.
@@ -109,6 +118,7 @@ impl Action {
             | Self::StartContainer { container, .. }
             | Self::KillContainer { container, .. }
             | Self::RemoveContainer { container, .. } => Op::Container(container.clone()),
+            Self::Resize { .. } => Op::Resize,
             Self::DeleteFromApi => Op::ApiDelete,
             Self::Cleanup => Op::Cleanup,
             Self::End(_) => return None,

@@ -6,11 +6,13 @@ use jiff::SignedDuration;
 use super::{Action, HASH_ANNOTATION, KillReason, Planner, ended, started};
 use crate::pod::memory::VolumesState;
 use crate::pod::model::{ContainerModel, Role};
+use crate::pod::resize;
 
 impl<'a> Planner<'a> {
     pub(super) fn run(&mut self) {
         self.prepare_volumes();
         self.ensure_sandbox();
+        self.resize();
         let model = self.at.model;
         for ephemeral in model.with_role(&[Role::Ephemeral]) {
             if self.at.observed.latest(ephemeral.name()).is_none() {
@@ -115,6 +117,50 @@ impl<'a> Planner<'a> {
                     self.restart(container, status);
                 }
             }
+        }
+    }
+
+    /// Gives what runs the resources that were granted since it started.
+    fn resize(&mut self) {
+        let memory = self.at.memory;
+        let Some(progress) = &memory.resize.progress else {
+            return;
+        };
+        if let Some((_, retry)) = &progress.error
+            && *retry > self.at.now
+        {
+            self.wake(*retry);
+            return;
+        }
+        let Some(sandbox) = self.at.observed.ready_sandbox() else {
+            return;
+        };
+        let mut updates = Vec::new();
+        for (name, (id, before)) in &memory.resize.stale {
+            let latest = self.at.observed.latest(name);
+            let runs = latest
+                .is_some_and(|status| status.id == *id && status.state == ContainerState::Running);
+            let Some(container) = self.at.model.container(name).filter(|_| runs) else {
+                continue;
+            };
+            if resize::restarts(&container.spec, before) {
+                let spec = self.at.model.spec();
+                let grace = spec.and_then(|spec| spec.termination_grace_period_seconds);
+                self.act(Action::KillContainer {
+                    container: name.clone(),
+                    id: id.clone(),
+                    why: KillReason::Resized,
+                    grace: SignedDuration::from_secs(grace.unwrap_or(30).max(0)),
+                });
+            } else {
+                updates.push((name.clone(), id.clone()));
+            }
+        }
+        if !progress.limits_set || !updates.is_empty() {
+            self.act(Action::Resize {
+                sandbox_id: sandbox.id.clone(),
+                containers: updates,
+            });
         }
     }
 

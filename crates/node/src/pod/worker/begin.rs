@@ -14,6 +14,7 @@ use crate::pod::observed::Observed;
 use crate::pod::ops::{self, Outcome};
 use crate::pod::plan::{self, Action};
 use crate::pod::pull;
+use crate::pod::resize;
 use crate::pod::start::{self, Start};
 
 impl Worker {
@@ -119,6 +120,20 @@ impl Worker {
             Action::RemoveContainer { container, id } => Box::pin(async move {
                 Outcome::Removed(container, ops::remove_container(&context, &id).await)
             }),
+            Action::Resize {
+                sandbox_id,
+                containers,
+            } => {
+                let progress = self.memory.resize.progress.as_ref();
+                let before = progress.map(|it| it.before.clone()).unwrap_or_default();
+                Box::pin(async move {
+                    let done =
+                        resize::carry_out(&context, &model, &before, &sandbox_id, &containers);
+                    let done = done.await;
+                    let ids = containers.into_iter().map(|(_, id)| id).collect();
+                    Outcome::Resized(ids, done)
+                })
+            }
             Action::DeleteFromApi => Box::pin(async move {
                 Outcome::ApiDeleted(ops::delete_from_api(&context, &model).await)
             }),

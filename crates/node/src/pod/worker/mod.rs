@@ -4,6 +4,7 @@
 mod announce;
 mod begin;
 mod outcome;
+mod resizing;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,6 +26,7 @@ use super::model::PodModel;
 use super::observed::Observed;
 use super::ops::{self, Outcome};
 use super::plan::{Action, EVICTED, Inputs, Plan, plan};
+use super::resize::{self, Allocation};
 use super::status::{StatusInputs, compute};
 use super::status_patch::diff;
 use crate::admission::Rejection;
@@ -80,7 +82,11 @@ type Running = BoxFuture<'static, (Option<Op>, Outcome)>;
 pub struct Worker {
     context: Arc<Context>,
     mailbox: Arc<Mailbox>,
+    /// The pod as it runs: with the resources that were granted.
     model: Arc<PodModel>,
+    /// The pod as the API has it.
+    told: Arc<Pod>,
+    granted: Allocation,
     memory: Memory,
     volumes: PodVolumes,
     messages: BTreeMap<String, String>,
@@ -97,6 +103,8 @@ pub struct Worker {
     /// The back-off last told of, by container.
     announced: BTreeMap<String, String>,
     volume_failures: u32,
+    /// Since when the volumes are not there, or when that was told last.
+    volumes_wait_since: Option<Timestamp>,
     over: bool,
 }
 
@@ -117,10 +125,13 @@ impl Worker {
             seen_at: Some(context.config.clock.now()),
             ..Memory::default()
         };
+        let granted = resize::shown(&pod);
         Self {
             context,
             mailbox,
-            model: Arc::new(PodModel::new(pod)),
+            model: Arc::new(PodModel::new(resize::with(&pod, &granted))),
+            told: pod,
+            granted,
             memory,
             volumes: PodVolumes::new(),
             messages: BTreeMap::new(),
@@ -135,6 +146,7 @@ impl Worker {
             refresh_at: next_refresh(),
             announced: BTreeMap::new(),
             volume_failures: 0,
+            volumes_wait_since: None,
             over: false,
         }
     }
@@ -145,7 +157,10 @@ impl Worker {
         while !self.over {
             self.read_mail();
             self.note_eviction();
+            self.consider_resize();
             let wake_at = self.step();
+            let judge_at = self.memory.resize.pending.as_ref().and_then(|it| it.again);
+            let wake_at = wake_at.into_iter().chain(judge_at).min();
             if !self.over {
                 self.wait(wake_at).await;
             }
@@ -166,7 +181,8 @@ impl Worker {
         if downward_changed {
             self.refresh_at = tokio::time::Instant::now();
         }
-        let model = PodModel::new(told.pod);
+        self.told = Arc::clone(&told.pod);
+        let model = PodModel::new(resize::with(&told.pod, &self.granted));
         if model.api_uid() != self.model.api_uid() {
             // Another mirror knows nothing of what was written into the one before.
             self.written = model.pod.status.clone().unwrap_or_default();

@@ -15,6 +15,7 @@ use crate::pod::pull::{self, Pulled};
 use crate::pod::start;
 use crate::pod::status_patch::merged;
 use crate::probe::{ProbeKind, Report};
+use crate::volume::VolumeError;
 
 /// Wait after a status could not be written.
 const STATUS_RETRY: SignedDuration = SignedDuration::from_secs(1);
@@ -25,6 +26,10 @@ const START_RETRY: SignedDuration = SignedDuration::from_secs(5);
 const VOLUME_RETRY_MS: i64 = 100;
 /// Longest of those waits.
 const VOLUME_RETRY_MAX_MS: i64 = 10_000;
+/// Longest of them while somebody else has to act, who needs no rest from us.
+const VOLUME_WAIT_RETRY_MS: i64 = 1_000;
+/// So long others may take before a pod says that it waits for them, as kubelet has it.
+const VOLUME_WAIT: SignedDuration = SignedDuration::from_secs(123);
 /// Longest wait between tries to make a sandbox.
 const SANDBOX_RETRY_MAX: i64 = 60;
 
@@ -53,13 +58,24 @@ impl Worker {
                 self.volumes = volumes;
                 self.memory.volumes = VolumesState::Ready;
                 self.volume_failures = 0;
+                self.volumes_wait_since = None;
                 self.plan_refresh();
             }
             Outcome::VolumesPrepared(Err(error)) => {
-                ops::report_volume_failure(&self.context, &self.model, &error);
+                let waits = matches!(error, VolumeError::Waiting { .. });
+                let since = *self.volumes_wait_since.get_or_insert(now);
+                if !waits || now.duration_since(since) > VOLUME_WAIT {
+                    ops::report_volume_failure(&self.context, &self.model, &error);
+                    self.volumes_wait_since = Some(now);
+                }
                 let wait = VOLUME_RETRY_MS << self.volume_failures.min(7);
                 self.volume_failures += 1;
-                let wait = SignedDuration::from_millis(wait.min(VOLUME_RETRY_MAX_MS));
+                let most = if waits {
+                    VOLUME_WAIT_RETRY_MS
+                } else {
+                    VOLUME_RETRY_MAX_MS
+                };
+                let wait = SignedDuration::from_millis(wait.min(most));
                 self.memory.volumes = VolumesState::Failed {
                     retry_at: now + wait,
                 };
@@ -104,6 +120,7 @@ impl Worker {
                 warn!(pod = self.model.full_name(), container, %error, "container not removed");
                 return true;
             }
+            Outcome::Resized(ids, result) => self.take_resize(&ids, result, now),
             Outcome::StatusWritten(status, result) => self.take_write(&status, result, now),
             Outcome::ApiDeleted(Ok(())) => self.memory.api_deleted = true,
             Outcome::ApiDeleted(Err(error)) => {

@@ -16,3 +16,4 @@ mod watch;
 
 pub(super) use follow::{container_ended, stream};
 pub(super) use options::LogOptions;
+pub(crate) use watch::Watch;

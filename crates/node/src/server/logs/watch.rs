@@ -13,10 +13,10 @@ use rustix::fs::inotify;
 use tokio::io::unix::AsyncFd;
 
 /// A watch on the directory of a log: sees writes, and the new file after a rotation.
-pub(super) struct Watch(AsyncFd<OwnedFd>);
+pub(crate) struct Watch(AsyncFd<OwnedFd>);
 
 impl Watch {
-    pub(super) fn new(directory: &Path) -> io::Result<Self> {
+    pub(crate) fn new(directory: &Path) -> io::Result<Self> {
         let fd = inotify::init(inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC)?;
         let events = inotify::WatchFlags::MODIFY
             | inotify::WatchFlags::CREATE
@@ -30,7 +30,7 @@ impl Watch {
     }
 
     /// Returns after something happened; all that has happened until then counts once.
-    pub(super) async fn changed(&self) -> io::Result<()> {
+    pub(crate) async fn changed(&self) -> io::Result<()> {
         let mut ready = self.0.readable().await?;
         let mut buffer = [MaybeUninit::<u8>::uninit(); 4096];
         let mut events = inotify::Reader::new(self.0.get_ref(), &mut buffer);
