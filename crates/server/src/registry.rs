@@ -315,6 +315,9 @@ impl Registry {
             .range(range)
             .await
             .map_err(|error| store_status(&error))?;
+        for kv in &found.kvs {
+            self.learn(&kv.value).await?;
+        }
         let found: Result<Vec<Arc<Object>>, Status> = found
             .kvs
             .into_iter()
@@ -323,7 +326,14 @@ impl Registry {
         self.shown(row, found?).await
     }
 
-    /// Reads a stored value. It may be of another version than the row: see [`Self::shown`].
+    /// Makes sure that a stored value can be opened.
+    async fn learn(&self, value: &Bytes) -> Result<(), Status> {
+        let learned = self.seal.learn(value).await;
+        learned.map_err(|error| Status::internal(error.to_string()))
+    }
+
+    /// Reads a stored value. It may be of another version than the row: see [`Self::shown`]. Who
+    /// reads from the store has asked for its key before ([`crate::seal::Seal::learn`]).
     ///
     /// # Errors
     /// It is damaged.
@@ -367,6 +377,7 @@ impl Registry {
         let Some(kv) = now else {
             return Ok(Outcome::Stale(None));
         };
+        self.learn(&kv.value).await?;
         let found = self.read(row, &kv.key, &kv.value, kv.mod_revision)?;
         let found = self.shown_one(row, found).await?;
         Ok(Outcome::Stale(Some(found)))

@@ -33,6 +33,7 @@ impl Caches {
     pub async fn fill(&self, store: &dyn Store, seal: &Seal) -> Result<WatchStream, FeedError> {
         let all = store.range(Range::prefix(ROOT)).await?;
         for kv in all.kvs {
+            seal.insist(&kv.value).await;
             self.take(&kv.key, &kv.value, kv.mod_revision, seal, true);
         }
         let mut definitions = Vec::new();
@@ -61,7 +62,16 @@ impl Caches {
     pub async fn follow(&self, mut changes: WatchStream, seal: Arc<Seal>) -> FeedError {
         while let Some(batch) = changes.next().await {
             match batch {
-                Ok(batch) => self.apply(&batch, &seal),
+                Ok(batch) => {
+                    // Another server, or a key that is new here: an object that is left out
+                    // would look deleted, so nothing goes on before it can be read.
+                    for event in &batch.events {
+                        if matches!(event.kind, EventKind::Put) {
+                            seal.insist(&event.kv.value).await;
+                        }
+                    }
+                    self.apply(&batch, &seal);
+                }
                 Err(error) => return FeedError::Store(error),
             }
         }
