@@ -6,6 +6,7 @@
 //! `apply`.
 
 pub mod all;
+pub mod bootstrap_signer;
 pub mod certificates;
 pub mod claim;
 pub mod cronjob;
