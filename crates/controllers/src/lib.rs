@@ -6,6 +6,7 @@
 //! `apply`.
 
 pub mod all;
+pub mod balancer;
 pub mod bootstrap_signer;
 pub mod certificates;
 pub mod claim;
@@ -32,6 +33,7 @@ pub mod scaled;
 pub mod statefulset;
 #[cfg(test)]
 mod testing;
+pub mod told;
 pub mod volumes;
 
 pub use all::{Composition, Loop, all};
