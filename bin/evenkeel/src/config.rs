@@ -111,6 +111,15 @@ pub(crate) struct UpArgs {
     #[arg(long, env = "EVENKEEL_ENCRYPTION_PROVIDER_CONFIG", value_name = "FILE")]
     pub(crate) encryption_provider_config: Option<PathBuf>,
 
+    /// Take over changes of that file without a new start
+    #[arg(
+        long,
+        env = "EVENKEEL_ENCRYPTION_PROVIDER_CONFIG_AUTOMATIC_RELOAD",
+        num_args = 0..=1,
+        default_missing_value = "true"
+    )]
+    pub(crate) encryption_provider_config_automatic_reload: Option<bool>,
+
     /// Believe front proxies whose certificates this authority (PEM) vouches for
     /// [default: an authority of this cluster's own, for aggregated servers]
     #[arg(
@@ -382,6 +391,7 @@ pub(crate) struct Settings {
     /// The etcd that keeps the state; `None`: the embedded store does.
     pub(crate) etcd: Option<EtcdOptions>,
     pub(crate) encryption: Option<PathBuf>,
+    pub(crate) encryption_reload: bool,
     pub(crate) outside: OutsideFiles,
     pub(crate) registry_mirrors: Vec<(String, String)>,
     pub(crate) scheduler: Vec<ProfileConfig>,
@@ -630,6 +640,10 @@ impl UpArgs {
             encryption: self
                 .encryption_provider_config
                 .or(file.encryption_provider_config),
+            encryption_reload: self
+                .encryption_provider_config_automatic_reload
+                .or(file.encryption_provider_config_automatic_reload)
+                .unwrap_or(false),
             outside,
             registry_mirrors,
             scheduler,

@@ -102,16 +102,32 @@ pub(crate) async fn recognize(
     Ok(())
 }
 
-/// What seals Secrets, or whatever the configuration names.
-pub(crate) fn seal(settings: &Settings) -> anyhow::Result<Arc<Seal>> {
+/// What seals Secrets, or whatever the configuration names; a configuration that is to be followed
+/// comes with its file and text.
+pub(crate) fn seal(settings: &Settings) -> anyhow::Result<(Arc<Seal>, Option<Followed>)> {
     let own = settings.data_dir.join("pki").join("encryption.key");
-    let seal = match &settings.encryption {
-        None => Seal::open(&own)?,
-        Some(path) => {
-            let place = || format!("--encryption-provider-config {}", path.display());
-            let text = std::fs::read_to_string(path).with_context(place)?;
-            Seal::configured(&text, &own).with_context(place)?
-        }
+    let Some(path) = &settings.encryption else {
+        return Ok((Arc::new(Seal::open(&own)?), None));
     };
-    Ok(Arc::new(seal))
+    let place = || format!("--encryption-provider-config {}", path.display());
+    let text = std::fs::read_to_string(path).with_context(place)?;
+    let seal = Arc::new(Seal::configured(&text, &own).with_context(place)?);
+    let followed = settings.encryption_reload.then(|| Followed {
+        path: path.clone(),
+        text,
+    });
+    Ok((seal, followed))
+}
+
+/// A configuration of encryption that may change.
+pub(crate) struct Followed {
+    path: PathBuf,
+    text: String,
+}
+
+impl Followed {
+    /// Takes over its changes. Runs for ever.
+    pub(crate) async fn follow(self, seal: Arc<Seal>) {
+        seal.follow(&self.path, self.text).await;
+    }
 }

@@ -79,7 +79,7 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     let store = opened.store();
     let pki = Pki::open(&data.join("pki"), clock.now()).context("certificates")?;
     let pki = Arc::new(pki.with_leaf_validity(settings.certificate_validity));
-    let seal = open::seal(&settings)?;
+    let (seal, followed) = open::seal(&settings)?;
     if opened.is_shared() {
         open::recognize(store.as_ref(), &pki, &settings).await?;
     }
@@ -93,7 +93,7 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     let (door, mut follower) = Door::open(DoorOptions {
         store: Arc::clone(&store),
         pki: Arc::clone(&pki),
-        seal,
+        seal: Arc::clone(&seal),
         clock: Arc::clone(&clock),
         service_cidr: settings.service_cidr,
         issuer,
@@ -116,6 +116,9 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
         Arc::clone(&tls),
         stop.clone(),
     ));
+    if let Some(followed) = followed {
+        tokio::spawn(followed.follow(seal));
+    }
     tokio::spawn(Arc::clone(&door).compact_by_age(HISTORY));
     tokio::spawn(Arc::clone(&door).expire_events(EVENTS));
     tokio::spawn(Arc::clone(&door).expire_bootstrap_tokens());
@@ -143,6 +146,14 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
         }
         None
     };
+    let host = match (address.ip().is_unspecified(), settings.node_ip) {
+        (true, Some(ip)) => SocketAddr::from((ip, address.port())),
+        _ => address,
+    };
+    if !host.ip().is_unspecified() {
+        let server = format!("https://{host}");
+        door.publish_cluster_info(&server, pki.ca()).await?;
+    }
     tracing::info!(%address, data = %data.display(), "ready");
     notify(&[sd_notify::NotifyState::Ready]);
 

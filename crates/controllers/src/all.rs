@@ -215,6 +215,10 @@ pub fn all(composition: &Composition) -> Vec<Loop> {
             )),
         ),
         Loop::new(
+            "bootstrapsigner",
+            crate::bootstrap_signer::run(context("bootstrap-signer", "bootstrap-signer")),
+        ),
+        Loop::new(
             "csrapproving",
             certificates::approve::run(context("certificate-controller", "csrapproving")),
         ),

@@ -7,6 +7,7 @@
 
 pub mod all;
 pub mod balancer;
+pub mod bootstrap_signer;
 pub mod certificates;
 pub mod claim;
 pub mod cronjob;

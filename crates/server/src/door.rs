@@ -129,6 +129,7 @@ impl Door {
     ) -> Result<(Arc<Self>, JoinHandle<FeedError>), DoorError> {
         let rows = Arc::new(Rows::builtin());
         let caches = Arc::new(Caches::new(&rows, Arc::new(Kinds::new(&rows))));
+        options.seal.prepare().await;
         let changes = caches.fill(options.store.as_ref(), &options.seal).await?;
         let (opened, open) = tokio::sync::oneshot::channel();
         let (controlled, control) = tokio::sync::oneshot::channel();
@@ -140,6 +141,7 @@ impl Door {
                 AbortOnDropHandle::new(tokio::spawn(definitions::run(open))),
                 AbortOnDropHandle::new(tokio::spawn(flow::run(control))),
                 AbortOnDropHandle::new(tokio::spawn(aggregation::run(aggregate))),
+                AbortOnDropHandle::new(tokio::spawn(Arc::clone(&seal).keep())),
             ];
             tokio::spawn(async move {
                 let error = caches.follow(changes, seal).await;

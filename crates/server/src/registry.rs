@@ -319,6 +319,9 @@ impl Registry {
             .range(range)
             .await
             .map_err(|error| store_status(&error))?;
+        for kv in &found.kvs {
+            self.learn(&kv.value).await?;
+        }
         let count = found.count;
         let found: Result<Vec<Arc<Object>>, Status> = found
             .kvs
@@ -328,7 +331,14 @@ impl Registry {
         Ok((self.shown(row, found?).await?, count))
     }
 
-    /// Reads a stored value. It may be of another version than the row: see [`Self::shown`].
+    /// Makes sure that a stored value can be opened.
+    async fn learn(&self, value: &Bytes) -> Result<(), Status> {
+        let learned = self.seal.learn(value).await;
+        learned.map_err(|error| Status::internal(error.to_string()))
+    }
+
+    /// Reads a stored value. It may be of another version than the row: see [`Self::shown`]. Who
+    /// reads from the store has asked for its key before ([`crate::seal::Seal::learn`]).
     ///
     /// # Errors
     /// It is damaged.
@@ -372,6 +382,7 @@ impl Registry {
         let Some(kv) = now else {
             return Ok(Outcome::Stale(None));
         };
+        self.learn(&kv.value).await?;
         let found = self.read(row, &kv.key, &kv.value, kv.mod_revision)?;
         let found = self.shown_one(row, found).await?;
         Ok(Outcome::Stale(Some(found)))

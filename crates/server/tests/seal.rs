@@ -75,6 +75,36 @@ fn every_provider_opens_what_it_sealed() {
     }
 }
 
+/// Test case 10 of "The Galois/Counter Mode of Operation" by McGrew and Viega: 192 bits.
+#[test]
+fn aesgcm_knows_keys_of_24_bytes() {
+    let hex = |text: &str| -> Vec<u8> {
+        (0..text.len())
+            .step_by(2)
+            .map(|at| u8::from_str_radix(&text[at..at + 2], 16).expect("hex"))
+            .collect()
+    };
+    let key = hex("feffe9928665731c6d6a8f9467308308feffe9928665731c");
+    let nonce = hex("cafebabefacedbaddecaf888");
+    let place = hex("feedfacedeadbeeffeedfacedeadbeefabaddad2");
+    let plain = hex(
+        "d9313225f88406e5a55909c5aff5269a86a7a9531534f7da2e4c303d8a318a721c3c0c95956809532fcf0e2449a6\
+         b525b16aedf5aa0de657ba637b39",
+    );
+    let sealed = hex(
+        "3980ca0b3c00e841eb06fac4872a2757859e1ceaa6efd984628593b40ca1e19c7d773d00c144c525ac619d18c84a\
+         3f4718e2448b2fe324d9ccda27102519498e80f1478f37ba55bd6d27618c",
+    );
+    let secret = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, &key);
+    let seal = configured(&configuration(&keyed("aesgcm", &[("k", &secret)])));
+    let stored = [b"k8s:enc:aesgcm:v1:k:", &nonce[..], &sealed].concat();
+    let opened = seal.unseal("secrets", &place, &stored.into());
+    assert_eq!(opened.expect("the published value"), plain);
+    let again = seal.seal("secrets", KEY, &plain.clone().into());
+    let opened = seal.unseal("secrets", KEY, &again.expect("sealed"));
+    assert_eq!(opened.expect("opened"), plain);
+}
+
 #[test]
 fn keys_rotate() {
     let plain = Bytes::from_static(b"plain");
@@ -152,10 +182,44 @@ fn what_is_wrong_is_named_and_secrets_are_not() {
         Ok(_) => panic!("accepted: {text}"),
         Err(error) => error.to_string(),
     };
-    let kms = refused(&configuration(
-        "  - kms: {apiVersion: v2, name: k, endpoint: unix:///k}\n",
-    ));
-    assert!(kms.starts_with("resources[0].providers[0].kms"), "{kms}");
+    for (kms, at) in [
+        (
+            "{apiVersion: v1, name: k, endpoint: unix:///k}",
+            "apiVersion: KMSv1 is deprecated",
+        ),
+        (
+            "{name: k, endpoint: unix:///k}",
+            "apiVersion: KMSv1 is deprecated",
+        ),
+        (
+            "{apiVersion: v3, name: k, endpoint: unix:///k}",
+            "apiVersion: \"v3\"",
+        ),
+        (
+            "{apiVersion: v2, name: 'a:b', endpoint: unix:///k}",
+            "name: ",
+        ),
+        (
+            "{apiVersion: v2, name: k, endpoint: 'tcp://k:1'}",
+            "endpoint: ",
+        ),
+        (
+            "{apiVersion: v2, name: k, endpoint: unix:///k, timeout: 0s}",
+            "timeout: ",
+        ),
+        (
+            "{apiVersion: v2, name: k, endpoint: unix:///k, cachesize: 5}",
+            "cachesize: ",
+        ),
+    ] {
+        let said = refused(&configuration(&format!("  - kms: {kms}\n")));
+        let at = format!("resources[0].providers[0].kms.{at}");
+        assert!(said.starts_with(&at), "{said}");
+    }
+    let service = "  - kms: {apiVersion: v2, name: k, endpoint: unix:///k, timeout: 1m2.5s}\n";
+    configured(&configuration(service));
+    let both = refused(&configuration(&(service.to_owned() + service)));
+    assert!(both.contains("names must be unique"), "{both}");
     let short = refused(&configuration(&keyed("secretbox", &[("k", "c2hvcnQ=")])));
     assert!(
         short.contains("32 bytes") && !short.contains("c2hvcnQ"),

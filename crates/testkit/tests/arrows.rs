@@ -15,7 +15,7 @@ const ARROWS: &[(&str, &str)] = &[
     ("fuzz", "api cel"),
     ("grpc", ""),
     ("store", "grpc"),
-    ("server", "api cel store"),
+    ("server", "api cel grpc store"),
     ("client", "api"),
     ("controllers", "api client"),
     ("scheduler", "api client"),

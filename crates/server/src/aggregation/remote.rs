@@ -23,7 +23,7 @@ use crate::http::{Answer, text};
 use crate::outbound::{Trust, connect, endpoint, tls_config};
 use crate::pipeline::Call;
 use crate::registry::Registry;
-use crate::verbs::{copy_headers, join};
+use crate::verbs::{copy_headers, forwarded_for, join};
 
 /// A server that does not take a connection in this time is not there.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -265,6 +265,7 @@ impl Remote {
             let host = HeaderValue::from_str(&self.server()).map_err(|it| it.to_string())?;
             headers.insert(HOST, host);
             say_who(headers, &identity);
+            forwarded_for(&parts, headers);
             Ok(onward)
         };
         let (sender, mut response) = match self.send(registry, upgrades, request).await {

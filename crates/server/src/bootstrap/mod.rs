@@ -30,9 +30,35 @@ pub(crate) async fn run(door: &Arc<Door>) -> Result<(), Status> {
     let objects = policy::objects();
     futures::future::try_join_all(objects.into_iter().map(|object| reconcile(door, object)))
         .await?;
+    for class in priority_classes() {
+        touch_create(door, class).await?;
+    }
     touch_create(door, kubernetes_service(door)).await?;
     crate::aggregation::register_builtin(door).await?;
     door.put(extension_authentication(door), &["data"]).await
+}
+
+/// The classes of pods that a cluster can't do without.
+fn priority_classes() -> [Value; 2] {
+    let class = |name: &str, value: i64, description: &str| {
+        json!({
+            "apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass",
+            "metadata": {"name": name}, "value": value, "description": description,
+        })
+    };
+    [
+        class(
+            "system-node-critical",
+            2_000_001_000,
+            "Used for system critical pods that must not be moved from their current node.",
+        ),
+        class(
+            "system-cluster-critical",
+            2_000_000_000,
+            "Used for system critical pods that must run in the cluster, but can be moved to \
+             another node if necessary.",
+        ),
+    ]
 }
 
 fn kubernetes_service(door: &Door) -> Value {
@@ -149,6 +175,44 @@ impl Door {
             (slice, &["endpoints", "ports"]),
         ] {
             self.put(object, parts).await?;
+        }
+        Ok(())
+    }
+
+    /// Says to everybody where the cluster is and by which authority it can be believed, as
+    /// `kubeadm` does: a machine that joins checks it by the token it was given. What is there
+    /// already stays: an administrator may have named a load balancer.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub async fn publish_cluster_info(
+        self: &Arc<Self>,
+        server: &str,
+        authority: &str,
+    ) -> Result<(), Status> {
+        use base64::Engine as _;
+        const NAME: &str = "cluster-info";
+        const ROLE: &str = "kubeadm:bootstrap-signer-clusterinfo";
+        const GROUP: &str = "rbac.authorization.k8s.io";
+        let authority = base64::engine::general_purpose::STANDARD.encode(authority);
+        let kubeconfig = format!(
+            "apiVersion: v1\nclusters:\n- cluster:\n    certificate-authority-data: {authority}\n    \
+             server: {server}\n  name: \"\"\ncontexts: null\ncurrent-context: \"\"\nkind: Config\n\
+             preferences: {{}}\nusers: null\n"
+        );
+        let api = format!("{GROUP}/v1");
+        let metadata = |name: &str| json!({"name": name, "namespace": "kube-public"});
+        for object in [
+            json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata(NAME),
+                "data": {"kubeconfig": kubeconfig}}),
+            json!({"apiVersion": api, "kind": "Role", "metadata": metadata(ROLE),
+                "rules": [{"apiGroups": [""], "resources": ["configmaps"],
+                    "resourceNames": [NAME], "verbs": ["get"]}]}),
+            json!({"apiVersion": api, "kind": "RoleBinding", "metadata": metadata(ROLE),
+                "roleRef": {"apiGroup": GROUP, "kind": "Role", "name": ROLE},
+                "subjects": [{"apiGroup": GROUP, "kind": "User", "name": "system:anonymous"}]}),
+        ] {
+            touch_create(self, object).await?;
         }
         Ok(())
     }

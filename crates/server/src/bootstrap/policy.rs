@@ -396,6 +396,7 @@ pub(super) fn objects() -> Vec<Value> {
     let mut objects = people();
     objects.extend(system());
     objects.extend(extensions());
+    objects.extend(signer());
     for (name, lines) in LOOPS {
         let full = format!("system:controller:{name}");
         let mut rules = rules(lines);
@@ -425,6 +426,35 @@ fn extensions() -> [Value; 2] {
     let mut binding = inside(binding(&bound, &reader, subjects), "RoleBinding");
     binding["roleRef"]["kind"] = "Role".into();
     [inside(role(&reader, vec![rule]), "Role"), binding]
+}
+
+/// What signs `cluster-info` reads tokens in one namespace and writes in another.
+fn signer() -> [Value; 4] {
+    let name = "system:controller:bootstrap-signer";
+    let inside = |mut object: Value, kind: &str, namespace: &str| {
+        object["kind"] = kind.into();
+        object["metadata"]["namespace"] = namespace.into();
+        object
+    };
+    let bound = |namespace: &str| {
+        let subjects = vec![subject("ServiceAccount", "bootstrap-signer")];
+        let mut binding = inside(binding(name, name, subjects), "RoleBinding", namespace);
+        binding["roleRef"]["kind"] = "Role".into();
+        binding
+    };
+    let role =
+        |namespace: &str, lines: &[&str]| inside(role(name, rules(lines)), "Role", namespace);
+    let public = [
+        "core : configmaps : get,list,watch",
+        "core : configmaps : update : cluster-info",
+        "core,events.k8s.io : events : create,patch,update",
+    ];
+    [
+        role("kube-public", &public),
+        role("kube-system", &["core : secrets : get,list,watch"]),
+        bound("kube-public"),
+        bound("kube-system"),
+    ]
 }
 
 fn aggregation_label(to: &str) -> String {

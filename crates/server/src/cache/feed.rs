@@ -35,6 +35,7 @@ impl Caches {
     pub async fn fill(&self, store: &dyn Store, seal: &Seal) -> Result<WatchStream, FeedError> {
         let all = store.range(Range::prefix(ROOT)).await?;
         for kv in all.kvs {
+            seal.insist(&kv.value).await;
             self.take(&kv.key, &kv.value, kv.mod_revision, seal, None);
         }
         let mut definitions = Vec::new();
@@ -70,6 +71,13 @@ impl Caches {
             for batch in chunk {
                 match batch {
                     Ok(batch) => {
+                        // Another server, or a key that is new here: an object that is left out
+                        // would look deleted, so nothing goes on before it can be read.
+                        for event in &batch.events {
+                            if matches!(event.kind, EventKind::Put) {
+                                seal.insist(&event.kv.value).await;
+                            }
+                        }
                         self.apply(&batch, &seal, &mut changed);
                         reached = batch.revision;
                     }

@@ -102,6 +102,9 @@ impl Caches {
         }
         // From here on the feed keeps changes for this cache; the range shows all before them.
         let found = store.range(Range::prefix(row.store_prefix())).await?;
+        for kv in &found.kvs {
+            seal.insist(&kv.value).await;
+        }
         let (prefix, resource) = (row.store_prefix(), row.stored_group_resource());
         let objects = found.kvs.into_iter().filter_map(|kv| {
             let key = String::from_utf8_lossy(&kv.key);

@@ -30,6 +30,10 @@ pub(super) async fn serve(door: &Arc<Door>, call: &Call, segments: &[&str]) -> A
         let writable = door.registry().store.writable().await;
         checks.push(("store-writable", writable.map_err(|e| e.to_string())));
     }
+    let services = door.registry().seal.health().await;
+    for (name, outcome) in &services {
+        checks.push((name, outcome.clone()));
+    }
     let excluded: Vec<&str> = call.query.all("exclude").collect();
     checks.retain(|(name, _)| !excluded.contains(name) && one.is_none_or(|one| one == *name));
     if checks.is_empty() {

@@ -6,8 +6,14 @@
 //! reference's, so that what one of the two has sealed the other can open; the store key is
 //! authenticated where a provider can do that, so that a sealed value can't be moved to another
 //! object. The key of the first start stays able to open what it has sealed.
+//!
+//! Sealing and opening never wait. A key management service ([`kms`]) has to be asked for keys
+//! before that: [`Seal::learn`] does it for a stored value, and [`Seal::keep`] asks for the current
+//! key all the time.
 
 mod config;
+mod follow;
+mod kms;
 mod provider;
 
 use std::fs;
@@ -15,14 +21,18 @@ use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use ring::rand::{SecureRandom, SystemRandom};
 
 pub use config::ConfigError;
+use follow::Reloads;
 use provider::{Gcm, Provider};
 
 /// What every sealed value begins with.
 const SEALED: &[u8] = b"k8s:enc:";
+/// And one whose key a service has.
+const BY_SERVICE: &[u8] = b"k8s:enc:kms:v2:";
 const KEY_BYTES: usize = 32;
 
 /// Why a value could not be sealed or opened.
@@ -51,6 +61,16 @@ pub enum SealError {
     /// The system has no randomness.
     #[error("no randomness for a nonce")]
     Random,
+    /// A key management service does not do its part.
+    #[error("KMS provider {provider}: {why}")]
+    Kms {
+        /// Its name in the configuration.
+        provider: String,
+        /// It has said nothing: it may do so later.
+        unreachable: bool,
+        /// What went wrong.
+        why: String,
+    },
 }
 
 /// The providers of some resources.
@@ -76,10 +96,11 @@ impl Rule {
 
 /// Seals and opens values.
 pub struct Seal {
-    rules: Vec<Rule>,
+    rules: ArcSwap<Vec<Rule>>,
     /// The key of the first start.
     own: Option<Gcm>,
     random: SystemRandom,
+    reloads: Reloads,
 }
 
 impl std::fmt::Debug for Seal {
@@ -115,9 +136,10 @@ impl Seal {
             None => None,
         };
         Ok(Self {
-            rules: config::parse(text)?,
+            rules: ArcSwap::from_pointee(config::parse(text)?),
             own,
             random: SystemRandom::new(),
+            reloads: Reloads::default(),
         })
     }
 
@@ -132,37 +154,35 @@ impl Seal {
             Provider::Identity,
         ];
         Some(Self {
-            rules: vec![Rule {
+            rules: ArcSwap::from_pointee(vec![Rule {
                 resources: vec!["secrets".to_owned()],
                 providers,
-            }],
+            }]),
             own: None,
             random: SystemRandom::new(),
+            reloads: Reloads::default(),
         })
-    }
-
-    fn rule(&self, resource: &str) -> Option<&Rule> {
-        self.rules.iter().find(|rule| rule.covers(resource))
     }
 
     /// Whether values of a resource (`secrets`, `deployments.apps`) are sealed or may have been:
     /// for others, sealing and opening is nothing.
     #[must_use]
     pub fn covers(&self, resource: &str) -> bool {
-        self.rule(resource).is_some()
+        rule(&self.rules.load(), resource).is_some()
     }
 
     /// Seals a value of a resource for an object.
     ///
     /// # Errors
-    /// The system has no randomness.
+    /// The system has no randomness, or a key management service has not confirmed its key.
     pub fn seal(
         &self,
         resource: &str,
         store_key: &[u8],
         plain: &Bytes,
     ) -> Result<Bytes, SealError> {
-        match self.rule(resource).and_then(|rule| rule.providers.first()) {
+        let rules = self.rules.load();
+        match rule(&rules, resource).and_then(|rule| rule.providers.first()) {
             Some(provider) => provider.seal(&self.random, store_key, plain),
             None => Ok(plain.clone()),
         }
@@ -178,8 +198,8 @@ impl Seal {
         store_key: &[u8],
         stored: &Bytes,
     ) -> Result<Bytes, SealError> {
-        let providers = self
-            .rule(resource)
+        let rules = self.rules.load();
+        let providers = rule(&rules, resource)
             .map(|rule| rule.providers.as_slice())
             .unwrap_or_default();
         if !stored.starts_with(SEALED) {
@@ -217,10 +237,15 @@ impl Seal {
 
     /// Whether a stored value is not as it would be sealed now: by another provider or key.
     #[must_use]
-    pub fn is_stale(&self, resource: &str, stored: &[u8]) -> bool {
-        let first = self.rule(resource).and_then(|rule| rule.providers.first());
+    pub fn is_stale(&self, resource: &str, stored: &Bytes) -> bool {
+        let rules = self.rules.load();
+        let first = rule(&rules, resource).and_then(|rule| rule.providers.first());
         first.is_some_and(|provider| !provider.is_newest(stored))
     }
+}
+
+fn rule<'r>(rules: &'r [Rule], resource: &str) -> Option<&'r Rule> {
+    rules.iter().find(|rule| rule.covers(resource))
 }
 
 fn read_key(path: &Path) -> Result<Option<Vec<u8>>, SealError> {

@@ -1,16 +1,22 @@
 //! The providers, in the reference's stored forms (`k8s:enc:PROVIDER:v1:KEY:` and what follows):
 //! see `staging/src/k8s.io/apiserver/pkg/storage/value/encrypt` there.
 
+use std::sync::Arc;
+
 use aes::cipher::block_padding::Pkcs7;
 use aes::cipher::{BlockDecryptMut as _, BlockEncryptMut as _, KeyIvInit as _};
 use aes::{Aes128, Aes192, Aes256};
+use aes_gcm::AesGcm;
+use aes_gcm::aead::consts::U12;
+use aes_gcm::aead::{AeadInPlace as _, KeyInit as _};
 use bytes::Bytes;
+use crypto_secretbox::XSalsa20Poly1305;
 use crypto_secretbox::aead::Aead as _;
-use crypto_secretbox::{KeyInit as _, XSalsa20Poly1305};
 use ring::aead::{AES_128_GCM, AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ring::rand::{SecureRandom, SystemRandom};
 
 use super::SealError;
+use super::kms::Kms;
 
 /// A block of AES, which is also its initialization vector.
 const BLOCK: usize = 16;
@@ -24,6 +30,7 @@ pub(super) enum Provider {
     Gcm(Vec<Gcm>),
     Cbc(Vec<Cbc>),
     Secretbox(Vec<Secretbox>),
+    Kms(Arc<Kms>),
 }
 
 type Opened = Option<Result<Bytes, SealError>>;
@@ -47,26 +54,29 @@ impl Provider {
             Self::Secretbox(keys) => keys
                 .first()
                 .map_or(Err(SealError::Open), |key| key.seal(random, plain)),
+            Self::Kms(service) => service.seal(store_key, plain),
         }
     }
 
     /// `None`: no key of this provider has sealed it.
-    pub(super) fn unseal(&self, store_key: &[u8], stored: &[u8]) -> Opened {
+    pub(super) fn unseal(&self, store_key: &[u8], stored: &Bytes) -> Opened {
         match self {
             Self::Identity => None,
             Self::Gcm(keys) => keys.iter().find_map(|key| key.unseal(store_key, stored)),
             Self::Cbc(keys) => keys.iter().find_map(|key| key.unseal(stored)),
             Self::Secretbox(keys) => keys.iter().find_map(|key| key.unseal(stored)),
+            Self::Kms(service) => service.unseal(store_key, stored),
         }
     }
 
     /// Whether it would be sealed so now.
-    pub(super) fn is_newest(&self, stored: &[u8]) -> bool {
+    pub(super) fn is_newest(&self, stored: &Bytes) -> bool {
         let prefix = match self {
             Self::Identity => return !stored.starts_with(super::SEALED),
             Self::Gcm(keys) => keys.first().map(|key| &key.prefix),
             Self::Cbc(keys) => keys.first().map(|key| &key.prefix),
             Self::Secretbox(keys) => keys.first().map(|key| &key.prefix),
+            Self::Kms(service) => return service.is_newest(stored),
         };
         prefix.is_some_and(|prefix| stored.starts_with(prefix))
     }
@@ -85,19 +95,31 @@ fn fresh<const N: usize>(random: &SystemRandom) -> Result<[u8; N], SealError> {
 /// AES-GCM with a random nonce for each write; the store key is authenticated.
 pub(super) struct Gcm {
     prefix: Vec<u8>,
-    key: LessSafeKey,
+    cipher: GcmCipher,
+}
+
+enum GcmCipher {
+    /// Keys of 16 and 32 bytes.
+    Ring(LessSafeKey),
+    /// Keys of 24 bytes, which ring does not know.
+    Aes192(Box<AesGcm<Aes192, U12>>),
 }
 
 impl Gcm {
     pub(super) fn new(name: &str, secret: &[u8]) -> Option<Self> {
-        let algorithm = match secret.len() {
-            16 => &AES_128_GCM,
-            32 => &AES_256_GCM,
+        let ring = |algorithm| {
+            let key = UnboundKey::new(algorithm, secret).ok()?;
+            Some(GcmCipher::Ring(LessSafeKey::new(key)))
+        };
+        let cipher = match secret.len() {
+            16 => ring(&AES_128_GCM)?,
+            24 => GcmCipher::Aes192(Box::new(AesGcm::new_from_slice(secret).ok()?)),
+            32 => ring(&AES_256_GCM)?,
             _ => return None,
         };
         Some(Self {
             prefix: prefix("aesgcm", name),
-            key: LessSafeKey::new(UnboundKey::new(algorithm, secret).ok()?),
+            cipher,
         })
     }
 
@@ -109,27 +131,40 @@ impl Gcm {
     ) -> Result<Bytes, SealError> {
         let nonce: [u8; NONCE_LEN] = fresh(random)?;
         let mut body = plain.to_vec();
-        self.key
-            .seal_in_place_append_tag(
-                Nonce::assume_unique_for_key(nonce),
-                Aad::from(store_key),
-                &mut body,
-            )
-            .map_err(|_| SealError::Random)?;
+        let sealed = match &self.cipher {
+            GcmCipher::Ring(key) => key
+                .seal_in_place_append_tag(
+                    Nonce::assume_unique_for_key(nonce),
+                    Aad::from(store_key),
+                    &mut body,
+                )
+                .is_ok(),
+            GcmCipher::Aes192(key) => key
+                .encrypt_in_place(&nonce.into(), store_key, &mut body)
+                .is_ok(),
+        };
+        if !sealed {
+            return Err(SealError::Random);
+        }
         Ok(Bytes::from([&self.prefix[..], &nonce, &body].concat()))
     }
 
     pub(super) fn unseal(&self, store_key: &[u8], stored: &[u8]) -> Opened {
         let rest = stored.strip_prefix(&*self.prefix)?;
         let open = || {
-            let (nonce, body) = rest.split_at_checked(NONCE_LEN)?;
-            let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
+            let (nonce, body) = rest.split_first_chunk::<NONCE_LEN>()?;
             let mut body = body.to_vec();
-            let opened = self
-                .key
-                .open_in_place(nonce, Aad::from(store_key), &mut body);
-            let length = opened.ok()?.len();
-            body.truncate(length);
+            match &self.cipher {
+                GcmCipher::Ring(key) => {
+                    let nonce = Nonce::assume_unique_for_key(*nonce);
+                    let opened = key.open_in_place(nonce, Aad::from(store_key), &mut body);
+                    let length = opened.ok()?.len();
+                    body.truncate(length);
+                }
+                GcmCipher::Aes192(key) => key
+                    .decrypt_in_place(nonce.into(), store_key, &mut body)
+                    .ok()?,
+            }
             Some(Bytes::from(body))
         };
         Some(open().ok_or(SealError::Open))

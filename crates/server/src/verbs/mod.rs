@@ -28,7 +28,7 @@ use crate::http::{Answer, Attributes, Encoding, Media, Offer, is_pretty, warn};
 use crate::pipeline::{Authorized, Call};
 
 pub(crate) use socket::token_of_protocol;
-pub(crate) use streams::{NodeTunnel, copy_headers, join};
+pub(crate) use streams::{NodeTunnel, copy_headers, forwarded_for, join};
 pub(crate) use write::touch_create;
 
 /// An allowed request to a known resource.

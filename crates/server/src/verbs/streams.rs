@@ -26,7 +26,7 @@ use super::socket::Socket;
 use super::subresource::{admit, current};
 use super::{Request, links};
 use crate::admission::Operation;
-use crate::door::Door;
+use crate::door::{Door, PeerAddress};
 use crate::http::{Answer, LongRunning};
 
 /// A node that does not answer in this time is not there.
@@ -516,7 +516,11 @@ async fn pass(
     if let Ok(host) = HeaderValue::from_str(&host) {
         onward.headers_mut().insert(HOST, host);
     }
-    if proxied.is_some() {
+    if let Some(prefix) = &proxied {
+        forwarded_for(&parts, onward.headers_mut());
+        if !upgrades {
+            forwarded_uri(&upstream.path, prefix, onward.headers_mut());
+        }
         // Pages come as they are, since their links are rewritten.
         onward.headers_mut().remove(ACCEPT_ENCODING);
     }
@@ -636,6 +640,31 @@ pub(crate) fn copy_headers(from: &http::HeaderMap, to: &mut http::HeaderMap, upg
         if (!hop || kept_for_upgrade) && !dropped {
             to.append(name.clone(), value.clone());
         }
+    }
+}
+
+/// Adds whom a request that is passed on came from to those it has come through.
+pub(crate) fn forwarded_for(parts: &http::request::Parts, to: &mut http::HeaderMap) {
+    const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+    // Requests of this process come from no address.
+    let Some(PeerAddress(peer)) = parts.extensions.get::<PeerAddress>() else {
+        return;
+    };
+    let before = to.get_all(&FORWARDED_FOR).iter();
+    let mut hops: Vec<String> = before
+        .filter_map(|value| Some(value.to_str().ok()?.to_owned()))
+        .collect();
+    hops.push(peer.to_string());
+    if let Ok(value) = HeaderValue::try_from(hops.join(", ")) {
+        to.insert(FORWARDED_FOR, value);
+    }
+}
+
+/// Tells a page under which path the client knows it.
+fn forwarded_uri(path: &str, prefix: &str, to: &mut http::HeaderMap) {
+    let path = path.split(['?', '#']).next().unwrap_or_default();
+    if let Ok(uri) = HeaderValue::try_from(format!("{prefix}{path}")) {
+        to.insert(HeaderName::from_static("x-forwarded-uri"), uri);
     }
 }
 

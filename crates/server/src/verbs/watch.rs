@@ -62,6 +62,8 @@ pub(super) struct Watch {
     next_bookmark: Instant,
     /// Revision of the last change sent or passed over.
     last: u64,
+    /// What happens up to here is not told: the watch was asked for from the future.
+    after: u64,
     deadline: Instant,
     done: bool,
 }
@@ -116,12 +118,19 @@ pub(super) async fn watch(mut request: Request<'_>) -> Result<Answer, Status> {
         bookmarks,
         next_bookmark: Instant::now() + BOOKMARK_EVERY,
         last: from,
+        after: 0,
         deadline: Instant::now() + Duration::from_secs(timeout),
         done: false,
     };
     let with_objects = send_initial.unwrap_or(from == 0);
     if with_objects {
-        registry.fresh().await?;
+        let current = registry.fresh().await?;
+        if from > current {
+            return Err(store_status(&StoreError::FutureRevision {
+                requested: from,
+                current,
+            }));
+        }
         watch
             .start_with_objects(send_initial.is_some() && bookmarks)
             .await?;
@@ -130,15 +139,9 @@ pub(super) async fn watch(mut request: Request<'_>) -> Result<Answer, Status> {
             registry.fresh().await?;
             watch.last = registry.caches.revision();
         }
-        let current = registry.caches.revision();
-        if watch.last > current {
-            let current = registry.fresh().await?;
-            if watch.last > current {
-                return Err(store_status(&StoreError::FutureRevision {
-                    requested: watch.last,
-                    current,
-                }));
-            }
+        // One from the future begins quietly, and tells what comes behind it, as there.
+        if watch.last > registry.caches.revision() && watch.last > registry.fresh().await? {
+            watch.after = watch.last;
         }
         match watch.start_after(watch.last).await {
             Ok(()) => {}
@@ -272,7 +275,8 @@ impl Watch {
                 Step::Wake if Instant::now() >= self.deadline => return None,
                 Step::Wake => {
                     self.next_bookmark = Instant::now() + BOOKMARK_EVERY;
-                    if let Some(revision) = self.complete_up_to() {
+                    let complete = self.complete_up_to();
+                    if let Some(revision) = complete.filter(|revision| *revision >= self.last) {
                         self.last = revision;
                         return Some(self.bookmark(revision, false));
                     }
@@ -297,6 +301,8 @@ impl Watch {
     }
 
     fn take(&mut self, changes: &[Arc<Change>]) -> Option<Bytes> {
+        let past = changes.partition_point(|change| change.object.revision <= self.after);
+        let changes = &changes[past..];
         if self.apart {
             for change in changes {
                 self.last = change.object.revision;
@@ -458,6 +464,12 @@ async fn step(
                 None => return Step::Failed(StoreError::Closed),
                 Some(Err(error)) => return Step::Failed(error),
                 Some(Ok(batch)) => {
+                    for event in batch.events.iter().filter(|e| e.kv.mod_revision > last) {
+                        let previous = event.prev.as_ref().map(|kv| &kv.value);
+                        for value in [Some(&event.kv.value), previous].into_iter().flatten() {
+                            registry.seal.insist(value).await;
+                        }
+                    }
                     let changes: Vec<Arc<Change>> = batch
                         .events
                         .iter()
