@@ -7,6 +7,34 @@ use std::sync::Arc;
 pub struct Code(pub u32);
 
 impl Code {
+    /// The name, as Go writes it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self.0 {
+            0 => "OK",
+            1 => "Canceled",
+            3 => "InvalidArgument",
+            4 => "DeadlineExceeded",
+            5 => "NotFound",
+            6 => "AlreadyExists",
+            7 => "PermissionDenied",
+            8 => "ResourceExhausted",
+            9 => "FailedPrecondition",
+            10 => "Aborted",
+            11 => "OutOfRange",
+            12 => "Unimplemented",
+            13 => "Internal",
+            14 => "Unavailable",
+            15 => "DataLoss",
+            16 => "Unauthenticated",
+            _ => "Unknown",
+        }
+    }
+
+    /// A call like this one is under way.
+    pub const ABORTED: Self = Self(10);
+    /// Something went wrong inside.
+    pub const INTERNAL: Self = Self(13);
     /// The request makes no sense.
     pub const INVALID_ARGUMENT: Self = Self(3);
     /// The time was over.
@@ -88,6 +116,20 @@ impl GrpcError {
     #[must_use]
     pub fn unsent(&self) -> bool {
         matches!(self, Self::Connect { .. } | Self::Closed { .. })
+    }
+
+    /// The error as Go's gRPC library says it, which is how events show it.
+    #[must_use]
+    pub fn rpc_text(&self) -> String {
+        let (code, text) = match self {
+            Self::Status { code, message } => (*code, message.clone()),
+            Self::Deadline { .. } => (
+                Code::DEADLINE_EXCEEDED,
+                "context deadline exceeded".to_owned(),
+            ),
+            _ => (Code::UNAVAILABLE, self.chain()),
+        };
+        format!("rpc error: code = {} desc = {text}", code.name())
     }
 
     /// The error with its causes, in one line.

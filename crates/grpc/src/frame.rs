@@ -25,17 +25,27 @@ pub(crate) fn decode<M: Message + Default>(
     target: &str,
     received: &mut BytesMut,
 ) -> Result<Option<M>, GrpcError> {
-    let protocol = |detail: String| GrpcError::Protocol {
-        target: target.to_owned(),
-        detail,
+    let Some(message) = take(target, received)? else {
+        return Ok(None);
     };
+    M::decode(message)
+        .map(Some)
+        .map_err(|error| GrpcError::Protocol {
+            target: target.to_owned(),
+            detail: error.to_string(),
+        })
+}
+
+/// Takes the bytes of the next whole message out of what has been received.
+pub(crate) fn take(target: &str, received: &mut BytesMut) -> Result<Option<Bytes>, GrpcError> {
     let Some(prefix) = received.first_chunk::<PREFIX_BYTES>() else {
         return Ok(None);
     };
     if prefix[0] != 0 {
-        return Err(protocol(
-            "a compressed message that nobody asked for".to_owned(),
-        ));
+        return Err(GrpcError::Protocol {
+            target: target.to_owned(),
+            detail: "a compressed message that nobody asked for".to_owned(),
+        });
     }
     let length = u32::from_be_bytes([prefix[1], prefix[2], prefix[3], prefix[4]]) as usize;
     if received.len() < PREFIX_BYTES + length {
@@ -43,10 +53,7 @@ pub(crate) fn decode<M: Message + Default>(
         return Ok(None);
     }
     received.advance(PREFIX_BYTES);
-    let message = received.split_to(length).freeze();
-    M::decode(message)
-        .map(Some)
-        .map_err(|error| protocol(error.to_string()))
+    Ok(Some(received.split_to(length).freeze()))
 }
 
 /// What the headers or trailers of an answer say about how it went; `None` if nothing.
@@ -60,6 +67,19 @@ pub(crate) fn status(headers: &HeaderMap) -> Option<Result<(), GrpcError>> {
         code: Code(code),
         message: unescape(text("grpc-message").unwrap_or_default()),
     }))
+}
+
+/// Percent-encodes a message: what is not plain text of one line, and the sign itself.
+pub(crate) fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if (b' '..=b'~').contains(&byte) && byte != b'%' {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    out
 }
 
 /// Undoes the percent-encoding of a message.

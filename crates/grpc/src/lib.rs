@@ -1,4 +1,5 @@
-//! A small gRPC client over HTTP/2: one call with one answer, and streams in both directions.
+//! A small gRPC client over HTTP/2: one call with one answer, and streams in both directions; and
+//! a smaller server ([`serve`]) for calls on Unix sockets.
 //!
 //! What lives here: framing, metadata, statuses, connections over TCP, TLS and Unix sockets. What
 //! never does: a service's messages or what its errors mean, load balancing, retries. A caller
@@ -9,6 +10,7 @@ mod channel;
 mod dial;
 mod error;
 mod frame;
+pub mod serve;
 
 pub use channel::{Channel, Incoming, Outgoing};
 pub use dial::{Target, TlsFiles, tls_config};

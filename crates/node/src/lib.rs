@@ -13,6 +13,7 @@ pub mod agent;
 pub mod backend;
 pub mod config;
 pub mod context;
+pub mod devices;
 pub mod events;
 pub mod eviction;
 mod gc;

@@ -23,7 +23,7 @@ const ARROWS: &[(&str, &str)] = &[
     ("explain", "api client"),
     ("runtime", "api"),
     ("network", "api client runtime"),
-    ("node", "api client network runtime"),
+    ("node", "api client grpc network runtime"),
     (
         "testkit",
         "api client controllers node scheduler server store",
