@@ -18,6 +18,8 @@ use crate::floors::Echo;
 use crate::measure::{Measure, Report};
 use crate::{Cli, load, process};
 
+const MEBIBYTE: f64 = 1_048_576.0;
+
 /// What is measured, and how much of it.
 #[derive(Debug, Args)]
 pub(crate) struct ApiArgs {
@@ -57,6 +59,8 @@ pub(crate) struct ApiArgs {
 /// Parts of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Part {
+    /// Memory before anybody has asked for anything
+    Idle,
     /// Creates with 1, 16 and 64 connections
     Create,
     /// GET and update
@@ -90,7 +94,9 @@ pub(crate) async fn all(cli: &Cli, args: &ApiArgs) -> anyhow::Result<()> {
         "processors": std::thread::available_parallelism()?.get(),
         "rounds": cli.rounds,
         "what": "api",
+        "load": load_average(),
     });
+    println!("load average before it: {}", load_average());
     let mut api = Api {
         args,
         rounds: cli.rounds,
@@ -118,6 +124,11 @@ impl Api<'_> {
         let (cluster, _) = place.start().await?;
         let echo = Echo::start()?;
         let mut failed = Vec::new();
+        if self.wants(Part::Idle) {
+            cluster.schedulable().await?;
+            let idle = settled(&cluster).await? / MEBIBYTE;
+            self.add(Measure::new("idle memory, node and all", "MiB", vec![idle]).below(80.0))?;
+        }
         for space in ["bench", "list"] {
             load::namespace(&cluster, space).await?;
         }
@@ -176,6 +187,12 @@ async fn settled(cluster: &Cluster) -> anyhow::Result<f64> {
         last = now;
     }
     Ok(double(last))
+}
+
+/// What else the machine does: figures of a busy one are upper bounds.
+fn load_average() -> String {
+    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split(' ').next().unwrap_or_default().to_owned()
 }
 
 /// A count as a double.

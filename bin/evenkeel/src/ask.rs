@@ -44,13 +44,22 @@ impl Place {
         }
     }
 
-    pub(crate) async fn client(&self) -> anyhow::Result<Client> {
+    fn path(&self) -> PathBuf {
         // The data directory counts when it is given; otherwise a kubeconfig in the environment.
-        let path = match (&self.data_dir, &self.kubeconfig) {
+        match (&self.data_dir, &self.kubeconfig) {
             (Some(data), _) => data.join("kubeconfig"),
             (None, Some(path)) => path.clone(),
             (None, None) => PathBuf::from("/var/lib/evenkeel/kubeconfig"),
-        };
+        }
+    }
+
+    /// URL and authority (PEM) of the cluster.
+    pub(crate) fn server(&self) -> anyhow::Result<(String, String)> {
+        crate::join::server_of(&self.path())
+    }
+
+    pub(crate) async fn client(&self) -> anyhow::Result<Client> {
+        let path = self.path();
         let found = Kubeconfig::read_from(&path).with_context(|| {
             format!(
                 "can't read {}; is the cluster's data directory another one?",

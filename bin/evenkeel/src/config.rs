@@ -501,6 +501,18 @@ fn fault(error: &serde_saphyr::Error, file: &str) -> String {
     }
 }
 
+/// Reads a config file.
+///
+/// # Errors
+/// It can't be read, or has an unknown or wrong setting.
+pub(crate) fn read<T: serde::de::DeserializeOwned>(path: &std::path::Path) -> anyhow::Result<T> {
+    let text =
+        std::fs::read_to_string(path).with_context(|| format!("config file {}", path.display()))?;
+    serde_saphyr::from_str(&text).map_err(|error| {
+        anyhow::anyhow!("config file {}: {}", path.display(), fault(&error, &text))
+    })
+}
+
 impl UpArgs {
     /// Fills gaps from the config file and from defaults.
     ///
@@ -508,13 +520,7 @@ impl UpArgs {
     /// The file can't be read, or has an unknown or wrong setting.
     pub(crate) fn settle(self) -> anyhow::Result<Settings> {
         let file = match &self.config {
-            Some(path) => {
-                let text = std::fs::read_to_string(path)
-                    .with_context(|| format!("config file {}", path.display()))?;
-                serde_saphyr::from_str::<Self>(&text).map_err(|error| {
-                    anyhow::anyhow!("config file {}: {}", path.display(), fault(&error, &text))
-                })?
-            }
+            Some(path) => read::<Self>(path)?,
             None => Self::default(),
         };
         let audit = crate::audit::settle(&self, &file)?;

@@ -2,9 +2,12 @@
 //! lets it in.
 //!
 //! The kubeconfig holds one certificate: the agent shows it to the API server, and serves its own
-//! API with it. Nothing else of the cluster's secrets is on the machine.
+//! API with it. A machine that comes with a token instead asks for one certificate for each, and
+//! again before they end ([`crate::enrol`]). Nothing else of the cluster's secrets is on the
+//! machine.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,26 +30,62 @@ use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{LogFormat, Settings, UpArgs};
+use crate::enrol::{self, Authority, Invitation};
 use crate::node::{Node, Way};
 use crate::running::Running;
 use crate::{kubeconfig, up};
 
+/// Between two looks at the certificates.
+const LOOK: Duration = Duration::from_secs(60);
 /// Wait between two looks for the node's pod network.
 const PAUSE: Duration = Duration::from_millis(500);
 /// A node that joins has its pod network by then.
 const POD_CIDR_WITHIN: Duration = Duration::from_secs(30);
 
-/// Flags of `evenkeel node`.
-#[derive(Debug, Args)]
+/// Flags of `evenkeel node`; the config file has the same names.
+#[derive(Debug, Clone, Default, Args, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub(crate) struct NodeArgs {
+    /// Read settings from a YAML file whose keys are these flags' names
+    #[arg(long, env = "EVENKEEL_CONFIG", value_name = "FILE")]
+    #[serde(skip)]
+    config: Option<PathBuf>,
+
     /// How to reach the API server, with the node's certificate: what `evenkeel kubeconfig node`
-    /// wrote
+    /// wrote. Without it the node asks for its certificates, at first with a token
     #[arg(long, env = "EVENKEEL_KUBECONFIG", value_name = "FILE")]
-    kubeconfig: PathBuf,
+    kubeconfig: Option<PathBuf>,
+
+    /// URL of the API server that the token is for
+    #[arg(long, env = "EVENKEEL_SERVER", value_name = "URL")]
+    server: Option<String>,
+
+    /// Token with which this machine asks for its first certificate: see `evenkeel token create`
+    #[arg(long, env = "EVENKEEL_TOKEN", value_name = "TOKEN")]
+    token: Option<String>,
+
+    /// Hash of the public key of the cluster's authority, by which it is recognized: sha256:…
+    /// (may be repeated)
+    #[arg(
+        long,
+        env = "EVENKEEL_CA_CERT_HASH",
+        value_name = "HASH",
+        value_delimiter = ','
+    )]
+    ca_cert_hash: Option<Vec<String>>,
+
+    /// Certificate of the cluster's authority, in PEM, instead of its hash
+    #[arg(long, env = "EVENKEEL_CA_FILE", value_name = "FILE")]
+    ca_file: Option<PathBuf>,
+
+    /// Ask for new certificates at this start, whether or not those there are end soon
+    #[arg(long, env = "EVENKEEL_RENEW_CERTIFICATES", num_args = 0..=1, default_missing_value = "true")]
+    renew_certificates: Option<bool>,
 
     /// Address of this machine at which the API server reaches the agent
+    /// [default: that by which this machine reaches the API server]
     #[arg(long, env = "EVENKEEL_NODE_IP", value_name = "ADDRESS")]
-    node_ip: Ipv4Addr,
+    node_ip: Option<Ipv4Addr>,
 
     /// Addresses of this node's pods [default: what the cluster assigns]
     #[arg(long, env = "EVENKEEL_POD_CIDR", value_name = "CIDR")]
@@ -162,6 +201,16 @@ struct UserFields {
     client_key_data: String,
 }
 
+/// URL and authority (PEM) in a kubeconfig.
+pub(crate) fn server_of(path: &Path) -> anyhow::Result<(String, String)> {
+    let parts = parts(path)?;
+    let cluster = parts.clusters.into_iter().next();
+    let cluster = cluster.with_context(|| format!("{} names no cluster", path.display()))?;
+    let ca = STANDARD.decode(&cluster.cluster.certificate_authority_data);
+    let ca = String::from_utf8(ca.context("certificate-authority-data")?)?;
+    Ok((cluster.cluster.server, ca))
+}
+
 fn parts(path: &Path) -> anyhow::Result<Parts> {
     let text = std::fs::read_to_string(path)
         .with_context(|| format!("can't read kubeconfig {}", path.display()))?;
@@ -242,47 +291,230 @@ pub(crate) fn print(args: KubeconfigArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Where the node's certificates come from.
+#[derive(Debug)]
+enum Source {
+    /// Somebody wrote a kubeconfig with one for everything.
+    Kubeconfig(PathBuf),
+    /// The data directory has them, or will, by an invitation.
+    Kept {
+        invitation: Option<Invitation>,
+        renew: bool,
+    },
+}
+
+/// What `evenkeel node` was told.
+#[derive(Debug)]
+struct Told {
+    source: Source,
+    node_ip: Option<Ipv4Addr>,
+    pod_cidr: Option<Ipv4Net>,
+    settings: Settings,
+}
+
 impl NodeArgs {
+    /// Flags before what the config file says.
+    fn or(self, file: Self) -> Self {
+        Self {
+            config: self.config,
+            kubeconfig: self.kubeconfig.or(file.kubeconfig),
+            server: self.server.or(file.server),
+            token: self.token.or(file.token),
+            ca_cert_hash: self.ca_cert_hash.or(file.ca_cert_hash),
+            ca_file: self.ca_file.or(file.ca_file),
+            renew_certificates: self.renew_certificates.or(file.renew_certificates),
+            node_ip: self.node_ip.or(file.node_ip),
+            pod_cidr: self.pod_cidr.or(file.pod_cidr),
+            data_dir: self.data_dir.or(file.data_dir),
+            node_name: self.node_name.or(file.node_name),
+            cluster_cidr: self.cluster_cidr.or(file.cluster_cidr),
+            service_cidr: self.service_cidr.or(file.service_cidr),
+            node_port: self.node_port.or(file.node_port),
+            registry_mirror: self.registry_mirror.or(file.registry_mirror),
+            static_pod_path: self.static_pod_path.or(file.static_pod_path),
+            eviction_hard: self.eviction_hard.or(file.eviction_hard),
+            log_format: self.log_format.or(file.log_format),
+            log: self.log.or(file.log),
+        }
+    }
+
+    fn source(&self) -> anyhow::Result<Source> {
+        if let Some(path) = &self.kubeconfig {
+            let both = self.token.is_some() || self.server.is_some();
+            anyhow::ensure!(!both, "--kubeconfig and --token exclude each other");
+            return Ok(Source::Kubeconfig(path.clone()));
+        }
+        let authority = match (&self.ca_file, &self.ca_cert_hash) {
+            (Some(path), None) => {
+                let pem = std::fs::read_to_string(path);
+                let pem = pem.with_context(|| format!("--ca-file {}", path.display()))?;
+                Some(Authority::Pem(pem))
+            }
+            (None, Some(hashes)) => {
+                for hash in hashes {
+                    let hex = hash.strip_prefix("sha256:").unwrap_or_default();
+                    let good = hex.len() == 64 && hex.bytes().all(|byte| byte.is_ascii_hexdigit());
+                    anyhow::ensure!(
+                        good,
+                        "--ca-cert-hash {hash:?}: expected sha256: and 64 hexadecimal digits"
+                    );
+                }
+                Some(Authority::Hashes(hashes.clone()))
+            }
+            (None, None) => None,
+            (Some(_), Some(_)) => {
+                anyhow::bail!("--ca-file and --ca-cert-hash exclude each other")
+            }
+        };
+        let invitation = match (&self.server, &self.token, authority) {
+            (Some(server), Some(token), Some(authority)) => {
+                crate::enrol::place(server)?;
+                Some(Invitation {
+                    server: server.clone(),
+                    token: token.clone(),
+                    authority,
+                })
+            }
+            (None, None, None) => None,
+            _ => anyhow::bail!(
+                "--server, --token and --ca-cert-hash (or --ca-file) belong together; see: \
+                 evenkeel token create --print-join-command"
+            ),
+        };
+        Ok(Source::Kept {
+            invitation,
+            renew: self.renew_certificates.unwrap_or(false),
+        })
+    }
+
     /// Settings with every gap filled; the pod network is not known yet when it is not given.
-    fn settle(self) -> anyhow::Result<(PathBuf, Option<Ipv4Net>, Settings)> {
+    fn settle(self) -> anyhow::Result<Told> {
+        let file = match &self.config {
+            Some(path) => crate::config::read::<Self>(path)?,
+            None => Self::default(),
+        };
+        let args = self.or(file);
+        let source = args.source()?;
         let flags = UpArgs {
-            data_dir: self.data_dir,
-            node_name: self.node_name,
-            cluster_cidr: self.cluster_cidr,
-            service_cidr: self.service_cidr,
-            node_port: self.node_port,
-            registry_mirror: self.registry_mirror,
-            static_pod_path: self.static_pod_path,
-            eviction_hard: self.eviction_hard,
-            log_format: self.log_format,
-            log: self.log,
+            data_dir: args.data_dir,
+            node_name: args.node_name,
+            cluster_cidr: args.cluster_cidr,
+            service_cidr: args.service_cidr,
+            node_port: args.node_port,
+            registry_mirror: args.registry_mirror,
+            static_pod_path: args.static_pod_path,
+            eviction_hard: args.eviction_hard,
+            log_format: args.log_format,
+            log: args.log,
             ..UpArgs::default()
         };
-        let mut settings = flags.settle()?;
-        settings.node_ip = Some(self.node_ip);
-        Ok((self.kubeconfig, self.pod_cidr, settings))
+        Ok(Told {
+            source,
+            node_ip: args.node_ip,
+            pod_cidr: args.pod_cidr,
+            settings: flags.settle()?,
+        })
     }
 }
 
+/// Why the agent ended.
+enum Ended {
+    /// Somebody asked it to.
+    Asked,
+    /// It has new certificates.
+    Renewed,
+}
+
 pub(crate) fn main(args: NodeArgs) -> anyhow::Result<()> {
-    let (kubeconfig, pod_cidr, settings) = args.settle()?;
-    up::logging(&settings)?;
-    tokio::runtime::Builder::new_multi_thread()
+    let told = args.settle()?;
+    up::logging(&told.settings)?;
+    let ended = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .context("can't start threads")?
-        .block_on(run(kubeconfig, pod_cidr, settings))
+        .block_on(run(told))?;
+    match ended {
+        Ended::Asked => Ok(()),
+        // Containers outlive the agent, so beginning anew is the simplest way to new certificates
+        // in every connection.
+        Ended::Renewed => {
+            let mut command = std::process::Command::new("/proc/self/exe");
+            let words = std::env::args_os().skip(1);
+            // What was asked for once is done.
+            command.args(words.filter(|word| {
+                let word = word.to_string_lossy();
+                word.split('=').next() != Some("--renew-certificates")
+            }));
+            let error = command.env_remove("EVENKEEL_RENEW_CERTIFICATES").exec();
+            Err(anyhow::Error::new(error).context("can't begin anew with new certificates"))
+        }
+    }
 }
 
-async fn run(
-    path: PathBuf,
-    pod_cidr: Option<Ipv4Net>,
-    mut settings: Settings,
-) -> anyhow::Result<()> {
+/// The node's kubeconfig in the data directory, made with the invitation when it is not there.
+async fn kept(
+    settings: &Settings,
+    invitation: Option<&Invitation>,
+    renew: bool,
+) -> anyhow::Result<PathBuf> {
+    let path = settings.data_dir.join("node.kubeconfig");
+    let name = &settings.node_name;
+    match invitation {
+        // A token is for the first time; what was got with it is better than it.
+        Some(invitation) if !path.exists() => {
+            enrol::with_token(&path, name, invitation)
+                .await
+                .context("this machine can't join")?;
+            tracing::info!(node = name, "joined: the cluster signed a certificate");
+        }
+        None if !path.exists() => anyhow::bail!(
+            "this machine has not joined yet: give --server, --token and --ca-cert-hash (see: \
+             evenkeel token create --print-join-command), or a --kubeconfig"
+        ),
+        _ if renew => {
+            let (server, ca) = server_of(&path)?;
+            let client = client(&path).await?;
+            enrol::again(&path, name, &client, &server, &ca)
+                .await
+                .context("no new certificate")?;
+            // What is served with is asked for anew as well, where it is missing.
+            for file in ["serving.crt", "serving.key"] {
+                match std::fs::remove_file(settings.data_dir.join(file)) {
+                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                        return Err(anyhow::Error::new(error).context(file));
+                    }
+                    _ => {}
+                }
+            }
+            tracing::info!(node = name, "the cluster signed a new certificate");
+        }
+        _ => {}
+    }
+    Ok(path)
+}
+
+async fn run(told: Told) -> anyhow::Result<Ended> {
+    let Told {
+        source,
+        node_ip,
+        pod_cidr,
+        mut settings,
+    } = told;
     let clock: SharedClock = Arc::new(SystemClock);
     up::prepare(&settings.data_dir)?;
     let _running = Running::claim(&settings.data_dir)?;
+    let (path, is_kept) = match &source {
+        Source::Kubeconfig(path) => (path.clone(), false),
+        Source::Kept { invitation, renew } => {
+            (kept(&settings, invitation.as_ref(), *renew).await?, true)
+        }
+    };
     let (ca, leaf) = credentials(&path)?;
+    let address = match node_ip {
+        Some(address) => address,
+        None => enrol::own_address(&server_of(&path)?.0)?,
+    };
+    settings.node_ip = Some(address);
     let client = client(&path).await?;
     verify(&client, &settings.node_name).await?;
     settings.pod_cidr = match pod_cidr {
@@ -295,8 +527,23 @@ async fn run(
         settings.pod_cidr,
         settings.cluster_cidr
     );
-    let mut tls = pki::server_config(&ca, &leaf, false)?;
+    let serving = if is_kept {
+        let (data, name) = (&settings.data_dir, &settings.node_name);
+        enrol::serving(data, &client, name, address, clock.now())
+            .await
+            .context("no certificate to serve with")?
+    } else {
+        leaf.clone()
+    };
+    let mut tls = pki::server_config(&ca, &serving, false)?;
     evenkeel_server::listen::offer_http(&mut tls);
+    let renewing = Renewing {
+        path,
+        client: client.clone(),
+        leaves: [leaf, serving],
+        clock: Arc::clone(&clock),
+    };
+    let name = settings.node_name.clone();
     let stop = CancellationToken::new();
     let mut signals = up::Signals::new()?;
     let node = Node::open(&settings).await?;
@@ -310,8 +557,13 @@ async fn run(
     let mut running = tokio::spawn(node.run(settings.clone(), way, clock, stop.clone()));
     tracing::info!(node = settings.node_name, %address, "ready");
     up::notify(&[sd_notify::NotifyState::Ready]);
+    let mut why = Ended::Asked;
     let ended = tokio::select! {
         () = signals.end() => None,
+        () = renewing.run(&name), if is_kept => {
+            why = Ended::Renewed;
+            None
+        }
         ended = &mut running => Some(ended),
     };
     up::notify(&[sd_notify::NotifyState::Stopping]);
@@ -321,7 +573,43 @@ async fn run(
         Some(ended) => ended,
         None => running.await,
     }
-    .context("the node ended badly")?
+    .context("the node ended badly")??;
+    Ok(why)
+}
+
+/// Certificates that are kept here, and how to get others.
+struct Renewing {
+    path: PathBuf,
+    client: Client,
+    leaves: [Leaf; 2],
+    clock: SharedClock,
+}
+
+impl Renewing {
+    /// Returns when it is time for other certificates, with the first of them written.
+    async fn run(&self, name: &str) {
+        loop {
+            let now = self.clock.now();
+            if self.leaves.iter().any(|leaf| enrol::ends_soon(leaf, now)) {
+                match self.renew(name).await {
+                    Ok(()) => {
+                        tracing::info!("new certificates; the agent begins anew with them");
+                        return;
+                    }
+                    Err(error) => {
+                        tracing::warn!(error = format!("{error:#}"), "certificates not renewed");
+                    }
+                }
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    async fn renew(&self, name: &str) -> anyhow::Result<()> {
+        let (server, ca) = server_of(&self.path)?;
+        // The serving one is asked for at the next beginning, with this one.
+        enrol::again(&self.path, name, &self.client, &server, &ca).await
+    }
 }
 
 async fn client(path: &Path) -> anyhow::Result<Client> {

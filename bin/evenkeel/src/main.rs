@@ -3,6 +3,7 @@
 mod ask;
 mod audit;
 mod config;
+mod enrol;
 mod image;
 mod join;
 mod keep;
@@ -12,6 +13,7 @@ mod node;
 mod open;
 mod outside;
 mod running;
+mod token;
 mod up;
 
 use std::process::ExitCode;
@@ -38,6 +40,8 @@ enum Command {
     Node(Box<join::NodeArgs>),
     /// Write kubeconfigs
     Kubeconfig(join::KubeconfigArgs),
+    /// Make, list and delete tokens with which machines join
+    Token(token::TokenArgs),
     /// Import, pull, list and remove images
     Image(image::ImageArgs),
     /// Say whether the cluster answers, which nodes it has, and what is not healthy
@@ -104,6 +108,7 @@ fn main() -> ExitCode {
         Command::Up(args) => up::main(*args),
         Command::Node(args) => join::main(*args),
         Command::Kubeconfig(args) => join::print(args),
+        Command::Token(args) => token::main(args),
         Command::Image(args) => image::main(args),
         Command::Status(place) => ask::status(&place),
         Command::Why(args) => ask::why(&args),

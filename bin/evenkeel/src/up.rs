@@ -15,7 +15,7 @@ use evenkeel_scheduler::Scheduler;
 use evenkeel_scheduler::config::ProfileConfig;
 use evenkeel_server::audit::Audit;
 use evenkeel_server::listen::{self, SharedTls};
-use evenkeel_server::pki::{LeafSpec, Pki};
+use evenkeel_server::pki::{Leaf, LeafSpec, Pki};
 use evenkeel_server::{Door, DoorOptions, Identity};
 use evenkeel_store::Store;
 use rustix::fs::Access;
@@ -475,6 +475,11 @@ fn server_tls(
     let leaf = pki
         .leaf(&spec, clock.now())
         .context("the server's certificate")?;
+    // With the authority beside it, so that a machine that knows only its hash can join.
+    let leaf = Leaf {
+        certificate: format!("{}\n{}", leaf.certificate.trim_end(), pki.ca()),
+        key: leaf.key,
+    };
     let front_ca = settings.outside.request_headers()?.client_ca;
     let front_ca = front_ca.as_deref().unwrap_or_else(|| pki.front_proxy_ca());
     let mut config = pki.door_config(&leaf, front_ca)?;

@@ -1,5 +1,5 @@
 //! A second machine joins: the agent alone, in a network namespace of its own, with nothing of the
-//! cluster's but a kubeconfig.
+//! cluster's but a kubeconfig, or a token and a hash.
 
 mod common;
 
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{Cluster, EVENKEEL, pause};
+use common::{Cluster, EVENKEEL, kill, pause};
 
 const SLOT: u8 = 14;
 const HERE: &str = "172.31.214.1";
@@ -98,12 +98,11 @@ struct Joined<'m> {
 }
 
 impl<'m> Joined<'m> {
-    fn start(machine: &'m Machine, data: &Path, kubeconfig: &Path, flags: &[String]) -> Self {
+    fn start(machine: &'m Machine, data: &Path, flags: &[String]) -> Self {
         let log = File::create(data.with_extension("log")).expect("a log");
         let process = machine
             .command(EVENKEEL)
             .arg("node")
-            .arg(format!("--kubeconfig={}", kubeconfig.display()))
             .arg(format!("--data-dir={}", data.display()))
             .args(flags)
             .stdin(Stdio::null())
@@ -130,7 +129,7 @@ impl<'m> Joined<'m> {
             if begin.elapsed() > Duration::from_secs(20) {
                 signal = "-KILL";
             }
-            if let Err(error) = Command::new("kill").args([signal, &pid]).status() {
+            if let Err(error) = kill(signal, &pid) {
                 eprintln!("kill: {error}");
             }
             pause();
@@ -175,15 +174,12 @@ spec:
 }
 
 #[test]
-fn a_second_machine_joins_with_a_kubeconfig() {
+fn a_second_machine_joins_with_a_kubeconfig_and_a_third_with_a_token() {
     if !common::can_run_containers() {
         return;
     }
     let machine = Machine::new();
-    let port = std::net::TcpListener::bind((HERE, 0))
-        .and_then(|listener| listener.local_addr())
-        .expect("a free port")
-        .port();
+    let port = common::port::free(HERE.parse().expect("an address"));
     let mut cluster = Cluster::with_flags(SLOT, &[&format!("--listen={HERE}:{port}")]);
     cluster.import_busybox();
     let second = format!("e2e-{SLOT}-b");
@@ -218,6 +214,7 @@ fn a_second_machine_joins_with_a_kubeconfig() {
     );
     let flags = |name: &str| {
         vec![
+            format!("--kubeconfig={}", kubeconfig.display()),
             format!("--node-name={name}"),
             format!("--node-ip={THERE}"),
             "--node-port=0".to_owned(),
@@ -228,7 +225,7 @@ fn a_second_machine_joins_with_a_kubeconfig() {
     };
 
     // A certificate lets in whom it names, and nobody else.
-    let mut other = Joined::start(&machine, &data, &kubeconfig, &flags("somebody-else"));
+    let mut other = Joined::start(&machine, &data, &flags("somebody-else"));
     cluster.until("the wrong name is refused", |_| {
         other
             .log()
@@ -238,7 +235,7 @@ fn a_second_machine_joins_with_a_kubeconfig() {
     other.end();
     drop(other);
 
-    let joined = Joined::start(&machine, &data, &kubeconfig, &flags(&second));
+    let joined = Joined::start(&machine, &data, &flags(&second));
     let node = format!("node {second}");
     cluster.until("the node is ready", |cluster| {
         let ready = cluster.value(&node, "{.status.conditions[?(@.type==\"Ready\")].status}");
@@ -277,4 +274,92 @@ fn a_second_machine_joins_with_a_kubeconfig() {
     );
     cluster.ok(&["delete", "pod", "far"]);
     drop(joined);
+    with_a_token(&mut cluster, &machine, &own, &cidr);
+}
+
+/// The same machine again, as another node: it knows a token and a hash, and asks for the rest.
+fn with_a_token(cluster: &mut Cluster, machine: &Machine, own: &str, cidr: &str) {
+    let third = format!("e2e-{SLOT}-c");
+    let home = cluster.home().to_path_buf();
+    let data = home.join("third");
+    let join = ok(
+        EVENKEEL,
+        &["token", "create", "--print-join-command", "--data-dir", own],
+    );
+    let words: Vec<String> = join.split_whitespace().map(str::to_owned).collect();
+    assert_eq!(words[..2], ["evenkeel", "node"], "{join}");
+    let token = words[5].clone();
+    let list = ok(EVENKEEL, &["token", "list", "--data-dir", own]);
+    assert!(list.starts_with("TOKEN") && list.contains(&token), "{list}");
+
+    // Everything else is in a file; flags come first.
+    let config = home.join("node.yaml");
+    let text = format!(
+        "node-name: {third}\ndata-dir: /nonexistent\nnode-port: 0\neviction-hard: \"\"\n\
+         cluster-cidr: 10.{}.0.0/16\nservice-cidr: 10.{}.0.0/16\n",
+        180 + SLOT,
+        210 + SLOT
+    );
+    std::fs::write(&config, text).expect("the config file is written");
+    let config = format!("--config={}", config.display());
+    let image = home.join("busybox.tar").display().to_string();
+    let to = data.display().to_string();
+    ok(
+        EVENKEEL,
+        &[
+            "image",
+            "import",
+            &image,
+            "--as",
+            "busybox:test",
+            "--data-dir",
+            &to,
+        ],
+    );
+
+    // Another cluster's authority is not believed, and hears no token.
+    let mut flags: Vec<String> = words[2..].to_vec();
+    flags.push(config.clone());
+    let mut wrong = flags.clone();
+    wrong[5] = format!("sha256:{}", "0".repeat(64));
+    let mut other = Joined::start(machine, &data, &wrong);
+    cluster.until("the wrong cluster is refused", |_| {
+        let log = other.log();
+        log.contains("this is not the cluster that was meant")
+            .then_some(())
+    });
+    other.end();
+    drop(other);
+
+    let joined = Joined::start(machine, &data, &flags);
+    let node = format!("node {third}");
+    let ready = "{.status.conditions[?(@.type==\"Ready\")].status}";
+    cluster.value_becomes(&node, ready, "True");
+    let address = "{.status.addresses[?(@.type==\"InternalIP\")].address}";
+    assert_eq!(cluster.value(&node, address), THERE);
+    let pods = cluster.value(&node, "{.spec.podCIDR}");
+    ok("ip", &["route", "replace", &pods, "via", THERE]);
+    assert_ne!(pods, cidr);
+    cluster.apply(&pod(&third));
+    cluster.value_becomes("pod far", ready, "True");
+    // The door believes what the agent serves with.
+    assert_eq!(cluster.ok(&["logs", "far"]), "from afar\n");
+    let deleted = ok(EVENKEEL, &["token", "delete", &token, "--data-dir", own]);
+    assert!(deleted.contains("deleted"), "{deleted}");
+    let before = std::fs::read_to_string(data.join("node.kubeconfig")).expect("a kubeconfig");
+    let served = std::fs::read_to_string(data.join("serving.crt")).expect("a certificate");
+    drop(joined);
+
+    // From now on it needs no token: it has certificates, and gets others by them.
+    let _joined = Joined::start(machine, &data, &[config, "--renew-certificates".to_owned()]);
+    cluster.until("new certificates", |_| {
+        let kept = std::fs::read_to_string(data.join("node.kubeconfig")).ok()?;
+        let serving = std::fs::read_to_string(data.join("serving.crt")).ok()?;
+        (kept != before && serving != served).then_some(())
+    });
+    cluster.until("the agent answers again", |cluster| {
+        let answer = cluster.kubectl(&["exec", "far", "--", "echo", "again"]);
+        (answer.out == "again\n").then_some(())
+    });
+    cluster.ok(&["delete", "pod", "far", "--wait=false"]);
 }

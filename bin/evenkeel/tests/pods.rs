@@ -5,6 +5,7 @@ mod common;
 mod pod_support;
 
 use common::Cluster;
+use serde_json::{Value, json};
 
 const READY: &str = "{.status.conditions[?(@.type==\"Ready\")].status}";
 
@@ -451,20 +452,35 @@ fn rules_restart_a_container_and_a_debugger_sees_its_target() {
                   {.status.containerStatuses[0].state.terminated.exitCode}";
     assert_eq!(cluster.value("pod picky", status), "1 3");
     cluster.value_becomes("pod watched", READY, "True");
-    let looked = cluster.ok(&[
-        "debug",
-        "watched",
-        "--image=busybox:test",
-        "--target=main",
-        "-c",
-        "look",
-        "--quiet",
-        "--",
-        "sh",
-        "-c",
-        "ps; sleep 600",
-    ]);
-    eprintln!("{looked}");
+    if cluster.kubectl_minor() >= 23 {
+        cluster.ok(&[
+            "debug",
+            "watched",
+            "--image=busybox:test",
+            "--target=main",
+            "-c",
+            "look",
+            "--quiet",
+            "--",
+            "sh",
+            "-c",
+            "ps; sleep 600",
+        ]);
+    } else {
+        // Older clients send an alpha form that no server takes any more.
+        let mut pod: Value =
+            serde_json::from_str(&cluster.ok(&["get", "pod", "watched", "-o", "json"]))
+                .expect("JSON");
+        pod["spec"]["ephemeralContainers"] = json!([{
+            "name": "look",
+            "image": "busybox:test",
+            "targetContainerName": "main",
+            "command": ["sh", "-c", "ps; sleep 600"],
+        }]);
+        let path = "/api/v1/namespaces/default/pods/watched/ephemeralcontainers";
+        let answer = cluster.kubectl_with(&["replace", "--raw", path, "-f", "-"], &pod.to_string());
+        assert_eq!(answer.code, 0, "{}", answer.all());
+    }
     cluster.until("the other container's program is seen", |cluster| {
         let log = cluster.kubectl(&["logs", "watched", "-c", "look"]).out;
         log.contains("sleep 4242").then_some(())

@@ -688,37 +688,38 @@ impl ScopeOf for k8s_openapi::SubResourceScope {
 #[derive(Debug, Clone, Default)]
 struct Table {
     rows: Vec<Arc<ResourceDef>>,
-    by_path: HashMap<(Text, Text, Text), usize>,
-    by_kind: HashMap<GroupVersionKind, usize>,
+    /// By plural and by kind, of whatever group and version: few share one, and a look-up by what
+    /// a caller has in hand allocates nothing. Every request makes dozens of them.
+    by_plural: HashMap<Text, Vec<usize>>,
+    by_kind: HashMap<Text, Vec<usize>>,
 }
 
 impl Table {
     fn new(rows: Vec<Arc<ResourceDef>>) -> Self {
-        let by_path = rows
-            .iter()
-            .enumerate()
-            .filter(|(_, row)| row.storage != Storage::BodyOnly)
-            .map(|(index, row)| {
-                (
-                    (
-                        row.gvk.group.clone(),
-                        row.gvk.version.clone(),
-                        row.plural.clone(),
-                    ),
-                    index,
-                )
-            })
-            .collect();
-        let by_kind = rows
-            .iter()
-            .enumerate()
-            .map(|(index, row)| (row.gvk.clone(), index))
-            .collect();
+        let mut by_plural: HashMap<Text, Vec<usize>> = HashMap::new();
+        let mut by_kind: HashMap<Text, Vec<usize>> = HashMap::new();
+        for (index, row) in rows.iter().enumerate() {
+            if row.storage != Storage::BodyOnly {
+                by_plural.entry(row.plural.clone()).or_default().push(index);
+            }
+            by_kind.entry(row.gvk.kind.clone()).or_default().push(index);
+        }
         Self {
             rows,
-            by_path,
+            by_plural,
             by_kind,
         }
+    }
+
+    /// Of several the last one counts.
+    fn find(
+        &self,
+        named: Option<&Vec<usize>>,
+        group: &str,
+        version: &str,
+    ) -> Option<&Arc<ResourceDef>> {
+        let mut rows = named?.iter().rev().map(|index| &self.rows[*index]);
+        rows.find(|row| row.gvk.group == group && row.gvk.version == version)
     }
 }
 
@@ -774,27 +775,17 @@ impl Rows {
     /// The row behind a path. What is built in can't be replaced.
     #[must_use]
     pub fn by_path(&self, group: &str, version: &str, plural: &str) -> Option<&Arc<ResourceDef>> {
-        let key = (
-            group.to_owned().into(),
-            version.to_owned().into(),
-            plural.to_owned().into(),
-        );
         [&self.builtin, &self.custom]
             .into_iter()
-            .find_map(|table| table.by_path.get(&key).map(|index| &table.rows[*index]))
+            .find_map(|table| table.find(table.by_plural.get(plural), group, version))
     }
 
     /// The row of a kind.
     #[must_use]
     pub fn by_kind(&self, group: &str, version: &str, kind: &str) -> Option<&Arc<ResourceDef>> {
-        let key = GroupVersionKind {
-            group: group.to_owned().into(),
-            version: version.to_owned().into(),
-            kind: kind.to_owned().into(),
-        };
         [&self.builtin, &self.custom]
             .into_iter()
-            .find_map(|table| table.by_kind.get(&key).map(|index| &table.rows[*index]))
+            .find_map(|table| table.find(table.by_kind.get(kind), group, version))
     }
 
     /// The schema of all built-in types.

@@ -437,8 +437,14 @@ fn unescape(text: &str) -> String {
 /// The text of a scalar at a dotted path, as field selectors compare it; empty when unset.
 #[must_use]
 pub fn field_text(object: &Value, path: &str) -> String {
+    text_at(object, path.split('.'))
+}
+
+/// The text of what stands in an object where field names lead; empty when there is nothing.
+#[must_use]
+pub fn text_at<'p>(object: &Value, path: impl IntoIterator<Item = &'p str>) -> String {
     let mut at = object;
-    for part in path.split('.') {
+    for part in path {
         match at.get(part) {
             Some(next) => at = next,
             None => return String::new(),

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use evenkeel_api::selector::LabelSelector;
 use evenkeel_client::{EventType, LoopContext, ObjectKey, Outcome, View, errors};
 use k8s_openapi::api::autoscaling::v1::Scale;
-use k8s_openapi::api::autoscaling::v2::{HorizontalPodAutoscaler, HorizontalPodAutoscalerStatus};
+use k8s_openapi::api::autoscaling::v2::{
+    HorizontalPodAutoscaler, HorizontalPodAutoscalerStatus, MetricIdentifier, MetricSpec,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::Api;
 use kube::api::PostParams;
@@ -15,17 +17,27 @@ use kube::discovery::oneshot;
 use parking_lot::Mutex;
 
 use crate::behavior::Memory;
+use crate::custom::{Asked, OtherMetrics};
 use crate::plan::{self, Plan, Seen};
-use crate::sample::{PodMetrics, SampleError};
+use crate::sample::{Figure, PodMetrics, SampleError};
 use crate::{PERIOD, pods_of};
 
 pub(crate) struct Reconciler {
     scalers: Arc<View<HorizontalPodAutoscaler>>,
     context: LoopContext,
     metrics: Arc<dyn PodMetrics>,
+    others: Arc<dyn OtherMetrics>,
     memories: Mutex<HashMap<String, Memory>>,
     /// Resources of target kinds, as discovery named them.
     resources: Mutex<HashMap<(String, String), ApiResource>>,
+}
+
+fn asked<'a>(namespace: &'a str, metric: &'a MetricIdentifier) -> Asked<'a> {
+    Asked {
+        namespace,
+        metric: &metric.name,
+        selector: metric.selector.as_ref(),
+    }
 }
 
 impl Reconciler {
@@ -33,11 +45,13 @@ impl Reconciler {
         scalers: Arc<View<HorizontalPodAutoscaler>>,
         context: LoopContext,
         metrics: Arc<dyn PodMetrics>,
+        others: Arc<dyn OtherMetrics>,
     ) -> Self {
         Self {
             scalers,
             context,
             metrics,
+            others,
             memories: Mutex::new(HashMap::new()),
             resources: Mutex::new(HashMap::new()),
         }
@@ -129,7 +143,9 @@ impl Reconciler {
         } else {
             view.matching(namespace, &parsed)
         };
-        let samples = if pods.is_empty() {
+        let figures = self.figures(scaler, namespace, selector).await;
+        let measured = |figure: &Figure| matches!(figure, Figure::Samples);
+        let samples = if pods.is_empty() || !figures.iter().any(measured) {
             Ok(Vec::new())
         } else {
             self.metrics.samples(namespace, &pods).await
@@ -146,11 +162,48 @@ impl Reconciler {
             selector,
             pods: &pods,
             samples: &samples,
+            figures: &figures,
             now: self.context.clock.now(),
         };
         let uid = scaler.metadata.uid.clone().unwrap_or_default();
         let mut memories = self.memories.lock();
         plan::plan(&seen, memories.entry(uid).or_default())
+    }
+
+    /// What the metrics need that the pods' samples do not have.
+    async fn figures(
+        &self,
+        scaler: &HorizontalPodAutoscaler,
+        namespace: &str,
+        pods: &str,
+    ) -> Vec<Figure> {
+        let mut found = Vec::new();
+        for spec in scaler.spec.metrics.iter().flatten() {
+            found.push(match spec {
+                MetricSpec {
+                    pods: Some(source), ..
+                } if spec.type_ == "Pods" => {
+                    let asked = asked(namespace, &source.metric);
+                    Figure::Pods(self.others.of_pods(asked, pods).await)
+                }
+                MetricSpec {
+                    object: Some(source),
+                    ..
+                } if spec.type_ == "Object" => {
+                    let asked = asked(namespace, &source.metric);
+                    Figure::Object(self.others.of_object(asked, &source.described_object).await)
+                }
+                MetricSpec {
+                    external: Some(source),
+                    ..
+                } if spec.type_ == "External" => {
+                    let asked = asked(namespace, &source.metric);
+                    Figure::External(self.others.external(asked).await)
+                }
+                _ => Figure::Samples,
+            });
+        }
+        found
     }
 
     async fn rescale(
@@ -181,6 +234,7 @@ impl Reconciler {
                     format!("the HPA controller was able to update the target scale to {replicas}");
                 plan::set_condition(status, "AbleToScale", true, "SucceededRescale", &text, now);
                 status.last_scale_time = Some(Time(now));
+                plan::set_scaled_to_zero(status, scaler, from, replicas, now);
                 let text = format!("New size: {replicas}; reason: {reason}");
                 recorder.tell(scaler, EventType::Normal, "SuccessfulRescale", text);
                 let uid = scaler.metadata.uid.clone().unwrap_or_default();

@@ -267,6 +267,101 @@ pub fn replicas(
     samples: &[PodSample],
 ) -> Result<Outcome, String> {
     let Question {
+        resource,
+        container,
+        ..
+    } = *question;
+    if pods.is_empty() {
+        let text = "no pods returned by selector while calculating replica count";
+        return Err(text.to_owned());
+    }
+    let values = values(samples, resource, container);
+    from_values(question, pods, samples, values)
+}
+
+/// The replicas for a metric that each pod has a value of, against an average per pod.
+///
+/// # Errors
+/// As [`replicas`].
+pub fn of_pods(
+    question: &Question<'_>,
+    pods: &[Arc<Pod>],
+    values: BTreeMap<String, i64>,
+) -> Result<Outcome, String> {
+    if pods.is_empty() {
+        let text = "no pods returned by selector while calculating replica count";
+        return Err(text.to_owned());
+    }
+    // Windows of samples count for CPU alone.
+    let sample = |pod: &String| PodSample {
+        pod: pod.clone(),
+        at: question.now,
+        window: SignedDuration::ZERO,
+        containers: Vec::new(),
+    };
+    let samples: Vec<PodSample> = values.keys().map(sample).collect();
+    from_values(question, pods, &samples, values)
+}
+
+/// The replicas for a value of something as a whole: it grows and shrinks with the pods that are
+/// ready; without replicas it says itself how many there should be.
+///
+/// # Errors
+/// There are no pods where there should be.
+pub fn of_value(
+    current: i32,
+    usage: i64,
+    target: i64,
+    tolerances: Tolerances,
+    pods: &[Arc<Pod>],
+) -> Result<i32, String> {
+    let ratio = usage as f64 / target.max(1) as f64;
+    if current == 0 {
+        return Ok(up(ratio));
+    }
+    if tolerances.within(ratio) {
+        return Ok(current);
+    }
+    if pods.is_empty() {
+        let text = "unable to calculate ready pods: no pods returned by selector while calculating \
+                    replica count";
+        return Err(text.to_owned());
+    }
+    let is_ready = |pod: &&Arc<Pod>| {
+        pod.status.as_ref().is_some_and(|status| {
+            let mut conditions = status.conditions.iter().flatten();
+            status.phase.as_deref() == Some("Running")
+                && conditions.any(|found| found.type_ == "Ready" && found.status == "True")
+        })
+    };
+    let ready = pods.iter().filter(is_ready).count();
+    Ok(up(ratio * ready as f64))
+}
+
+/// The replicas for a value that is to be divided among pods, and the value of each.
+#[must_use]
+pub fn per_pod(running: i32, usage: i64, target: i64, tolerances: Tolerances) -> (i32, i64) {
+    let target = target.max(1) as f64;
+    let ratio = usage as f64 / (target * f64::from(running));
+    let replicas = if tolerances.within(ratio) {
+        running
+    } else {
+        up(usage as f64 / target)
+    };
+    let pods = i64::from(running.max(1));
+    let each = usage
+        .checked_add(pods - 1)
+        .map_or(i64::MAX, |sum| sum.div_euclid(pods));
+    (replicas, each)
+}
+
+fn from_values(
+    question: &Question<'_>,
+    pods: &[Arc<Pod>],
+    samples: &[PodSample],
+    mut values: BTreeMap<String, i64>,
+) -> Result<Outcome, String> {
+    let Question {
         current,
         target,
         resource,
@@ -274,11 +369,6 @@ pub fn replicas(
         tolerances,
         now,
     } = *question;
-    if pods.is_empty() {
-        let text = "no pods returned by selector while calculating replica count";
-        return Err(text.to_owned());
-    }
-    let mut values = values(samples, resource, container);
     let groups = group(pods, samples, &mut values, resource, now);
     if values.is_empty() {
         let text = "did not receive metrics for targeted pods (pods might be unready)";

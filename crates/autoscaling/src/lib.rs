@@ -2,13 +2,16 @@
 //!
 //! `calculate` turns use into a number of replicas, `behavior` limits how fast that number may
 //! move, `plan` puts both together with the conditions people read; all three are pure. `apply`
-//! reads and writes the `scale` subresource. What never lives here: a source of metrics; the
-//! composition hands in a [`PodMetrics`].
+//! reads and writes the `scale` subresource. Figures of pods' CPU and memory come from a
+//! [`PodMetrics`] that the composition hands in, all others from APIs that other servers serve
+//! ([`custom`]). What never lives here: a measurement.
 
 mod apply;
 pub mod behavior;
 pub mod calculate;
+pub mod custom;
 pub mod plan;
+mod proposal;
 pub mod sample;
 pub mod summary;
 #[cfg(test)]
@@ -21,6 +24,7 @@ use evenkeel_client::{LoopContext, WorkQueue, run_loop};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::Pod;
 
+pub use custom::{OtherMetrics, ServedMetrics};
 pub use sample::{ContainerSample, PodMetrics, PodSample, SampleError};
 pub use summary::NodeSummaries;
 
@@ -32,6 +36,16 @@ const WORKERS: usize = 5;
 /// Runs until the context's shutdown. The context acts as
 /// `system:serviceaccount:kube-system:horizontal-pod-autoscaler`.
 pub async fn run(context: LoopContext, metrics: Arc<dyn PodMetrics>) {
+    let others = Arc::new(ServedMetrics::new(context.client.clone()));
+    run_with(context, metrics, others).await;
+}
+
+/// As [`run`], with a source of other figures.
+pub async fn run_with(
+    context: LoopContext,
+    metrics: Arc<dyn PodMetrics>,
+    others: Arc<dyn OtherMetrics>,
+) {
     let queue = WorkQueue::new(context.metrics.of("horizontal-pod-autoscaler"));
     let scalers = context.views.of::<HorizontalPodAutoscaler>();
     scalers.synced().await;
@@ -48,7 +62,7 @@ pub async fn run(context: LoopContext, metrics: Arc<dyn PodMetrics>) {
             }
         });
     }
-    let reconciler = apply::Reconciler::new(scalers, context.clone(), metrics);
+    let reconciler = apply::Reconciler::new(scalers, context.clone(), metrics, others);
     run_loop(
         "horizontal-pod-autoscaler",
         WORKERS,

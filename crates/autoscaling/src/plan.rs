@@ -2,20 +2,19 @@
 
 use std::sync::Arc;
 
-use evenkeel_api::quantity::{Format, Quantity};
 use jiff::Timestamp;
 use k8s_openapi::api::autoscaling::v2::{
-    ContainerResourceMetricStatus, HorizontalPodAutoscaler, HorizontalPodAutoscalerCondition,
-    HorizontalPodAutoscalerStatus, MetricSpec, MetricStatus, MetricTarget, MetricValueStatus,
-    ResourceMetricStatus,
+    HorizontalPodAutoscaler, HorizontalPodAutoscalerCondition, HorizontalPodAutoscalerStatus,
 };
 use k8s_openapi::api::core::v1::Pod;
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::behavior::{self, Bounds, Memory};
-use crate::calculate::{self, Question, Target, Tolerances};
-use crate::sample::{PodSample, SampleError};
+use crate::proposal::{Failure, proposal};
+use crate::sample::{Figure, PodSample, SampleError};
+
+/// Condition: the loop brought the target to zero, and will bring it back.
+const SCALED_TO_ZERO: &str = "ScaledToZero";
 
 /// What was seen.
 #[derive(Debug)]
@@ -32,6 +31,8 @@ pub struct Seen<'a> {
     pub pods: &'a [Arc<Pod>],
     /// What they use.
     pub samples: &'a Result<Vec<PodSample>, SampleError>,
+    /// What was read for each of its metrics.
+    pub figures: &'a [Figure],
     /// Now.
     pub now: Timestamp,
 }
@@ -73,176 +74,6 @@ pub fn set_condition(
         Some(at) => all[at] = new,
         None => all.push(new),
     }
-}
-
-/// One metric, calculated.
-struct Proposal {
-    replicas: i32,
-    name: String,
-    status: MetricStatus,
-}
-
-/// Why a metric could not be calculated: reason of ScalingActive and of the event, and text.
-type Failure = (&'static str, String);
-
-fn milli_text(milli: i64, format: Format) -> Text {
-    // Memory is reported in whole bytes, CPU in thousandths.
-    let value = match format {
-        Format::BinarySi => Quantity::from_units(milli / 1000, Format::DecimalSi),
-        _ => Quantity::from_milli(milli),
-    };
-    Text(value.to_string())
-}
-
-fn target_of(target: &MetricTarget) -> Result<Target, String> {
-    if let Some(average) = &target.average_value {
-        let value: Quantity = average.0.parse().map_err(|_| "invalid target".to_owned())?;
-        return Ok(Target::Average(value.milli()));
-    }
-    if let Some(percent) = target.average_utilization {
-        return Ok(Target::Utilization(percent));
-    }
-    let text = "invalid resource metric source: neither an average utilization target nor an \
-                average value (usage) target was set";
-    Err(text.to_owned())
-}
-
-fn proposal(
-    seen: &Seen<'_>,
-    spec: &MetricSpec,
-    tolerances: Tolerances,
-) -> Result<Proposal, Failure> {
-    let (resource, container, target, reason, what) = match (spec.type_.as_str(), spec) {
-        (
-            "Resource",
-            MetricSpec {
-                resource: Some(source),
-                ..
-            },
-        ) => (
-            &source.name,
-            None,
-            &source.target,
-            "FailedGetResourceMetric",
-            "resource",
-        ),
-        (
-            "ContainerResource",
-            MetricSpec {
-                container_resource: Some(source),
-                ..
-            },
-        ) => (
-            &source.name,
-            Some(source.container.as_str()),
-            &source.target,
-            "FailedGetContainerResourceMetric",
-            "container resource",
-        ),
-        // Refused by name: there is no source for these figures here.
-        ("Pods", _) => {
-            return Err(no_source(
-                "FailedGetPodsMetric",
-                "Pods",
-                "custom.metrics.k8s.io",
-            ));
-        }
-        ("Object", _) => {
-            return Err(no_source(
-                "FailedGetObjectMetric",
-                "Object",
-                "custom.metrics.k8s.io",
-            ));
-        }
-        ("External", _) => {
-            return Err(no_source(
-                "FailedGetExternalMetric",
-                "External",
-                "external.metrics.k8s.io",
-            ));
-        }
-        (other, _) => {
-            let text = format!("unknown metric source type \"{other}\"");
-            return Err(("InvalidMetricSourceType", text));
-        }
-    };
-    let fail = |text: String| {
-        (
-            reason,
-            format!(
-                "failed to get {resource} {}: {text}",
-                match target {
-                    MetricTarget {
-                        average_value: Some(_),
-                        ..
-                    } => "usage",
-                    _ => "utilization",
-                }
-            ),
-        )
-    };
-    if resource != "cpu" && resource != "memory" {
-        let text =
-            format!("no metrics known for resource \"{resource}\"; cpu and memory are measured");
-        return Err(fail(text));
-    }
-    let samples = seen.samples.as_ref().map_err(|error| {
-        fail(format!(
-            "unable to get metrics for resource {resource}: {error}"
-        ))
-    })?;
-    let question = Question {
-        current: seen.replicas,
-        target: target_of(target).map_err(fail)?,
-        resource,
-        container,
-        tolerances,
-        now: seen.now,
-    };
-    let found = calculate::replicas(&question, seen.pods, samples).map_err(fail)?;
-    let name = match question.target {
-        Target::Average(_) => format!("{resource} {what}"),
-        Target::Utilization(_) => format!("{resource} {what} utilization (percentage of request)"),
-    };
-    let format = if resource == "memory" {
-        Format::BinarySi
-    } else {
-        Format::DecimalSi
-    };
-    let current = MetricValueStatus {
-        average_utilization: found.utilization,
-        average_value: Some(milli_text(found.average, format)),
-        value: None,
-    };
-    let mut status = MetricStatus {
-        type_: spec.type_.clone(),
-        ..MetricStatus::default()
-    };
-    match container {
-        None => {
-            status.resource = Some(ResourceMetricStatus {
-                name: resource.clone(),
-                current,
-            });
-        }
-        Some(container) => {
-            status.container_resource = Some(ContainerResourceMetricStatus {
-                container: container.to_owned(),
-                name: resource.clone(),
-                current,
-            });
-        }
-    }
-    Ok(Proposal {
-        replicas: found.replicas,
-        name,
-        status,
-    })
-}
-
-fn no_source(reason: &'static str, kind: &str, group: &str) -> Failure {
-    let text = format!("metrics of type {kind} are not supported: nothing serves {group} here");
-    (reason, text)
 }
 
 /// The status of an autoscaler whose target could not be read.
@@ -296,7 +127,10 @@ pub fn plan(seen: &Seen<'_>, memory: &mut Memory) -> Plan {
             at: now,
         });
     }
-    let (desired, reason) = if seen.replicas == 0 && min != 0 {
+    // Only what this loop brought to zero it brings back (KEP-2021); what a person did stays.
+    let asleep = is_scaled_to_zero(&plan.status);
+    let wakes = asleep && (min != 0 || has_figures_at_zero(seen.scaler));
+    let (desired, reason) = if seen.replicas == 0 && !wakes {
         let text = "scaling is disabled since the replica count of the target is zero";
         set_condition(
             &mut plan.status,
@@ -311,12 +145,20 @@ pub fn plan(seen: &Seen<'_>, memory: &mut Memory) -> Plan {
     } else if seen.replicas > spec.max_replicas {
         let text = "Current number of replicas above Spec.MaxReplicas";
         (spec.max_replicas, text.to_owned())
-    } else if seen.replicas < min {
+    } else if seen.replicas != 0 && seen.replicas < min {
         let text = "Current number of replicas below Spec.MinReplicas";
         (min, text.to_owned())
     } else {
         match by_metrics(seen, &mut plan) {
-            Some((proposed, name)) => normalized(seen, memory, &mut plan, proposed, &name, min),
+            Some((proposed, name)) => {
+                let (desired, reason) = normalized(seen, memory, &mut plan, proposed, &name, min);
+                if seen.replicas == 0 && desired < min {
+                    let text = "Current number of replicas below Spec.MinReplicas";
+                    (min, text.to_owned())
+                } else {
+                    (desired, reason)
+                }
+            }
             None => {
                 plan.status.desired_replicas = seen.replicas;
                 return plan;
@@ -328,6 +170,45 @@ pub fn plan(seen: &Seen<'_>, memory: &mut Memory) -> Plan {
         plan.rescale = Some((desired, reason));
     }
     plan
+}
+
+/// Object and external metrics have a value also where no pod runs.
+#[must_use]
+pub fn has_figures_at_zero(scaler: &HorizontalPodAutoscaler) -> bool {
+    let metrics = scaler.spec.metrics.iter().flatten();
+    metrics
+        .into_iter()
+        .any(|metric| matches!(metric.type_.as_str(), "Object" | "External"))
+}
+
+/// This loop brought it to zero, and nobody else.
+fn is_scaled_to_zero(status: &HorizontalPodAutoscalerStatus) -> bool {
+    let mut conditions = status.conditions.iter().flatten();
+    conditions.any(|found| found.type_ == SCALED_TO_ZERO && found.status == "True")
+}
+
+/// Says after a change whether it was this loop that brought it to zero.
+pub fn set_scaled_to_zero(
+    status: &mut HorizontalPodAutoscalerStatus,
+    scaler: &HorizontalPodAutoscaler,
+    from: i32,
+    to: i32,
+    now: Timestamp,
+) {
+    let min = scaler.spec.min_replicas.unwrap_or(1);
+    let did = from > 0 && to == 0 && min == 0 && has_figures_at_zero(scaler);
+    let (reason, text) = if did {
+        (
+            "ScaledToZero",
+            "the HPA controller scaled the workload to zero",
+        )
+    } else {
+        (
+            "NotScaledToZero",
+            "the HPA controller did not scale the workload to zero",
+        )
+    };
+    set_condition(status, SCALED_TO_ZERO, did, reason, text, now);
 }
 
 /// The largest proposal; `None` when no decision can be made.
@@ -353,33 +234,38 @@ fn by_metrics(seen: &Seen<'_>, plan: &mut Plan) -> Option<(i32, String)> {
     let mut first: Option<Failure> = None;
     let mut invalid = 0;
     let mut statuses = Vec::new();
-    for metric in &metrics {
-        match proposal(seen, metric, tolerances) {
+    for (index, metric) in metrics.iter().enumerate() {
+        match proposal(seen, metric, seen.figures.get(index), tolerances) {
             Ok(found) => {
                 if best.as_ref().is_none_or(|best| found.replicas > best.0) {
                     best = Some((found.replicas, found.name));
                 }
                 statuses.push(found.status);
             }
-            Err((reason, text)) => {
-                plan.warnings.push((reason, text.clone()));
-                first.get_or_insert((reason, text));
+            Err(failure) => {
+                plan.warnings.push((failure.reason, failure.text.clone()));
+                first.get_or_insert(failure);
                 invalid += 1;
             }
         }
     }
     plan.status.current_metrics = Some(statuses).filter(|all| !all.is_empty());
-    if let Some((reason, text)) = first {
+    if let Some(Failure {
+        reason,
+        text,
+        before,
+    }) = first
+    {
         // With some figures missing, up is safe and down is not.
         let shrinks = best.as_ref().is_none_or(|best| best.0 < seen.replicas);
         let whole = format!(
-            "invalid metrics ({invalid} invalid out of {}), first error is: {text}",
+            "invalid metrics ({invalid} invalid out of {}), first error is: {before}{text}",
             metrics.len()
         );
-        plan.warnings.push(("FailedComputeMetricsReplicas", whole));
         if invalid >= metrics.len() || shrinks {
             let text = format!("the HPA was unable to compute the replica count: {text}");
             set_condition(&mut plan.status, "ScalingActive", false, reason, &text, now);
+            plan.warnings.push(("FailedComputeMetricsReplicas", whole));
             return None;
         }
     }

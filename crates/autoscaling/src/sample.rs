@@ -1,5 +1,6 @@
 //! What pods use, as measured: the port through which figures come in.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
@@ -33,6 +34,19 @@ pub struct PodSample {
     pub window: SignedDuration,
     /// Each container that was measured.
     pub containers: Vec<ContainerSample>,
+}
+
+/// What was read for one metric of an autoscaler, in thousandths.
+#[derive(Debug, Clone)]
+pub enum Figure {
+    /// Nothing: the pods' own samples are used.
+    Samples,
+    /// By pod.
+    Pods(Result<BTreeMap<String, i64>, SampleError>),
+    /// Of one object.
+    Object(Result<i64, SampleError>),
+    /// Of each series outside.
+    External(Result<Vec<i64>, SampleError>),
 }
 
 /// A source of measured use.

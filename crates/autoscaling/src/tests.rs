@@ -20,7 +20,7 @@ use serde_json::json;
 use crate::behavior::{self, Bounds, Memory};
 use crate::calculate::{self, Question, Target, Tolerances};
 use crate::plan::{self, Seen};
-use crate::sample::{ContainerSample, PodMetrics, PodSample, SampleError};
+use crate::sample::{ContainerSample, Figure, PodMetrics, PodSample, SampleError};
 
 fn now() -> Timestamp {
     Timestamp::from_second(1_767_225_600).unwrap()
@@ -234,6 +234,11 @@ fn scaler(metrics: serde_json::Value) -> HorizontalPodAutoscaler {
     .unwrap()
 }
 
+/// Another name, where a value hides the function.
+fn two_metrics(metrics: serde_json::Value) -> HorizontalPodAutoscaler {
+    scaler(metrics)
+}
+
 fn cpu(percent: i32) -> serde_json::Value {
     json!({"type": "Resource", "resource": {
         "name": "cpu", "target": {"type": "Utilization", "averageUtilization": percent},
@@ -246,33 +251,275 @@ fn condition(status: &HorizontalPodAutoscalerStatus, kind: &str) -> (String, Str
     (found.status, found.reason.unwrap(), found.message.unwrap())
 }
 
-#[test]
-fn what_cannot_be_measured_is_refused_by_name() {
-    let scaler = scaler(json!([{"type": "External", "external": {
-        "metric": {"name": "queue"}, "target": {"type": "Value", "value": "1"},
-    }}]));
-    let pods = all_ready(3);
-    let samples = Ok(using(&[100; 3]));
+/// What came out of one look: replicas, and the status.
+fn look(
+    scaler: &HorizontalPodAutoscaler,
+    replicas: i32,
+    pods: &[Arc<Pod>],
+    figures: &[Figure],
+) -> (i32, plan::Plan) {
+    let samples = Ok(Vec::new());
+    // Going down is not to wait here.
+    let mut scaler = scaler.clone();
+    scaler.spec.behavior = Some(rules(
+        json!({"scaleDown": {"stabilizationWindowSeconds": 0}}),
+    ));
     let seen = Seen {
         scaler: &scaler,
-        replicas: 3,
-        running: 3,
+        replicas,
+        running: replicas,
         selector: "app=web",
-        pods: &pods,
+        pods,
         samples: &samples,
+        figures,
         now: now(),
     };
     let plan = plan::plan(&seen, &mut Memory::default());
-    assert!(plan.rescale.is_none());
+    let to = plan.rescale.as_ref().map_or(replicas, |rescale| rescale.0);
+    (to, plan)
+}
+
+fn of_pods(values: &[i64]) -> Figure {
+    Figure::Pods(Ok(names(values.len())
+        .into_iter()
+        .zip(values.iter().copied())
+        .collect()))
+}
+
+/// Tables of `replica_calculator_test.go` and of the documentation's "Autoscaling on multiple
+/// metrics and custom metrics".
+#[test]
+fn other_metrics_are_held_against_their_targets() {
+    let pods_metric = |target: &str| {
+        json!({"type": "Pods", "pods": {"metric": {"name": "qps"},
+            "target": {"type": "AverageValue", "averageValue": target}}})
+    };
+    let object = |target: serde_json::Value| {
+        json!({"type": "Object", "object": {"metric": {"name": "requests-per-second"},
+            "describedObject": {"apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "name": "main"},
+            "target": target}})
+    };
+    let external = |target: serde_json::Value| {
+        json!({"type": "External", "external": {
+            "metric": {"name": "queue", "selector": {"matchLabels": {"queue": "tasks"}}},
+            "target": target}})
+    };
+    let value = |text: &str| json!({"type": "Value", "value": text});
+    let average = |text: &str| json!({"type": "AverageValue", "averageValue": text});
+    let three = all_ready(3);
+    let mut starting = all_ready(3);
+    starting[2] = pod("p2", "1", "Pending", "False", 5);
+    let mut silent = all_ready(3);
+    silent[0] = pod("p0", "1", "Running", "False", 3600);
+    let outside = |values: &[i64]| Figure::External(Ok(values.to_vec()));
+    let cases = [
+        // Pods: 20, 10 and 30 qps against 15 is a third more.
+        (
+            pods_metric("15"),
+            &three,
+            of_pods(&[20_000, 10_000, 30_000]),
+            3,
+            4,
+        ),
+        (
+            pods_metric("20"),
+            &three,
+            of_pods(&[20_000, 10_000, 30_000]),
+            3,
+            3,
+        ),
+        (
+            pods_metric("40"),
+            &three,
+            of_pods(&[20_000, 10_000, 30_000]),
+            3,
+            2,
+        ),
+        // Going up, a pod without a value has none; going down, one has just the target.
+        (pods_metric("15"), &three, of_pods(&[50_000, 40_000]), 3, 6),
+        (pods_metric("40"), &three, of_pods(&[10_000, 10_000]), 3, 2),
+        // Readiness counts for CPU alone, but who is pending is not there yet.
+        (
+            pods_metric("15"),
+            &silent,
+            of_pods(&[20_000, 10_000, 30_000]),
+            3,
+            4,
+        ),
+        (
+            pods_metric("15"),
+            &starting,
+            of_pods(&[50_000, 10_000, 30_000]),
+            3,
+            4,
+        ),
+        // An object's value: replicas times the ratio, of those that are ready.
+        (
+            object(value("10k")),
+            &three,
+            Figure::Object(Ok(20_000_000)),
+            3,
+            6,
+        ),
+        (
+            object(value("10k")),
+            &three,
+            Figure::Object(Ok(10_900_000)),
+            3,
+            3,
+        ),
+        (
+            object(value("10k")),
+            &silent,
+            Figure::Object(Ok(20_000_000)),
+            3,
+            4,
+        ),
+        (
+            object(average("2k")),
+            &three,
+            Figure::Object(Ok(10_000_000)),
+            3,
+            5,
+        ),
+        (
+            object(average("2k")),
+            &three,
+            Figure::Object(Ok(6_100_000)),
+            3,
+            3,
+        ),
+        // External: the sum of all series.
+        (
+            external(value("4400m")),
+            &three,
+            outside(&[5200, 3400]),
+            3,
+            6,
+        ),
+        (
+            external(average("30")),
+            &three,
+            outside(&[100_000, 50_000]),
+            3,
+            5,
+        ),
+        (
+            external(average("30")),
+            &three,
+            outside(&[i64::MAX, i64::MAX]),
+            3,
+            6,
+        ),
+        (external(average("3")), &three, outside(&[0]), 3, 2),
+    ];
+    for (number, (metric, pods, figure, current, expected)) in cases.into_iter().enumerate() {
+        let scaler = scaler(json!([metric]));
+        let (to, plan) = look(&scaler, current, pods, std::slice::from_ref(&figure));
+        assert_eq!(
+            to, expected,
+            "case {number}: {figure:?} {:?}",
+            plan.warnings
+        );
+        let metrics = plan.status.current_metrics.unwrap();
+        assert_eq!(metrics[0].type_, metric["type"].as_str().unwrap());
+    }
+    let scaler = scaler(json!([external(average("30"))]));
+    let (_, plan) = look(&scaler, 3, &three, &[outside(&[100_000, 50_000])]);
+    let current = plan.status.current_metrics.clone().unwrap()[0]
+        .external
+        .clone()
+        .unwrap();
+    assert_eq!(current.current.average_value.unwrap().0, "50");
+    let (_, reason, text) = condition(&plan.status, "ScalingActive");
+    assert_eq!(reason, "ValidMetricFound");
+    assert_eq!(
+        text,
+        "the HPA was able to successfully calculate a replica count from external metric \
+         queue(&LabelSelector{MatchLabels:map[string]string{queue: tasks,},\
+         MatchExpressions:[]LabelSelectorRequirement{},})"
+    );
+}
+
+#[test]
+fn a_metric_that_cannot_be_read_is_told_as_the_reference_does() {
+    let none = || SampleError("no metrics returned from external metrics API".to_owned());
+    let queue = json!({"type": "External", "external": {
+        "metric": {"name": "queue"}, "target": {"type": "Value", "value": "1"},
+    }});
+    let scaler = scaler(json!([queue]));
+    let (to, plan) = look(&scaler, 3, &all_ready(3), &[Figure::External(Err(none()))]);
+    assert_eq!(to, 3);
     let (state, reason, text) = condition(&plan.status, "ScalingActive");
     assert_eq!(
         (state.as_str(), reason.as_str()),
         ("False", "FailedGetExternalMetric")
     );
-    assert!(
-        text.contains("metrics of type External are not supported"),
-        "{text}"
+    let why =
+        "unable to get external metric a/queue/nil: no metrics returned from external metrics API";
+    assert_eq!(
+        text,
+        format!("the HPA was unable to compute the replica count: {why}")
     );
+    let whole = format!(
+        "invalid metrics (1 invalid out of 1), first error is: failed to get queue external metric \
+         value: failed to get external metric queue: {why}"
+    );
+    assert_eq!(
+        plan.warnings,
+        [
+            ("FailedGetExternalMetric", why.to_owned()),
+            ("FailedComputeMetricsReplicas", whole)
+        ]
+    );
+    // With another metric that says up, up it goes; with one that says down, it stays.
+    let both = two_metrics(json!([queue, {"type": "Pods", "pods": {
+        "metric": {"name": "qps"}, "target": {"type": "AverageValue", "averageValue": "10"}}}]));
+    for (each, expected) in [(20_000, 6), (1_000, 3)] {
+        let figures = [Figure::External(Err(none())), of_pods(&[each; 3])];
+        let (to, plan) = look(&both, 3, &all_ready(3), &figures);
+        assert_eq!(to, expected);
+        assert_eq!(
+            condition(&plan.status, "ScalingActive").0,
+            if expected > 3 { "True" } else { "False" }
+        );
+    }
+}
+
+/// KEP-2021: only what the autoscaler brought to zero it brings back.
+#[test]
+fn a_target_goes_to_zero_and_comes_back() {
+    let queue = json!({"type": "External", "external": {
+        "metric": {"name": "queue"}, "target": {"type": "AverageValue", "averageValue": "10"},
+    }});
+    let mut scaler = scaler(json!([queue]));
+    scaler.spec.min_replicas = Some(0);
+    let work = |amount: i64| [Figure::External(Ok(vec![amount]))];
+    let (to, plan) = look(&scaler, 1, &all_ready(1), &work(0));
+    assert_eq!(to, 0);
+    let mut status = plan.status;
+    plan::set_scaled_to_zero(&mut status, &scaler, 1, 0, now());
+    assert_eq!(condition(&status, "ScaledToZero").1, "ScaledToZero");
+    scaler.status = Some(status.clone());
+    assert_eq!(look(&scaler, 0, &[], &work(0)).0, 0);
+    assert_eq!(look(&scaler, 0, &[], &work(25_000)).0, 3);
+    // A higher minimum wakes it without work.
+    scaler.spec.min_replicas = Some(2);
+    assert_eq!(look(&scaler, 0, &[], &work(0)).0, 2);
+    scaler.spec.min_replicas = Some(0);
+    // A person brought it to zero: it stays there, and says so.
+    plan::set_scaled_to_zero(&mut status, &scaler, 0, 3, now());
+    assert_eq!(condition(&status, "ScaledToZero").0, "False");
+    scaler.status = Some(status);
+    let (to, plan) = look(&scaler, 0, &[], &work(25_000));
+    assert_eq!(to, 0);
+    assert_eq!(
+        condition(&plan.status, "ScalingActive").1,
+        "ScalingDisabled"
+    );
+    // Pods' own metrics have nothing to say at zero.
+    scaler.spec.metrics = serde_json::from_value(json!([cpu(50)])).unwrap();
+    assert!(!plan::has_figures_at_zero(&scaler));
 }
 
 proptest! {
@@ -288,7 +535,7 @@ proptest! {
         memory.recommendations.push(behavior::Mark { replicas: current, at });
         let seen = Seen {
             scaler: &scaler, replicas: current, running: current, selector: "app=web",
-            pods: &pods, samples: &samples, now: now(),
+            pods: &pods, samples: &samples, figures: &[], now: now(),
         };
         let plan = plan::plan(&seen, &mut memory);
         let to = plan.rescale.map_or(current, |rescale| rescale.0);

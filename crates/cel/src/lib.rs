@@ -34,6 +34,7 @@ mod time;
 mod types;
 mod validators;
 mod value;
+mod words;
 
 pub use cost::CostEstimate;
 pub use env::Env;
@@ -48,3 +49,4 @@ pub use schema::{Schema, escape};
 pub use time::{Duration, Timestamp};
 pub use types::{ObjectType, Type};
 pub use value::{Key, List, ListKind, Opaque, Value};
+pub use words::is_no_name;

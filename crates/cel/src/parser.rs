@@ -10,6 +10,7 @@ use crate::lexer::{Lexeme, Token, tokens};
 use crate::literal::unescape;
 use crate::macros;
 use crate::value::Value;
+use crate::words::is_reserved;
 
 /// Longest source accepted, in code points.
 const MAX_CODE_POINTS: usize = 100_000;
@@ -23,26 +24,6 @@ const MAX_NODES: usize = 200_000;
 /// What may begin an expression, as the reference's parser lists it.
 const PRIMARY: &str = "{'[', '{', '(', '.', '-', '!', 'true', 'false', 'null', NUM_FLOAT, NUM_INT, \
                        NUM_UINT, STRING, BYTES, IDENTIFIER}";
-
-const RESERVED: [&str; 17] = [
-    "as",
-    "break",
-    "const",
-    "continue",
-    "else",
-    "for",
-    "function",
-    "if",
-    "import",
-    "let",
-    "loop",
-    "package",
-    "namespace",
-    "return",
-    "var",
-    "void",
-    "while",
-];
 
 /// Something was reported; the parse is over.
 pub(crate) struct Stop;
@@ -570,7 +551,7 @@ impl Parser<'_, '_> {
         let Token::Ident(word) = self.peek().clone() else {
             return self.stop(pos, "Syntax error: mismatched input expecting IDENTIFIER");
         };
-        if RESERVED.contains(&word.as_str()) {
+        if is_reserved(&word) {
             return self.stop(pos, format!("reserved identifier: {word}"));
         }
         self.at += 1;

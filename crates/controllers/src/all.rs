@@ -150,6 +150,10 @@ pub fn all(composition: &Composition) -> Vec<Loop> {
             )),
         ),
         Loop::new(
+            "service-load-balancer",
+            crate::balancer::run(context("load-balancer-controller", "service-controller")),
+        ),
+        Loop::new(
             "garbage-collector",
             garbage::run(context(
                 "generic-garbage-collector",

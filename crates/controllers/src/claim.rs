@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use evenkeel_api::selector::LabelSelector;
-use evenkeel_client::{Client, Kind, ObjectKey, View, errors};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use evenkeel_client::{Client, Kind, ObjectKey, View, WorkQueue, errors};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{
+    LabelSelector as SelectorSpec, ObjectMeta, OwnerReference,
+};
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 use kube::core::NamespaceResourceScope;
@@ -46,6 +48,31 @@ pub fn controller_key(meta: &ObjectMeta, group: &str, kind: &str) -> Option<Obje
             owner.name.clone(),
         )
     })
+}
+
+/// Wakes the controller of a changed object when it is of kind `O`; of an object that nobody
+/// controls, all that select it and may adopt it.
+pub fn wake<O>(
+    meta: &ObjectMeta,
+    owners: &View<O>,
+    selector: impl Fn(&O) -> &SelectorSpec,
+    queue: &WorkQueue<ObjectKey>,
+) where
+    O: Kind + kube::Resource<Scope = NamespaceResourceScope>,
+{
+    if controller_of(meta).is_some() {
+        if let Some(key) = controller_key(meta, &O::group(&()), &O::kind(&())) {
+            queue.add(key);
+        }
+        return;
+    }
+    let namespace = meta.namespace.as_deref().unwrap_or_default();
+    for owner in owners.in_namespace(namespace) {
+        let selector = LabelSelector::from_spec(Some(selector(&owner)));
+        if selector.is_ok_and(|selector| selector.matches(labels(meta))) {
+            queue.add(ObjectKey::of(owner.as_ref()));
+        }
+    }
 }
 
 /// The labels, an empty map where there are none.

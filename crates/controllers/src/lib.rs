@@ -6,6 +6,7 @@
 //! `apply`.
 
 pub mod all;
+pub mod balancer;
 pub mod certificates;
 pub mod claim;
 pub mod cronjob;
@@ -31,6 +32,7 @@ pub mod scaled;
 pub mod statefulset;
 #[cfg(test)]
 mod testing;
+pub mod told;
 pub mod volumes;
 
 pub use all::{Composition, Loop, all};

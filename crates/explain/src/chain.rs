@@ -516,6 +516,62 @@ pub(crate) fn deployment(deployment: &Deployment, sets: &[ReplicaSet], pods: Vec
     chain
 }
 
+/// What keeps a service of type LoadBalancer from its address.
+fn balancer(service: &Service, this: &str, chain: &mut Chain) {
+    let Some(spec) = service.spec.as_ref() else {
+        return;
+    };
+    if spec.type_.as_deref() != Some("LoadBalancer") {
+        return;
+    }
+    let status = service.status.as_ref();
+    let ingress = status.and_then(|status| status.load_balancer.as_ref()?.ingress.as_ref());
+    let conditions = status.and_then(|status| status.conditions.as_ref());
+    let failed = |kind: &str| {
+        conditions
+            .into_iter()
+            .flatten()
+            .find(|found| found.type_ == kind && found.status == "False")
+    };
+    if let Some(found) = failed("evenkeel.io/AddressAssigned") {
+        chain.link(this, format!("has no address outside: {}", found.message));
+        chain.step(match found.reason.as_str() {
+            "NoAddressPool" => {
+                "declare addresses of your network: an IPAddressPool and an L2Advertisement of \
+                 metallb.io/v1beta1 (examples/load-balancer.yaml)"
+            }
+            "AddressPoolExhausted" => {
+                "add addresses to a pool (kubectl edit ipaddresspool -A), or let services share one \
+                 with the annotation metallb.io/allow-shared-ip"
+            }
+            _ => "change what the service asks for, or the pools: kubectl get ipaddresspools -A",
+        });
+    } else if let Some(found) = failed("evenkeel.io/AddressAnnounced") {
+        chain.link(
+            this,
+            format!("has an address that leads nowhere: {}", found.message),
+        );
+        chain.step("see the advertisements: kubectl get l2advertisements -A -o yaml");
+    } else if ingress.is_none_or(Vec::is_empty) {
+        let class = spec.load_balancer_class.as_deref();
+        match class.filter(|class| *class != "evenkeel.io/load-balancer") {
+            Some(class) => {
+                chain.link(
+                    this,
+                    format!("waits for an address from load balancer class {class}"),
+                );
+                chain.step(format!(
+                    "see whether the implementation of class {class} is running"
+                ));
+            }
+            None => {
+                chain.link(this, "waits for an address");
+                chain.step("wait, and look again: addresses are given within a second");
+            }
+        }
+    }
+}
+
 /// Explains a Service from its selector and its endpoints.
 #[must_use]
 pub(crate) fn service(
@@ -527,6 +583,7 @@ pub(crate) fn service(
     let mut chain = Chain::default();
     let meta = &service.metadata;
     let this = named("Service", meta.namespace.as_ref(), meta.name.as_ref());
+    balancer(service, &this, &mut chain);
     if ready > 0 {
         chain.link(this, format!("has {ready} ready endpoints"));
         return chain;
@@ -650,6 +707,46 @@ mod tests {
         let found: Deployment = read(json!({"metadata": {"name": "a"}, "spec": {"replicas": 2,
             "selector": {}, "template": {}}, "status": {"readyReplicas": 2, "updatedReplicas": 2}}));
         assert!(deployment(&found, &[], Vec::new()).is_healthy());
+    }
+
+    #[test]
+    fn a_service_without_an_address_says_which_pool_is_empty() {
+        let of = |spec: Value, conditions: Value| -> String {
+            let found: Service = read(json!({
+                "metadata": {"name": "web", "namespace": "d"}, "spec": spec,
+                "status": {"conditions": conditions},
+            }));
+            service(&found, 1, 0, Vec::new()).to_string()
+        };
+        let condition = |kind: &str, reason: &str, message: &str| {
+            json!([{"type": kind, "status": "False", "reason": reason, "message": message,
+                "lastTransitionTime": "2026-01-01T00:00:00Z"}])
+        };
+        let balancer = json!({"type": "LoadBalancer"});
+        let text = of(
+            balancer.clone(),
+            condition(
+                "evenkeel.io/AddressAssigned",
+                "AddressPoolExhausted",
+                "no available IPs in pool \"p\"",
+            ),
+        );
+        assert!(
+            text.starts_with(
+                "Service d/web: has no address outside: no available IPs in pool \"p\"\n"
+            ),
+            "{text}"
+        );
+        assert!(text.contains("next: add addresses to a pool"), "{text}");
+        let text = of(
+            balancer,
+            condition("evenkeel.io/AddressAnnounced", "NotAnnounced", "nobody"),
+        );
+        assert!(text.contains("leads nowhere: nobody"), "{text}");
+        let foreign = json!({"type": "LoadBalancer", "loadBalancerClass": "example.com/x"});
+        assert!(of(foreign, json!([])).contains("class example.com/x"));
+        let text = of(json!({"type": "ClusterIP"}), json!([]));
+        assert_eq!(text, "Service d/web: has 1 ready endpoints\n");
     }
 
     #[test]

@@ -8,7 +8,9 @@ pub mod nft;
 pub mod service;
 
 mod adapter;
+mod announce;
 mod conntrack;
+mod health;
 mod hostports;
 mod netlink;
 mod node;

@@ -13,14 +13,16 @@ use ipnet::Ipv4Net;
 use parking_lot::Mutex;
 
 use crate::Nfnetlink;
+use crate::announce::Announcer;
 use crate::dns::{DnsSockets, Resolver, ResolverConfig, Upstreams};
+use crate::health::{Health, HealthChecks};
 use crate::hostports::HostPorts;
 use crate::ipam::Ipam;
 use crate::link::{BridgeConfig, LinkError, PodLinks, remove_bridge};
 use crate::nft::{NftError, remove_table, table_exists};
 use crate::service::{
-    Applied, Catalog, HostPort, Owner, Routes, Service, ServiceKey, Slice, TableConfig, plan,
-    plan_host_ports,
+    Applied, Catalog, HostPort, Owner, Routes, Service, ServiceKey, Slice, TableConfig,
+    local_endpoints, plan, plan_host_ports,
 };
 
 const DNS_PORT: u16 = 53;
@@ -159,6 +161,8 @@ pub enum Change {
     Slice(Slice),
     /// A slice is gone; its own namespace and name.
     SliceGone(ServiceKey),
+    /// The zone of this node, as its labels say.
+    Zone(Option<String>),
 }
 
 /// One node's network.
@@ -171,6 +175,8 @@ pub struct NodeNetwork {
     host_ports: Mutex<HostPorts>,
     resolver: Arc<Resolver>,
     dns_sockets: Mutex<Option<DnsSockets>>,
+    announcer: Announcer,
+    health: HealthChecks,
 }
 
 impl NodeNetwork {
@@ -225,6 +231,7 @@ impl NodeNetwork {
             service_cidr: config.service_cidr,
             dns_address: Some(config.dns_address),
             node_name: config.node_name.clone(),
+            zone: None,
         };
         let mut routes = Routes::new(socket, table);
         let owners = published.into_iter().map(|(sandbox, (address, ports))| {
@@ -235,6 +242,7 @@ impl NodeNetwork {
         } else {
             routes.prepare(owners);
         }
+        let announcer = Announcer::new(&config.bridge);
         Ok(Arc::new(Self {
             config,
             links,
@@ -243,6 +251,8 @@ impl NodeNetwork {
             host_ports: Mutex::new(host_ports),
             resolver: Arc::new(resolver),
             dns_sockets: Mutex::new(Some(dns_sockets)),
+            announcer,
+            health: HealthChecks::new(),
         }))
     }
 
@@ -338,9 +348,13 @@ impl NodeNetwork {
 
     /// Takes changes in; nothing happens until `sync`.
     pub fn note(&self, changes: impl IntoIterator<Item = Change>) {
-        let mut catalog = self.catalog.lock();
         for change in changes {
+            let mut catalog = self.catalog.lock();
             match change {
+                Change::Zone(zone) => {
+                    drop(catalog);
+                    self.set_zone(zone);
+                }
                 Change::Services(all) => catalog.replace_services(all),
                 Change::Service(service) => catalog.set_service(service),
                 Change::ServiceGone(key) => catalog.remove_service(&key),
@@ -349,6 +363,41 @@ impl NodeNetwork {
                 Change::SliceGone(key) => catalog.remove_slice(&key),
             }
         }
+    }
+
+    fn set_zone(&self, zone: Option<String>) {
+        let mut routes = self.routes.lock();
+        if routes.config().zone != zone {
+            routes.set_zone(zone);
+            self.catalog.lock().mark_all_dirty();
+        }
+    }
+
+    /// Answers for addresses of load balancers and at health check ports, for as long as it is
+    /// polled.
+    pub async fn serve_balancers(&self) {
+        futures::future::join(self.announcer.run(), self.health.run()).await;
+    }
+
+    /// Says what of all services this node announces, and what it answers health checks with.
+    fn tell_outside(&self, catalog: &Catalog) {
+        let node = self.config.node_name.as_str();
+        let mut announced = BTreeMap::new();
+        let mut ports = BTreeMap::new();
+        for service in catalog.services() {
+            for one in service.announced.iter().filter(|one| one.node == node) {
+                if let IpAddr::V4(address) = one.address {
+                    announced.insert(address, one.interfaces.clone());
+                }
+            }
+            if let Some(port) = service.health_port {
+                let endpoints = local_endpoints(node, &catalog.slices(&service.key));
+                let service = service.key.clone();
+                ports.insert(port, Health { service, endpoints });
+            }
+        }
+        self.announcer.set(announced);
+        self.health.set(ports);
     }
 
     /// Makes routing and DNS be what was noted. Blocks; about a millisecond for a small change.
@@ -365,6 +414,9 @@ impl NodeNetwork {
                 index.update(key, catalog.service(key), &catalog.slices(key));
             }
             drop(index);
+            if !dirty.is_empty() {
+                self.tell_outside(&catalog);
+            }
             let table = routes.config();
             let objects = |key: &ServiceKey| {
                 let service = catalog.service(key);

@@ -73,20 +73,26 @@ impl NodeNetwork {
     /// When the DNS sockets fail for good.
     pub async fn run(self: &Arc<Self>, client: Client) -> Result<(), NetworkError> {
         let follow = async {
-            self.follow(kubernetes(client)).await;
+            let node = self.config().node_name.clone();
+            self.follow(kubernetes(client, &node)).await;
             Ok(())
         };
-        futures::future::try_join(follow, self.serve_dns())
+        let balancers = async {
+            self.serve_balancers().await;
+            Ok(())
+        };
+        futures::future::try_join3(follow, self.serve_dns(), balancers)
             .await
             .map(|_| ())
     }
 }
 
-/// The cluster's services and slices as a stream of changes that never ends; a broken watch is
+/// The cluster's services and slices, and the zone of this node, as a stream of changes that never ends; a broken watch is
 /// begun again with growing waits.
-pub fn kubernetes(client: Client) -> impl Stream<Item = Change> {
+pub fn kubernetes(client: Client, node: &str) -> impl Stream<Item = Change> {
     let services = follow_kind(
         Api::<core::Service>::all(client.clone()),
+        watcher::Config::default(),
         "services",
         |object| match service(object) {
             Some(service) => Change::Service(service),
@@ -96,7 +102,8 @@ pub fn kubernetes(client: Client) -> impl Stream<Item = Change> {
         |objects| Change::Services(objects.iter().filter_map(service).collect()),
     );
     let slices = follow_kind(
-        Api::<discovery::EndpointSlice>::all(client),
+        Api::<discovery::EndpointSlice>::all(client.clone()),
+        watcher::Config::default(),
         "endpoint slices",
         |object| match slice(object) {
             Some(slice) => Change::Slice(slice),
@@ -105,11 +112,26 @@ pub fn kubernetes(client: Client) -> impl Stream<Item = Change> {
         |object| Change::SliceGone(key(&object.metadata)),
         |objects| Change::Slices(objects.iter().filter_map(slice).collect()),
     );
-    futures::stream::select(services, slices)
+    let node = follow_kind(
+        Api::<core::Node>::all(client),
+        watcher::Config::default().fields(&format!("metadata.name={node}")),
+        "this node",
+        |object| Change::Zone(zone(object)),
+        |_| Change::Zone(None),
+        |objects| Change::Zone(objects.first().and_then(zone)),
+    );
+    futures::stream::select(services, futures::stream::select(slices, node))
+}
+
+fn zone(node: &core::Node) -> Option<String> {
+    let labels = node.metadata.labels.as_ref()?;
+    let zone = labels.get("topology.kubernetes.io/zone");
+    zone.filter(|zone| !zone.is_empty()).cloned()
 }
 
 fn follow_kind<K>(
     api: Api<K>,
+    config: watcher::Config,
     what: &'static str,
     applied: fn(&K) -> Change,
     deleted: fn(&K) -> Change,
@@ -119,7 +141,7 @@ where
     K: kube::Resource + Clone + std::fmt::Debug + serde::de::DeserializeOwned + Send + 'static,
 {
     use kube::runtime::WatchStreamExt;
-    let events = watcher::watcher(api, watcher::Config::default()).default_backoff();
+    let events = watcher::watcher(api, config).default_backoff();
     let mut list: Vec<K> = Vec::new();
     events.filter_map(move |event| {
         let change = match event {

@@ -219,35 +219,46 @@ pub(crate) fn config(state: &std::path::Path) -> NodeNetworkConfig {
 
 /// A machine beside the node: 192.0.2.2, with the node as its neighbour at 192.0.2.1.
 pub(crate) fn outside() -> Netns {
-    let outside = Netns::new();
-    let net = |n| Ipv4Net::new(Ipv4Addr::new(192, 0, 2, n), 24).unwrap();
     let mut socket = Socket::route().unwrap();
     // The veth needs a bridge to be a port of; the node's address is on that.
     route::add_bridge(&mut socket, "lan0", "test", [2, 0, 0, 0, 0, 1], 1500).unwrap();
     let bridge = route::link(&mut socket, "lan0").unwrap().unwrap().index;
+    let net = Ipv4Net::new(Ipv4Addr::new(192, 0, 2, 1), 24).unwrap();
+    route::configure(&mut socket, &[], &[(bridge, net)], &[]).unwrap();
+    neighbour(2)
+}
+
+/// One more machine on the link that `outside` made, at 192.0.2.LAST.
+pub(crate) fn neighbour(last: u8) -> Netns {
+    let machine = Netns::new();
+    let net = |n| Ipv4Net::new(Ipv4Addr::new(192, 0, 2, n), 24).unwrap();
+    let mut socket = Socket::route().unwrap();
+    let bridge = route::link(&mut socket, "lan0").unwrap().unwrap().index;
     let veth = Veth {
-        host_name: "lan1",
+        host_name: &format!("lan{last}"),
         alias: "test",
         bridge,
         mtu: 1500,
-        peer_name: "eth0",
-        peer_mac: [2, 0, 0, 0, 0, 2],
-        peer_netns: outside.0.as_fd(),
+        // The bridge of the first machine is lan0; on all machines the link has that name, so
+        // that an announcement names it on each.
+        peer_name: if last == 2 { "eth0" } else { "lan0" },
+        peer_mac: [2, 0, 0, 0, 0, last],
+        peer_netns: machine.0.as_fd(),
     };
     route::add_veth(&mut socket, &veth).unwrap();
-    route::configure(&mut socket, &[], &[(bridge, net(1))], &[]).unwrap();
-    outside.run(|| {
+    let name = veth.peer_name.to_owned();
+    machine.run(|| {
         let mut socket = Socket::route().unwrap();
-        let link = route::link(&mut socket, "eth0").unwrap().unwrap().index;
+        let link = route::link(&mut socket, &name).unwrap().unwrap().index;
         let way = Route {
             to: Ipv4Net::default(),
             via: Some(Ipv4Addr::new(192, 0, 2, 1)),
             device: link,
             source: None,
         };
-        route::configure(&mut socket, &[1, link], &[(link, net(2))], &[way]).unwrap();
+        route::configure(&mut socket, &[1, link], &[(link, net(last))], &[way]).unwrap();
     });
-    outside
+    machine
 }
 
 /// A ClusterIP service `default/NAME` with one port.
@@ -291,5 +302,7 @@ pub(crate) fn endpoint(ip: Ipv4Addr) -> Endpoint {
         terminating: false,
         hostname: None,
         node: Some("node-1".into()),
+        for_nodes: Vec::new(),
+        for_zones: Vec::new(),
     }
 }

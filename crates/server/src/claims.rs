@@ -24,6 +24,11 @@ fn key(used: &str) -> Bytes {
     Bytes::from(format!("/registry/claims/service/{used}"))
 }
 
+/// Whether objects of a kind claim anything.
+pub(crate) fn may_claim(row: &ResourceDef) -> bool {
+    row.gvk.kind == "Service" && row.gvk.group.is_empty()
+}
+
 /// Adds to a transaction that writes a service the claims that it gains and loses; answers whether
 /// it gains one.
 pub(crate) fn add(
@@ -32,7 +37,7 @@ pub(crate) fn add(
     before: Option<&Object>,
     after: Option<&Value>,
 ) -> bool {
-    if row.gvk.kind != "Service" || !row.gvk.group.is_empty() {
+    if !may_claim(row) {
         return false;
     }
     let uses = |value: &Value| {

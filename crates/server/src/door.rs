@@ -682,11 +682,11 @@ impl Door {
             }
         };
         if let Some(remote) = self.aggregator.by_path(&call.attributes.path) {
-            return remote.pass(&self.registry, call.into_inner()).await;
+            return Box::pin(remote.pass(&self.registry, call.into_inner())).await;
         }
         match call.attributes.target() {
             Target::Resource => verbs::serve(self, call).await,
-            Target::Other => describe::serve(self, call).await,
+            Target::Other => Box::pin(describe::serve(self, call)).await,
         }
     }
 

@@ -113,7 +113,10 @@ async fn connection(
         if door.audit().is_some() {
             request.extensions_mut().insert(address);
         }
-        async move { Ok::<_, std::convert::Infallible>(door.serve(request, peer.as_deref()).await) }
+        // Serving is a state of many kilobytes, which is moved when it begins: better a pointer.
+        Box::pin(async move {
+            Ok::<_, std::convert::Infallible>(door.serve(request, peer.as_deref()).await)
+        })
     });
     let mut builder = Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new());

@@ -3,14 +3,14 @@
 //! The bytes are those of the store; get, list and every watcher share them. The resource version
 //! is not part of them: it is spliced in where an object is written out.
 
-use std::collections::BTreeMap;
+mod scan;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
 use evenkeel_api::row::ResourceDef;
 use evenkeel_api::selector::{self, FieldSelector, LabelSelector};
 use evenkeel_api::{json, object};
-use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::OnceCell;
 
@@ -51,21 +51,6 @@ pub enum ObjectError {
     /// Not JSON, or not an object with metadata.
     #[error("stored object is not readable: {0}")]
     Unreadable(String),
-}
-
-#[derive(Deserialize)]
-struct HeadOnly {
-    metadata: MetaOnly,
-}
-
-#[derive(Deserialize)]
-struct MetaOnly {
-    #[serde(default)]
-    name: Box<str>,
-    #[serde(default)]
-    namespace: Box<str>,
-    #[serde(default)]
-    labels: BTreeMap<Box<str>, Box<str>>,
 }
 
 impl Head {
@@ -154,17 +139,7 @@ impl Object {
         }
         let splice = json::splice_point(&bytes)
             .ok_or_else(|| ObjectError::Unreadable("no metadata".to_owned()))?;
-        let head = if row.selectable.is_empty() {
-            let head: HeadOnly = serde_json::from_slice(&bytes).map_err(unreadable)?;
-            Head {
-                name: head.metadata.name,
-                namespace: head.metadata.namespace,
-                labels: head.metadata.labels.into_iter().collect(),
-                fields: Box::default(),
-            }
-        } else {
-            Head::of(row, &serde_json::from_slice(&bytes).map_err(unreadable)?)
-        };
+        let head = scan::head(row, &bytes).map_err(unreadable)?;
         Ok(Self {
             bytes,
             splice,
@@ -192,6 +167,19 @@ impl Object {
     /// Appends its JSON, with the resource version, to `out`.
     pub fn write(&self, out: &mut Vec<u8>) {
         json::write_with_revision(out, &self.bytes, self.splice, self.revision);
+    }
+
+    /// Appends its `PartialObjectMetadata` as JSON to `out`: the metadata as they are written, so
+    /// that the rest of the object is not read for it.
+    pub fn write_metadata(&self, out: &mut Vec<u8>) {
+        // The splice point is behind the brace that opens the metadata.
+        let end = self.splice + scan::object_end(&self.bytes[self.splice..]);
+        let metadata = &self.bytes[self.splice - 1..end];
+        out.extend_from_slice(
+            b"{\"apiVersion\":\"meta.k8s.io/v1\",\"kind\":\"PartialObjectMetadata\",\"metadata\":",
+        );
+        json::write_with_revision(out, metadata, 1, self.revision);
+        out.push(b'}');
     }
 
     /// `NAMESPACE/NAME` or `NAME`, as in store keys and continue tokens.

@@ -5,6 +5,7 @@
 //! believe whoever it vouches for about who asks. A leaf lives a year (or as long as it is told) and is made anew when a third of
 //! that is left, at start and while running ([`live`]); the authority lives ten years.
 
+pub mod join;
 mod live;
 pub mod request;
 

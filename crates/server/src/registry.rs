@@ -293,7 +293,8 @@ impl Registry {
         self.stale(row, result.results).await
     }
 
-    /// The objects of a kind as they were at a revision, read from the store's history.
+    /// The first objects of a kind as they were at a revision, at most so many, and how many there
+    /// were, read from the store's history.
     ///
     /// # Errors
     /// The revision is compacted, or in the future, or the store fails.
@@ -303,9 +304,12 @@ impl Registry {
         namespace: &str,
         after: Option<&str>,
         revision: u64,
-    ) -> Result<Vec<Arc<Object>>, Status> {
+        most: usize,
+    ) -> Result<(Vec<Arc<Object>>, usize), Status> {
         let prefix = key(row, namespace, "");
         let mut range = Range::prefix(prefix).at(revision);
+        // The store takes 0 for all.
+        range.limit = if most == usize::MAX { 0 } else { most.max(1) };
         if let Some(after) = after {
             // The key right behind the last one that was given out.
             range.start = Bytes::from(format!("{}{after}\0", row.store_prefix()));
@@ -315,12 +319,13 @@ impl Registry {
             .range(range)
             .await
             .map_err(|error| store_status(&error))?;
+        let count = found.count;
         let found: Result<Vec<Arc<Object>>, Status> = found
             .kvs
             .into_iter()
             .map(|kv| self.read(row, &kv.key, &kv.value, kv.mod_revision))
             .collect();
-        self.shown(row, found?).await
+        Ok((self.shown(row, found?).await?, count))
     }
 
     /// Reads a stored value. It may be of another version than the row: see [`Self::shown`].

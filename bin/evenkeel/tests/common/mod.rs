@@ -9,9 +9,11 @@
     reason = "each test binary uses its own part of this module"
 )]
 
+pub(crate) mod port;
+
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -103,11 +105,7 @@ impl Cluster {
             .prefix(&format!("evenkeel-e2e-{slot}-"))
             .tempdir()
             .expect("a temporary directory");
-        // Free a moment ago; taken again at once by the process under test.
-        let port = TcpListener::bind("127.0.0.1:0")
-            .and_then(|listener| listener.local_addr())
-            .expect("a free port")
-            .port();
+        let port = port::free(Ipv4Addr::LOCALHOST);
         let mut flags = vec![
             format!("--data-dir={}", home.path().join("data").display()),
             format!("--listen=127.0.0.1:{port}"),

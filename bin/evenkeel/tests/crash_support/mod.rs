@@ -4,8 +4,11 @@
 #![allow(dead_code, reason = "each test file uses a part")]
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+#[path = "../common/port.rs"]
+mod port;
+
 use std::fs::File;
-use std::net::TcpListener;
+use std::net::Ipv4Addr;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -16,11 +19,7 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 
 /// A port that nobody has now.
 pub(crate) fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
+    port::free(Ipv4Addr::LOCALHOST)
 }
 
 /// The program without the settings of the shell that runs the tests.

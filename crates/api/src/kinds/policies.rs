@@ -25,30 +25,6 @@ const MAX_AUDIT_ANNOTATIONS: usize = 20;
 const MAX_AUDIT_EXPRESSION: usize = 5 * 1024;
 /// Match conditions at most.
 const MAX_CONDITIONS: usize = 64;
-/// Words that expressions can't use as names.
-const RESERVED: [&str; 21] = [
-    "true",
-    "false",
-    "null",
-    "in",
-    "as",
-    "break",
-    "const",
-    "continue",
-    "else",
-    "for",
-    "function",
-    "if",
-    "import",
-    "let",
-    "loop",
-    "package",
-    "namespace",
-    "return",
-    "var",
-    "void",
-    "while",
-];
 
 /// The rows of the four kinds.
 pub(super) fn rows() -> Vec<ResourceDef> {
@@ -268,7 +244,7 @@ fn is_identifier(name: &str) -> bool {
     let letter = |c: char| c.is_ascii_alphabetic() || c == '_';
     name.starts_with(letter)
         && name.chars().all(|c| letter(c) || c.is_ascii_digit())
-        && !RESERVED.contains(&name)
+        && !evenkeel_cel::is_no_name(name)
 }
 
 fn expression(

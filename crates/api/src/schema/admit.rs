@@ -49,7 +49,53 @@ struct Walk<'s> {
     /// Go's name of the outermost struct, for messages.
     root: String,
     found: Admission,
-    path: Vec<String>,
+}
+
+/// The way to a value, put into words only where something is wrong with it.
+#[derive(Clone, Copy)]
+enum Path<'p> {
+    Root,
+    Field(&'p Path<'p>, &'p str),
+    Item(&'p Path<'p>, usize),
+}
+
+impl Path<'_> {
+    fn is_root(&self) -> bool {
+        matches!(self, Self::Root)
+    }
+
+    /// With indices: `spec.containers[0].name`.
+    fn text(&self) -> String {
+        let mut out = String::new();
+        self.write(&mut out, true);
+        out
+    }
+
+    /// Without indices, as Go's decoder names it.
+    fn fields(&self) -> String {
+        let mut out = String::new();
+        self.write(&mut out, false);
+        out
+    }
+
+    fn write(&self, out: &mut String, with_indices: bool) {
+        match self {
+            Self::Root => {}
+            Self::Field(parent, name) => {
+                parent.write(out, with_indices);
+                if !out.is_empty() {
+                    out.push('.');
+                }
+                out.push_str(name);
+            }
+            Self::Item(parent, index) => {
+                parent.write(out, with_indices);
+                if with_indices {
+                    out.push_str(&format!("[{index}]"));
+                }
+            }
+        }
+    }
 }
 
 impl Schema {
@@ -63,36 +109,19 @@ impl Schema {
             schema: self,
             root,
             found: Admission::default(),
-            path: Vec::new(),
         };
-        walk.value(ty, object, true);
+        walk.value_in("", ty, object, true, &Path::Root);
         walk.found
     }
 }
 
 impl Walk<'_> {
-    fn path(&self) -> String {
-        let mut text = String::new();
-        for part in &self.path {
-            if !part.starts_with('[') && !text.is_empty() {
-                text.push('.');
-            }
-            text.push_str(part);
-        }
-        text
-    }
-
     /// Go's decoder names the innermost struct and the path of fields without indices.
-    fn mismatch(&mut self, owner: &str, found: &str, wanted: &str) {
+    fn mismatch(&mut self, owner: &str, found: &str, wanted: &str, path: &Path<'_>) {
         if self.found.mismatch.is_some() {
             return;
         }
-        let fields: Vec<&str> = self
-            .path
-            .iter()
-            .filter(|part| !part.starts_with('['))
-            .map(String::as_str)
-            .collect();
+        let fields = path.fields();
         let owner = if owner.is_empty() {
             self.root.as_str()
         } else {
@@ -102,8 +131,7 @@ impl Walk<'_> {
             format!("json: cannot unmarshal {found} into Go value of type {wanted}")
         } else {
             format!(
-                "json: cannot unmarshal {found} into Go struct field {owner}.{} of type {wanted}",
-                fields.join(".")
+                "json: cannot unmarshal {found} into Go struct field {owner}.{fields} of type {wanted}"
             )
         });
     }
@@ -116,28 +144,31 @@ impl Walk<'_> {
 
     /// Walks one value. `pointer` says whether an explicit zero would be kept. Answers whether
     /// the value is empty in Go's sense.
-    fn value(&mut self, ty: &Ty, value: &mut Value, pointer: bool) -> bool {
-        self.value_in("", ty, value, pointer)
-    }
-
-    fn value_in(&mut self, owner: &str, ty: &Ty, value: &mut Value, pointer: bool) -> bool {
+    fn value_in(
+        &mut self,
+        owner: &str,
+        ty: &Ty,
+        value: &mut Value,
+        pointer: bool,
+        path: &Path<'_>,
+    ) -> bool {
         match ty {
             Ty::Any => value.is_null(),
             Ty::Bool => match value {
                 Value::Bool(set) => !*set && !pointer,
-                other => self.wrong(owner, other, "bool"),
+                other => self.wrong(owner, other, "bool", path),
             },
-            Ty::Int32 | Ty::Int64 => self.integer(owner, ty, value, pointer),
+            Ty::Int32 | Ty::Int64 => self.integer(owner, ty, value, pointer, path),
             Ty::Number => match value {
                 Value::Number(number) => number.as_f64() == Some(0.0) && !pointer,
-                other => self.wrong(owner, other, "float64"),
+                other => self.wrong(owner, other, "float64", path),
             },
             Ty::String => match value {
                 Value::String(text) => text.is_empty() && !pointer,
-                other => self.wrong(owner, other, "string"),
+                other => self.wrong(owner, other, "string", path),
             },
-            Ty::Bytes => self.base64(owner, value),
-            Ty::Time | Ty::MicroTime => self.time(owner, ty, value),
+            Ty::Bytes => self.base64(owner, value, path),
+            Ty::Time | Ty::MicroTime => self.time(owner, ty, value, path),
             Ty::Quantity => self.quantity(value),
             Ty::IntOrString => match value {
                 Value::String(_) => false,
@@ -146,15 +177,15 @@ impl Walk<'_> {
                 {
                     false
                 }
-                other => self.wrong(owner, other, "intstr.IntOrString"),
+                other => self.wrong(owner, other, "intstr.IntOrString", path),
             },
-            Ty::Struct(index) => self.object(*index, owner, value),
-            Ty::List(item) => self.list(owner, item, value),
-            Ty::Map(item) => self.map(owner, item, value),
+            Ty::Struct(index) => self.object(*index, owner, value, path),
+            Ty::List(item) => self.list(owner, item, value, path),
+            Ty::Map(item) => self.map(owner, item, value, path),
         }
     }
 
-    fn wrong(&mut self, owner: &str, value: &Value, wanted: &str) -> bool {
+    fn wrong(&mut self, owner: &str, value: &Value, wanted: &str, path: &Path<'_>) -> bool {
         let found = match value {
             Value::Null => return true,
             Value::Bool(_) => "bool".to_owned(),
@@ -166,24 +197,31 @@ impl Walk<'_> {
             Value::Array(_) => "array".to_owned(),
             Value::Object(_) => "object".to_owned(),
         };
-        self.mismatch(owner, &found, wanted);
+        self.mismatch(owner, &found, wanted, path);
         false
     }
 
-    fn integer(&mut self, owner: &str, ty: &Ty, value: &Value, pointer: bool) -> bool {
+    fn integer(
+        &mut self,
+        owner: &str,
+        ty: &Ty,
+        value: &Value,
+        pointer: bool,
+        path: &Path<'_>,
+    ) -> bool {
         let wanted = if *ty == Ty::Int32 { "int32" } else { "int64" };
         match value {
             Value::Number(number) => match number.as_i64() {
                 Some(n) if *ty == Ty::Int64 || i32::try_from(n).is_ok() => n == 0 && !pointer,
-                _ => self.wrong(owner, value, wanted),
+                _ => self.wrong(owner, value, wanted, path),
             },
-            other => self.wrong(owner, other, wanted),
+            other => self.wrong(owner, other, wanted, path),
         }
     }
 
-    fn base64(&mut self, owner: &str, value: &mut Value) -> bool {
+    fn base64(&mut self, owner: &str, value: &mut Value, path: &Path<'_>) -> bool {
         let Value::String(text) = value else {
-            return self.wrong(owner, value, "[]uint8");
+            return self.wrong(owner, value, "[]uint8", path);
         };
         // Go's decoder skips line breaks inside base64.
         if text.contains(['\n', '\r']) {
@@ -200,9 +238,9 @@ impl Walk<'_> {
         false
     }
 
-    fn time(&mut self, owner: &str, ty: &Ty, value: &mut Value) -> bool {
+    fn time(&mut self, owner: &str, ty: &Ty, value: &mut Value, path: &Path<'_>) -> bool {
         let Value::String(text) = value else {
-            return self.wrong(owner, value, "string");
+            return self.wrong(owner, value, "string", path);
         };
         if text.is_empty() {
             return true;
@@ -244,29 +282,26 @@ impl Walk<'_> {
         false
     }
 
-    fn object(&mut self, index: usize, outer: &str, value: &mut Value) -> bool {
+    fn object(&mut self, index: usize, outer: &str, value: &mut Value, path: &Path<'_>) -> bool {
         let schema = self.schema;
         let definition = schema.get(index);
         let owner = definition.short_name();
         let Value::Object(fields) = value else {
             let wanted = go_name(&definition.name);
-            return self.wrong(outer, value, &wanted);
+            return self.wrong(outer, value, &wanted, path);
         };
-        let depth_one = self.path.is_empty();
+        let depth_one = path.is_root();
         fields.retain(|name, value| {
+            let here = Path::Field(path, name);
             let Some(field) = definition.fields.get(name.as_str()) else {
-                self.path.push(name.clone());
-                let path = self.path();
-                self.found.unknown.push(path);
-                self.path.pop();
+                self.found.unknown.push(here.text());
                 return false;
             };
             if depth_one && matches!(name.as_str(), "apiVersion" | "kind") {
                 return true;
             }
-            self.path.push(name.clone());
-            let empty = value.is_null() || self.value_in(owner, &field.ty, value, field.pointer);
-            self.path.pop();
+            let empty =
+                value.is_null() || self.value_in(owner, &field.ty, value, field.pointer, &here);
             // An empty list of managed fields asks to forget all owners.
             let kept = keeps_empty(field) || name == "managedFields";
             !(value.is_null() || (empty && !kept))
@@ -274,40 +309,36 @@ impl Walk<'_> {
         false
     }
 
-    fn list(&mut self, owner: &str, item: &Ty, value: &mut Value) -> bool {
+    fn list(&mut self, owner: &str, item: &Ty, value: &mut Value, path: &Path<'_>) -> bool {
         let Value::Array(items) = value else {
             let wanted = format!("[]{}", self.go_type(item));
-            return self.wrong(owner, value, &wanted);
+            return self.wrong(owner, value, &wanted, path);
         };
         for (index, value) in items.iter_mut().enumerate() {
-            self.path.push(format!("[{index}]"));
             if value.is_null() && *item == Ty::String {
                 *value = Value::String(String::new());
             } else if value.is_null() && matches!(item, Ty::Struct(_)) {
                 *value = Value::Object(serde_json::Map::new());
             }
-            self.value_in(owner, item, value, true);
-            self.path.pop();
+            self.value_in(owner, item, value, true, &Path::Item(path, index));
         }
         items.is_empty()
     }
 
-    fn map(&mut self, owner: &str, item: &Ty, value: &mut Value) -> bool {
+    fn map(&mut self, owner: &str, item: &Ty, value: &mut Value, path: &Path<'_>) -> bool {
         let Value::Object(entries) = value else {
             let wanted = format!("map[string]{}", self.go_type(item));
-            return self.wrong(owner, value, &wanted);
+            return self.wrong(owner, value, &wanted, path);
         };
         for (key, value) in entries.iter_mut() {
-            self.path.push(key.clone());
             match (value.is_null(), item) {
                 (true, Ty::String | Ty::Bytes) => *value = Value::String(String::new()),
                 (true, Ty::Quantity) => *value = Value::String("0".to_owned()),
                 (true, _) => {}
                 (false, _) => {
-                    self.value_in(owner, item, value, true);
+                    self.value_in(owner, item, value, true, &Path::Field(path, key));
                 }
             }
-            self.path.pop();
         }
         entries.is_empty()
     }

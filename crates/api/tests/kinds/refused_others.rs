@@ -288,6 +288,16 @@ fn autoscalers() {
                 ],
             ),
             (
+                json!({"minReplicas": -1}),
+                vec!["spec.minReplicas: Invalid value: -1: must be greater than or equal to 0"],
+            ),
+            (
+                json!({"minReplicas": 0}),
+                vec![
+                    "spec.metrics: Forbidden: must specify at least one Object or External metric to support scaling to zero replicas",
+                ],
+            ),
+            (
                 json!({"minReplicas": 4}),
                 vec![
                     "spec.maxReplicas: Invalid value: 3: must be greater than or equal to `minReplicas`",

@@ -8,39 +8,16 @@ use serde_json::{Map, Value as Json, json};
 use super::{Field, Schema, Shape, UNBOUNDED};
 use crate::types::Type;
 use crate::value::ListKind;
+use crate::words::is_no_name;
 
 /// What fits a request, in bytes.
 const MAX_REQUEST: u64 = 3 * 1024 * 1024;
-
-const RESERVED: [&str; 21] = [
-    "true",
-    "false",
-    "null",
-    "in",
-    "as",
-    "break",
-    "const",
-    "continue",
-    "else",
-    "for",
-    "function",
-    "if",
-    "import",
-    "let",
-    "loop",
-    "package",
-    "namespace",
-    "return",
-    "var",
-    "void",
-    "while",
-];
 
 /// The identifier for a property's name, if it has one: reserved words are put between `__`,
 /// characters that no identifier has are spelt out.
 pub fn escape(name: &str) -> Option<String> {
     let first = name.chars().next()?;
-    if RESERVED.contains(&name) {
+    if is_no_name(name) {
         return Some(format!("__{name}__"));
     }
     if !(first.is_ascii_alphabetic() || first == '_') {

@@ -87,7 +87,9 @@ impl<K: Kind> State<K> {
     }
 
     fn put(&mut self, key: ObjectKey, object: K) -> Change<K> {
-        let object = Arc::new(object);
+        // A decoder lets lists grow, and leaves room for four containers where there is one. A
+        // copy has no more than it needs; the object stays for long.
+        let object = Arc::new(object.clone());
         let old = self.objects.insert(key.clone(), Arc::clone(&object));
         self.reindex(&key, old.as_deref(), Some(&object));
         Change {

@@ -13,6 +13,7 @@ use super::plan::{Plan, plan};
 use crate::claim;
 use crate::error::ReconcileError;
 use crate::pod_control::wait_until;
+use crate::told::write_status;
 
 pub(super) struct Reconciler {
     pub(super) crons: Arc<View<CronJob>>,
@@ -164,20 +165,7 @@ impl Reconciler {
         }
         let mut fresh = cron.clone();
         fresh.status = Some(status);
-        let namespace = fresh.metadata.namespace.as_deref().unwrap_or_default();
-        let name = fresh.metadata.name.as_deref().unwrap_or_default();
-        let api: Api<CronJob> = Api::namespaced(self.context.client.clone(), namespace);
-        let params = PostParams::default();
-        match api
-            .replace_subresource("status", name, &params, &fresh)
-            .await
-        {
-            Ok(written) => {
-                self.crons.note_written(written);
-                Ok(())
-            }
-            Err(error) if errors::is_not_found(&error) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
+        write_status(&self.context, &self.crons, &fresh).await?;
+        Ok(())
     }
 }

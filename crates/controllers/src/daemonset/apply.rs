@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use evenkeel_api::selector::LabelSelector;
 use evenkeel_client::view::index;
-use evenkeel_client::{EventType, LoopContext, ObjectKey, Outcome, View, errors};
+use evenkeel_client::{EventType, LoopContext, ObjectKey, Outcome, View};
 use futures::future::join_all;
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, DaemonSetStatus};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::Api;
-use kube::api::{Patch, PatchParams, PostParams};
+use kube::api::{Patch, PatchParams};
 use parking_lot::Mutex;
 use serde_json::json;
 
@@ -22,6 +22,7 @@ use crate::error::ReconcileError;
 use crate::history::{self, HASH_LABEL, Owner, label};
 use crate::pod_control::{self, PodControl, next_available, wait_until};
 use crate::revisions::{RevisionControl, Written};
+use crate::told::write_status;
 
 pub(super) struct Reconciler {
     sets: Arc<View<DaemonSet>>,
@@ -266,21 +267,8 @@ impl Reconciler {
         }
         let mut fresh = set.clone();
         fresh.status = Some(status);
-        let namespace = fresh.metadata.namespace.as_deref().unwrap_or_default();
-        let name = fresh.metadata.name.as_deref().unwrap_or_default();
-        let api: Api<DaemonSet> = Api::namespaced(self.context.client.clone(), namespace);
-        let params = PostParams::default();
-        match api
-            .replace_subresource("status", name, &params, &fresh)
-            .await
-        {
-            Ok(written) => {
-                self.sets.note_written(written);
-                Ok(())
-            }
-            Err(error) if errors::is_not_found(&error) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
+        write_status(&self.context, &self.sets, &fresh).await?;
+        Ok(())
     }
 
     async fn truncate(

@@ -11,12 +11,10 @@ mod tests;
 
 use std::sync::Arc;
 
-use evenkeel_api::selector::LabelSelector;
 use evenkeel_client::view::index;
-use evenkeel_client::{LoopContext, ObjectKey, View, WorkQueue, run_loop};
+use evenkeel_client::{LoopContext, ObjectKey, WorkQueue, run_loop};
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet};
 use k8s_openapi::api::core::v1::{Node, Pod};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::claim;
 
@@ -46,7 +44,7 @@ pub async fn run(context: LoopContext) {
         let (queue, sets) = (Arc::clone(&queue), Arc::clone(&sets));
         pods.on_change(move |change| {
             for side in change.sides() {
-                woken_by(&side.metadata, &sets, &queue);
+                claim::wake(&side.metadata, &sets, |set| &set.spec.selector, &queue);
             }
         });
     }
@@ -54,7 +52,7 @@ pub async fn run(context: LoopContext) {
         let (queue, sets) = (Arc::clone(&queue), Arc::clone(&sets));
         revisions.on_change(move |change| {
             for side in change.sides() {
-                woken_by(&side.metadata, &sets, &queue);
+                claim::wake(&side.metadata, &sets, |set| &set.spec.selector, &queue);
             }
         });
     }
@@ -88,21 +86,4 @@ fn concerns(old: Option<&Node>, new: Option<&Node>) -> bool {
     old.metadata.uid != new.metadata.uid
         || claim::labels(&old.metadata) != claim::labels(&new.metadata)
         || taints(old) != taints(new)
-}
-
-/// Wakes the controller of an object, or the sets that may adopt it.
-fn woken_by(meta: &ObjectMeta, sets: &View<DaemonSet>, queue: &WorkQueue<ObjectKey>) {
-    if claim::controller_of(meta).is_some() {
-        if let Some(key) = claim::controller_key(meta, "apps", "DaemonSet") {
-            queue.add(key);
-        }
-        return;
-    }
-    let namespace = meta.namespace.as_deref().unwrap_or_default();
-    for set in sets.in_namespace(namespace) {
-        let selector = LabelSelector::from_spec(Some(&set.spec.selector));
-        if selector.is_ok_and(|selector| selector.matches(claim::labels(meta))) {
-            queue.add(ObjectKey::of(set.as_ref()));
-        }
-    }
 }

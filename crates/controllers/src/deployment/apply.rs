@@ -14,6 +14,7 @@ use kube::api::{DeleteParams, PostParams, Preconditions};
 use super::{limits, plan, revision, status};
 use crate::claim;
 use crate::error::ReconcileError;
+use crate::told::write_status;
 
 pub(super) struct Reconciler {
     pub(super) deployments: Arc<View<Deployment>>,
@@ -209,20 +210,7 @@ impl Reconciler {
     ) -> Result<(), ReconcileError> {
         let mut fresh = deployment.clone();
         fresh.status = Some(status);
-        let namespace = fresh.metadata.namespace.as_deref().unwrap_or_default();
-        let name = fresh.metadata.name.as_deref().unwrap_or_default();
-        let api: Api<Deployment> = Api::namespaced(self.context.client.clone(), namespace);
-        let params = PostParams::default();
-        match api
-            .replace_subresource("status", name, &params, &fresh)
-            .await
-        {
-            Ok(written) => {
-                self.deployments.note_written(written);
-                Ok(())
-            }
-            Err(error) if errors::is_not_found(&error) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
+        write_status(&self.context, &self.deployments, &fresh).await?;
+        Ok(())
     }
 }

@@ -6,8 +6,6 @@ use std::sync::Arc;
 use evenkeel_client::{EventType, LoopContext, ObjectKey, Outcome, View, errors};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetStatus};
-use kube::Api;
-use kube::api::PostParams;
 
 use super::plan::{self, expected, is_same, look};
 use super::scale::Scales;
@@ -15,6 +13,7 @@ use super::selector;
 use crate::claim;
 use crate::error::ReconcileError;
 use crate::pod_control::wait_until;
+use crate::told::write_status;
 
 pub(super) struct Reconciler {
     pub(super) budgets: Arc<View<PodDisruptionBudget>>,
@@ -137,21 +136,7 @@ impl Reconciler {
         }
         let mut fresh = budget.clone();
         fresh.status = Some(status);
-        let namespace = fresh.metadata.namespace.as_deref().unwrap_or_default();
-        let name = fresh.metadata.name.as_deref().unwrap_or_default();
-        let client = self.context.client.clone();
-        let api: Api<PodDisruptionBudget> = Api::namespaced(client, namespace);
-        let params = PostParams::default();
-        match api
-            .replace_subresource("status", name, &params, &fresh)
-            .await
-        {
-            Ok(written) => {
-                self.budgets.note_written(written);
-                Ok(())
-            }
-            Err(error) if errors::is_not_found(&error) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
+        write_status(&self.context, &self.budgets, &fresh).await?;
+        Ok(())
     }
 }

@@ -222,6 +222,7 @@ impl Mirror {
             .filter(|found| is_mirrored(found));
         let mut whole = slices::Plan::default();
         if let (Some(_), Some(endpoints)) = (service, endpoints) {
+            self.tell_skipped(&endpoints);
             for family in ["IPv4", "IPv6"] {
                 let groups = slices::of_endpoints(&endpoints, family);
                 let found = existing.remove(family).unwrap_or_default();
@@ -235,6 +236,30 @@ impl Mirror {
         whole.delete.extend(existing.into_values().flatten());
         carry_out(&self.context, &self.slices, &key.namespace, whole).await?;
         Ok(Outcome::Done)
+    }
+}
+
+impl Mirror {
+    /// What is not mirrored is told on the object itself.
+    fn tell_skipped(&self, endpoints: &Endpoints) {
+        let (invalid, skipped) = slices::skipped(endpoints);
+        let tell = |reason: &str, text: String| {
+            let recorder = &self.context.recorder;
+            recorder.tell(endpoints, EventType::Warning, reason, text);
+        };
+        if invalid > 0 {
+            let text =
+                format!("Skipped {invalid} invalid IP addresses when mirroring to EndpointSlices");
+            tell("InvalidIPAddress", text);
+        }
+        if skipped > invalid {
+            let most = slices::MIRRORED;
+            let text = format!(
+                "A max of {most} addresses can be mirrored to EndpointSlices per Endpoints subset. \
+                 {skipped} addresses were skipped"
+            );
+            tell("TooManyAddressesToMirror", text);
+        }
     }
 }
 

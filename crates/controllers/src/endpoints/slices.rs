@@ -1,10 +1,15 @@
 //! Endpoints sorted into slices, with as few slices touched as possible: pure.
 
 use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Endpoints, Node, ObjectReference, Pod, Service};
-use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
+use k8s_openapi::api::core::v1::{
+    EndpointAddress, EndpointSubset, Endpoints, Node, ObjectReference, Pod, Service,
+};
+use k8s_openapi::api::discovery::v1::{
+    Endpoint, EndpointConditions, EndpointHints, EndpointPort, EndpointSlice, ForNode, ForZone,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
 use super::{MANAGED_BY, MIRROR_LOOP, SERVICE_NAME, SLICE_LOOP, members};
@@ -12,6 +17,9 @@ use crate::{claim, pods};
 
 /// Endpoints of one slice at most.
 pub const SLICE_SIZE: usize = 100;
+/// Addresses of one subset of Endpoints that are mirrored at most; a subset is then one slice
+/// (`--mirroring-max-endpoints-per-subset`).
+pub const MIRRORED: usize = 1000;
 /// Marks slices and Endpoints of headless services.
 pub const HEADLESS: &str = "service.kubernetes.io/headless";
 const ZONE: &str = "topology.kubernetes.io/zone";
@@ -36,6 +44,8 @@ pub struct Frame {
     labels: BTreeMap<String, String>,
     annotations: Option<BTreeMap<String, String>>,
     owner: OwnerReference,
+    /// Endpoints of one slice at most.
+    size: usize,
 }
 
 /// Endpoints grouped by the ports they serve: pods may resolve a port's name differently.
@@ -97,6 +107,7 @@ pub fn frame(service: &Service, family: &'static str) -> Frame {
         labels,
         annotations: None,
         owner: claim::reference_to(service),
+        size: SLICE_SIZE,
     }
 }
 
@@ -125,6 +136,7 @@ pub fn mirror_frame(endpoints: &Endpoints, family: &'static str) -> Frame {
         labels,
         annotations: Some(kept).filter(|kept| !kept.is_empty()),
         owner: claim::reference_to(endpoints),
+        size: MIRRORED,
     }
 }
 
@@ -174,10 +186,12 @@ fn endpoint(
         let labels = node.metadata.labels.as_ref()?;
         labels.get(ZONE).filter(|zone| !zone.is_empty()).cloned()
     });
+    let ready = members::publishes_unready(service) || (serving && !terminating);
     Endpoint {
         addresses: vec![address.to_owned()],
+        hints: hints(service, zone.as_deref(), node_name).filter(|_| ready),
         conditions: Some(EndpointConditions {
-            ready: Some(members::publishes_unready(service) || (serving && !terminating)),
+            ready: Some(ready),
             serving: Some(serving),
             terminating: Some(terminating),
         }),
@@ -187,6 +201,27 @@ fn endpoint(
         zone,
         ..Endpoint::default()
     }
+}
+
+/// Who should use a ready endpoint, by `spec.trafficDistribution` (KEP-4444, KEP-3015): its zone,
+/// and with `PreferSameNode` its node as well.
+fn hints(service: &Service, zone: Option<&str>, node: Option<&str>) -> Option<EndpointHints> {
+    let spec = service.spec.as_ref()?;
+    let by_node = match spec.traffic_distribution.as_deref()? {
+        "PreferClose" | "PreferSameZone" => false,
+        "PreferSameNode" => true,
+        _ => return None,
+    };
+    let zone = zone.map(|name| ForZone {
+        name: name.to_owned(),
+    });
+    let node = node.filter(|_| by_node).map(|name| ForNode {
+        name: name.to_owned(),
+    });
+    (zone.is_some() || node.is_some()).then(|| EndpointHints {
+        for_zones: zone.map(|zone| vec![zone]),
+        for_nodes: node.map(|node| vec![node]),
+    })
 }
 
 /// The reference to a pod as endpoints carry it.
@@ -199,6 +234,31 @@ pub fn target_ref(pod: &Pod) -> ObjectReference {
         uid: pod.metadata.uid.clone(),
         ..ObjectReference::default()
     }
+}
+
+/// The addresses of a subset that are mirrored, and whether each is ready: the first ones that are
+/// addresses, of both families together.
+fn mirrored(subset: &EndpointSubset) -> impl Iterator<Item = (&EndpointAddress, bool)> {
+    let ready = subset.addresses.iter().flatten().map(|item| (item, true));
+    let unready = subset.not_ready_addresses.iter().flatten();
+    ready
+        .chain(unready.map(|item| (item, false)))
+        .filter(|(item, _)| item.ip.parse::<IpAddr>().is_ok())
+        .take(MIRRORED)
+}
+
+/// Addresses that are not mirrored: those that are none, and all.
+#[must_use]
+pub fn skipped(endpoints: &Endpoints) -> (usize, usize) {
+    let (mut invalid, mut skipped) = (0, 0);
+    for subset in endpoints.subsets.iter().flatten() {
+        let lists = [&subset.addresses, &subset.not_ready_addresses];
+        let all: Vec<_> = lists.into_iter().flatten().flatten().collect();
+        let wrong = all.iter().filter(|item| item.ip.parse::<IpAddr>().is_err());
+        invalid += wrong.count();
+        skipped += all.len() - mirrored(subset).count();
+    }
+    (invalid, skipped)
 }
 
 /// The endpoints that hand-written Endpoints name, in one address family.
@@ -217,13 +277,7 @@ pub fn of_endpoints(endpoints: &Endpoints, family: &str) -> Groups {
                 app_protocol: port.app_protocol.clone(),
             })
             .collect();
-        let ready = subset.addresses.iter().flatten().map(|item| (item, true));
-        let unready = subset
-            .not_ready_addresses
-            .iter()
-            .flatten()
-            .map(|item| (item, false));
-        for (address, ready) in ready.chain(unready) {
+        for (address, ready) in mirrored(subset) {
             if family_of(&address.ip) != family {
                 continue;
             }
@@ -327,18 +381,18 @@ fn plan_group(
     // takes them all, then into new ones.
     for (slice, endpoints) in &mut kept {
         if !new.is_empty() && changed(slice, endpoints) {
-            let room = SLICE_SIZE.saturating_sub(endpoints.len()).min(new.len());
+            let room = frame.size.saturating_sub(endpoints.len()).min(new.len());
             endpoints.extend(new.drain(..room));
         }
     }
-    while new.len() >= SLICE_SIZE {
-        let full = new.drain(..SLICE_SIZE).collect();
+    while new.len() >= frame.size {
+        let full = new.drain(..frame.size).collect();
         plan.create.push(slice_of(frame, &ports, full));
     }
     if !new.is_empty() {
         let roomy = kept
             .iter_mut()
-            .filter(|item| item.1.len() + new.len() <= SLICE_SIZE)
+            .filter(|item| item.1.len() + new.len() <= frame.size)
             .max_by_key(|item| item.1.len());
         match roomy {
             Some((_, endpoints)) => endpoints.append(&mut new),

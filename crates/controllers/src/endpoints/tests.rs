@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use evenkeel_client::testing::{FakeApi, FakeClock};
-use k8s_openapi::api::core::v1::{Endpoints, Pod, Service};
+use k8s_openapi::api::core::v1::{Endpoints, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use proptest::prelude::*;
 use serde_json::json;
@@ -153,6 +153,106 @@ fn a_pod_on_its_way_out_serves_but_is_not_ready() {
     service.spec.as_mut().unwrap().publish_not_ready_addresses = Some(true);
     assert_eq!(condition(&service), (Some(true), Some(true), Some(true)));
     assert!(legacy::wanted(&service, &going, None).subsets.is_some());
+}
+
+/// The documentation's "EndpointSlice mirroring": one slice for each subset and family, and no
+/// more than a thousand addresses of a subset.
+#[test]
+fn subsets_are_mirrored_one_to_one_up_to_a_limit() {
+    let addresses = |count: usize, third: u8| -> Vec<serde_json::Value> {
+        let ip = |n: usize| json!({"ip": format!("10.{}.{}.{}", third, n / 250, n % 250)});
+        (0..count).map(ip).collect()
+    };
+    let endpoints = |subsets: serde_json::Value| -> Endpoints {
+        let metadata = json!({"name": "db", "namespace": "a", "uid": "e", "labels": {"x": "y"}});
+        serde_json::from_value(json!({"metadata": metadata, "subsets": subsets})).unwrap()
+    };
+    let sizes = |endpoints: &Endpoints, family: &'static str| {
+        let groups = slices::of_endpoints(endpoints, family);
+        let frame = slices::mirror_frame(endpoints, family);
+        let plan = slices::plan(&frame, groups, &[], false);
+        let mut sizes: Vec<usize> = plan
+            .create
+            .iter()
+            .map(|slice| slice.endpoints.as_ref().unwrap().len())
+            .collect();
+        sizes.sort_unstable();
+        sizes
+    };
+    let two = endpoints(json!([
+        {"addresses": addresses(400, 1), "notReadyAddresses": [{"ip": "2001:db8::1"}], "ports": [{"port": 1}]},
+        {"addresses": addresses(3, 2), "ports": [{"port": 2}]},
+    ]));
+    assert_eq!(sizes(&two, "IPv4"), [3, 400]);
+    assert_eq!(sizes(&two, "IPv6"), [1]);
+    assert_eq!(slices::skipped(&two), (0, 0));
+    let mut many = addresses(1001, 3);
+    many.insert(0, json!({"ip": "not-an-address"}));
+    let many = endpoints(json!([{"addresses": many, "notReadyAddresses": [{"ip": "10.9.9.9"}]}]));
+    assert_eq!(sizes(&many, "IPv4"), [1000]);
+    assert_eq!(slices::skipped(&many), (1, 3));
+}
+
+/// What KEP-4444 and KEP-3015 say of `spec.trafficDistribution`.
+#[test]
+fn endpoints_are_meant_for_their_zone_or_node() {
+    let node = |name: &str, zone: Option<&str>| -> Arc<Node> {
+        let labels = zone.map(|zone| json!({"topology.kubernetes.io/zone": zone}));
+        Arc::new(
+            serde_json::from_value(json!({"metadata": {"name": name, "labels": labels}})).unwrap(),
+        )
+    };
+    let hints = |distribution: Option<&str>, zone: Option<&'static str>, ready: bool| {
+        let mut service = service("web", json!(8080));
+        service.spec.as_mut().unwrap().traffic_distribution = distribution.map(str::to_owned);
+        let groups = slices::of_pods(&service, &[pod(1, ready)], "IPv4", |name| {
+            Some(node(name, zone))
+        });
+        let plan = slices::plan(&slices::frame(&service, "IPv4"), groups, &[], true);
+        let endpoint = plan.create[0].endpoints.clone().unwrap().remove(0);
+        let names = endpoint.hints.map(|hints| {
+            let zones: Vec<String> = hints
+                .for_zones
+                .into_iter()
+                .flatten()
+                .map(|it| it.name)
+                .collect();
+            let nodes: Vec<String> = hints
+                .for_nodes
+                .into_iter()
+                .flatten()
+                .map(|it| it.name)
+                .collect();
+            (zones.join(","), nodes.join(","))
+        });
+        names.map(|(zones, nodes)| format!("zones {zones} nodes {nodes}"))
+    };
+    let text = |text: &str| Some(text.to_owned());
+    for (distribution, zone, ready, expected) in [
+        (None, Some("a"), true, None),
+        (Some("PreferClose"), Some("a"), true, text("zones a nodes ")),
+        (
+            Some("PreferSameZone"),
+            Some("a"),
+            true,
+            text("zones a nodes "),
+        ),
+        (
+            Some("PreferSameNode"),
+            Some("a"),
+            true,
+            text("zones a nodes n"),
+        ),
+        (Some("PreferSameNode"), None, true, text("zones  nodes n")),
+        (Some("PreferSameZone"), None, true, None),
+        (Some("PreferSameZone"), Some("a"), false, None),
+    ] {
+        assert_eq!(
+            hints(distribution, zone, ready),
+            expected,
+            "{distribution:?} {zone:?} {ready}"
+        );
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -5,12 +5,10 @@ use std::sync::Arc;
 
 use evenkeel_api::selector::LabelSelector;
 use evenkeel_client::view::index;
-use evenkeel_client::{EventType, LoopContext, ObjectKey, Outcome, View, errors};
+use evenkeel_client::{EventType, LoopContext, ObjectKey, Outcome, View};
 use futures::future::join_all;
 use k8s_openapi::api::batch::v1::{Job, JobCondition, JobStatus};
 use k8s_openapi::api::core::v1::Pod;
-use kube::Api;
-use kube::api::PostParams;
 use parking_lot::Mutex;
 
 use super::accounts::{close, draw_up};
@@ -21,6 +19,7 @@ use crate::claim;
 use crate::error::ReconcileError;
 use crate::pod_control::{PodControl, wait_until};
 use crate::pods;
+use crate::told::write_status;
 
 pub(super) struct Reconciler {
     jobs: Arc<View<Job>>,
@@ -187,18 +186,7 @@ impl Reconciler {
         }
         let mut fresh = job.as_ref().clone();
         fresh.status = Some(status);
-        let namespace = fresh.metadata.namespace.as_deref().unwrap_or_default();
-        let name = fresh.metadata.name.as_deref().unwrap_or_default();
-        let api: Api<Job> = Api::namespaced(self.context.client.clone(), namespace);
-        let params = PostParams::default();
-        match api
-            .replace_subresource("status", name, &params, &fresh)
-            .await
-        {
-            Ok(written) => Ok(Some(self.jobs.note_written(written))),
-            Err(error) if errors::is_not_found(&error) => Ok(None),
-            Err(error) => Err(error.into()),
-        }
+        write_status(&self.context, &self.jobs, &fresh).await
     }
 
     fn tell_end(&self, job: &Job, end: &JobCondition) {

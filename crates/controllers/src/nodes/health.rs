@@ -4,6 +4,8 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Node, NodeCondition, Taint};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+use super::zones::Verdict;
+
 /// A node not heard of for so long is unknown (`--node-monitor-grace-period`).
 pub const GRACE: SignedDuration = SignedDuration::from_secs(40);
 /// A node never heard of is given longer (`--node-startup-grace-period`).
@@ -97,10 +99,20 @@ pub fn silenced(node: &Node, now: Timestamp) -> Option<Vec<NodeCondition>> {
     changed.then_some(conditions)
 }
 
-/// The taints a node should have by its conditions and its unschedulable flag; `None` when it has
-/// them. Taints of other hands stay.
+/// Whether the node is given up already: its pods are being driven away.
 #[must_use]
-pub fn taints(node: &Node, now: Timestamp) -> Option<Vec<Taint>> {
+pub fn is_given_up(node: &Node) -> bool {
+    let spec = node.spec.as_ref();
+    let taints = spec.and_then(|spec| spec.taints.as_ref());
+    taints.into_iter().flatten().any(|taint| {
+        taint.effect == "NoExecute" && (taint.key == NOT_READY || taint.key == UNREACHABLE)
+    })
+}
+
+/// The taints a node should have by its conditions, its unschedulable flag and what may be done
+/// about its pods; `None` when it has them. Taints of other hands stay.
+#[must_use]
+pub fn taints(node: &Node, verdict: Verdict, now: Timestamp) -> Option<Vec<Taint>> {
     let spec = node.spec.clone().unwrap_or_default();
     let old = spec.taints.unwrap_or_default();
     let mut wanted: Vec<(&str, &str)> = Vec::new();
@@ -112,7 +124,7 @@ pub fn taints(node: &Node, now: Timestamp) -> Option<Vec<Taint>> {
     if spec.unschedulable == Some(true) {
         wanted.push((UNSCHEDULABLE, "NoSchedule"));
     }
-    match state(node, "Ready") {
+    match state(node, "Ready").filter(|_| verdict == Verdict::GiveUp) {
         Some("False") => wanted.push((NOT_READY, "NoExecute")),
         Some("Unknown") => wanted.push((UNREACHABLE, "NoExecute")),
         _ => {}
@@ -132,9 +144,17 @@ pub fn taints(node: &Node, now: Timestamp) -> Option<Vec<Taint>> {
             .iter()
             .any(|(key, effect)| taint.key == *key && taint.effect == *effect)
     };
+    // Who waits keeps what he has.
+    let stays = |taint: &Taint| {
+        verdict == Verdict::Wait
+            && taint.effect == "NoExecute"
+            && state(node, "Ready") != Some("True")
+    };
     let mut new: Vec<Taint> = old
         .iter()
-        .filter(|taint| !is_ours(taint) || is_wanted(taint) || (never && taint.key == NOT_READY))
+        .filter(|taint| {
+            !is_ours(taint) || is_wanted(taint) || stays(taint) || (never && taint.key == NOT_READY)
+        })
         .cloned()
         .collect();
     for (key, effect) in &wanted {

@@ -7,6 +7,7 @@ pub mod pod_gc;
 #[cfg(test)]
 mod tests;
 mod watchdog;
+pub mod zones;
 
 pub use cidr::run as run_cidr;
 pub use evict::run as run_eviction;

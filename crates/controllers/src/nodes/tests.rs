@@ -9,6 +9,7 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, Pod, Taint};
 use serde_json::json;
 
+use super::zones::{Count, Pacer, State, Verdict, Zones};
 use super::{cidr, evict, health, pod_gc};
 use crate::testing;
 
@@ -34,9 +35,9 @@ fn keys(taints: &[Taint]) -> Vec<String> {
 
 #[test]
 fn taints_follow_conditions_and_leave_those_of_others() {
-    assert!(health::taints(&node("n", "True"), now()).is_none());
+    assert!(health::taints(&node("n", "True"), Verdict::GiveUp, now()).is_none());
     let mut silent = node("n", "Unknown");
-    let taints = health::taints(&silent, now()).unwrap();
+    let taints = health::taints(&silent, Verdict::GiveUp, now()).unwrap();
     let wanted = [
         "mine:NoSchedule",
         "node.kubernetes.io/unreachable:NoSchedule",
@@ -44,15 +45,110 @@ fn taints_follow_conditions_and_leave_those_of_others() {
     ];
     assert_eq!(keys(&taints), wanted);
     silent.spec.as_mut().unwrap().taints = Some(taints);
-    assert!(health::taints(&silent, now()).is_none(), "they are there");
+    assert!(
+        health::taints(&silent, Verdict::GiveUp, now()).is_none(),
+        "they are there"
+    );
+    assert!(
+        health::taints(&silent, Verdict::Wait, now()).is_none(),
+        "it waits with what it has"
+    );
+    let spared = health::taints(&silent, Verdict::Spare, now()).unwrap();
+    assert_eq!(keys(&spared), wanted[..2]);
+    let fresh = health::taints(&node("n", "Unknown"), Verdict::Wait, now()).unwrap();
+    assert_eq!(keys(&fresh), wanted[..2]);
     silent.status = node("n", "True").status;
     silent.spec.as_mut().unwrap().unschedulable = Some(true);
-    let taints = health::taints(&silent, now()).unwrap();
+    let taints = health::taints(&silent, Verdict::GiveUp, now()).unwrap();
     let wanted = [
         "mine:NoSchedule",
         "node.kubernetes.io/unschedulable:NoSchedule",
     ];
     assert_eq!(keys(&taints), wanted);
+}
+
+/// The reference's documentation of nodes, "Rate limits on eviction", with its defaults.
+#[test]
+fn the_more_of_a_zone_is_silent_the_slower_nodes_are_given_up() {
+    for (ready, not_ready, expected) in [
+        (0, 0, State::Normal),
+        (1, 0, State::Normal),
+        (0, 1, State::Full),
+        (0, 9, State::Full),
+        (1, 2, State::Normal),
+        (1, 3, State::Partial),
+        (3, 3, State::Normal),
+        (45, 55, State::Partial),
+        (46, 54, State::Normal),
+    ] {
+        assert_eq!(
+            Count { ready, not_ready }.state(),
+            expected,
+            "{ready} {not_ready}"
+        );
+    }
+    let zone = |zone: &str, ready: usize, not_ready: usize| -> Vec<Node> {
+        let of = |state: &str, count: usize| -> Vec<Node> {
+            let mut node = node("n", state);
+            let labels = [("topology.kubernetes.io/zone".to_owned(), zone.to_owned())];
+            node.metadata.labels = Some(labels.into());
+            vec![node; count]
+        };
+        [of("True", ready), of("Unknown", not_ready)].concat()
+    };
+    let seconds = |zones: &[Vec<Node>]| {
+        let zones = Zones::of(zones.iter().flatten());
+        zones.pace("/a").map(|pace| pace.as_secs())
+    };
+    assert_eq!(seconds(&[zone("a", 9, 1)]), Some(10));
+    // Most of a zone: slowly in a large one, not at all in a small one.
+    assert_eq!(seconds(&[zone("a", 20, 40)]), Some(100));
+    assert_eq!(seconds(&[zone("a", 4, 6), zone("b", 9, 0)]), None);
+    // A whole zone: as usual, where others answer.
+    assert_eq!(seconds(&[zone("a", 0, 6), zone("b", 9, 0)]), Some(10));
+    assert_eq!(seconds(&[zone("a", 0, 6), zone("b", 0, 9)]), None);
+    assert_eq!(seconds(&[zone("a", 0, 1)]), None);
+
+    let all = [zone("a", 9, 3), zone("b", 9, 3)].concat();
+    let zones = Zones::of(&all);
+    let mut pacer = Pacer::default();
+    let mut may =
+        |zone: &str, after: i64| pacer.may(&zones, zone, now() + SignedDuration::from_secs(after));
+    assert!(may("/a", 0) && !may("/a", 9) && may("/b", 9));
+    assert!(may("/a", 10) && !may("/b", 18) && may("/b", 19));
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_nobody_answers_nobody_is_evicted() {
+    let fake = FakeApi::new(FakeClock::shared());
+    let mut world = testing::World::new(&fake);
+    for name in ["n1", "n2"] {
+        fake.put(&node(name, "Unknown"));
+    }
+    world.spawn(|context| Box::pin(super::run_health(context)));
+    let given_up =
+        |fake: &FakeApi, name: &str| health::is_given_up(&fake.get::<Node>("", name).unwrap());
+    let tainted = |fake: &FakeApi, name: &str| {
+        let node = fake.get::<Node>("", name).unwrap();
+        keys(&node.spec.unwrap().taints.unwrap()).len() == 2
+    };
+    fake.wait_for("taints that keep new pods away", |fake| {
+        (tainted(fake, "n1") && tainted(fake, "n2")).then_some(())
+    })
+    .await;
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    assert!(!given_up(&fake, "n1") && !given_up(&fake, "n2"));
+    // Somebody answers: the others are given up, one after the other.
+    fake.put(&node("n3", "True"));
+    fake.wait_for("the first", |fake| {
+        (given_up(fake, "n1") || given_up(fake, "n2")).then_some(())
+    })
+    .await;
+    assert!(
+        given_up(&fake, "n1") != given_up(&fake, "n2"),
+        "one at a time"
+    );
+    world.end().await;
 }
 
 #[test]
@@ -87,17 +183,55 @@ fn tolerations_say_when_a_pod_goes() {
 
 #[test]
 fn ranges_are_given_once() {
-    let cluster = "10.0.0.0/22".parse().unwrap();
-    let mut taken = Vec::new();
-    for wanted in ["10.0.0.0/24", "10.0.1.0/24", "10.0.2.0/24", "10.0.3.0/24"] {
-        let next = cidr::next_free(&cluster, &taken).unwrap();
-        assert_eq!(next.to_string(), wanted);
-        taken.push(next);
+    for (cluster, all) in [
+        (
+            "10.0.0.0/22",
+            ["10.0.0.0/24", "10.0.1.0/24", "10.0.2.0/24", "10.0.3.0/24"],
+        ),
+        (
+            "fd00::/62",
+            [
+                "fd00::/64",
+                "fd00:0:0:1::/64",
+                "fd00:0:0:2::/64",
+                "fd00:0:0:3::/64",
+            ],
+        ),
+    ] {
+        let mut pool = cidr::Pool::new(cluster.parse().unwrap());
+        for wanted in all {
+            let next = pool.next_free().unwrap();
+            assert_eq!(next.to_string(), wanted);
+            // What is not taken is offered again.
+            assert_eq!(pool.next_free(), Some(next));
+            pool.take(next);
+        }
+        assert_eq!(pool.next_free(), None);
+        // Two nodes have it by mistake: the last one who leaves gives it back.
+        let second = all[1].parse().unwrap();
+        pool.take(second);
+        pool.give_back(second);
+        assert_eq!(pool.next_free(), None);
+        pool.give_back(second);
+        assert_eq!(pool.next_free(), Some(second));
     }
-    assert_eq!(cidr::next_free(&cluster, &taken), None);
-    let wide = ["10.0.0.0/23".parse().unwrap()];
-    let next = cidr::next_free(&cluster, &wide).unwrap();
-    assert_eq!(next.to_string(), "10.0.2.0/24");
+}
+
+#[test]
+fn ranges_of_other_sizes_are_kept_free() {
+    let mut pool = cidr::Pool::new("10.0.0.0/22".parse().unwrap());
+    let wide = "10.0.0.0/23".parse().unwrap();
+    let narrow = "10.0.2.128/25".parse().unwrap();
+    pool.take(wide);
+    pool.take(narrow);
+    // Of somebody else's network: nobody minds.
+    pool.take("192.168.0.0/24".parse().unwrap());
+    let next = |pool: &mut cidr::Pool| pool.next_free().unwrap().to_string();
+    assert_eq!(next(&mut pool), "10.0.3.0/24");
+    pool.give_back(narrow);
+    assert_eq!(next(&mut pool), "10.0.2.0/24");
+    pool.give_back(wide);
+    assert_eq!(next(&mut pool), "10.0.0.0/24");
 }
 
 #[test]
@@ -144,14 +278,27 @@ async fn a_silent_node_is_tainted_its_pods_evicted_and_it_may_come_back() {
     let mut world = testing::World::new(&fake);
     let clock = Arc::clone(&world.context.clock);
     fake.put(&node("n", "True"));
-    let lease = |at: Timestamp| -> Lease {
+    let lease_of = |name: &str, at: Timestamp| -> Lease {
         serde_json::from_value(json!({
-            "metadata": {"name": "n", "namespace": "kube-node-lease"},
+            "metadata": {"name": name, "namespace": "kube-node-lease"},
             "spec": {"renewTime": at.strftime("%Y-%m-%dT%H:%M:%S%.6fZ").to_string()},
         }))
         .unwrap()
     };
+    let lease = |at: Timestamp| lease_of("n", at);
     fake.put(&lease(clock.now()));
+    // Somebody who goes on answering, so that it is the node that is silent.
+    fake.put(&node("other", "True"));
+    let alive = {
+        let (fake, clock) = (fake.clone(), Arc::clone(&clock));
+        async move {
+            loop {
+                fake.put(&lease_of("other", clock.now()));
+                tokio::time::sleep(Duration::from_secs(10)).await;
+            }
+        }
+    };
+    let alive = tokio::spawn(alive);
     let mut pod = testing::pod("a", "p", &[]);
     let spec = pod.spec.as_mut().unwrap();
     spec.node_name = Some("n".to_owned());
@@ -204,5 +351,6 @@ async fn a_silent_node_is_tainted_its_pods_evicted_and_it_may_come_back() {
         (taints.len() == 1).then_some(())
     })
     .await;
+    alive.abort();
     world.end().await;
 }

@@ -17,11 +17,16 @@ use parking_lot::Mutex;
 use serde_json::json;
 
 use super::health;
+use super::zones::{self, Pacer, Verdict, Zones};
 use crate::error::ReconcileError;
 use crate::pods;
 
 /// Namespace of node leases.
 const LEASES: &str = "kube-node-lease";
+/// Between two looks at a node that is not ready (`--node-monitor-period`).
+const AGAIN: Duration = Duration::from_secs(5);
+/// Nodes are counted anew after this time.
+const RECOUNT: jiff::SignedDuration = jiff::SignedDuration::from_secs(1);
 /// Name of the index of pods by node.
 pub(super) const BY_NODE: &str = "node";
 
@@ -73,12 +78,21 @@ pub async fn run(context: LoopContext) {
         leases,
         pods,
         heard: Mutex::new(HashMap::new()),
+        zones: Mutex::default(),
         context: context.clone(),
     };
     run_loop("node-lifecycle", 8, queue, context.shutdown, |key| {
         reconciler.reconcile(key)
     })
     .await;
+}
+
+/// How the zones are, and how fast nodes are given up.
+#[derive(Debug, Default)]
+struct Disruption {
+    counted: Option<(Timestamp, Zones)>,
+    pacer: Pacer,
+    silent: bool,
 }
 
 struct Reconciler {
@@ -88,6 +102,7 @@ struct Reconciler {
     /// The last sign of each node, and when it came by our clock. After a restart every node is
     /// given its grace anew.
     heard: Mutex<HashMap<String, (Sign, Timestamp)>>,
+    zones: Mutex<Disruption>,
     context: LoopContext,
 }
 
@@ -123,7 +138,8 @@ impl Reconciler {
         if matches!(health::state(&node, "Ready"), Some("False" | "Unknown")) {
             self.mark_pods(&key.name, now).await?;
         }
-        if let Some(taints) = health::taints(&node, now) {
+        let verdict = self.verdict(&node, now);
+        if let Some(taints) = health::taints(&node, verdict, now) {
             let api: Api<Node> = Api::all(self.context.client.clone());
             let patch = json!({
                 "metadata": {"resourceVersion": node.metadata.resource_version},
@@ -140,12 +156,54 @@ impl Reconciler {
             }
         }
         let now = self.context.clock.now();
-        Ok(if silent_at > now {
+        let well = health::state(&node, "Ready") == Some("True");
+        Ok(if !well && health::condition(&node, "Ready").is_some() {
+            // Others decide with what becomes of its pods.
+            Outcome::After(AGAIN)
+        } else if silent_at > now {
             let wait = Duration::try_from(silent_at.duration_since(now)).unwrap_or_default();
             Outcome::After(wait + Duration::from_millis(10))
         } else {
             Outcome::Done
         })
+    }
+
+    /// What may be done about a node's pods, by how its zone and all others are.
+    fn verdict(&self, node: &Node, now: Timestamp) -> Verdict {
+        if health::state(node, "Ready").is_none_or(|state| state == "True") {
+            return Verdict::Wait;
+        }
+        let mut zones = self.zones.lock();
+        let Disruption {
+            counted,
+            pacer,
+            silent,
+        } = &mut *zones;
+        let zones = match counted {
+            // Many silent nodes are not to count each other at once.
+            Some((at, zones)) if now.duration_since(*at) < RECOUNT => zones.clone(),
+            _ => {
+                let zones = Zones::of(self.nodes.list().iter().map(AsRef::as_ref));
+                *counted = Some((now, zones.clone()));
+                zones
+            }
+        };
+        let all = zones.all_are_silent();
+        if all != *silent {
+            *silent = all;
+            if all {
+                tracing::warn!("no node is ready: nothing is evicted until one is again");
+            } else {
+                tracing::info!("nodes are ready again: evictions go on");
+            }
+        }
+        if all {
+            Verdict::Spare
+        } else if health::is_given_up(node) || pacer.may(&zones, &zones::zone_of(node), now) {
+            Verdict::GiveUp
+        } else {
+            Verdict::Wait
+        }
     }
 
     fn sign(&self, name: &str, node: &Node) -> Sign {

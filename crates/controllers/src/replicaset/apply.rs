@@ -5,16 +5,15 @@ use std::sync::Arc;
 
 use evenkeel_api::selector::LabelSelector;
 use evenkeel_client::view::index;
-use evenkeel_client::{EventType, LoopContext, ObjectKey, Outcome, View, errors};
+use evenkeel_client::{EventType, LoopContext, ObjectKey, Outcome, View};
 use k8s_openapi::api::apps::v1::ReplicaSetStatus;
 use k8s_openapi::api::core::v1::Pod;
-use kube::Api;
-use kube::api::PostParams;
 
 use super::{Replicated, plan, rank};
 use crate::claim;
 use crate::error::ReconcileError;
 use crate::pod_control::{PodControl, wait_until};
+use crate::told::write_status;
 
 pub(super) struct Reconciler<O: Replicated> {
     pub(super) sets: Arc<View<O>>,
@@ -48,7 +47,7 @@ impl<O: Replicated> Reconciler<O> {
     /// False: the set is gone.
     async fn write_status(
         &self,
-        key: &ObjectKey,
+        _key: &ObjectKey,
         owner: &O,
         status: ReplicaSetStatus,
     ) -> Result<bool, ReconcileError> {
@@ -58,19 +57,8 @@ impl<O: Replicated> Reconciler<O> {
         if plan::is_same(owner.as_set().status.as_ref(), &told) {
             return Ok(true);
         }
-        let api: Api<O> = Api::namespaced(self.context.client.clone(), &key.namespace);
-        let params = PostParams::default();
-        match api
-            .replace_subresource("status", &key.name, &params, &fresh)
-            .await
-        {
-            Ok(written) => {
-                self.sets.note_written(written);
-                Ok(true)
-            }
-            Err(error) if errors::is_not_found(&error) => Ok(false),
-            Err(error) => Err(error.into()),
-        }
+        let written = write_status(&self.context, &self.sets, &fresh).await?;
+        Ok(written.is_some())
     }
 
     fn owned(&self, owner: &O) -> Vec<Arc<Pod>> {

@@ -8,7 +8,6 @@ use evenkeel_client::{EventType, LoopContext, ObjectKey, Outcome, View, errors};
 use futures::future::join_all;
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet, StatefulSetStatus};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
-use kube::Api;
 use kube::api::PostParams;
 
 use super::claims::ClaimControl;
@@ -20,6 +19,7 @@ use crate::error::ReconcileError;
 use crate::history::{self, Owner};
 use crate::pod_control::{PodControl, next_available, wait_until};
 use crate::revisions::{RevisionControl, Written};
+use crate::told::write_status;
 
 pub(super) struct Reconciler {
     pub(super) sets: Arc<View<StatefulSet>>,
@@ -293,20 +293,8 @@ impl Reconciler {
         }
         let mut fresh = set.clone();
         fresh.status = Some(status);
-        let namespace = fresh.metadata.namespace.as_deref().unwrap_or_default();
-        let api: Api<StatefulSet> = Api::namespaced(self.context.client.clone(), namespace);
-        let params = PostParams::default();
-        match api
-            .replace_subresource("status", name(&fresh.metadata), &params, &fresh)
-            .await
-        {
-            Ok(written) => {
-                self.sets.note_written(written);
-                Ok(())
-            }
-            Err(error) if errors::is_not_found(&error) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
+        write_status(&self.context, &self.sets, &fresh).await?;
+        Ok(())
     }
 
     async fn truncate(

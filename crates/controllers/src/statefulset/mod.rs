@@ -12,12 +12,10 @@ mod tests;
 
 use std::sync::Arc;
 
-use evenkeel_api::selector::LabelSelector;
 use evenkeel_client::view::index;
 use evenkeel_client::{Change, LoopContext, ObjectKey, View, WorkQueue, run_loop};
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::claim;
 
@@ -51,7 +49,7 @@ pub async fn run(context: LoopContext) {
         let (queue, sets) = (Arc::clone(&queue), Arc::clone(&sets));
         revisions.on_change(move |change| {
             for side in change.sides() {
-                owner_changed(&side.metadata, &sets, &queue);
+                claim::wake(&side.metadata, &sets, |set| &set.spec.selector, &queue);
             }
         });
     }
@@ -84,24 +82,12 @@ fn pod_changed(change: &Change<Pod>, sets: &View<StatefulSet>, queue: &WorkQueue
         }
     }
     if change.new.is_some() {
-        owner_changed(&change.latest().metadata, sets, queue);
-    }
-}
-
-/// Wakes the controller of an object, or the sets that may adopt it.
-fn owner_changed(meta: &ObjectMeta, sets: &View<StatefulSet>, queue: &WorkQueue<ObjectKey>) {
-    if claim::controller_of(meta).is_some() {
-        if let Some(key) = claim::controller_key(meta, "apps", "StatefulSet") {
-            queue.add(key);
-        }
-        return;
-    }
-    let namespace = meta.namespace.as_deref().unwrap_or_default();
-    for set in sets.in_namespace(namespace) {
-        let selector = LabelSelector::from_spec(Some(&set.spec.selector));
-        if selector.is_ok_and(|selector| selector.matches(claim::labels(meta))) {
-            queue.add(ObjectKey::of(set.as_ref()));
-        }
+        claim::wake(
+            &change.latest().metadata,
+            sets,
+            |set| &set.spec.selector,
+            queue,
+        );
     }
 }
 

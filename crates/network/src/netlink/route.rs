@@ -52,6 +52,8 @@ const RTN_UNICAST: u8 = 1;
 
 const AF_INET: u8 = 2;
 const IFF_UP: u32 = 1;
+const IFF_LOOPBACK: u32 = 8;
+const IFF_NOARP: u32 = 0x80;
 const IF_OPER_UP: u8 = 6;
 /// `struct ifinfomsg`.
 const IFINFO: usize = 16;
@@ -70,6 +72,8 @@ pub(crate) struct Link {
     pub(crate) kind: String,
     /// A note that whoever made it left; empty for none.
     pub(crate) alias: String,
+    /// Its hardware address, where it is up and speaks ARP.
+    pub(crate) mac: Option<Mac>,
     /// It is up, its other end too, and the kernel has acted on that.
     pub(crate) operational: bool,
 }
@@ -137,6 +141,7 @@ fn parse_link(payload: &[u8]) -> Option<Link> {
             .to_owned()
     };
     let all = attributes(payload, IFINFO);
+    let flags = u32_at(payload, 8)?;
     Some(Link {
         index: interface_index(payload)?,
         name: text(all.find(IFLA_IFNAME)?),
@@ -147,6 +152,10 @@ fn parse_link(payload: &[u8]) -> Option<Link> {
             .map(text)
             .unwrap_or_default(),
         alias: all.find(IFLA_IFALIAS).map(text).unwrap_or_default(),
+        mac: all
+            .find(IFLA_ADDRESS)
+            .and_then(|value| Mac::try_from(value).ok())
+            .filter(|_| flags & (IFF_UP | IFF_LOOPBACK | IFF_NOARP) == IFF_UP),
         operational: all.find(IFLA_OPERSTATE) == Some(&[IF_OPER_UP]),
     })
 }

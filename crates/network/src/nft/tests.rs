@@ -10,10 +10,11 @@ use crate::world::{World, node, service, slice};
 
 use super::*;
 
-/// The kernel's tables as `nft` prints them; `None`, said aloud, where there is no `nft`.
+/// The kernel's tables as `nft` prints them, protocols as numbers: a bare Debian has no
+/// `/etc/protocols`. `None`, said aloud, where there is no `nft`.
 fn list() -> Option<String> {
     match std::process::Command::new("nft")
-        .args(["list", "ruleset"])
+        .args(["--numeric-protocol", "list", "ruleset"])
         .output()
     {
         Ok(output) => {

@@ -107,6 +107,11 @@ impl Catalog {
             .collect()
     }
 
+    /// All services with slices are to be thought over.
+    pub fn mark_all_dirty(&mut self) {
+        self.dirty.extend(self.slices.keys().cloned());
+    }
+
     /// What changed since the last call.
     pub fn take_dirty(&mut self) -> BTreeSet<ServiceKey> {
         std::mem::take(&mut self.dirty)

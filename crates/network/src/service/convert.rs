@@ -8,12 +8,16 @@ use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use super::model::{Endpoint, Protocol, Service, ServiceKey, ServicePort, Slice, SlicePort};
+use super::model::{
+    Announced, Endpoint, Protocol, Service, ServiceKey, ServicePort, Slice, SlicePort,
+};
 
 /// Label that ties a slice to its service.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
 /// Services with this label are served by somebody else's proxy.
 const PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
+/// Annotation by which the loop of load balancers says who announces which address.
+const ANNOUNCED_BY: &str = "evenkeel.io/announced-by";
 /// Default of `sessionAffinityConfig.clientIP.timeoutSeconds`.
 const AFFINITY_SECONDS: i32 = 10_800;
 
@@ -38,6 +42,20 @@ fn addresses<'a>(key: &ServiceKey, list: impl IntoIterator<Item = &'a String>) -
         }
     };
     list.into_iter().filter_map(parse).collect()
+}
+
+/// Reads who announces what: `ADDRESS=NODE@INTERFACE…,…`.
+fn announced(text: &str) -> Vec<Announced> {
+    let one = |entry: &str| {
+        let (address, by) = entry.split_once('=')?;
+        let mut names = by.split('@').map(str::to_owned);
+        Some(Announced {
+            address: address.trim().parse().ok()?,
+            node: names.next().filter(|node| !node.is_empty())?,
+            interfaces: names.collect(),
+        })
+    };
+    text.split(',').filter_map(one).collect()
 }
 
 /// Reads a Service; `None` when another proxy serves it.
@@ -119,6 +137,15 @@ pub fn service(object: &core::Service) -> Option<Service> {
             .max(1);
         out.affinity = Some(Duration::from_secs(seconds));
     }
+    if kind == "LoadBalancer" {
+        let annotations = object.metadata.annotations.as_ref();
+        let text = annotations.and_then(|all| all.get(ANNOUNCED_BY));
+        out.announced = announced(text.map_or("", String::as_str));
+        // Nobody speaks for an address that the service does not have.
+        out.announced
+            .retain(|one| out.load_balancer_ips.contains(&one.address));
+        out.health_port = spec.health_check_node_port.and_then(port);
+    }
     out.internal_local = spec.internal_traffic_policy.as_deref() == Some("Local");
     out.external_local = spec.external_traffic_policy.as_deref() == Some("Local");
     out.publish_not_ready = spec.publish_not_ready_addresses == Some(true);
@@ -160,6 +187,7 @@ pub fn slice(object: &discovery::EndpointSlice) -> Option<Slice> {
             continue;
         };
         let conditions = endpoint.conditions.as_ref();
+        let hints = endpoint.hints.as_ref();
         // Unset means ready; serving follows ready (EndpointConditions).
         let ready = conditions.and_then(|c| c.ready).unwrap_or(true);
         out.endpoints.push(Endpoint {
@@ -169,6 +197,18 @@ pub fn slice(object: &discovery::EndpointSlice) -> Option<Slice> {
             terminating: conditions.and_then(|c| c.terminating).unwrap_or(false),
             hostname: endpoint.hostname.clone(),
             node: endpoint.node_name.clone(),
+            for_nodes: hints
+                .and_then(|hints| hints.for_nodes.as_ref())
+                .into_iter()
+                .flatten()
+                .map(|node| node.name.clone())
+                .collect(),
+            for_zones: hints
+                .and_then(|hints| hints.for_zones.as_ref())
+                .into_iter()
+                .flatten()
+                .map(|zone| zone.name.clone())
+                .collect(),
         });
     }
     Some(out)

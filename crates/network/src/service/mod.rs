@@ -11,8 +11,10 @@ mod table;
 
 pub use catalog::Catalog;
 pub use convert::{key, service, slice};
-pub use model::{Endpoint, Protocol, Service, ServiceKey, ServicePort, Slice, SlicePort};
-pub use plan::{HostPort, Objects, Target, UdpFlow, plan, plan_host_ports};
+pub use model::{
+    Announced, Endpoint, Protocol, Service, ServiceKey, ServicePort, Slice, SlicePort,
+};
+pub use plan::{HostPort, Objects, Target, UdpFlow, local_endpoints, plan, plan_host_ports};
 pub use routes::{Applied, Owner, Routes};
 pub use table::TableConfig;
 

@@ -1,6 +1,7 @@
 //! Services and their endpoints as routing and DNS need them: plain values, made from the API's
 //! objects in `convert`, compared by value so that a change which means nothing does nothing.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -112,6 +113,21 @@ pub struct Service {
     pub external_local: bool,
     /// `publishNotReadyAddresses`.
     pub publish_not_ready: bool,
+    /// Who announces which of the load balancer's addresses on the link.
+    pub announced: Vec<Announced>,
+    /// Where others ask whether this node has endpoints (`healthCheckNodePort`).
+    pub health_port: Option<u16>,
+}
+
+/// Who announces an address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Announced {
+    /// The address.
+    pub address: IpAddr,
+    /// The node.
+    pub node: String,
+    /// Its interfaces; none means all.
+    pub interfaces: BTreeSet<String>,
 }
 
 impl Service {
@@ -130,6 +146,8 @@ impl Service {
             internal_local: false,
             external_local: false,
             publish_not_ready: false,
+            announced: Vec::new(),
+            health_port: None,
         }
     }
 }
@@ -160,6 +178,10 @@ pub struct Endpoint {
     pub hostname: Option<String>,
     /// Node it runs on.
     pub node: Option<String>,
+    /// Nodes that should use it (`hints.forNodes`).
+    pub for_nodes: Vec<String>,
+    /// Zones that should use it (`hints.forZones`).
+    pub for_zones: Vec<String>,
 }
 
 /// An EndpointSlice.

@@ -13,7 +13,7 @@ use crate::nft::{AnonymousMap, CmpOp, Data, Expr, Kind, MapData, Set, Verdict};
 
 use super::model::{Endpoint, Protocol, Service, ServicePort, Slice};
 use super::table::{
-    FIREWALL_IPS, HAIRPIN, NO_ENDPOINT_IPS, NO_ENDPOINT_NODEPORTS, PRESERVE_IPS,
+    BALANCER_IPS, FIREWALL_IPS, HAIRPIN, NO_ENDPOINT_IPS, NO_ENDPOINT_NODEPORTS, PRESERVE_IPS,
     PRESERVE_NODEPORTS, REJECT, SERVICE_IPS, SERVICE_NODEPORTS, TARGET, TableConfig, in_net, saddr,
 };
 
@@ -98,7 +98,55 @@ struct Targets {
     local: BTreeSet<Target>,
 }
 
-fn targets(node: &str, slices: &[&Slice], port: &ServicePort) -> Targets {
+/// Ready endpoints on this node, as health checks count them.
+pub fn local_endpoints(node: &str, slices: &[&Slice]) -> usize {
+    let endpoints = slices.iter().flat_map(|slice| &slice.endpoints);
+    let here = endpoints.filter(|found| found.ready && found.node.as_deref() == Some(node));
+    let addresses: BTreeSet<IpAddr> = here.map(|found| found.address).collect();
+    addresses.len()
+}
+
+/// Which endpoints hints leave to this node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Near {
+    /// All of them.
+    Everywhere,
+    /// Those meant for this node.
+    Node,
+    /// Those meant for its zone.
+    Zone,
+}
+
+/// Hints count only when every ready endpoint has them and one of them is meant for here: half a
+/// picture would send too much to too few (kube-proxy's topology rules).
+fn near(config: &TableConfig, slices: &[&Slice]) -> Near {
+    let ready = || {
+        slices
+            .iter()
+            .flat_map(|slice| &slice.endpoints)
+            .filter(|endpoint| endpoint.ready)
+    };
+    let says = |hints: fn(&Endpoint) -> &[String], here: &str| {
+        ready().all(|endpoint| !hints(endpoint).is_empty())
+            && ready().any(|endpoint| hints(endpoint).iter().any(|name| name == here))
+    };
+    if says(|endpoint| &endpoint.for_nodes, &config.node_name) {
+        return Near::Node;
+    }
+    match &config.zone {
+        Some(zone) if says(|endpoint| &endpoint.for_zones, zone) => Near::Zone,
+        _ => Near::Everywhere,
+    }
+}
+
+fn targets(config: &TableConfig, slices: &[&Slice], port: &ServicePort) -> Targets {
+    let node = config.node_name.as_str();
+    let near = near(config, slices);
+    let meant_for_here = |endpoint: &Endpoint| match (near, &config.zone) {
+        (Near::Node, _) => endpoint.for_nodes.iter().any(|name| name == node),
+        (Near::Zone, Some(zone)) => endpoint.for_zones.contains(zone),
+        _ => true,
+    };
     let pick = |usable: &dyn Fn(&Endpoint) -> bool| {
         let mut out = BTreeSet::new();
         for slice in slices {
@@ -114,8 +162,8 @@ fn targets(node: &str, slices: &[&Slice], port: &ServicePort) -> Targets {
         }
         out
     };
-    let choose = |here: &dyn Fn(&Endpoint) -> bool| {
-        let ready = pick(&|e| here(e) && e.ready);
+    let choose = |here: &dyn Fn(&Endpoint) -> bool, hinted: &dyn Fn(&Endpoint) -> bool| {
+        let ready = pick(&|e| here(e) && e.ready && hinted(e));
         if ready.is_empty() {
             pick(&|e| here(e) && e.serving && e.terminating)
         } else {
@@ -123,8 +171,8 @@ fn targets(node: &str, slices: &[&Slice], port: &ServicePort) -> Targets {
         }
     };
     Targets {
-        cluster: choose(&|_| true),
-        local: choose(&|e| e.node.as_deref() == Some(node)),
+        cluster: choose(&|_| true, &meant_for_here),
+        local: choose(&|e| e.node.as_deref() == Some(node), &|_| true),
     }
 }
 
@@ -231,7 +279,7 @@ fn plan_port(
     out: &mut Objects,
 ) {
     let protocol = port.protocol;
-    let Targets { cluster, local } = targets(&config.node_name, slices, port);
+    let Targets { cluster, local } = targets(config, slices, port);
     for (address, _) in cluster.iter().chain(&local) {
         if config.pod_cidr.contains(address) {
             let twice = [address.octets(), address.octets()].concat();
@@ -300,6 +348,10 @@ fn plan_port(
                 .insert((NO_ENDPOINT_IPS, key), refusal.unwrap_or_else(drop)),
         };
         udp(out, protocol, Some(*address), port.port, internal);
+    }
+    for address in ipv4(&service.load_balancer_ips) {
+        out.elements
+            .insert((BALANCER_IPS, address.octets().to_vec()), None);
     }
     for address in &external_ips {
         let key = ip_key(*address, protocol, port.port);
@@ -418,3 +470,6 @@ pub(super) fn affinity_set(name: &str, timeout: Duration) -> Set {
         dynamic: Some(timeout),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -61,6 +61,11 @@ impl Routes {
         &self.config
     }
 
+    /// The zone of this node; plans that were made before may differ by it.
+    pub fn set_zone(&mut self, zone: Option<String>) {
+        self.config.zone = zone;
+    }
+
     /// Makes these owners' objects be what is given; empty objects remove the owner. Others stay.
     ///
     /// # Errors

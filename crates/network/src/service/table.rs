@@ -33,6 +33,9 @@ pub(super) const PRESERVE_NODEPORTS: &str = "preserve-source-nodeports";
 pub(super) const HOSTPORT_IPS: &str = "hostport-ips";
 /// Protocol and port of any host address lead to a pod.
 pub(super) const HOSTPORTS: &str = "hostports";
+/// Addresses of load balancers: what is no service there is refused, and never sent back to the
+/// link it came from.
+pub(super) const BALANCER_IPS: &str = "load-balancer-ips";
 /// Refuses at once.
 pub(super) const REJECT: &str = "reject";
 
@@ -65,6 +68,8 @@ pub struct TableConfig {
     pub dns_address: Option<Ipv4Addr>,
     /// Name of this node, for traffic policies `Local`.
     pub node_name: String,
+    /// Its zone, for hints of endpoints.
+    pub zone: Option<String>,
 }
 
 /// Source address into a register.
@@ -161,6 +166,7 @@ fn sets() -> Vec<Set> {
         set(PRESERVE_NODEPORTS, PORT, MapData::None),
         set(HOSTPORT_IPS, IP_PORT, MapData::Value(TARGET)),
         set(HOSTPORTS, PORT, MapData::Value(TARGET)),
+        set(BALANCER_IPS, &[Kind::Ipv4], MapData::None),
     ]
 }
 
@@ -419,6 +425,14 @@ fn rules(config: &TableConfig) -> Vec<(&'static str, Vec<Expr>)> {
                 in_net(0, config.service_cidr, eq),
                 vec![go(Verdict::Goto(REJECT.into()))],
             ]),
+        ),
+        (
+            ENDPOINT_CHECK,
+            vec![
+                daddr(0),
+                contains(BALANCER_IPS),
+                go(Verdict::Goto(REJECT.into())),
+            ],
         ),
         (
             ENDPOINT_CHECK,

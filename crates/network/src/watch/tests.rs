@@ -26,6 +26,20 @@ fn answer(request: &http::Request<Body>) -> String {
         "/apis/discovery.k8s.io/v1/endpointslices" => {
             ("EndpointSliceList", "discovery.k8s.io/v1", slice)
         }
+        "/api/v1/nodes" => {
+            let query = request.uri().query().unwrap_or_default();
+            assert!(
+                query.contains("fieldSelector=metadata.name%3Dnode-1"),
+                "{query}"
+            );
+            let labels = json!({"topology.kubernetes.io/zone": "zone-a"});
+            let meta = json!({"name": "node-1", "resourceVersion": "1", "labels": labels});
+            (
+                "NodeList",
+                "v1",
+                json!({"apiVersion": "v1", "kind": "Node", "metadata": meta}),
+            )
+        }
         other => panic!("asked for {other}"),
     };
     if watching {
@@ -43,20 +57,25 @@ async fn lists_come_whole_and_changes_one_by_one() {
             answer(&request).into_bytes(),
         )))
     });
-    let changes = kubernetes(Client::new(api, "default")).take(4);
-    let changes = tokio::time::timeout(Duration::from_secs(5), changes.collect::<Vec<_>>());
-    let changes = changes.await.unwrap();
-    let is = |wanted: fn(&Change) -> bool| changes.iter().any(wanted);
-    assert!(is(
-        |change| matches!(change, Change::Services(all) if all[0].key.name == "web")
-    ));
-    assert!(is(
-        |change| matches!(change, Change::Slices(all) if all[0].name == "web-1")
-    ));
-    assert!(is(
-        |change| matches!(change, Change::ServiceGone(key) if key.name == "web")
-    ));
-    assert!(is(
-        |change| matches!(change, Change::SliceGone(key) if key.name == "web-1")
-    ));
+    let mut changes = pin!(kubernetes(Client::new(api, "default"), "node-1"));
+    let wanted: [fn(&Change) -> bool; 6] = [
+        |change| matches!(change, Change::Services(all) if all[0].key.name == "web"),
+        |change| matches!(change, Change::Slices(all) if all[0].name == "web-1"),
+        |change| matches!(change, Change::Zone(Some(zone)) if zone == "zone-a"),
+        |change| matches!(change, Change::ServiceGone(key) if key.name == "web"),
+        |change| matches!(change, Change::SliceGone(key) if key.name == "web-1"),
+        |change| matches!(change, Change::Zone(None)),
+    ];
+    let mut seen = [false; 6];
+    let all = async {
+        while seen.contains(&false) {
+            let change = changes.next().await.unwrap();
+            for (seen, is) in seen.iter_mut().zip(wanted) {
+                *seen |= is(&change);
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), all)
+        .await
+        .unwrap();
 }

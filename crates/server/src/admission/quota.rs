@@ -90,7 +90,7 @@ impl Quotas {
             return Ok(());
         }
         for quota in quotas {
-            request.keep(registry, &row, quota).await?;
+            Box::pin(request.keep(registry, &row, quota)).await?;
         }
         Ok(())
     }

@@ -230,6 +230,8 @@ async fn collect(
             events.recv().await
         } else {
             tokio::select! {
+                // What waits goes along with the others, also when the server ends.
+                biased;
                 event = events.recv() => event,
                 // A lone line need not wait for others.
                 () = tokio::time::sleep_until(until), if most > 1 => None,

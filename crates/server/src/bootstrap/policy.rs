@@ -175,6 +175,17 @@ const LOOPS: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "load-balancer-controller",
+        &[
+            "core : services : get,list,patch,watch",
+            "core : services/status : patch",
+            "core : namespaces,nodes : get,list,watch",
+            "discovery.k8s.io : endpointslices : get,list,watch",
+            "metallb.io : ipaddresspools,l2advertisements : get,list,watch",
+            "apiextensions.k8s.io : customresourcedefinitions : create",
+        ],
+    ),
+    (
         "namespace-controller",
         &[
             "core : namespaces : delete,get,list,watch",
@@ -226,6 +237,8 @@ const LOOPS: &[(&str, &[&str])] = &[
             "* : */scale : get,update,patch",
             "core : pods,nodes : get,list,watch",
             "core : nodes/proxy : get",
+            "custom.metrics.k8s.io : * : get,list",
+            "external.metrics.k8s.io : * : get,list",
         ],
     ),
     (

@@ -6,13 +6,15 @@ use bytes::Bytes;
 use evenkeel_store::{EventBatch, EventKind, Range, Store, StoreError, WatchStream, prefix_end};
 use futures::StreamExt as _;
 
-use super::Caches;
+use super::{Caches, KindCache};
 use crate::definitions::is_definition;
 use crate::object::Object;
 use crate::seal::Seal;
 
 /// Everything that the door stores is under this prefix.
 const ROOT: &[u8] = b"/registry/";
+/// So many revisions are taken in before watchers are told of the first of them.
+const CHUNK: usize = 64;
 
 /// Why the caches can't be filled.
 #[derive(Debug, thiserror::Error)]
@@ -33,7 +35,7 @@ impl Caches {
     pub async fn fill(&self, store: &dyn Store, seal: &Seal) -> Result<WatchStream, FeedError> {
         let all = store.range(Range::prefix(ROOT)).await?;
         for kv in all.kvs {
-            self.take(&kv.key, &kv.value, kv.mod_revision, seal, true);
+            self.take(&kv.key, &kv.value, kv.mod_revision, seal, None);
         }
         let mut definitions = Vec::new();
         self.each(|cache| {
@@ -58,17 +60,43 @@ impl Caches {
     ///
     /// # Errors
     /// The watch failed or ended: the caches are no longer complete, and the door must close.
-    pub async fn follow(&self, mut changes: WatchStream, seal: Arc<Seal>) -> FeedError {
-        while let Some(batch) = changes.next().await {
-            match batch {
-                Ok(batch) => self.apply(&batch, &seal),
-                Err(error) => return FeedError::Store(error),
+    pub async fn follow(&self, changes: WatchStream, seal: Arc<Seal>) -> FeedError {
+        // What one fsync made durable comes at once: watchers are told of it at once, and write it
+        // out as one piece instead of event by event.
+        let mut chunks = changes.ready_chunks(CHUNK);
+        while let Some(chunk) = chunks.next().await {
+            let mut changed: Vec<Arc<KindCache>> = Vec::new();
+            let (mut reached, mut failed) = (0, None);
+            for batch in chunk {
+                match batch {
+                    Ok(batch) => {
+                        self.apply(&batch, &seal, &mut changed);
+                        reached = batch.revision;
+                    }
+                    Err(error) => {
+                        failed = Some(error);
+                        break;
+                    }
+                }
+            }
+            for cache in changed {
+                cache.announce();
+            }
+            self.advance(reached);
+            if let Some(error) = failed {
+                return FeedError::Store(error);
             }
         }
         FeedError::Ended
     }
 
-    fn apply(&self, batch: &EventBatch, seal: &Seal) {
+    /// Takes in a batch; notes the caches whose watchers are to be told.
+    fn apply(&self, batch: &EventBatch, seal: &Seal, changed: &mut Vec<Arc<KindCache>>) {
+        let mut note = |cache: &Arc<KindCache>| {
+            if !changed.iter().any(|known| Arc::ptr_eq(known, cache)) {
+                changed.push(Arc::clone(cache));
+            }
+        };
         for event in &batch.events {
             match event.kind {
                 EventKind::Put => self.take(
@@ -76,14 +104,16 @@ impl Caches {
                     &event.kv.value,
                     event.kv.mod_revision,
                     seal,
-                    false,
+                    Some(&mut note),
                 ),
                 EventKind::Delete => {
                     let key = String::from_utf8_lossy(&event.kv.key);
                     let mut others = false;
                     self.by_key(&key, |cache, path| {
-                        cache.delete(path, event.kv.mod_revision);
+                        // Who is told that a definition is gone finds its rows gone too.
                         others |= is_definition(cache.row()) && self.kinds().forget(path);
+                        cache.delete(path, event.kv.mod_revision);
+                        note(cache);
                     });
                     if others {
                         self.retire();
@@ -91,31 +121,41 @@ impl Caches {
                 }
             }
         }
-        self.advance(batch.revision);
     }
 
-    /// Takes in one stored value. A value that can't be read is named and left out: one damaged
+    /// Takes in one stored value, and notes the cache that has it; without a note, as one that was
+    /// there at the start. A value that can't be read is named and left out: one damaged
     /// object must not keep the whole cluster from starting.
     ///
     /// A definition changes the rows before anybody is told of its revision.
-    fn take(&self, key: &Bytes, value: &Bytes, revision: u64, seal: &Seal, at_start: bool) {
+    fn take(
+        &self,
+        key: &Bytes,
+        value: &Bytes,
+        revision: u64,
+        seal: &Seal,
+        mut note: Option<&mut dyn FnMut(&Arc<KindCache>)>,
+    ) {
         let text = String::from_utf8_lossy(key);
         let mut others = false;
         self.by_key(&text, |cache, path| {
             let object = seal
-                .unseal(&cache.row().stored_group_resource(), key, value)
+                .unseal(cache.resource(), key, value)
                 .map_err(|error| error.to_string())
                 .and_then(|plain| {
                     Object::read(cache.row(), plain, revision).map_err(|error| error.to_string())
                 });
             match object {
-                Ok(object) if at_start => cache.load(path, object),
-                Ok(object) => {
-                    if is_definition(cache.row()) {
-                        others = self.kinds().define(&object);
+                Ok(object) => match &mut note {
+                    None => cache.load(path, object),
+                    Some(note) => {
+                        if is_definition(cache.row()) {
+                            others = self.kinds().define(&object);
+                        }
+                        cache.put(path, object);
+                        note(cache);
                     }
-                    cache.put(path, object);
-                }
+                },
                 Err(error) => tracing::error!(key = %text, error, "a stored object can't be read"),
             }
         });

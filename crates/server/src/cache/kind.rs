@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
@@ -81,12 +82,24 @@ impl Change {
 #[must_use]
 pub fn event_line(kind: ChangeKind, object: &Object) -> Bytes {
     let mut out = Vec::with_capacity(object.bytes.len() + 96);
+    frame(&mut out, kind, |out| object.write(out));
+    Bytes::from(out)
+}
+
+/// Writes a JSON watch event that shows metadata alone.
+#[must_use]
+pub fn metadata_line(kind: ChangeKind, object: &Object) -> Bytes {
+    let mut out = Vec::with_capacity(1024);
+    frame(&mut out, kind, |out| object.write_metadata(out));
+    Bytes::from(out)
+}
+
+fn frame(out: &mut Vec<u8>, kind: ChangeKind, write: impl FnOnce(&mut Vec<u8>)) {
     out.extend_from_slice(b"{\"type\":\"");
     out.extend_from_slice(kind.as_str().as_bytes());
     out.extend_from_slice(b"\",\"object\":");
-    object.write(&mut out);
+    write(out);
     out.extend_from_slice(b"}\n");
-    Bytes::from(out)
 }
 
 /// The objects of a kind at one moment.
@@ -94,6 +107,8 @@ pub fn event_line(kind: ChangeKind, object: &Object) -> Bytes {
 pub struct Snapshot {
     /// In key order.
     pub objects: Vec<Arc<Object>>,
+    /// How many there are, also where not all are given.
+    pub count: usize,
     /// Where the log goes on.
     pub cursor: u64,
     /// The revision of the kind's last change.
@@ -129,6 +144,12 @@ enum Phase {
 
 impl State {
     fn list(&self, namespace: &str, after: Option<&str>) -> Vec<Arc<Object>> {
+        self.some(namespace, after, usize::MAX).0
+    }
+
+    /// The first objects, at most so many, and how many there are in all. Counting is a walk along
+    /// the tree: nobody's objects are touched for it.
+    fn some(&self, namespace: &str, after: Option<&str>, most: usize) -> (Vec<Arc<Object>>, usize) {
         let prefix = if namespace.is_empty() {
             String::new()
         } else {
@@ -138,11 +159,17 @@ impl State {
             Some(after) => Bound::Excluded(after),
             None => Bound::Included(prefix.as_str()),
         };
-        self.objects
+        let mut all = self
+            .objects
             .range::<str, _>((from, Bound::Unbounded))
-            .take_while(|(path, _)| path.starts_with(prefix.as_str()))
+            .take_while(|(path, _)| path.starts_with(prefix.as_str()));
+        let first: Vec<Arc<Object>> = all
+            .by_ref()
+            .take(most)
             .map(|(_, object)| Arc::clone(object))
-            .collect()
+            .collect();
+        let count = first.len() + if first.len() < most { 0 } else { all.count() };
+        (first, count)
     }
 }
 
@@ -150,7 +177,11 @@ impl State {
 #[derive(Debug)]
 pub struct KindCache {
     row: Arc<ResourceDef>,
+    /// What its objects are sealed as.
+    resource: String,
     state: RwLock<State>,
+    /// The state's last revision, for those who only ask whether anything has changed.
+    last: AtomicU64,
     end: watch::Sender<u64>,
     filling: tokio::sync::Mutex<()>,
     retired: watch::Sender<bool>,
@@ -161,8 +192,10 @@ impl KindCache {
     #[must_use]
     pub fn new(row: Arc<ResourceDef>) -> Self {
         Self {
+            resource: row.stored_group_resource(),
             row,
             state: RwLock::default(),
+            last: AtomicU64::new(0),
             end: watch::Sender::new(0),
             filling: tokio::sync::Mutex::default(),
             retired: watch::Sender::new(false),
@@ -203,7 +236,7 @@ impl KindCache {
         state.objects = objects;
         state.bytes = bytes;
         state.since = revision;
-        state.last = revision;
+        self.set_last(&mut state, revision);
         let Phase::Waiting(kept) = std::mem::take(&mut state.phase) else {
             return;
         };
@@ -213,6 +246,8 @@ impl KindCache {
                 None => self.apply_delete(&mut state, &path, revision),
             }
         }
+        drop(state);
+        self.announce();
     }
 
     /// Says that this cache will not change any more: its kind is gone or has another type now.
@@ -232,6 +267,11 @@ impl KindCache {
         &self.row
     }
 
+    /// `pods` or `deployments.apps`, as its objects are stored.
+    pub(super) fn resource(&self) -> &str {
+        &self.resource
+    }
+
     /// The object at `NAMESPACE/NAME` or `NAME`.
     #[must_use]
     pub fn get(&self, path: &str) -> Option<Arc<Object>> {
@@ -241,7 +281,12 @@ impl KindCache {
     /// The revision of the last change of this kind.
     #[must_use]
     pub fn last(&self) -> u64 {
-        self.state.read().last
+        self.last.load(Ordering::Acquire)
+    }
+
+    fn set_last(&self, state: &mut State, revision: u64) {
+        state.last = revision;
+        self.last.store(revision, Ordering::Release);
     }
 
     /// How many objects there are.
@@ -269,25 +314,35 @@ impl KindCache {
         self.state.read().list(namespace, after)
     }
 
-    /// As [`Self::list`], if nothing of this kind has changed after `revision`.
+    /// The first objects after a path, at most so many, and how many there are in all, if nothing
+    /// of this kind has changed after `revision`.
     #[must_use]
     pub fn list_at(
         &self,
         namespace: &str,
         after: Option<&str>,
         revision: u64,
-    ) -> Option<Vec<Arc<Object>>> {
+        most: usize,
+    ) -> Option<(Vec<Arc<Object>>, usize)> {
         let state = self.state.read();
-        (state.last <= revision).then(|| state.list(namespace, after))
+        (state.last <= revision).then(|| state.some(namespace, after, most))
     }
 
     /// Objects, the end of the log and the last revision, taken together: what goes on from there
     /// misses nothing.
     #[must_use]
     pub fn snapshot(&self, namespace: &str) -> Snapshot {
+        self.snapshot_of(namespace, usize::MAX)
+    }
+
+    /// As [`Self::snapshot`], with at most so many objects.
+    #[must_use]
+    pub fn snapshot_of(&self, namespace: &str, most: usize) -> Snapshot {
         let state = self.state.read();
+        let (objects, count) = state.some(namespace, None, most);
         Snapshot {
-            objects: state.list(namespace, None),
+            objects,
+            count,
             cursor: state.first + state.log.len() as u64,
             last: state.last,
         }
@@ -324,7 +379,8 @@ impl KindCache {
     /// Puts an object in without a change: what was there at start.
     pub(super) fn load(&self, path: &str, object: Object) {
         let mut state = self.state.write();
-        state.last = state.last.max(object.revision);
+        let last = state.last.max(object.revision);
+        self.set_last(&mut state, last);
         state.bytes += object.bytes.len();
         if let Some(previous) = state.objects.insert(path.into(), Arc::new(object)) {
             state.bytes -= previous.bytes.len();
@@ -336,7 +392,7 @@ impl KindCache {
         self.state.write().since = revision;
     }
 
-    /// Takes in a write.
+    /// Takes in a write; to be announced.
     pub(super) fn put(&self, path: &str, object: Object) {
         let mut state = self.state.write();
         if let Phase::Waiting(kept) = &mut state.phase {
@@ -363,7 +419,7 @@ impl KindCache {
         self.log(state, kind, object, previous);
     }
 
-    /// Takes in a deletion at a revision.
+    /// Takes in a deletion at a revision; to be announced.
     pub(super) fn delete(&self, path: &str, revision: u64) {
         let mut state = self.state.write();
         if let Phase::Waiting(kept) = &mut state.phase {
@@ -394,7 +450,7 @@ impl KindCache {
         previous: Option<Arc<Object>>,
     ) {
         let sequence = state.first + state.log.len() as u64;
-        state.last = object.revision;
+        self.set_last(state, object.revision);
         state.log_bytes += object.bytes.len();
         state.log.push_back(Arc::new(Change {
             sequence,
@@ -410,6 +466,17 @@ impl KindCache {
             state.since = oldest.object.revision;
             state.log_bytes -= oldest.object.bytes.len();
         }
-        self.end.send_replace(sequence + 1);
+    }
+
+    /// Tells watchers that the log has grown. Whoever takes in changes calls it behind them.
+    pub(super) fn announce(&self) {
+        let state = self.state.read();
+        let end = state.first + state.log.len() as u64;
+        drop(state);
+        self.end.send_if_modified(|known| {
+            let grows = end > *known;
+            *known = end.max(*known);
+            grows
+        });
     }
 }

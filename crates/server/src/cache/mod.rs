@@ -11,7 +11,7 @@ mod kind;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use evenkeel_api::row::{ResourceDef, Rows, Storage};
+use evenkeel_api::row::{ResourceDef, Rows, Storage, Text};
 use evenkeel_store::{Range, Store, StoreError};
 use parking_lot::RwLock;
 use tokio::sync::watch;
@@ -21,7 +21,7 @@ use crate::object::Object;
 use crate::seal::Seal;
 
 pub use feed::FeedError;
-pub use kind::{Change, ChangeKind, KindCache, event_line};
+pub use kind::{Change, ChangeKind, KindCache, event_line, metadata_line};
 
 /// The caches of all kinds.
 ///
@@ -32,6 +32,9 @@ pub struct Caches {
     /// By the prefix of store keys; kinds that are forms of one thing have a cache each, and so do
     /// the versions of a custom kind.
     prefixes: RwLock<HashMap<String, Vec<Arc<KindCache>>>>,
+    /// Those of built-in kinds, by the name of the kind: they never change, so that they are found
+    /// without a lock and without writing a prefix. Every request looks for dozens.
+    builtin: HashMap<Text, Vec<Arc<KindCache>>>,
     kinds: Arc<Kinds>,
     revision: watch::Sender<u64>,
 }
@@ -41,14 +44,18 @@ impl Caches {
     #[must_use]
     pub fn new(rows: &Rows, kinds: Arc<Kinds>) -> Self {
         let mut prefixes: HashMap<String, Vec<Arc<KindCache>>> = HashMap::new();
+        let mut builtin: HashMap<Text, Vec<Arc<KindCache>>> = HashMap::new();
         for row in rows.iter().filter(|row| row.storage == Storage::Stored) {
-            prefixes
-                .entry(row.store_prefix())
-                .or_default()
-                .push(Arc::new(KindCache::new(Arc::clone(row))));
+            let cache = Arc::new(KindCache::new(Arc::clone(row)));
+            if row.custom.is_none() {
+                let kind = builtin.entry(row.gvk.kind.clone()).or_default();
+                kind.push(Arc::clone(&cache));
+            }
+            prefixes.entry(row.store_prefix()).or_default().push(cache);
         }
         Self {
             prefixes: RwLock::new(prefixes),
+            builtin,
             kinds,
             revision: watch::Sender::new(0),
         }
@@ -63,13 +70,15 @@ impl Caches {
     /// The cache of a row's objects; `None` when there is none or it is not filled yet.
     #[must_use]
     pub fn of(&self, row: &ResourceDef) -> Option<Arc<KindCache>> {
+        let is_its = |cache: &&Arc<KindCache>| cache.row().gvk == row.gvk;
+        if row.custom.is_none() {
+            let caches = self.builtin.get(&row.gvk.kind)?;
+            return caches.iter().find(is_its).cloned();
+        }
         let prefixes = self.prefixes.read();
         let caches = prefixes.get(&row.store_prefix())?;
-        caches
-            .iter()
-            .find(|cache| cache.row().gvk == row.gvk)
-            .filter(|cache| cache.is_live())
-            .cloned()
+        let found = caches.iter().find(is_its);
+        found.filter(|cache| cache.is_live()).cloned()
     }
 
     /// The cache of a row's objects, filled now if it has not been yet.

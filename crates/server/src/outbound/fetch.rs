@@ -211,7 +211,9 @@ impl Peer {
         };
         let failed = |why: &str| format!("{verb} \"https://{}{}\": {why}", url.authority, url.path);
         let bytes = Bytes::from(body.map(Value::to_string).unwrap_or_default());
-        match tokio::time::timeout(limit, self.send(&method, url, bytes)).await {
+        // Apart on the heap: every request is a future with this one in it, and few get here.
+        let sent = Box::pin(self.send(&method, url, bytes));
+        match tokio::time::timeout(limit, sent).await {
             Err(_) => Err(failed("context deadline exceeded")),
             Ok(Err(why)) => Err(failed(&why)),
             Ok(Ok(answer)) => Ok(answer),

@@ -69,7 +69,7 @@ const PURPOSES: [(&str, &[u8]); 13] = [
     ),
 ];
 
-fn pem_block(label: &str, der: &[u8]) -> String {
+pub(super) fn pem_block(label: &str, der: &[u8]) -> String {
     let text = STANDARD.encode(der);
     let mut out = format!("-----BEGIN {label}-----\n");
     for line in text.as_bytes().chunks(64) {

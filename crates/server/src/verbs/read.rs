@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::Request;
 use super::show::{TableStyle, encode, metadata_only, show};
-use crate::http::{Answer, Media, Query, Shape, json_bytes};
+use crate::http::{Answer, Encoding, Media, Query, Shape, json_bytes};
 use crate::object::{Object, Selection};
 
 /// Where a list goes on: the revision it shows and the last object given out.
@@ -103,6 +103,9 @@ pub(super) struct Page {
     pub(super) objects: Vec<Arc<Object>>,
     pub(super) revision: u64,
     continue_token: String,
+    /// There are others behind it.
+    more: bool,
+    /// How many, where that is told.
     remaining: Option<usize>,
 }
 
@@ -118,7 +121,15 @@ pub(super) async fn page(request: &Request<'_>, query: &Query) -> Result<Page, S
     let how = query.get("resourceVersionMatch");
     check_match(asked, how, query.get("continue"))?;
     let token = query.get("continue");
-    let (candidates, revision) = if token.is_empty() {
+    // Without a selector a page is the first objects, and one more shows that there are others;
+    // with one, it takes what it takes.
+    let plain = selection.labels.is_everything() && selection.fields.is_everything();
+    let most = if plain {
+        limit.saturating_add(1)
+    } else {
+        usize::MAX
+    };
+    let (candidates, count, revision) = if token.is_empty() {
         match (asked, how) {
             ("0", _) => {}
             ("", _) => {
@@ -128,41 +139,46 @@ pub(super) async fn page(request: &Request<'_>, query: &Query) -> Result<Page, S
         }
         if how == "Exact" {
             let exact = revision_of(asked)?;
-            (at(request, &selection, None, exact).await?, exact)
+            let (objects, count) = at(request, &selection, None, exact, most).await?;
+            (objects, count, exact)
         } else {
             // Read before the objects: they are complete up to this revision at least.
             let revision = registry.caches.revision();
-            let snapshot = cache.snapshot(&selection.namespace);
-            (snapshot.objects, revision.max(snapshot.last))
+            let snapshot = cache.snapshot_of(&selection.namespace, most);
+            let revision = revision.max(snapshot.last);
+            (snapshot.objects, snapshot.count, revision)
         }
     } else {
         let from = read_token(token)?;
-        (
-            at(request, &selection, Some(&from.start), from.rv).await?,
-            from.rv,
-        )
+        let (objects, count) = at(request, &selection, Some(&from.start), from.rv, most).await?;
+        (objects, count, from.rv)
     };
     // Before selection: a conversion may change labels and fields.
     let candidates = registry.shown(&request.row, candidates).await?;
-    Ok(cut(request, &selection, candidates, revision, limit))
+    let mut page = cut(request, &selection, candidates, revision, limit);
+    if plain && page.more {
+        page.remaining = Some(count - page.objects.len());
+    }
+    Ok(page)
 }
 
-/// The objects behind a path at a revision: from the cache when nothing changed since, otherwise
-/// from history.
+/// The first objects behind a path at a revision, at most so many, and how many there are: from
+/// the cache when nothing changed since, otherwise from history.
 async fn at(
     request: &Request<'_>,
     selection: &Selection,
     after: Option<&str>,
     revision: u64,
-) -> Result<Vec<Arc<Object>>, Status> {
+    most: usize,
+) -> Result<(Vec<Arc<Object>>, usize), Status> {
     let registry = &request.door.registry;
     let cache = registry.cache(&request.row)?;
     registry.fresh().await?;
-    match cache.list_at(&selection.namespace, after, revision) {
-        Some(objects) => Ok(objects),
+    match cache.list_at(&selection.namespace, after, revision, most) {
+        Some(found) => Ok(found),
         None => {
             registry
-                .list_at(&request.row, &selection.namespace, after, revision)
+                .list_at(&request.row, &selection.namespace, after, revision, most)
                 .await
         }
     }
@@ -175,21 +191,16 @@ fn cut(
     revision: u64,
     limit: usize,
 ) -> Page {
-    let plain = selection.labels.is_everything() && selection.fields.is_everything();
-    let total = candidates.len();
-    let mut seen = 0;
     let mut objects = Vec::new();
     let mut more = false;
     for candidate in candidates {
         if !selection.matches(&request.row, &candidate.head) {
-            seen += 1;
             continue;
         }
         if objects.len() == limit {
             more = true;
             break;
         }
-        seen += 1;
         objects.push(candidate);
     }
     let continue_token = match objects.last() {
@@ -200,12 +211,12 @@ fn cut(
         }),
         _ => String::new(),
     };
-    let remaining = (more && plain).then(|| total - seen);
     Page {
         objects,
         revision,
         continue_token,
-        remaining,
+        more,
+        remaining: None,
     }
 }
 
@@ -260,6 +271,16 @@ fn write_token(token: &Continue) -> String {
 }
 
 impl Page {
+    /// The same as a list that goes on nowhere.
+    pub(super) fn whole(self) -> Self {
+        Self {
+            continue_token: String::new(),
+            more: false,
+            remaining: None,
+            ..self
+        }
+    }
+
     fn metadata(&self) -> Value {
         let mut metadata = json!({"resourceVersion": self.revision.to_string()});
         if !self.continue_token.is_empty() {
@@ -274,8 +295,20 @@ impl Page {
 
 pub(super) async fn list(request: Request<'_>) -> Result<Answer, Status> {
     let page = page(&request, &request.call.query).await?;
+    show_page(&request, &page)
+}
+
+/// Answers a list.
+pub(super) fn show_page(request: &Request<'_>, page: &Page) -> Result<Answer, Status> {
     match request.media.shape {
-        Shape::Object if request.media == Media::JSON => Ok(plain_list(&request, &page)),
+        Shape::Object if request.media == Media::JSON => {
+            let gvk = (request.row.gvk.api_version(), &*request.row.list_kind);
+            Ok(plain_list(page, (&gvk.0, gvk.1), Object::write))
+        }
+        Shape::Metadata if request.media.encoding == Encoding::Json => {
+            let gvk = ("meta.k8s.io/v1", "PartialObjectMetadataList");
+            Ok(plain_list(page, gvk, Object::write_metadata))
+        }
         Shape::Object => {
             let items: Vec<Value> = page.objects.iter().map(|object| object.value()).collect();
             let list = json!({
@@ -284,7 +317,7 @@ pub(super) async fn list(request: Request<'_>) -> Result<Answer, Status> {
                 "metadata": page.metadata(),
                 "items": items,
             });
-            encode(&request, StatusCode::OK, &list)
+            encode(request, StatusCode::OK, &list)
         }
         Shape::Metadata => {
             let items: Vec<Value> = page
@@ -298,18 +331,22 @@ pub(super) async fn list(request: Request<'_>) -> Result<Answer, Status> {
                 "metadata": page.metadata(),
                 "items": items,
             });
-            encode(&request, StatusCode::OK, &list)
+            encode(request, StatusCode::OK, &list)
         }
         Shape::Table => {
             let values: Vec<Value> = page.objects.iter().map(|object| object.value()).collect();
-            let table = TableStyle::new(&request)?.table(&values, page.metadata());
-            encode(&request, StatusCode::OK, &table)
+            let table = TableStyle::new(request)?.table(&values, page.metadata());
+            encode(request, StatusCode::OK, &table)
         }
     }
 }
 
-/// A list is its objects' bytes, copied once.
-fn plain_list(request: &Request<'_>, page: &Page) -> Answer {
+/// A list is its objects' bytes, or those of their metadata, copied once.
+fn plain_list(
+    page: &Page,
+    (api_version, kind): (&str, &str),
+    write: impl Fn(&Object, &mut Vec<u8>),
+) -> Answer {
     let bytes: usize = page
         .objects
         .iter()
@@ -317,8 +354,8 @@ fn plain_list(request: &Request<'_>, page: &Page) -> Answer {
         .sum();
     let mut out = Vec::with_capacity(bytes + 256);
     let head = json!({
-        "apiVersion": request.row.gvk.api_version(),
-        "kind": request.row.list_kind,
+        "apiVersion": api_version,
+        "kind": kind,
         "metadata": page.metadata(),
     })
     .to_string();
@@ -329,7 +366,7 @@ fn plain_list(request: &Request<'_>, page: &Page) -> Answer {
         if index > 0 {
             out.push(b',');
         }
-        object.write(&mut out);
+        write(object, &mut out);
     }
     out.extend_from_slice(b"]}");
     json_bytes(StatusCode::OK, out)

@@ -23,7 +23,8 @@ pub(super) async fn serve(
 ) -> Result<Answer, Status> {
     let method = request.call.parts.method.clone();
     if is_stream(subresource) {
-        return streams::serve(request, subresource).await;
+        // Apart on the heap, so that other requests are not futures of this one's size.
+        return Box::pin(streams::serve(request, subresource)).await;
     }
     let reads = method == Method::GET || method == Method::HEAD;
     if !reads {
@@ -54,7 +55,7 @@ pub(super) async fn serve(
         }
         (Subresource::Scale, &Method::PUT | &Method::PATCH) => scale(request).await,
         (Subresource::Binding, &Method::POST) => binding(request).await,
-        (Subresource::Eviction, &Method::POST) => super::eviction::evict(request).await,
+        (Subresource::Eviction, &Method::POST) => Box::pin(super::eviction::evict(request)).await,
         (Subresource::Token, &Method::POST) => token(request).await,
         _ => {
             let mut status = Status::failure(

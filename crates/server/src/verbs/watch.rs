@@ -23,7 +23,7 @@ use super::Request;
 use super::read::{revision_of, selection};
 use super::show::{TableStyle, metadata_only};
 use super::socket::Socket;
-use crate::cache::{Change, ChangeKind, KindCache, event_line};
+use crate::cache::{Change, ChangeKind, KindCache, event_line, metadata_line};
 use crate::http::{Answer, Encoding, Media, Shape, answer, stream};
 use crate::object::{Object, Selection};
 use crate::registry::{Registry, store_status};
@@ -356,6 +356,9 @@ impl Watch {
     fn render(&mut self, kind: ChangeKind, object: &Object) -> Bytes {
         let shown = match (self.media.shape, &mut self.style) {
             (Shape::Table, Some(style)) => style.event(&object.value()),
+            (Shape::Metadata, _) if self.media.encoding == Encoding::Json => {
+                return metadata_line(kind, object);
+            }
             (Shape::Metadata, _) => metadata_only(&object.value()),
             _ if self.media.encoding == Encoding::Json => return event_line(kind, object),
             _ => object.value(),

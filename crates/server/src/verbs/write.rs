@@ -36,8 +36,16 @@ pub(super) async fn create(mut request: Request<'_>) -> Result<Answer, Status> {
     place(&request, &mut value)?;
     let generated = object::name(&value).is_empty()
         && !object::text(&value, &["metadata", "generateName"]).is_empty();
+    // What is tried once is not kept for a second try.
+    let again = generated || claims::may_claim(&request.row);
+    let name = object::name(&value).to_owned();
     for attempt in 1.. {
-        let outcome = match create_once(&mut request, value.clone(), true).await {
+        let sent = if again {
+            value.clone()
+        } else {
+            std::mem::take(&mut value)
+        };
+        let outcome = match create_once(&mut request, sent, true).await {
             // Another server gave the same out at the same moment; it is seen now.
             Err(status) if claims::is_taken(&status) && attempt < CLAIM_TRIES => {
                 request.door.registry.fresh().await?;
@@ -51,11 +59,7 @@ pub(super) async fn create(mut request: Request<'_>) -> Result<Answer, Status> {
             Created::Taken if generated && attempt < NAME_TRIES => {}
             Created::Taken => {
                 let row = &request.row;
-                return Err(Status::already_exists(
-                    &row.gvk.group,
-                    &row.plural,
-                    object::name(&value),
-                ));
+                return Err(Status::already_exists(&row.gvk.group, &row.plural, &name));
             }
         }
     }
@@ -471,20 +475,27 @@ fn keep_system_fields(
     subresource: Option<Subresource>,
 ) {
     if subresource == Some(Subresource::Status) {
-        let status = new.get("status").cloned();
-        let metadata = new.get("metadata").cloned();
+        let status = object::fields(new).remove("status");
         let owners = object::at(old, &["metadata", "ownerReferences"]).cloned();
-        *new = old.clone();
-        object::set_or_remove(object::fields(new), "status", status);
-        if let Some(metadata) = metadata {
-            object::fields(new).insert("metadata".to_owned(), metadata);
+        // All but status and metadata is as it was.
+        let kept = old.as_object().into_iter().flatten();
+        let mut all: object::Fields = kept
+            .filter(|(name, _)| !matches!(name.as_str(), "status" | "metadata"))
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect();
+        if let Some(metadata) = object::fields(new).remove("metadata") {
+            all.insert("metadata".to_owned(), metadata);
+        } else if let Some(metadata) = old.get("metadata") {
+            all.insert("metadata".to_owned(), metadata.clone());
         }
+        *new = Value::Object(all);
+        object::set_or_remove(object::fields(new), "status", status);
         object::set_or_remove(object::metadata(new), "ownerReferences", owners);
     } else if row.has_status() && subresource != Some(Subresource::Approval) {
         let status = old.get("status").cloned();
         object::set_or_remove(object::fields(new), "status", status);
     }
-    let kept = object::at(old, &["metadata"]).cloned().unwrap_or_default();
+    let kept = object::at(old, &["metadata"]).unwrap_or(&Value::Null);
     let metadata = object::metadata(new);
     for name in [
         "uid",

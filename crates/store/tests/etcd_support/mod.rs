@@ -222,8 +222,9 @@ impl Etcd {
     pub fn freeze(&self, member: usize, frozen: bool) {
         let pid = self.members[member].as_ref().unwrap().id();
         let signal = if frozen { "-STOP" } else { "-CONT" };
-        let status = Command::new("kill")
-            .args([signal, &pid.to_string()])
+        // The shell's own `kill`: a bare Debian has no command of that name.
+        let status = Command::new("sh")
+            .args(["-c", "kill \"$0\" \"$1\"", signal, &pid.to_string()])
             .status();
         assert!(status.unwrap().success());
     }

@@ -25,7 +25,7 @@ fn api_service(extension: &Extension) -> Value {
 }
 
 /// The authority that the ConfigMap tells.
-async fn front_ca(admin: &Caller) -> String {
+pub(crate) async fn front_ca(admin: &Caller) -> String {
     let path = "/api/v1/namespaces/kube-system/configmaps/extension-apiserver-authentication";
     let told = admin.get(path).await.expect(200).body;
     let data = &told["data"];
@@ -61,7 +61,7 @@ async fn available(admin: &Caller, status: &str, reason: &str) -> Value {
 }
 
 /// The service of the server and its endpoint.
-async fn connect(cluster: &Cluster, admin: &Caller, extension: &Extension) {
+pub(crate) async fn connect(cluster: &Cluster, admin: &Caller, extension: &Extension) {
     let namespace = json!({"metadata": {"name": "wardle"}});
     admin
         .post("/api/v1/namespaces", &namespace)

@@ -31,6 +31,8 @@ pub(crate) struct State {
     events: broadcast::Sender<Value>,
     /// Method, path and the headers about who asks.
     pub(crate) asked: Mutex<Vec<(String, String, BTreeMap<String, Vec<String>>)>>,
+    /// What it answers at these paths and queries, before all else.
+    pub(crate) fixed: Mutex<BTreeMap<String, Value>>,
     /// It speaks aggregated discovery.
     pub(crate) modern: AtomicBool,
     /// It answers 500 to everything.
@@ -76,6 +78,7 @@ impl Extension {
             objects: Mutex::default(),
             events: broadcast::Sender::new(64),
             asked: Mutex::default(),
+            fixed: Mutex::default(),
             modern: AtomicBool::new(true),
             broken: AtomicBool::new(false),
         });
@@ -147,6 +150,11 @@ async fn answer(mut request: Request<Incoming>, state: &Arc<State>) -> Response<
             "text/plain",
             String::new(),
         );
+    }
+    let whole = request.uri().path_and_query().map(ToString::to_string);
+    let found = state.fixed.lock().get(&whole.unwrap_or_default()).cloned();
+    if let Some(found) = found {
+        return json_answer(&found);
     }
     let segments: Vec<&str> = path.split('/').skip(1).collect();
     match segments.as_slice() {

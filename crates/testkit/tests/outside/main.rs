@@ -6,6 +6,7 @@
 mod aggregation;
 mod extension;
 mod front;
+mod metrics;
 mod rights;
 mod site;
 mod tokens;

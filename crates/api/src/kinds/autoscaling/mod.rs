@@ -90,8 +90,8 @@ impl Strategy for Autoscalers {
         let mut wrong = |name: &str, value: i64, detail: &str| {
             out.push(FieldError::invalid(&spec.at(name), value, detail));
         };
-        if let Some(min) = min.filter(|min| *min < 1) {
-            wrong("minReplicas", min, "must be greater than or equal to 1");
+        if let Some(min) = min.filter(|min| *min < 0) {
+            wrong("minReplicas", min, "must be greater than or equal to 0");
         }
         if max < 1 {
             wrong("maxReplicas", max, "must be greater than 0");
@@ -106,6 +106,15 @@ impl Strategy for Autoscalers {
         target_reference(&spec.child("scaleTargetRef"), &mut out);
         for at in spec.items("metrics") {
             metric(&at, &mut out);
+        }
+        // Without pods only these have a value.
+        let elsewhere = |at: Cursor<'_>| ["Object", "External"].contains(&at.text("type"));
+        if min == Some(0) && !spec.items("metrics").any(elsewhere) {
+            out.push(FieldError::forbidden(
+                &spec.at("metrics"),
+                "must specify at least one Object or External metric to support scaling to zero \
+                 replicas",
+            ));
         }
         for name in ["scaleUp", "scaleDown"] {
             if let Some(rules) = spec.child("behavior").get(name) {

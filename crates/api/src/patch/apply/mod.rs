@@ -195,30 +195,34 @@ pub fn keep_times(live: &Value, new: &mut Value) {
     else {
         return;
     };
-    let without_time = |entry: &Value| {
-        let mut entry = entry.clone();
-        if let Value::Object(fields) = &mut entry {
-            fields.remove("time");
-        }
-        entry
-    };
     let same = before.len() == after.len()
         && after.iter().all(|entry| {
-            let entry = without_time(entry);
-            before.iter().any(|other| without_time(other) == entry)
+            before
+                .iter()
+                .any(|other| equal_without(entry, other, "time"))
         });
-    if !same {
-        return;
-    }
-    let bare = |object: &Value| {
-        let mut object = object.clone();
-        take_managed(&mut object);
-        object
-    };
-    if bare(live) == bare(new) {
+    if same && equal_without_managed(live, new) {
         let before = before.clone();
         object::metadata(new).insert("managedFields".to_owned(), Value::Array(before));
     }
+}
+
+/// Are two objects equal but for one field of theirs?
+fn equal_without(left: &Value, right: &Value, name: &str) -> bool {
+    let (Value::Object(left), Value::Object(right)) = (left, right) else {
+        return left == right;
+    };
+    let but = |(key, _): &(&String, &Value)| *key != name;
+    left.iter().filter(but).eq(right.iter().filter(but))
+}
+
+/// Are two objects equal but for their managed fields?
+fn equal_without_managed(left: &Value, right: &Value) -> bool {
+    let metadata = match (left.get("metadata"), right.get("metadata")) {
+        (Some(left), Some(right)) => equal_without(left, right, "managedFields"),
+        (left, right) => left == right,
+    };
+    metadata && equal_without(left, right, "metadata")
 }
 
 fn check_config(

@@ -151,8 +151,8 @@ impl Walk {
             let other = new
                 .and_then(|map| map.get(name))
                 .or_else(|| present(new, name));
-            // Most of an object does not change.
-            if other.is_some_and(|other| std::ptr::eq(other, value)) {
+            // Most of an object does not change, and what is the same differs in nothing below.
+            if other.is_some_and(|other| std::ptr::eq(other, value) || other == value) {
                 continue;
             }
             visit(name, Some(value), other);

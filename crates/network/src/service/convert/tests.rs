@@ -107,3 +107,30 @@ fn endpoints_without_conditions_are_ready() {
     ];
     assert_eq!(state, expected);
 }
+
+#[test]
+fn who_announces_what_is_read_for_addresses_that_the_service_has() {
+    let of = |text: &str| {
+        let object = json!({
+            "metadata": {"namespace": "shop", "name": "web",
+                "annotations": {"evenkeel.io/announced-by": text}},
+            "spec": {"type": "LoadBalancer", "clusterIP": "10.96.1.1", "healthCheckNodePort": 30100},
+            "status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.7", "ipMode": "VIP"}]}},
+        });
+        service(&serde_json::from_value(object).unwrap()).unwrap()
+    };
+    let found = of("192.0.2.7=node-1@eth0@eth1,192.0.2.8=node-2");
+    assert_eq!(found.health_port, Some(30100));
+    let [one] = &found.announced[..] else {
+        panic!("{:?}", found.announced);
+    };
+    assert_eq!(one.node, "node-1");
+    assert_eq!(
+        one.interfaces,
+        ["eth0".to_owned(), "eth1".to_owned()].into()
+    );
+    assert_eq!(of("192.0.2.7=node-1").announced[0].interfaces.len(), 0);
+    for nothing in ["", "192.0.2.7", "192.0.2.7=", "x=node-1", "=,,"] {
+        assert_eq!(of(nothing).announced, [], "{nothing}");
+    }
+}
