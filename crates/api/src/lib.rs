@@ -8,6 +8,7 @@ pub mod cbor;
 pub mod clock;
 pub mod cron;
 pub mod custom;
+pub mod devices;
 pub mod expressions;
 pub mod field;
 pub mod json;

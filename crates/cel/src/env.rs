@@ -201,6 +201,14 @@ impl Env {
         Self(Arc::new(inner))
     }
 
+    /// Switches on `cel.bind(name, value, expression)`.
+    #[must_use]
+    pub fn with_bindings(&self) -> Self {
+        let mut inner = (*self.0).clone();
+        inner.features.bindings = true;
+        Self(Arc::new(inner))
+    }
+
     pub(crate) fn features(&self) -> &Features {
         &self.0.features
     }

@@ -306,6 +306,10 @@ pub(crate) fn contains(item: &Value, range: &Value) -> Result<Value, EvalError> 
         Value::Map(map) => Ok(Value::Bool(
             item.as_key().is_some_and(|key| map.contains_key(&key)),
         )),
+        Value::Opaque(opaque) => opaque
+            .contains(item)
+            .map(Value::Bool)
+            .ok_or_else(no_overload),
         _ => Err(no_overload()),
     }
 }

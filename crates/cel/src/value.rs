@@ -135,6 +135,11 @@ pub trait Opaque: fmt::Debug + Send + Sync {
         None
     }
 
+    /// What `item in value` gives; `None` for a value that holds no others.
+    fn contains(&self, _item: &Value) -> Option<bool> {
+        None
+    }
+
     /// The value as JSON, where it has one.
     fn to_json(&self) -> Option<serde_json::Value> {
         None

@@ -198,9 +198,15 @@ impl Channel {
         };
         let connect = async {
             let io = TokioIo::new(self.target.dial().await?);
+            // The end of a local socket is told by the kernel; and servers in Go that are not told
+            // otherwise cut off who asks them more often than every five minutes.
+            let ping = match self.target {
+                Target::Unix { .. } => None,
+                _ => Some(PING),
+            };
             let (sender, connection) = http2::Builder::new(TokioExecutor::new())
                 .timer(TokioTimer::new())
-                .keep_alive_interval(PING)
+                .keep_alive_interval(ping)
                 .keep_alive_timeout(PONG)
                 .keep_alive_while_idle(true)
                 .initial_stream_window_size(STREAM_WINDOW)

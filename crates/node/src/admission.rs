@@ -73,6 +73,15 @@ impl Rejection {
         }
     }
 
+    /// Devices can't be given to the pod.
+    #[must_use]
+    pub fn unexpected(why: String) -> Self {
+        Self {
+            reason: "UnexpectedAdmissionError",
+            message: format!("Allocate failed due to {why}, which is unexpected"),
+        }
+    }
+
     /// The pod requires another node.
     #[must_use]
     pub fn elsewhere() -> Self {

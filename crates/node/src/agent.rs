@@ -1,6 +1,6 @@
 //! The agent as a whole: what runs, and how pods find their workers.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +21,7 @@ use crate::backend::AgentBackend;
 use crate::config::{NodeConfig, NodeError};
 use crate::context::Context;
 use crate::csi::{self, Csi};
+use crate::devices::Devices;
 use crate::events::Recorder;
 use crate::eviction::Evictions;
 use crate::machine::Machine;
@@ -116,6 +117,7 @@ impl Agent {
             dialers: Dialers::new()?,
             pulls: Mutex::default(),
             admitted: Ledger::default(),
+            devices: Devices::new(&config.root),
             node_labels: Mutex::default(),
             evictions: Evictions::default(),
             pressure: Mutex::default(),
@@ -193,6 +195,7 @@ impl Agent {
         let mut tasks = vec![
             spawn(async move { stats.run().await }),
             spawn(writer.run()),
+            spawn(context.devices.clone().run()),
             spawn(register::run(Arc::clone(&context))),
             spawn({
                 let context = Arc::clone(&context);
@@ -345,7 +348,8 @@ async fn follow_pods(context: Arc<Context>) {
                 }
                 if std::mem::take(&mut first) {
                     let files = statics.uids().map(str::to_owned);
-                    let known = listed.keys().cloned().chain(files).collect();
+                    let known: HashSet<String> = listed.keys().cloned().chain(files).collect();
+                    context.devices.keep(&|uid| known.contains(uid));
                     orphan::clean_up_all(&context, &known);
                 }
                 mirror(&context, &statics);

@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 
 use crate::admission::{Capacity, Ledger};
 use crate::config::NodeConfig;
+use crate::devices::Devices;
 use crate::events::Recorder;
 use crate::eviction::{Evictions, SharedPressure};
 use crate::images_gc::LastUsed;
@@ -47,6 +48,8 @@ pub struct Context {
     pub pulls: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
     /// What the pods that were admitted hold.
     pub admitted: Ledger,
+    /// What device plugins have, and who holds it.
+    pub devices: Devices,
     /// The node's labels as the API had them last.
     pub node_labels: Mutex<BTreeMap<String, String>>,
     /// Evictions that pods' workers have not begun yet.
@@ -72,6 +75,12 @@ impl Context {
             allocatable_memory: self.machine.memory,
             allocatable_storage: storage,
         }
+    }
+
+    /// What a pod held is free.
+    pub fn release(&self, uid: &str) {
+        self.admitted.release(uid);
+        self.devices.release(uid);
     }
 
     /// What there is to share out.

@@ -14,6 +14,7 @@ pub mod backend;
 pub mod config;
 pub mod context;
 pub mod csi;
+pub mod devices;
 pub mod events;
 pub mod eviction;
 mod gc;

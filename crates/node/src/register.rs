@@ -68,7 +68,10 @@ pub(crate) async fn run(context: Arc<Context>) {
             warn!(%error, "node status not written");
             written = None;
         }
-        tokio::time::sleep(RENEW).await;
+        tokio::select! {
+            () = tokio::time::sleep(RENEW) => {}
+            () = context.devices.changed() => {}
+        }
     }
 }
 
@@ -271,8 +274,9 @@ async fn status(context: &Context, before: &BTreeMap<String, NodeCondition>) -> 
     let machine = &context.machine;
     let config = &context.config;
     let storage = filesystem(&config.root).map_or(0, |(size, ..)| size);
-    let resources = |storage: i64| {
-        BTreeMap::from([
+    let devices = context.devices.amounts();
+    let resources = |storage: i64, amount: fn(&(usize, usize)) -> usize| {
+        let mut all = BTreeMap::from([
             ("cpu".to_owned(), Quantity(machine.cpus.to_string())),
             (
                 "memory".to_owned(),
@@ -285,11 +289,14 @@ async fn status(context: &Context, before: &BTreeMap<String, NodeCondition>) -> 
             ("pods".to_owned(), Quantity(config.max_pods.to_string())),
             ("hugepages-1Gi".to_owned(), Quantity("0".to_owned())),
             ("hugepages-2Mi".to_owned(), Quantity("0".to_owned())),
-        ])
+        ]);
+        let devices = devices.iter();
+        all.extend(devices.map(|(name, both)| (name.clone(), Quantity(amount(both).to_string()))));
+        all
     };
     NodeStatus {
-        capacity: Some(resources(storage)),
-        allocatable: Some(resources(storage)),
+        capacity: Some(resources(storage, |(_, all)| *all)),
+        allocatable: Some(resources(storage, |(working, _)| *working)),
         conditions: Some(conditions(context, before)),
         addresses: Some(vec![
             NodeAddress {

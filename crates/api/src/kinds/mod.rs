@@ -33,6 +33,6 @@ pub mod view;
 pub mod webhooks;
 pub mod workloads;
 
-pub use pod::{compute_qos, pod_limits, pod_requests};
+pub use pod::{compute_qos, is_extended_resource, pod_limits, pod_requests};
 pub use rows::rows;
 pub use table::{human_duration, table_cells, table_columns};

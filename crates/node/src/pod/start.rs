@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use evenkeel_api::devices::claims::claim_names;
 use evenkeel_runtime::{ImageStatus, Mount};
 use futures::future::try_join_all;
 use jiff::SignedDuration;
@@ -88,6 +89,22 @@ async fn try_start(
             "restartPolicyRules action {action} is not supported by this node"
         )));
     }
+    if let Some(claim) = claim_names(&model.pod).next() {
+        let text = format!(
+            "Failed to prepare dynamic resources: resource claim {claim}: DRA drivers are not \
+             supported by this node"
+        );
+        let reason = "FailedPrepareDynamicResources";
+        context
+            .recorder
+            .pod(model, Kind::Warning, reason, text.clone());
+        return Err(config_error(text));
+    }
+    let given = context
+        .devices
+        .start(model.uid(), &model.pod, &container.spec.name)
+        .await
+        .map_err(config_error)?;
     let pod_ips = context.pod_ips(model);
     let facts = context.facts(pod_ips.clone());
     let links = model
@@ -129,7 +146,31 @@ async fn try_start(
         oom_floor: context.machine.oom_floor,
         pid_of,
     };
-    let config = config(model, container, start.attempt, prepared);
+    let mut config = config(model, container, start.attempt, prepared);
+    for given in given {
+        // What the pod says itself holds.
+        for (name, value) in given.env {
+            if !config.env.iter().any(|(known, _)| *known == name) {
+                config.env.push((name, value));
+            }
+        }
+        let mounts = given.mounts.into_iter();
+        config
+            .mounts
+            .extend(mounts.map(|(inside, outside, read_only)| Mount {
+                container_path: inside.into(),
+                host_path: outside.into(),
+                readonly: read_only,
+                ..Mount::default()
+            }));
+        let devices = given.devices.into_iter();
+        config.devices.extend(
+            devices.map(|(inside, outside, rights)| (outside.into(), inside.into(), rights)),
+        );
+        for (name, value) in given.annotations {
+            config.annotations.entry(name).or_insert(value);
+        }
+    }
     let id = runtime
         .create_container(&start.sandbox_id, &config)
         .await

@@ -1,8 +1,8 @@
 //! Dynamic resources: classes, claims and slices of devices, as `pkg/apis/resource` of the
 //! reference.
 //!
-//! Expressions are checked for their length only: whether they compile and what they cost is not
-//! known here.
+//! Expressions are compiled as the scheduler does ([`crate::devices`]): what does not compile, is no
+//! truth, or could cost too much is refused.
 
 mod claim;
 mod slice;
@@ -15,6 +15,7 @@ pub use claim::{ResourceClaimTemplates, ResourceClaims};
 pub use slice::ResourceSlices;
 
 use super::storage::csi_driver;
+use crate::devices::{DeviceSelector, MAX_COST};
 use crate::field::{ErrorList, FieldError};
 use crate::row::Strategy;
 use crate::validation::Cursor;
@@ -83,6 +84,15 @@ fn selectors(at: &Cursor<'_>, out: &mut ErrorList) {
             out.push(FieldError::required(&cel.at("expression"), ""));
         } else if expression.len() > EXPRESSION_MAX {
             out.push(FieldError::too_long(&cel.at("expression"), EXPRESSION_MAX));
+        } else {
+            match DeviceSelector::compile(expression) {
+                Err(why) => out.push(FieldError::invalid(&cel.at("expression"), expression, &why)),
+                Ok(selector) if selector.most() > MAX_COST => out.push(FieldError::forbidden(
+                    &cel.at("expression"),
+                    "too complex, exceeds cost limit",
+                )),
+                Ok(_) => {}
+            }
         }
     }
 }

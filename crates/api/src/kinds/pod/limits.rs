@@ -51,7 +51,7 @@ fn is_native(name: &str) -> bool {
 }
 
 /// Is this a resource that plugins bring?
-pub(crate) fn is_extended(name: &str) -> bool {
+pub fn is_extended(name: &str) -> bool {
     !is_native(name)
         && !name.starts_with("requests.")
         && names::qualified_name(&format!("requests.{name}")).is_empty()

@@ -24,9 +24,10 @@ use serde_json::{Value, json};
 
 pub(crate) use defaults::round_up;
 pub use defaults::{pull_policy, template as template_defaults};
+pub use limits::is_extended as is_extended_resource;
 pub(crate) use limits::{
     amount as validate_amount, container_limits as validate_requirements, container_resource_name,
-    is_extended as is_extended_resource, overcommits, resource_name,
+    overcommits, resource_name,
 };
 pub use resize::{prepare as prepare_resize, validate as validate_resize};
 pub use resources::{compute_qos, pod_limits, pod_requests};

@@ -194,7 +194,7 @@ impl Worker {
         }
         self.memory.api_deleted |= told.gone;
         if told.gone {
-            self.context.admitted.release(self.model.uid());
+            self.context.release(self.model.uid());
         }
         self.note_deletion();
     }
@@ -239,16 +239,27 @@ impl Worker {
             _ => Ok(true),
         };
         let rejection = match (held, allowed) {
-            (Err(rejection), _) => rejection,
-            (Ok(()), Ok(false)) => Rejection::elsewhere(),
-            (Ok(()), Ok(true)) => return,
+            (Err(rejection), _) => Some(rejection),
+            (Ok(()), Ok(false)) => Some(Rejection::elsewhere()),
+            (Ok(()), Ok(true)) => None,
             (Ok(()), Err(error)) => {
                 // The scheduler has looked already; a node that can't ask goes by that.
                 debug!(pod = self.model.full_name(), %error, "the node's labels are not known");
-                return;
+                None
             }
         };
-        self.context.admitted.release(self.model.uid());
+        let rejection = match rejection {
+            None if !ran => {
+                let devices = &self.context.devices;
+                let given = devices.admit(self.model.uid(), &self.model.pod).await;
+                given.err().map(Rejection::unexpected)
+            }
+            other => other,
+        };
+        let Some(rejection) = rejection else {
+            return;
+        };
+        self.context.release(self.model.uid());
         let Rejection { reason, message } = rejection;
         self.context
             .recorder
@@ -365,7 +376,7 @@ impl Worker {
         });
         if plan.stopped {
             // Before the API learns of it: what comes in its place must find the room free.
-            self.context.admitted.release(self.model.uid());
+            self.context.release(self.model.uid());
         }
         if self.memory.api_deleted {
             return false;
