@@ -24,7 +24,7 @@ use crate::core::Core;
 use crate::inputs::Inputs;
 use crate::plugins::default_placement;
 use crate::pod::{is_terminal, node_name};
-use plan::{Aims, Drain, Planned, TAINT, is_marked, plan};
+use plan::{Aims, Drain, Planned, TAINT, is_marked};
 
 /// How often changes are taken in.
 const LOOK: Duration = Duration::from_secs(5);

@@ -355,7 +355,8 @@ proptest! {
             prop_assert!(one.to != drain.node);
         }
         for (at, allowed) in allowed.iter().enumerate() {
-            prop_assert!(used.get(&format!("g{at}")).copied().unwrap_or(0) <= *allowed);
+            let used = used.get(&format!("g{at}")).copied().unwrap_or(0);
+            prop_assert!(used <= *allowed);
         }
         for (name, more) in arriving {
             let snapshot = core.snapshot();
