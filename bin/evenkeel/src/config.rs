@@ -237,6 +237,9 @@ pub(crate) struct UpArgs {
     /// [default: default-scheduler and bin-packing-scheduler]
     #[arg(long, env = "EVENKEEL_SCHEDULER_CONFIG", value_name = "FILE")]
     pub(crate) scheduler_config: Option<PathBuf>,
+    /// Empty nodes that are little used where their pods fit on others, under disruption budgets
+    #[arg(long, env = "EVENKEEL_CONSOLIDATE_NODES", num_args = 0..=1, default_missing_value = "true")]
+    pub(crate) consolidate_nodes: Option<bool>,
     /// Run the pods of this directory's files, whether or not the API server answers
     #[arg(long, env = "EVENKEEL_STATIC_POD_PATH", value_name = "DIR")]
     pub(crate) static_pod_path: Option<PathBuf>,
@@ -395,6 +398,7 @@ pub(crate) struct Settings {
     pub(crate) outside: OutsideFiles,
     pub(crate) registry_mirrors: Vec<(String, String)>,
     pub(crate) scheduler: Vec<ProfileConfig>,
+    pub(crate) consolidate_nodes: bool,
     pub(crate) static_pods: Option<PathBuf>,
     pub(crate) certificate_validity: SignedDuration,
     pub(crate) eviction_hard: Thresholds,
@@ -647,6 +651,10 @@ impl UpArgs {
             outside,
             registry_mirrors,
             scheduler,
+            consolidate_nodes: self
+                .consolidate_nodes
+                .or(file.consolidate_nodes)
+                .unwrap_or(false),
             static_pods: self.static_pod_path.or(file.static_pod_path),
             certificate_validity: validity(
                 self.certificate_validity

@@ -13,6 +13,8 @@ use evenkeel_client::{LeaderElector, LeaseTimes, LoopContext, LoopRegistry, Reco
 use evenkeel_controllers::Composition;
 use evenkeel_scheduler::Scheduler;
 use evenkeel_scheduler::config::ProfileConfig;
+use evenkeel_scheduler::descheduling::Descheduler;
+use evenkeel_scheduler::descheduling::plan::Aims;
 use evenkeel_server::audit::Audit;
 use evenkeel_server::listen::{self, SharedTls};
 use evenkeel_server::pki::{Leaf, LeafSpec, Pki};
@@ -318,7 +320,10 @@ fn loops(
     let lead = {
         let (door, clock, metrics) = (Arc::clone(door), Arc::clone(clock), metrics.clone());
         let (pki, cidr) = (Arc::clone(pki), settings.cluster_cidr);
-        let profiles = settings.scheduler.clone();
+        let scheduling = Scheduling {
+            profiles: settings.scheduler.clone(),
+            consolidate: settings.consolidate_nodes,
+        };
         move |until: CancellationToken| {
             lead(
                 Arc::clone(&door),
@@ -326,7 +331,7 @@ fn loops(
                 metrics.clone(),
                 Arc::clone(&pki),
                 cidr,
-                profiles.clone(),
+                scheduling.clone(),
                 until,
             )
         }
@@ -351,6 +356,14 @@ fn loops(
     (metrics, election)
 }
 
+/// How pods are placed.
+#[derive(Clone)]
+struct Scheduling {
+    profiles: Vec<ProfileConfig>,
+    /// Nodes that are little used are emptied.
+    consolidate: bool,
+}
+
 /// Runs all loops, each as its own service account, until told to end. Dropping the future ends
 /// them at once: another server may lead by then.
 async fn lead(
@@ -359,7 +372,7 @@ async fn lead(
     metrics: LoopRegistry,
     pki: Arc<Pki>,
     cluster_cidr: ipnet::Ipv4Net,
-    profiles: Vec<ProfileConfig>,
+    scheduling: Scheduling,
     until: CancellationToken,
 ) {
     let views = Views::new(
@@ -410,7 +423,15 @@ async fn lead(
         shutdown: until,
         metrics: composition.metrics.clone(),
     };
-    let scheduler = Scheduler::configured(context, &profiles);
+    if scheduling.consolidate {
+        let context = composition.context("descheduler", "descheduler");
+        let descheduler = Descheduler::new(context, Aims::default());
+        let report = descheduler.report();
+        door.debug_pages()
+            .add("descheduler", move |_| Some(report.page()));
+        running.spawn(descheduler.run());
+    }
+    let scheduler = Scheduler::configured(context, &scheduling.profiles);
     let traces = scheduler.traces();
     door.debug_pages()
         .add("scheduler", move |path| traces.page(path));

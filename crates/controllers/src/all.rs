@@ -252,6 +252,10 @@ pub fn all(composition: &Composition) -> Vec<Loop> {
             volumes::ephemeral::run(context("ephemeral-volume-controller", "ephemeral_volume")),
         ),
         Loop::new(
+            "resource-claim",
+            crate::resource_claims::run(context("resource-claim-controller", "resource_claim")),
+        ),
+        Loop::new(
             "volume-expand",
             volumes::expand::run(context("expand-controller", "volume_expand")),
         ),

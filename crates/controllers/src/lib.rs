@@ -27,6 +27,7 @@ pub mod pods;
 pub mod policies;
 pub mod quota;
 pub mod replicaset;
+pub mod resource_claims;
 pub mod revisions;
 pub mod roles;
 pub mod scaled;

@@ -1,12 +1,14 @@
 //! The scheduler's configuration, as the field writes it: `KubeSchedulerConfiguration` of
 //! `kubescheduler.config.k8s.io/v1`. What is written there and not done here is refused by name.
 
+mod extender;
 mod file;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 pub use file::{ConfigError, read};
 
+use crate::extenders::ExtenderConfig;
 use crate::plugins::preemption::DefaultPreemption;
 use crate::plugins::scoring::{ResourceWeight, Scoring, Strategy, cpu_and_memory};
 use crate::plugins::spread::Defaults;
@@ -37,6 +39,12 @@ pub struct ProfileConfig {
     pub default_constraints: Defaults,
     /// `DefaultPreemptionArgs`.
     pub preemption: DefaultPreemption,
+    /// `NodeResourcesFitArgs.ignoredResources`, and what extenders manage alone.
+    pub ignored_resources: BTreeSet<String>,
+    /// `NodeResourcesFitArgs.ignoredResourceGroups`.
+    pub ignored_groups: BTreeSet<String>,
+    /// Who is asked beside the plugins; the same for all profiles.
+    pub extenders: Vec<ExtenderConfig>,
     /// Plugins that do not stand at a point: (point, plugin); `*` for all.
     pub(crate) disabled: BTreeSet<(String, String)>,
     /// Plugins that stand at a point all the same.
@@ -55,6 +63,9 @@ impl Default for ProfileConfig {
             hard_pod_affinity_weight: 1,
             default_constraints: Defaults::System,
             preemption: DefaultPreemption::default(),
+            ignored_resources: BTreeSet::new(),
+            ignored_groups: BTreeSet::new(),
+            extenders: Vec::new(),
             disabled: BTreeSet::new(),
             enabled: BTreeSet::new(),
             weights: BTreeMap::new(),

@@ -1,20 +1,25 @@
 //! The scheduler's whole state and how changes move it. No I/O: what is to be done comes out as
 //! [`Action`]s.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use evenkeel_api::devices::claims::made_for;
 use evenkeel_api::selector::LabelSelector;
-use evenkeel_client::Change;
-use k8s_openapi::api::apps::v1::ReplicaSet;
+use evenkeel_client::{Change, ObjectKey};
+use k8s_openapi::api::apps::v1::{ReplicaSet, StatefulSet};
 use k8s_openapi::api::core::v1::{
-    Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, Service,
+    Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, PodResourceClaimStatus,
+    ReplicationController, Service,
 };
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use k8s_openapi::api::storage::v1::StorageClass;
+use k8s_openapi::api::resource::v1::{DeviceClass, ResourceClaim, ResourceSlice};
+use k8s_openapi::api::storage::v1::{CSIDriver, CSINode, CSIStorageCapacity, StorageClass};
 use tokio::time::Instant;
 
-use crate::cycle::{Decision, Turn, schedule_one};
+use crate::cycle::{Begun, Decision, Turn, begin, finish};
+use crate::descheduling::plan::{Aims, Planned, is_marked, plan};
+use crate::extenders::{Extenders, Outside};
 use crate::framework::{ClusterEvent, CycleState, Permission, PluginSet};
 use crate::pod::{PodInfo, is_terminal, node_name, scheduler_name};
 use crate::profile::{Profile, Profiles};
@@ -37,6 +42,15 @@ pub enum Action {
         /// How it came about.
         decision: Decision,
     },
+    /// Ask the extenders, and go on with [`Core::answered`] before anything else.
+    Ask(Question),
+    /// Tell that the cycle itself failed; the pod is tried again.
+    Failed {
+        /// The pod.
+        pod: Arc<PodInfo>,
+        /// Why.
+        message: String,
+    },
     /// Tell that no node takes the pod.
     Tell {
         /// The pod.
@@ -50,6 +64,17 @@ pub enum Action {
         /// Who has to go for it; [`Core::evicted`] is told when that has been asked for.
         eviction: Option<Eviction>,
     },
+}
+
+/// What extenders are asked.
+#[derive(Debug)]
+pub struct Question {
+    /// Who.
+    pub extenders: Extenders,
+    /// The pod.
+    pub pod: Arc<Pod>,
+    /// The nodes that can take it.
+    pub nodes: Vec<Arc<Node>>,
 }
 
 /// What becomes of `status.nominatedNodeName`.
@@ -81,6 +106,8 @@ pub struct Core {
     snapshot: Snapshot,
     queue: Queue,
     turn: Turn,
+    /// The cycle that waits for extenders.
+    asking: Option<(Arc<PodInfo>, Begun)>,
     /// Pods counted on a node before the door has said so.
     assumed: HashMap<Arc<str>, Arc<str>>,
 }
@@ -90,6 +117,11 @@ fn worth_a_try(old: &Pod, new: &Pod) -> bool {
     old.spec != new.spec
         || old.metadata.labels != new.metadata.labels
         || old.metadata.annotations != new.metadata.annotations
+        || claim_statuses(old) != claim_statuses(new)
+}
+
+fn claim_statuses(pod: &Pod) -> Option<&Vec<PodResourceClaimStatus>> {
+    pod.status.as_ref()?.resource_claim_statuses.as_ref()
 }
 
 impl Core {
@@ -101,6 +133,7 @@ impl Core {
             snapshot: Snapshot::default(),
             queue: Queue::default(),
             turn: Turn::new(seed),
+            asking: None,
             assumed: HashMap::new(),
         }
     }
@@ -173,14 +206,78 @@ impl Core {
         };
     }
 
-    /// Takes in a ReplicaSet's change, likewise.
-    pub fn replica_set(&mut self, change: &Change<ReplicaSet>) {
-        let key = change.key.clone();
-        let spec = change.new.as_ref().map(|set| &set.spec);
-        match spec.and_then(|spec| LabelSelector::from_spec(Some(&spec.selector)).ok()) {
-            Some(selector) => self.snapshot.replica_sets.insert(key, selector),
-            None => self.snapshot.replica_sets.remove(&key),
+    /// Takes in a change of what controls pods, likewise.
+    fn controller(&mut self, kind: &'static str, key: &ObjectKey, selector: Option<LabelSelector>) {
+        let key = (kind, key.clone());
+        match selector {
+            Some(selector) => self.snapshot.controllers.insert(key, selector),
+            None => self.snapshot.controllers.remove(&key),
         };
+    }
+
+    /// Takes in a ReplicaSet's change.
+    pub fn replica_set(&mut self, change: &Change<ReplicaSet>) {
+        let spec = change.new.as_ref().map(|set| &set.spec);
+        let selector = spec.and_then(|spec| LabelSelector::from_spec(Some(&spec.selector)).ok());
+        self.controller("ReplicaSet", &change.key, selector);
+    }
+
+    /// Takes in a StatefulSet's change.
+    pub fn stateful_set(&mut self, change: &Change<StatefulSet>) {
+        let spec = change.new.as_ref().map(|set| &set.spec);
+        let selector = spec.and_then(|spec| LabelSelector::from_spec(Some(&spec.selector)).ok());
+        self.controller("StatefulSet", &change.key, selector);
+    }
+
+    /// Takes in a ReplicationController's change.
+    pub fn replication_controller(&mut self, change: &Change<ReplicationController>) {
+        let spec = change.new.as_ref().and_then(|set| set.spec.as_ref());
+        let selector = spec.and_then(|spec| spec.selector.as_ref());
+        let selector = selector.map(LabelSelector::from_labels);
+        self.controller("ReplicationController", &change.key, selector);
+    }
+
+    /// Takes in what a node says of its drivers.
+    pub fn csi_node(&mut self, change: &Change<CSINode>, now: Instant) {
+        let limits = |node: &CSINode| -> BTreeMap<String, i64> {
+            let drivers = node.spec.drivers.iter();
+            let told = drivers.filter_map(|driver| {
+                let count = driver.allocatable.as_ref()?.count?;
+                Some((driver.name.clone(), i64::from(count)))
+            });
+            told.collect()
+        };
+        let nodes = &mut self.snapshot.storage.csi_nodes;
+        match change.new.as_deref().map(limits) {
+            Some(limits) if !limits.is_empty() => nodes.insert(change.key.name.clone(), limits),
+            _ => nodes.remove(&change.key.name),
+        };
+        self.queue
+            .event(&self.profiles, &ClusterEvent::CsiNode, now);
+    }
+
+    /// Takes in a driver's change.
+    pub fn csi_driver(&mut self, change: &Change<CSIDriver>, now: Instant) {
+        let counts = |driver: &CSIDriver| driver.spec.storage_capacity == Some(true);
+        let counted = &mut self.snapshot.storage.counted;
+        if change.new.as_deref().is_some_and(counts) {
+            counted.insert(change.key.name.clone());
+        } else {
+            counted.remove(&change.key.name);
+        }
+        self.queue
+            .event(&self.profiles, &ClusterEvent::StorageCapacity, now);
+    }
+
+    /// Takes in how much room a driver has.
+    pub fn capacity(&mut self, change: &Change<CSIStorageCapacity>, now: Instant) {
+        let capacities = &mut self.snapshot.storage.capacities;
+        match &change.new {
+            Some(capacity) => capacities.insert(change.key.clone(), Arc::clone(capacity)),
+            None => capacities.remove(&change.key),
+        };
+        self.queue
+            .event(&self.profiles, &ClusterEvent::StorageCapacity, now);
     }
 
     /// Takes in a disruption budget's change; it moves no pod, only who is evicted.
@@ -241,6 +338,44 @@ impl Core {
         };
         self.queue
             .event(&self.profiles, &ClusterEvent::StorageClass, now);
+    }
+
+    /// Takes in a device claim's change.
+    pub fn resource_claim(&mut self, change: &Change<ResourceClaim>, now: Instant) {
+        let key = &change.key;
+        let devices = Arc::make_mut(&mut self.snapshot.devices);
+        let freed = devices.set_claim(key, change.new.as_ref());
+        // The pod that it was made for may have waited for it before the queue.
+        let owner = change.new.as_deref().and_then(made_for);
+        if let Some(pod) = owner.and_then(|(_, uid)| self.queue.get(uid)).cloned()
+            && !self.assumed.contains_key(&pod.uid)
+        {
+            self.queue
+                .put(&self.profiles, &self.snapshot, pod, false, now);
+        }
+        let event = ClusterEvent::ResourceClaim { key, freed };
+        self.queue.event(&self.profiles, &event, now);
+    }
+
+    /// Takes in a change of a driver's devices.
+    pub fn resource_slice(&mut self, change: &Change<ResourceSlice>, now: Instant) {
+        let devices = Arc::make_mut(&mut self.snapshot.devices);
+        devices.set_slice(&change.key.name, change.new.as_ref());
+        self.queue
+            .event(&self.profiles, &ClusterEvent::Devices, now);
+    }
+
+    /// Takes in a device class's change.
+    pub fn device_class(&mut self, change: &Change<DeviceClass>, now: Instant) {
+        let devices = Arc::make_mut(&mut self.snapshot.devices);
+        match &change.new {
+            Some(class) => devices
+                .classes
+                .insert(change.key.name.clone(), Arc::clone(class)),
+            None => devices.classes.remove(&change.key.name),
+        };
+        self.queue
+            .event(&self.profiles, &ClusterEvent::Devices, now);
     }
 
     /// Takes in a pod's change.
@@ -331,7 +466,31 @@ impl Core {
                 }
             }
         }
-        self.queue.put(&self.profiles, info, changed, now);
+        self.queue
+            .put(&self.profiles, &self.snapshot, info, changed, now);
+    }
+
+    /// Which node can be emptied, for the descheduling loop. Changes nothing.
+    pub fn consolidate(&mut self, aims: Aims) -> Planned {
+        let Some(profile) = self.profiles.iter().next().map(Arc::clone) else {
+            return Planned::default();
+        };
+        plan(&mut self.snapshot, &profile, aims)
+    }
+
+    /// Does a pod still end on a node that is being emptied?
+    #[must_use]
+    pub fn is_emptying(&self) -> bool {
+        let nodes = self
+            .snapshot
+            .order()
+            .iter()
+            .map(|at| self.snapshot.node(*at));
+        let mut marked = nodes.filter(|node| node.node.as_deref().is_some_and(is_marked));
+        marked.any(|node| {
+            let mut pods = node.pods.iter();
+            pods.any(|pod| pod.pod.metadata.deletion_timestamp.is_some())
+        })
     }
 
     /// Moves on the pods whose back-off has passed.
@@ -353,12 +512,56 @@ impl Core {
             self.queue.remove(&pod.uid);
             return None;
         };
-        let (mut decision, mut state) =
-            schedule_one(&profile, &self.snapshot, &pod, &mut self.turn);
+        let begun = begin(&profile, &self.snapshot, &pod, &mut self.turn);
+        if !self.turn.feasible().is_empty() && profile.extenders.are_interested(&pod.pod) {
+            let feasible = self.turn.feasible().iter();
+            let nodes = feasible.filter_map(|at| self.snapshot.node(*at).node.clone());
+            let nodes: Vec<Arc<Node>> = nodes.collect();
+            let question = Question {
+                extenders: profile.extenders.clone(),
+                pod: Arc::clone(&pod.pod),
+                nodes,
+            };
+            self.asking = Some((pod, begun));
+            return Some(Action::Ask(question));
+        }
+        self.conclude(pod, &profile, begun, &Outside::default(), now)
+    }
+
+    /// Goes on with the cycle that asked the extenders.
+    pub fn answered(&mut self, answer: Result<Outside, String>, now: Instant) -> Option<Action> {
+        let (pod, begun) = self.asking.take()?;
+        let profile = self.profiles.of(&pod).map(Arc::clone)?;
+        match answer {
+            Ok(outside) => self.conclude(pod, &profile, begun, &outside, now),
+            Err(message) => {
+                self.queue
+                    .missed(&self.profiles, &pod.uid, Missed::Failed, now);
+                Some(Action::Failed { pod, message })
+            }
+        }
+    }
+
+    fn conclude(
+        &mut self,
+        pod: Arc<PodInfo>,
+        profile: &Arc<Profile>,
+        begun: Begun,
+        outside: &Outside,
+        now: Instant,
+    ) -> Option<Action> {
+        let (mut decision, mut state) = finish(
+            profile,
+            &self.snapshot,
+            &pod,
+            &mut self.turn,
+            begun,
+            outside,
+        );
         let Some(node) = decision.node.clone() else {
             return Some(self.missed(pod, decision, now));
         };
-        match self.admit(&profile, &pod, &node, &mut state) {
+        match self.admit(profile, &pod, &node, &mut state) {
             Ok(wait) => {
                 self.assumed.insert(Arc::clone(&pod.uid), Arc::clone(&node));
                 self.snapshot.unnominate(&pod.uid);

@@ -5,11 +5,14 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use k8s_openapi::api::resource::v1::ResourceClaim;
+
+use crate::extenders::{Outside, POINT};
 use crate::framework::{
     CycleState, PluginIndex, PluginSet, PostFiltered, PreFiltered, Preemption, Rejection,
 };
 use crate::pod::PodInfo;
-use crate::profile::Profile;
+use crate::profile::{EXTENDERS, Profile};
 use crate::snapshot::{NodeIndex, Snapshot};
 use crate::what_if::WhatIf;
 
@@ -69,6 +72,8 @@ pub struct Decision {
     pub rejected_by: PluginSet,
     /// What is done about it, or why nothing can be done.
     pub preemption: Option<Preemption>,
+    /// The claim whose devices are given up, so that the pod can go elsewhere.
+    pub deallocate: Option<Arc<ResourceClaim>>,
     /// The text of the `PostFilter` plugins.
     pub post: Option<String>,
     /// The node that was set aside for the pod is given up.
@@ -170,6 +175,12 @@ impl Turn {
         self.random
     }
 
+    /// The nodes that can take the pod of the cycle under way.
+    #[must_use]
+    pub fn feasible(&self) -> &[NodeIndex] {
+        &self.feasible
+    }
+
     fn below(&mut self, bound: u64) -> u64 {
         self.next() % bound.max(1)
     }
@@ -189,6 +200,14 @@ pub fn feasible_nodes_to_find(percentage: usize, nodes: usize) -> usize {
     (nodes * percentage / 100).max(MIN_FEASIBLE_NODES)
 }
 
+/// A cycle whose plugins have filtered; the feasible nodes are with the [`Turn`].
+#[derive(Debug)]
+pub struct Begun {
+    decision: Decision,
+    state: CycleState,
+    skipped: PluginSet,
+}
+
 /// Chooses a node for the pod. The state is for the `Reserve` and `Permit` plugins that follow.
 pub fn schedule_one(
     profile: &Profile,
@@ -196,17 +215,27 @@ pub fn schedule_one(
     pod: &PodInfo,
     turn: &mut Turn,
 ) -> (Decision, CycleState) {
+    let begun = begin(profile, snapshot, pod, turn);
+    finish(profile, snapshot, pod, turn, begun, &Outside::default())
+}
+
+/// The first half: which nodes can take the pod, as far as plugins know?
+pub fn begin(profile: &Profile, snapshot: &Snapshot, pod: &PodInfo, turn: &mut Turn) -> Begun {
     let mut state = CycleState::default();
     let mut decision = Decision {
         nodes: snapshot.len(),
         ..Decision::default()
     };
-    if snapshot.is_empty() {
-        return (decision, state);
-    }
+    let mut skipped = PluginSet::default();
     turn.feasible.clear();
     turn.potential.clear();
-    let mut skipped = PluginSet::default();
+    if snapshot.is_empty() {
+        return Begun {
+            decision,
+            state,
+            skipped,
+        };
+    }
     match pre_filter(profile, snapshot, pod, &mut state, &mut skipped) {
         Ok(narrowed) => {
             let mut what_if = WhatIf {
@@ -226,6 +255,32 @@ pub fn schedule_one(
             }
         }
     }
+    Begun {
+        decision,
+        state,
+        skipped,
+    }
+}
+
+/// The second half: which of them is the best, and what if there is none? `outside` is what
+/// extenders say of the nodes.
+pub fn finish(
+    profile: &Profile,
+    snapshot: &Snapshot,
+    pod: &PodInfo,
+    turn: &mut Turn,
+    begun: Begun,
+    outside: &Outside,
+) -> (Decision, CycleState) {
+    let Begun {
+        mut decision,
+        mut state,
+        skipped,
+    } = begun;
+    if snapshot.is_empty() {
+        return (decision, state);
+    }
+    extended(&mut decision, snapshot, turn, outside);
     decision.feasible = turn.feasible.len();
     decision.node = match turn.feasible.as_slice() {
         [] => None,
@@ -237,6 +292,7 @@ pub fn schedule_one(
             &mut state,
             &mut decision,
             turn,
+            outside,
         )),
     };
     if decision.node.is_none() && !profile.post_filter.is_empty() {
@@ -252,6 +308,33 @@ pub fn schedule_one(
     (decision, state)
 }
 
+/// Takes off the nodes that extenders do not allow.
+fn extended(decision: &mut Decision, snapshot: &Snapshot, turn: &mut Turn, outside: &Outside) {
+    if outside.kept.is_none() {
+        return;
+    }
+    let feasible = std::mem::take(&mut turn.feasible);
+    for at in feasible {
+        let node = snapshot.node(at);
+        if outside.keeps(&node.name) {
+            turn.feasible.push(at);
+            continue;
+        }
+        decision.rejected_by.insert(EXTENDERS);
+        let Some((why, resolvable)) = outside.failed.get(&*node.name) else {
+            continue;
+        };
+        if *resolvable {
+            turn.potential.push(at);
+        }
+        let rejection = Rejection {
+            reasons: vec![why.clone().into()],
+            resolvable: *resolvable,
+        };
+        decision.reject(&node.name, "Extender", EXTENDERS, rejection, || None);
+    }
+}
+
 /// What can be done for a pod that no node takes.
 fn post_filter(what_if: &mut WhatIf<'_>, decision: &mut Decision, turn: &mut Turn) {
     let profile = what_if.profile;
@@ -261,6 +344,11 @@ fn post_filter(what_if: &mut WhatIf<'_>, decision: &mut Decision, turn: &mut Tur
         match plugin.post_filter(what_if, &turn.potential, random) {
             PostFiltered::Preempt(preemption) => {
                 decision.preemption = Some(preemption);
+                return;
+            }
+            PostFiltered::Deallocate(claim) => {
+                decision.deallocate = Some(claim);
+                decision.post = Some("deallocation of ResourceClaim completed".to_owned());
                 return;
             }
             PostFiltered::Rejected {
@@ -327,6 +415,30 @@ fn pre_filter(
     Ok(narrowed)
 }
 
+/// The first of the nodes that could take the pod, as things are. Nothing is decided by asking.
+#[must_use]
+pub fn first_taker(
+    profile: &Profile,
+    snapshot: &Snapshot,
+    pod: &PodInfo,
+    nodes: &[NodeIndex],
+) -> Option<NodeIndex> {
+    let mut state = CycleState::default();
+    let mut skipped = PluginSet::default();
+    let narrowed = pre_filter(profile, snapshot, pod, &mut state, &mut skipped).ok()?;
+    let what_if = WhatIf {
+        profile,
+        snapshot,
+        pod,
+        state: &mut state,
+        skipped,
+    };
+    nodes.iter().copied().find(|at| {
+        let only = narrowed.only.as_ref();
+        only.is_none_or(|only| only.contains(at)) && what_if.rejected(snapshot.node(*at)).is_none()
+    })
+}
+
 /// Finds the feasible nodes: the one that is set aside for the pod if it is among them.
 fn filter(what_if: &mut WhatIf<'_>, decision: &mut Decision, turn: &mut Turn, narrowed: Narrowed) {
     let (profile, snapshot, pod) = (what_if.profile, what_if.snapshot, what_if.pod);
@@ -386,6 +498,7 @@ fn score(
     state: &mut CycleState,
     decision: &mut Decision,
     turn: &mut Turn,
+    outside: &Outside,
 ) -> Arc<str> {
     let feasible = std::mem::take(&mut turn.feasible);
     let mut quiet = PluginSet::default();
@@ -413,6 +526,13 @@ fn score(
             *total += *score;
         }
     }
+    let outside = |at: usize| {
+        let points = outside.scores.get(&*snapshot.node(feasible[at]).name);
+        points.copied().unwrap_or(0).saturating_mul(POINT)
+    };
+    for (at, total) in turn.totals.iter_mut().enumerate() {
+        *total = total.saturating_add(outside(at));
+    }
     let chosen = choose(turn, &feasible);
     let mut best: Vec<usize> = Vec::with_capacity(TOLD_SCORES + 1);
     for at in 0..feasible.len() {
@@ -434,6 +554,7 @@ fn score(
                 .iter()
                 .zip(&turn.columns)
                 .filter_map(|((_, _, plugin), column)| Some((plugin.name(), *column.get(at)?)))
+                .chain((outside(at) != 0).then(|| ("Extender", outside(at))))
                 .collect(),
         })
         .collect();

@@ -13,6 +13,7 @@ use std::time::Duration;
 use evenkeel_client::ObjectKey;
 use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::resource::v1::ResourceClaim;
 
 use crate::pod::PodInfo;
 use crate::snapshot::{NodeDelta, NodeIndex, NodeInfo, Snapshot};
@@ -99,6 +100,19 @@ pub enum ClusterEvent<'a> {
     Volume,
     /// A storage class came or changed.
     StorageClass,
+    /// How many volumes a node holds changed.
+    CsiNode,
+    /// A driver tells of other room for volumes.
+    StorageCapacity,
+    /// A claim of devices came, changed or went.
+    ResourceClaim {
+        /// Which one.
+        key: &'a ObjectKey,
+        /// It held devices that it does not hold any more.
+        freed: bool,
+    },
+    /// Devices or classes of devices came or changed.
+    Devices,
 }
 
 /// What every plugin has.
@@ -119,7 +133,7 @@ pub trait QueueSort: Plugin {
 /// Keeps pods out of the queue.
 pub trait PreEnqueue: Plugin {
     /// The reason why the pod must not be tried yet.
-    fn pre_enqueue(&self, pod: &PodInfo) -> Option<Rejection>;
+    fn pre_enqueue(&self, pod: &PodInfo, snapshot: &Snapshot) -> Option<Rejection>;
 }
 
 /// What a `PreFilter` found.
@@ -176,6 +190,8 @@ pub trait Filter: Plugin {
 pub enum PostFiltered {
     /// Evicting these pods makes room.
     Preempt(Preemption),
+    /// Giving up the devices of this claim of the pod lets it go elsewhere.
+    Deallocate(Arc<ResourceClaim>),
     /// It cannot help.
     Rejected {
         /// Why, without the plugin's prefix.

@@ -1,5 +1,5 @@
 //! What the scheduler reads beside pods and nodes, as far as the door serves it: disruption
-//! budgets, claims, volumes and storage classes.
+//! budgets, claims, volumes and storage classes, and devices.
 //!
 //! A smaller door may lack these kinds; then no pod has budgets or claims, and nobody is asked
 //! again and again for what is not there.
@@ -9,9 +9,11 @@ use std::time::Duration;
 
 use evenkeel_client::view::Kind;
 use evenkeel_client::{Backoff, Change, Changes, Client, LoopContext, View, errors};
-use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, ReplicationController};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use k8s_openapi::api::storage::v1::StorageClass;
+use k8s_openapi::api::resource::v1::{DeviceClass, ResourceClaim, ResourceSlice};
+use k8s_openapi::api::storage::v1::{CSIDriver, CSINode, CSIStorageCapacity, StorageClass};
 use serde_json::Value;
 use tokio::time::Instant;
 
@@ -85,6 +87,14 @@ pub(crate) struct Inputs {
     claims: Input<PersistentVolumeClaim>,
     volumes: Input<PersistentVolume>,
     classes: Input<StorageClass>,
+    csi_nodes: Input<CSINode>,
+    csi_drivers: Input<CSIDriver>,
+    capacities: Input<CSIStorageCapacity>,
+    stateful_sets: Input<StatefulSet>,
+    replication_controllers: Input<ReplicationController>,
+    device_classes: Input<DeviceClass>,
+    slices: Input<ResourceSlice>,
+    resource_claims: Input<ResourceClaim>,
 }
 
 impl Inputs {
@@ -94,6 +104,14 @@ impl Inputs {
             claims: Input::of(context).await,
             volumes: Input::of(context).await,
             classes: Input::of(context).await,
+            csi_nodes: Input::of(context).await,
+            csi_drivers: Input::of(context).await,
+            capacities: Input::of(context).await,
+            stateful_sets: Input::of(context).await,
+            replication_controllers: Input::of(context).await,
+            device_classes: Input::of(context).await,
+            slices: Input::of(context).await,
+            resource_claims: Input::of(context).await,
         }
     }
 
@@ -102,6 +120,12 @@ impl Inputs {
         self.claims.synced().await;
         self.volumes.synced().await;
         self.classes.synced().await;
+        self.csi_nodes.synced().await;
+        self.csi_drivers.synced().await;
+        self.capacities.synced().await;
+        self.device_classes.synced().await;
+        self.slices.synced().await;
+        self.resource_claims.synced().await;
     }
 
     /// Takes in all that has changed.
@@ -118,6 +142,31 @@ impl Inputs {
         while let Some(change) = self.claims.try_next() {
             core.claim(&change, now);
         }
+        while let Some(change) = self.csi_nodes.try_next() {
+            core.csi_node(&change, now);
+        }
+        while let Some(change) = self.csi_drivers.try_next() {
+            core.csi_driver(&change, now);
+        }
+        while let Some(change) = self.capacities.try_next() {
+            core.capacity(&change, now);
+        }
+        // These only shade preferences.
+        while let Some(change) = self.stateful_sets.try_next() {
+            core.stateful_set(&change);
+        }
+        while let Some(change) = self.replication_controllers.try_next() {
+            core.replication_controller(&change);
+        }
+        while let Some(change) = self.device_classes.try_next() {
+            core.device_class(&change, now);
+        }
+        while let Some(change) = self.slices.try_next() {
+            core.resource_slice(&change, now);
+        }
+        while let Some(change) = self.resource_claims.try_next() {
+            core.resource_claim(&change, now);
+        }
     }
 
     /// Waits for a change and takes it in. Safe to cancel.
@@ -127,6 +176,16 @@ impl Inputs {
             change = self.classes.next() => core.storage_class(&change, Instant::now()),
             change = self.volumes.next() => core.volume(&change, Instant::now()),
             change = self.claims.next() => core.claim(&change, Instant::now()),
+            change = self.csi_nodes.next() => core.csi_node(&change, Instant::now()),
+            change = self.csi_drivers.next() => core.csi_driver(&change, Instant::now()),
+            change = self.capacities.next() => core.capacity(&change, Instant::now()),
+            change = self.stateful_sets.next() => core.stateful_set(&change),
+            change = self.replication_controllers.next() => core.replication_controller(&change),
+            change = self.device_classes.next() => core.device_class(&change, Instant::now()),
+            change = self.slices.next() => core.resource_slice(&change, Instant::now()),
+            change = self.resource_claims.next() => {
+                core.resource_claim(&change, Instant::now());
+            }
         }
     }
 }

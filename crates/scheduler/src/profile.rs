@@ -5,11 +5,16 @@
 
 use std::sync::Arc;
 
+use crate::extenders::Extenders;
 use crate::framework::{
     Bind, ClusterEvent, Filter, Permit, Plugin, PluginIndex, PluginSet, PostBind, PostFilter,
     PreBind, PreEnqueue, PreFilter, PreScore, QueueSort, Reserve, Score,
 };
 use crate::pod::PodInfo;
+use crate::snapshot::Snapshot;
+
+/// Stands for the extenders in a set of plugins.
+pub(crate) const EXTENDERS: PluginIndex = 63;
 
 type At<T> = Vec<(PluginIndex, Arc<T>)>;
 
@@ -20,6 +25,8 @@ pub struct Profile {
     pub scheduler_name: String,
     /// How many feasible nodes are enough, in percent of all; 0 adapts to the number of nodes.
     pub percentage_of_nodes_to_score: usize,
+    /// Who is asked beside the plugins.
+    pub extenders: Extenders,
     pub(crate) plugins: Vec<Arc<dyn Plugin>>,
     pub(crate) queue_sort: Arc<dyn QueueSort>,
     pub(crate) pre_enqueue: At<dyn PreEnqueue>,
@@ -42,6 +49,7 @@ impl Profile {
         Self {
             scheduler_name: scheduler_name.to_owned(),
             percentage_of_nodes_to_score: 0,
+            extenders: Extenders::default(),
             plugins: Vec::new(),
             queue_sort,
             pre_enqueue: Vec::new(),
@@ -62,11 +70,11 @@ impl Profile {
     /// asking.
     ///
     /// # Panics
-    /// With more than 64 plugins: a mistake of the program.
+    /// With more than 63 plugins: a mistake of the program.
     pub fn plugin<P: Plugin>(&mut self, plugin: P) -> Listed<'_, P> {
         assert!(
-            self.plugins.len() < 64,
-            "a profile lists at most 64 plugins"
+            self.plugins.len() < EXTENDERS,
+            "a profile lists at most 63 plugins"
         );
         let plugin = Arc::new(plugin);
         let at = self.plugins.len();
@@ -87,8 +95,10 @@ impl Profile {
     /// May the event let a pod be placed that these plugins rejected?
     #[must_use]
     pub fn hint(&self, by: PluginSet, pod: &PodInfo, event: &ClusterEvent<'_>) -> bool {
-        // A pod that failed for another reason than a plugin's no is tried again on anything.
+        // A pod that failed for another reason than a plugin's no is tried again on anything, and
+        // nobody knows what an extender waits for.
         by.is_empty()
+            || by.contains(EXTENDERS)
             || by
                 .iter()
                 .filter_map(|at| self.plugins.get(at))
@@ -215,10 +225,10 @@ impl Profiles {
 
     /// Is a pod kept out of the queue?
     #[must_use]
-    pub fn gates(&self, pod: &PodInfo) -> bool {
+    pub fn gates(&self, pod: &PodInfo, snapshot: &Snapshot) -> bool {
         self.of(pod).is_some_and(|profile| {
             let mut gates = profile.pre_enqueue.iter();
-            gates.any(|(_, plugin)| plugin.pre_enqueue(pod).is_some())
+            gates.any(|(_, plugin)| plugin.pre_enqueue(pod, snapshot).is_some())
         })
     }
 

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use crate::framework::{ClusterEvent, PluginSet};
 use crate::pod::PodInfo;
 use crate::profile::Profiles;
+use crate::snapshot::Snapshot;
 
 /// The first back-off.
 pub const INITIAL_BACKOFF: Duration = Duration::from_secs(1);
@@ -142,12 +143,13 @@ impl Queue {
     pub fn put(
         &mut self,
         profiles: &Profiles,
+        snapshot: &Snapshot,
         pod: Arc<PodInfo>,
         changed: bool,
         now: Instant,
     ) -> bool {
         let uid = Arc::clone(&pod.uid);
-        let gated = profiles.gates(&pod);
+        let gated = profiles.gates(&pod, snapshot);
         let known = self.entries.get_mut(&uid);
         let place = known.as_ref().map(|entry| entry.place);
         match known {

@@ -19,9 +19,10 @@ use crate::bind::{self, Waiting};
 use crate::condition;
 use crate::config::{self, ProfileConfig};
 use crate::core::{Action, Core, Eviction, Nomination};
+use crate::extenders::Extenders;
 use crate::framework::{BindError, Binding, CycleState};
 use crate::inputs::Inputs;
-use crate::plugins::{self, binder::DefaultBinder};
+use crate::plugins::{self, binder::DefaultBinder, dynamic_resources};
 use crate::pod::PodInfo;
 use crate::preempt::Evictor;
 use crate::profile::{Profile, Profiles};
@@ -75,7 +76,10 @@ impl Scheduler {
     /// A scheduler of configured profiles.
     #[must_use]
     pub fn configured(context: LoopContext, configs: &[ProfileConfig]) -> Self {
-        let profiles = plugins::configured(configs, &DefaultBinder::new(context.client.clone()));
+        let configured = configs.first().map(|config| config.extenders.as_slice());
+        let extenders = Extenders::new(configured.unwrap_or_default());
+        let binder = DefaultBinder::new(context.client.clone());
+        let profiles = plugins::configured(configs, &extenders, &binder);
         Self::with_profiles(context, profiles)
     }
 
@@ -172,8 +176,18 @@ impl Scheduler {
             }
             self.core.tick(now);
             if bindings.len() < MAX_BINDINGS
-                && let Some(action) = self.core.cycle(now)
+                && let Some(mut action) = self.core.cycle(now)
             {
+                if let Action::Ask(question) = action {
+                    let answer = tokio::select! {
+                        () = shutdown.cancelled() => return,
+                        answer = question.extenders.ask(&question.pod, &question.nodes) => answer,
+                    };
+                    let Some(next) = self.core.answered(answer, Instant::now()) else {
+                        continue;
+                    };
+                    action = next;
+                }
                 LoopMetrics::bump(&metrics.reconciles);
                 self.carry_out(action, &pod_view, &mut bindings, &mut beside);
                 // Lets bindings begin while more pods wait.
@@ -247,6 +261,16 @@ impl Scheduler {
                     }
                 });
             }
+            // Answered where it came from.
+            Action::Ask(_) => {}
+            Action::Failed { pod, message } => {
+                let failure = Failure {
+                    reason: "SchedulerError",
+                    message,
+                    nomination: Nomination::Keep,
+                };
+                self.tell_failure(&pod, failure, view, beside);
+            }
             Action::Tell {
                 pod,
                 decision,
@@ -254,6 +278,12 @@ impl Scheduler {
                 nomination,
                 eviction,
             } => {
+                if let Some(claim) = &decision.deallocate {
+                    let client = self.context.client.clone();
+                    beside
+                        .texts
+                        .spawn(dynamic_resources::deallocate(client, Arc::clone(claim)));
+                }
                 self.traces.note(&pod.uid, &pod.key, at, decision);
                 let failure = Failure {
                     reason: "Unschedulable",

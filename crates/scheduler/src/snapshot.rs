@@ -15,6 +15,7 @@ use k8s_openapi::api::core::v1::Node;
 use parking_lot::Mutex;
 
 use crate::affinity::NamespaceLabels;
+use crate::devices::Devices;
 use crate::pod::{PodClass, PodInfo};
 use crate::resources::Resources;
 use crate::storage::Storage;
@@ -190,14 +191,16 @@ pub struct Snapshot {
     claim_users: HashMap<ObjectKey, i64>,
     /// Claims, volumes and classes.
     pub storage: Storage,
+    /// Device claims, slices and classes. Shared with the cycle that is under way.
+    pub devices: Arc<Devices>,
     /// Disruption budgets.
     pub budgets: BTreeMap<ObjectKey, Budget>,
     /// Labels of namespaces, for terms that select them.
     pub namespaces: NamespaceLabels,
     /// Selectors of services, for default spreading.
     pub services: BTreeMap<ObjectKey, BTreeMap<String, String>>,
-    /// Selectors of ReplicaSets, for default spreading.
-    pub replica_sets: HashMap<ObjectKey, LabelSelector>,
+    /// Selectors of what controls pods, by kind and name, for default spreading.
+    pub controllers: HashMap<(&'static str, ObjectKey), LabelSelector>,
 }
 
 impl Snapshot {

@@ -1,7 +1,7 @@
 //! Claims, volumes and storage classes as the scheduler reads them, and which volume on which
 //! node would serve a claim. Pure: nothing is bound here.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use evenkeel_api::placement::NodeTerm;
@@ -9,7 +9,7 @@ use evenkeel_api::quantity::Quantity;
 use evenkeel_api::selector::LabelSelector;
 use evenkeel_client::ObjectKey;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
-use k8s_openapi::api::storage::v1::StorageClass;
+use k8s_openapi::api::storage::v1::{CSIStorageCapacity, StorageClass};
 
 use crate::snapshot::NodeInfo;
 
@@ -29,6 +29,12 @@ pub struct Storage {
     pub volumes: BTreeMap<String, Arc<PersistentVolume>>,
     /// Classes by name.
     pub classes: BTreeMap<String, Arc<StorageClass>>,
+    /// How many volumes of a driver a node holds, by node and driver; nothing where nobody says.
+    pub csi_nodes: BTreeMap<String, BTreeMap<String, i64>>,
+    /// Drivers that tell how much room there is.
+    pub counted: BTreeSet<String>,
+    /// How much room there is, and where.
+    pub capacities: HashMap<ObjectKey, Arc<CSIStorageCapacity>>,
 }
 
 /// A claim that a pod uses.
@@ -118,6 +124,33 @@ impl Storage {
         class.is_some_and(|class| {
             class.volume_binding_mode.as_deref() == Some("WaitForFirstConsumer")
         })
+    }
+
+    /// Where a volume of the class has room for the claim; `None` when its driver does not tell.
+    #[must_use]
+    pub fn room(&self, claim: &PersistentVolumeClaim) -> Option<Vec<LabelSelector>> {
+        let class = self.class(claim)?;
+        if !self.counted.contains(&class.provisioner) {
+            return None;
+        }
+        let spec = claim.spec.as_ref();
+        let resources = spec.and_then(|spec| spec.resources.as_ref());
+        let wanted = bytes(resources.and_then(|all| all.requests.as_ref()));
+        let found = self.capacities.values().filter_map(|capacity| {
+            if Some(&capacity.storage_class_name) != class.metadata.name.as_ref() {
+                return None;
+            }
+            // The largest volume counts, where that is told.
+            let largest = capacity.maximum_volume_size.as_ref();
+            let room = largest
+                .or(capacity.capacity.as_ref())?
+                .0
+                .parse::<Quantity>();
+            let topology = capacity.node_topology.as_ref()?;
+            let selector = LabelSelector::from_spec(Some(topology)).ok()?;
+            (room.ok()?.units() >= wanted).then_some(selector)
+        });
+        Some(found.collect())
     }
 
     /// The class of a claim, if it exists.

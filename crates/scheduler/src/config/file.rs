@@ -1,9 +1,12 @@
 //! Reads `KubeSchedulerConfiguration`.
 
+use std::collections::BTreeSet;
+
 use k8s_openapi::api::core::v1::TopologySpreadConstraint;
 use serde::Deserialize;
 
 use super::ProfileConfig;
+use super::extender::FileExtender;
 use crate::plugins::scoring::{ResourceWeight, Scoring, ShapePoint, Strategy};
 use crate::plugins::spread::Defaults;
 
@@ -43,7 +46,7 @@ struct File {
     #[serde(default, rename = "clientConnection")]
     _client_connection: serde::de::IgnoredAny,
     #[serde(default)]
-    extenders: Vec<serde::de::IgnoredAny>,
+    extenders: Vec<FileExtender>,
     pod_initial_backoff_seconds: Option<u64>,
     pod_max_backoff_seconds: Option<u64>,
 }
@@ -87,6 +90,10 @@ struct PluginConfig {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct FitArgs {
     scoring_strategy: Option<ScoringStrategy>,
+    #[serde(default)]
+    ignored_resources: Vec<String>,
+    #[serde(default)]
+    ignored_resource_groups: Vec<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -169,7 +176,10 @@ const PLUGINS: &[&str] = &[
     "NodePorts",
     "NodeResourcesFit",
     "VolumeRestrictions",
+    "NodeVolumeLimits",
     "VolumeBinding",
+    "VolumeZone",
+    "DynamicResources",
     "PodTopologySpread",
     "InterPodAffinity",
     "NodeResourcesBalancedAllocation",
@@ -189,9 +199,6 @@ pub fn read(text: &str) -> Result<Vec<ProfileConfig>, ConfigError> {
         || file.api_version != "kubescheduler.config.k8s.io/v1"
     {
         return Err(ConfigError::Kind(file.api_version, file.kind));
-    }
-    if !file.extenders.is_empty() {
-        return Err(ConfigError::Unsupported("extenders".to_owned()));
     }
     if file
         .pod_initial_backoff_seconds
@@ -238,6 +245,20 @@ pub fn read(text: &str) -> Result<Vec<ProfileConfig>, ConfigError> {
             percentage_of_nodes_to_score: file.percentage_of_nodes_to_score.unwrap_or(0),
             ..ProfileConfig::default()
         });
+    }
+    let ignored = file.extenders.iter().flat_map(FileExtender::ignored);
+    let ignored: BTreeSet<String> = ignored.map(str::to_owned).collect();
+    let extenders = file.extenders.into_iter().map(FileExtender::read);
+    let extenders = extenders.collect::<Result<Vec<_>, _>>()?;
+    let binders = extenders.iter().filter(|one| !one.bind_verb.is_empty());
+    if binders.count() > 1 {
+        return Err(ConfigError::Value(
+            "extenders: only one extender can implement bind".to_owned(),
+        ));
+    }
+    for config in &mut configs {
+        config.extenders.clone_from(&extenders);
+        config.ignored_resources.extend(ignored.iter().cloned());
     }
     Ok(configs)
 }
@@ -293,6 +314,8 @@ fn arguments(
     match plugin {
         "NodeResourcesFit" => {
             let args: FitArgs = parse(plugin, args)?;
+            config.ignored_resources.extend(args.ignored_resources);
+            config.ignored_groups.extend(args.ignored_resource_groups);
             if let Some(strategy) = args.scoring_strategy {
                 config.fit = scoring(strategy)?;
             }

@@ -1,5 +1,7 @@
 //! Does the node have what the pod requests, and which node is better for it?
 
+use std::collections::BTreeSet;
+
 use super::scoring::Scoring;
 use crate::framework::{ClusterEvent, CycleState, Filter, Plugin, Rejection, Score};
 use crate::pod::PodInfo;
@@ -10,10 +12,22 @@ use crate::snapshot::{NodeIndex, NodeInfo};
 pub struct Fit {
     /// Which nodes are better.
     pub scoring: Scoring,
+    /// Extended resources that are somebody else's to count.
+    pub ignored: BTreeSet<String>,
+    /// The same, by the part of the name before the slash.
+    pub ignored_groups: BTreeSet<String>,
+}
+
+impl Fit {
+    fn ignores(&self, name: &str) -> bool {
+        let group = name.split_once('/').map(|(group, _)| group);
+        self.ignored.contains(name)
+            || group.is_some_and(|group| self.ignored_groups.contains(group))
+    }
 }
 
 /// What the node lacks for the pod, in the reference's order.
-fn insufficient(pod: &PodInfo, node: &NodeInfo) -> Option<Rejection> {
+fn insufficient(fit: &Fit, pod: &PodInfo, node: &NodeInfo) -> Option<Rejection> {
     let mut reasons = Vec::new();
     let mut resolvable = true;
     if node.pods.len() + 1 > node.allowed_pods {
@@ -37,7 +51,9 @@ fn insufficient(pod: &PodInfo, node: &NodeInfo) -> Option<Rejection> {
         used.ephemeral_storage,
     );
     for (name, amount) in &wanted.scalar {
-        check(name, *amount, all.scalar(name), used.scalar(name));
+        if !fit.ignores(name) {
+            check(name, *amount, all.scalar(name), used.scalar(name));
+        }
     }
     (!reasons.is_empty()).then_some(Rejection {
         reasons,
@@ -46,12 +62,12 @@ fn insufficient(pod: &PodInfo, node: &NodeInfo) -> Option<Rejection> {
 }
 
 /// May the event make room for the pod?
-fn makes_room(pod: &PodInfo, event: &ClusterEvent<'_>) -> bool {
+fn makes_room(fit: &Fit, pod: &PodInfo, event: &ClusterEvent<'_>) -> bool {
     match event {
         ClusterEvent::PodGone(_) | ClusterEvent::PodShrunk(_) => true,
         // Whatever else the node changed, it helps only if the pod fits now.
         ClusterEvent::Node { node, delta } => {
-            (delta.added || delta.allocatable) && insufficient(pod, node).is_none()
+            (delta.added || delta.allocatable) && insufficient(fit, pod, node).is_none()
         }
         _ => false,
     }
@@ -63,13 +79,13 @@ impl Plugin for Fit {
     }
 
     fn hint(&self, pod: &PodInfo, event: &ClusterEvent<'_>) -> bool {
-        makes_room(pod, event)
+        makes_room(self, pod, event)
     }
 }
 
 impl Filter for Fit {
     fn filter(&self, _state: &CycleState, pod: &PodInfo, node: &NodeInfo) -> Option<Rejection> {
-        insufficient(pod, node)
+        insufficient(self, pod, node)
     }
 
     fn detail(&self, pod: &PodInfo, node: &NodeInfo) -> Option<String> {

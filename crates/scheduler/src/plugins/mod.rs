@@ -2,9 +2,11 @@
 //! them.
 
 pub mod binder;
+pub mod dynamic_resources;
 pub mod fit;
 pub mod image;
 pub mod inter_pod;
+pub mod limits;
 pub mod node_affinity;
 pub mod nodes;
 pub mod preemption;
@@ -18,18 +20,34 @@ pub mod volumes;
 use std::sync::Arc;
 
 use crate::config::ProfileConfig;
+use crate::extenders::{ExtenderBinder, Extenders};
 use crate::framework::Plugin as _;
 use crate::profile::{Profile, Profiles};
 
+use dynamic_resources::DynamicResources;
 use volumes::VolumeBinding;
 
 /// Profiles as configured. Bindings are written by the binder handed in.
 #[must_use]
-pub fn configured(configs: &[ProfileConfig], binder: &binder::DefaultBinder) -> Profiles {
-    // What is set aside for one profile's pods is so for all: they share nodes and volumes.
-    let volumes = VolumeBinding::new(Some(binder.client()));
+pub fn configured(
+    configs: &[ProfileConfig],
+    extenders: &Extenders,
+    binder: &binder::DefaultBinder,
+) -> Profiles {
+    // What is set aside for one profile's pods is so for all: they share nodes, volumes and devices.
+    let shared = Shared {
+        volumes: VolumeBinding::new(Some(binder.client())),
+        devices: DynamicResources::new(Some(binder.client())),
+    };
     let profiles = configs.iter().map(|config| {
-        let mut profile = with_volumes(config, volumes.clone());
+        let mut profile = with_shared(config, shared.clone());
+        profile.extenders = extenders.clone();
+        if extenders.bind() {
+            profile
+                .plugin(ExtenderBinder(extenders.clone()))
+                .bind()
+                .done();
+        }
         if config.stands("bind", binder.name()) {
             profile.plugin(binder.clone()).bind().done();
         }
@@ -67,18 +85,26 @@ macro_rules! list {
 /// without a binder.
 #[must_use]
 pub fn placement(config: &ProfileConfig) -> Profile {
-    with_volumes(config, VolumeBinding::new(None))
+    let shared = Shared {
+        volumes: VolumeBinding::new(None),
+        devices: DynamicResources::new(None),
+    };
+    with_shared(config, shared)
 }
 
-fn with_volumes(config: &ProfileConfig, volumes: VolumeBinding) -> Profile {
+/// Plugins that remember what is set aside.
+#[derive(Debug, Clone)]
+struct Shared {
+    volumes: VolumeBinding,
+    devices: DynamicResources,
+}
+
+fn with_shared(config: &ProfileConfig, shared: Shared) -> Profile {
+    let Shared { volumes, devices } = shared;
     let mut profile = Profile::new(&config.scheduler_name, Arc::new(queueing::PrioritySort));
     profile.percentage_of_nodes_to_score = config.percentage_of_nodes_to_score;
     list!(profile, config, queueing::SchedulingGates, [pre_enqueue]);
-    profile
-        .plugin(unsupported::Unsupported)
-        .pre_filter()
-        .post_filter()
-        .done();
+    profile.plugin(unsupported::Unsupported).pre_filter().done();
     list!(profile, config, nodes::NodeUnschedulable, [filter]);
     list!(profile, config, nodes::NodeName, [pre_filter, filter]);
     list!(
@@ -98,6 +124,8 @@ fn with_volumes(config: &ProfileConfig, volumes: VolumeBinding) -> Profile {
     list!(profile, config, nodes::NodePorts, [pre_filter, filter]);
     let fit = fit::Fit {
         scoring: config.fit.clone(),
+        ignored: config.ignored_resources.clone(),
+        ignored_groups: config.ignored_groups.clone(),
     };
     list!(profile, config, fit, [filter], 1);
     list!(
@@ -109,9 +137,16 @@ fn with_volumes(config: &ProfileConfig, volumes: VolumeBinding) -> Profile {
     list!(
         profile,
         config,
+        limits::NodeVolumeLimits,
+        [pre_filter, filter]
+    );
+    list!(
+        profile,
+        config,
         volumes,
         [pre_filter, filter, reserve, pre_bind, post_bind]
     );
+    list!(profile, config, limits::VolumeZone, [pre_filter, filter]);
     let spread = spread::PodTopologySpread {
         defaults: config.default_constraints.clone(),
     };
@@ -131,6 +166,20 @@ fn with_volumes(config: &ProfileConfig, volumes: VolumeBinding) -> Profile {
     };
     list!(profile, config, balanced, [pre_score], 1);
     list!(profile, config, image::ImageLocality, [pre_score], 1);
+    // Last of the filters: it looks at most. First of what is asked when no node is left.
+    list!(
+        profile,
+        config,
+        devices,
+        [
+            pre_enqueue,
+            pre_filter,
+            filter,
+            post_filter,
+            reserve,
+            pre_bind
+        ]
+    );
     list!(profile, config, config.preemption, [post_filter]);
     profile
 }

@@ -2,6 +2,7 @@
 
 use crate::framework::{ClusterEvent, Plugin, PreEnqueue, QueueSort, Rejection};
 use crate::pod::PodInfo;
+use crate::snapshot::Snapshot;
 
 /// Higher priority first.
 #[derive(Debug)]
@@ -39,7 +40,7 @@ impl Plugin for SchedulingGates {
 }
 
 impl PreEnqueue for SchedulingGates {
-    fn pre_enqueue(&self, pod: &PodInfo) -> Option<Rejection> {
+    fn pre_enqueue(&self, pod: &PodInfo, _: &Snapshot) -> Option<Rejection> {
         let gates = pod.spec()?.scheduling_gates.as_ref()?;
         if gates.is_empty() {
             return None;

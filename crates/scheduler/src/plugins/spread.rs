@@ -176,9 +176,14 @@ fn same_kind(pod: &PodInfo, snapshot: &Snapshot) -> Option<LabelSelector> {
     let owner = owners
         .into_iter()
         .find(|owner| owner.controller == Some(true));
-    if let Some(owner) = owner.filter(|owner| owner.kind == "ReplicaSet") {
-        let key = ObjectKey::new(pod.key.namespace.clone(), owner.name.clone());
-        if let Some(set) = snapshot.replica_sets.get(&key) {
+    let kinds = ["ReplicaSet", "StatefulSet", "ReplicationController"];
+    let found = owner.and_then(|owner| {
+        let kind = kinds.into_iter().find(|kind| *kind == owner.kind)?;
+        Some((kind, owner.name.clone()))
+    });
+    if let Some((kind, name)) = found {
+        let key = ObjectKey::new(pod.key.namespace.clone(), name);
+        if let Some(set) = snapshot.controllers.get(&(kind, key)) {
             selector
                 .requirements
                 .extend(set.requirements.iter().cloned());

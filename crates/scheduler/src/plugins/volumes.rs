@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use evenkeel_api::selector::LabelSelector;
 use evenkeel_client::{Api, Client, ObjectKey};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -30,6 +31,7 @@ use crate::storage::{
 
 /// The longest wait for volumes, as the reference's `bindTimeoutSeconds`.
 const PATIENCE: Duration = Duration::from_secs(600);
+const NO_VOLUMES: &str = "node(s) didn't find available persistent volumes to bind";
 /// How often claims are looked at meanwhile.
 const LOOK: Duration = Duration::from_millis(250);
 
@@ -67,6 +69,8 @@ struct Delayed {
     /// Free volumes that could serve it, in the order of preference.
     candidates: Vec<Arc<PersistentVolume>>,
     class: Option<Arc<StorageClass>>,
+    /// Where there is room for a new one; `None` where nobody counts.
+    room: Option<Vec<LabelSelector>>,
 }
 
 /// What the pod's claims ask of a node.
@@ -133,6 +137,7 @@ fn read(pod: &PodInfo, storage: &Storage) -> Result<Wanted, String> {
                 claim: Arc::clone(claim),
                 candidates: storage.candidates(claim),
                 class: storage.class(claim).cloned(),
+                room: storage.room(claim),
             });
         } else {
             immediate = true;
@@ -155,8 +160,11 @@ impl VolumeBinding {
         }
     }
 
-    /// How the claims would be served on the node; `None` when one could not.
-    fn choose(&self, wanted: &Wanted, node: &NodeInfo) -> Option<Vec<Choice>> {
+    /// How the claims would be served on the node.
+    ///
+    /// # Errors
+    /// Why one could not.
+    fn choose(&self, wanted: &Wanted, node: &NodeInfo) -> Result<Vec<Choice>, &'static str> {
         let assumed = self.assumed.lock();
         let mut choices: Vec<Choice> = Vec::new();
         for delayed in &wanted.delayed {
@@ -166,7 +174,7 @@ impl VolumeBinding {
             // Its node is chosen already, by another pod that uses it or in an earlier try.
             if let Some(selected) = elsewhere.or(selected_node(claim)) {
                 if *selected != *node.name {
-                    return None;
+                    return Err(NO_VOLUMES);
                 }
                 choices.push(Choice::Provision(Arc::clone(claim)));
                 continue;
@@ -183,12 +191,18 @@ impl VolumeBinding {
             if let Some(volume) = volume {
                 choices.push(Choice::Volume(Arc::clone(claim), Arc::clone(volume)));
             } else if class.is_some_and(|class| provisions(class, node)) {
+                let has_room =
+                    |selector: &LabelSelector| selector.matches_with(|key| node.label(key));
+                let room = delayed.room.as_ref();
+                if !room.is_none_or(|places| places.iter().any(has_room)) {
+                    return Err("node(s) did not have enough free storage");
+                }
                 choices.push(Choice::Provision(Arc::clone(claim)));
             } else {
-                return None;
+                return Err(NO_VOLUMES);
             }
         }
-        Some(choices)
+        Ok(choices)
     }
 
     fn forget(&self, uid: &str) {
@@ -309,7 +323,9 @@ impl Plugin for VolumeBinding {
         match event {
             ClusterEvent::Node { delta, .. } => delta.added || delta.labels,
             ClusterEvent::Claim(key) => uses(pod, key),
-            ClusterEvent::Volume | ClusterEvent::StorageClass => true,
+            ClusterEvent::Volume | ClusterEvent::StorageClass | ClusterEvent::StorageCapacity => {
+                true
+            }
             _ => false,
         }
     }
@@ -351,8 +367,10 @@ impl Filter for VolumeBinding {
         } else if !wanted.bound.iter().flatten().all(|pv| reaches(pv, node)) {
             reasons.push("node(s) didn't match PersistentVolume's node affinity".into());
         }
-        if !wanted.delayed.is_empty() && self.choose(wanted, node).is_none() {
-            reasons.push("node(s) didn't find available persistent volumes to bind".into());
+        if !wanted.delayed.is_empty()
+            && let Err(why) = self.choose(wanted, node)
+        {
+            reasons.push(why.into());
         }
         (!reasons.is_empty()).then_some(Rejection {
             reasons,
@@ -374,9 +392,7 @@ impl Reserve for VolumeBinding {
         else {
             return Ok(());
         };
-        let choices = self.choose(wanted, node).ok_or_else(|| {
-            Rejection::unresolvable("node(s) didn't find available persistent volumes to bind")
-        })?;
+        let choices = self.choose(wanted, node).map_err(Rejection::unresolvable)?;
         let mut assumed = self.assumed.lock();
         for choice in &choices {
             let (Choice::Volume(claim, _) | Choice::Provision(claim)) = choice;

@@ -12,6 +12,13 @@ use crate::Scheduler;
 use crate::pod::node_name;
 
 pub(crate) fn start(api: &FakeApi) -> (crate::Traces, CancellationToken) {
+    start_with(api, &crate::config::defaults())
+}
+
+pub(crate) fn start_with(
+    api: &FakeApi,
+    configs: &[crate::config::ProfileConfig],
+) -> (crate::Traces, CancellationToken) {
     let clock = FakeClock::shared();
     let client = api.client();
     let shutdown = CancellationToken::new();
@@ -23,7 +30,7 @@ pub(crate) fn start(api: &FakeApi) -> (crate::Traces, CancellationToken) {
         shutdown: shutdown.clone(),
         metrics: LoopRegistry::default(),
     };
-    let scheduler = Scheduler::new(context);
+    let scheduler = Scheduler::configured(context, configs);
     let traces = scheduler.traces();
     tokio_util::task::TaskTracker::new().spawn(scheduler.run());
     (traces, shutdown)

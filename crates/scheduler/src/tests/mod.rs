@@ -1,7 +1,9 @@
 //! Tests of the whole scheduler and of its parts.
 
+mod devices;
 mod door;
-mod objects;
+mod extenders;
+pub(crate) mod objects;
 mod placement;
 mod preempting;
 mod profiles;

@@ -88,6 +88,7 @@ fn bound(core: &mut Core) -> Option<(String, String)> {
     match core.cycle(Instant::now())? {
         Action::Bind { pod, node, .. } => Some((pod.key.name.clone(), node.to_string())),
         Action::Tell { message, .. } => panic!("{message}"),
+        other => panic!("{other:?}"),
     }
 }
 

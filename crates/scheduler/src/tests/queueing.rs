@@ -53,6 +53,7 @@ impl Bench {
         Some(match self.0.cycle(Instant::now())? {
             Action::Bind { pod, node, .. } => (pod.key.name.clone(), Some(node.to_string())),
             Action::Tell { pod, .. } => (pod.key.name.clone(), None),
+            other => panic!("{other:?}"),
         })
     }
 

@@ -185,3 +185,56 @@ fn soft_spread_decides_between_equals() {
     let decision = decide(&zoned(), &bound, app("web-3", "web", &soft));
     assert_eq!(decision.node.as_deref(), Some("b1"));
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_controls_a_pod_spreads_it_when_nothing_else_says_how() {
+    use std::sync::Arc;
+
+    use evenkeel_client::{Change, ObjectKey};
+    use tokio::time::Instant;
+
+    use crate::core::{Action, Core};
+
+    fn added<K: kube::Resource<DynamicType = ()>>(object: K) -> Change<K> {
+        Change {
+            key: ObjectKey::of(&object),
+            old: None,
+            new: Some(Arc::new(object)),
+        }
+    }
+    let of = |kind: &str, name: &str, node: Value| {
+        let more = json!({
+            "metadata": {"labels": {"app": "db"}, "ownerReferences": [{"apiVersion": "v1",
+                "kind": kind, "name": "db", "uid": "u", "controller": true}]},
+            "spec": node,
+        });
+        pod_with(name, 10, &more)
+    };
+    // The larger node is the better one but for its neighbour.
+    let placed = |kind: &'static str, known: bool| {
+        let mut core = Core::new(crate::plugins::default_placement(), 1);
+        let now = Instant::now();
+        for (name, size, mib) in [("large", 4000, 65_536), ("small", 500, 2048)] {
+            core.node(&added(node_with(name, size, mib, &json!({}))), now);
+        }
+        if known {
+            let meta = json!({"namespace": "default", "name": "db"});
+            let set = json!({"metadata": meta, "spec": {"selector": {"matchLabels": {"app": "db"}},
+                "template": {}}});
+            let controller = json!({"metadata": meta, "spec": {"selector": {"app": "db"}}});
+            core.stateful_set(&added(serde_json::from_value(set).expect("a set")));
+            let controller = serde_json::from_value(controller).expect("a controller");
+            core.replication_controller(&added(controller));
+        }
+        core.pod(&added(of(kind, "db-0", json!({"nodeName": "large"}))), now);
+        core.pod(&added(of(kind, "db-1", json!({}))), now);
+        match core.cycle(now).expect("a pod waits") {
+            Action::Bind { node, .. } => node.to_string(),
+            other => panic!("{other:?}"),
+        }
+    };
+    for kind in ["StatefulSet", "ReplicationController"] {
+        assert_eq!(placed(kind, false), "large", "{kind}");
+        assert_eq!(placed(kind, true), "small", "{kind}");
+    }
+}

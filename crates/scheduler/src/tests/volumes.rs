@@ -5,7 +5,7 @@ use std::sync::Arc;
 use evenkeel_client::testing::{FakeApi, FakeClock};
 use evenkeel_client::{Change, ObjectKey};
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
-use k8s_openapi::api::storage::v1::StorageClass;
+use k8s_openapi::api::storage::v1::{CSIDriver, CSINode, CSIStorageCapacity, StorageClass};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -86,6 +86,7 @@ fn next(core: &mut Core) -> Result<String, String> {
     match core.cycle(Instant::now()).expect("a pod waits") {
         Action::Bind { node, .. } => Ok(node.to_string()),
         Action::Tell { decision, .. } => Err(decision.filtered()),
+        other => panic!("{other:?}"),
     }
 }
 
@@ -264,4 +265,100 @@ async fn the_node_is_written_before_the_binding_and_the_volume_waited_for() {
     };
     let (written, ()) = tokio::join!(volumes.pre_bind(&binding), provisioner);
     written.expect("bound");
+}
+
+/// A volume of a driver, bound to a claim of the same name.
+fn driven(name: &str, driver: &str) -> (PersistentVolumeClaim, PersistentVolume) {
+    let volume = read(json!({
+        "metadata": {"name": name, "uid": format!("uid-{name}")},
+        "spec": {"accessModes": ["ReadWriteOnce"], "capacity": {"storage": "1Gi"},
+            "csi": {"driver": driver, "volumeHandle": format!("handle-{name}")}},
+    }));
+    (bound(name, name), volume)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_holds_as_many_volumes_of_a_driver_as_it_says() {
+    let mut core = core();
+    let now = Instant::now();
+    for (node, count) in [("a", 1), ("b", 2)] {
+        let csi: CSINode = read(json!({"metadata": {"name": node}, "spec": {"drivers": [
+            {"name": "disks.example.com", "nodeID": node, "allocatable": {"count": count}}]}}));
+        core.csi_node(&added(csi), now);
+    }
+    for name in ["one", "two", "three", "four"] {
+        let (claim, volume) = driven(name, "disks.example.com");
+        core.volume(&added(volume), now);
+        core.claim(&added(claim), now);
+        core.pod(&added(using(name, name)), now);
+    }
+    for _ in 0..3 {
+        next(&mut core).expect("there is room");
+    }
+    assert_eq!(
+        next(&mut core),
+        Err("0/2 nodes are available: 2 node(s) exceed max volume count.".to_owned())
+    );
+    // A volume that is there already is not counted again, and another driver has its own limit.
+    core.pod(&added(using("again", "one")), now);
+    next(&mut core).expect("the volume is on a node");
+    let (claim, volume) = driven("other", "files.example.com");
+    core.volume(&added(volume), now);
+    core.claim(&added(claim), now);
+    core.pod(&added(using("other", "other")), now);
+    let placed = (0..2).find_map(|_| next(&mut core).ok());
+    assert!(placed.is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_volume_that_says_its_zone_by_labels_keeps_pods_there() {
+    let mut core = Core::new(default_placement(), 7);
+    let now = Instant::now();
+    for (name, zone) in [("a", "za"), ("b", "zb"), ("c", "zc")] {
+        let labels = json!({"metadata": {"labels": {"topology.kubernetes.io/zone": zone}}});
+        core.node(&added(node_with(name, 4000, 4096, &labels)), now);
+    }
+    let (claim, mut volume) = driven("data", "disks.example.com");
+    let labels = [("failure-domain.beta.kubernetes.io/zone", "zb__zx")];
+    let labels = labels.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    volume.metadata.labels = Some(labels.into());
+    core.volume(&added(volume.clone()), now);
+    core.claim(&added(claim), now);
+    core.pod(&added(using("web", "data")), now);
+    assert_eq!(next(&mut core), Ok("b".to_owned()));
+    volume.metadata.labels =
+        Some([("topology.kubernetes.io/zone".to_owned(), "zx".to_owned())].into());
+    core.volume(&added(volume), now);
+    core.pod(&added(using("next", "data")), now);
+    assert_eq!(
+        next(&mut core),
+        Err("0/3 nodes are available: 3 node(s) had no available volume zone.".to_owned())
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_volume_is_made_where_its_driver_has_room() {
+    let mut core = core();
+    let now = Instant::now();
+    let class = class("disks.example.com", "WaitForFirstConsumer", &json!({}));
+    core.storage_class(&added(class), now);
+    let driver: CSIDriver =
+        read(json!({"metadata": {"name": "disks.example.com"}, "spec": {"storageCapacity": true}}));
+    core.csi_driver(&added(driver), now);
+    let room = |name: &str, zone: &str, amounts: Value| -> CSIStorageCapacity {
+        let mut value = json!({"metadata": {"namespace": "kube-system", "name": name},
+            "storageClassName": "local", "nodeTopology": {"matchLabels": {"zone": zone}}});
+        super::objects::merge(&mut value, &amounts);
+        read(value)
+    };
+    core.claim(&added(claim("data", &json!({}))), now);
+    core.pod(&added(using("web", "data")), now);
+    let none = "0/2 nodes are available: 2 node(s) did not have enough free storage.";
+    assert_eq!(next(&mut core), Err(none.to_owned()));
+    // Enough in all, and no volume as large as that.
+    let small = json!({"capacity": "10Gi", "maximumVolumeSize": "500Mi"});
+    core.capacity(&added(room("za", "za", small)), now);
+    assert_eq!(next(&mut core), Err(none.to_owned()));
+    core.capacity(&added(room("zb", "zb", json!({"capacity": "2Gi"}))), now);
+    assert_eq!(next(&mut core), Ok("b".to_owned()));
 }

@@ -287,6 +287,25 @@ const LOOPS: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "descheduler",
+        &[
+            "core : nodes : get,list,watch,patch",
+            "core : pods,namespaces : get,list,watch",
+            "core : pods/eviction : create",
+        ],
+    ),
+    (
+        "resource-claim-controller",
+        &[
+            "core : pods : get,list,watch",
+            "core : pods/finalizers : update",
+            "core : pods/status : patch",
+            "resource.k8s.io : resourceclaims : get,list,watch,create,delete,update",
+            "resource.k8s.io : resourceclaims/status : update",
+            "resource.k8s.io : resourceclaimtemplates : get,list,watch",
+        ],
+    ),
+    (
         "expand-controller",
         &[
             "core : persistentvolumes : get,list,watch,update,patch",
@@ -522,10 +541,14 @@ fn system() -> Vec<Value> {
         "core : pods : delete",
         "core : bindings,pods/binding : create",
         "core : pods/status : patch,update",
-        "apps : replicasets : get,list,watch",
+        "core : replicationcontrollers : get,list,watch",
+        "apps : replicasets,statefulsets : get,list,watch",
         "policy : poddisruptionbudgets : get,list,watch",
-        "storage.k8s.io : storageclasses : get,list,watch",
+        "storage.k8s.io : csidrivers,csinodes,csistoragecapacities,storageclasses : get,list,watch",
         "core : persistentvolumeclaims,persistentvolumes : get,list,watch,patch,update",
+        "resource.k8s.io : deviceclasses,resourceslices : get,list,watch",
+        "resource.k8s.io : resourceclaims : get,list,watch,update",
+        "resource.k8s.io : resourceclaims/status : patch,update",
         "coordination.k8s.io : leases : create,get,list,update,watch",
         "core,events.k8s.io : events : create,patch,update",
     ];

@@ -1,0 +1,159 @@
+//! Devices by claim on the whole cluster in a process: the door's rules, the claims' loop and the
+//! scheduler under their own identities, and an agent that has no driver.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::time::Duration;
+
+use evenkeel_server::Identity;
+use evenkeel_testkit::{ADMIN, Caller, Cluster};
+use serde_json::{Value, json};
+
+const CORE: &str = "/api/v1/namespaces/default";
+const DEVICES: &str = "/apis/resource.k8s.io/v1";
+const CLAIMS: &str = "/apis/resource.k8s.io/v1/namespaces/default/resourceclaims";
+
+/// Longest wait for a condition: a loaded machine, not the loops, needs it.
+const LIMIT: Duration = Duration::from_secs(60);
+
+async fn until(caller: &Caller, path: &str, what: &str, good: impl Fn(&Value) -> bool) -> Value {
+    let mut last = Value::Null;
+    let waiting = async {
+        loop {
+            last = caller.get(path).await.body;
+            if good(&last) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    if tokio::time::timeout(LIMIT, waiting).await.is_err() {
+        panic!("waited in vain: {what}\n{last:#}");
+    }
+    last
+}
+
+fn class(expression: &str) -> Value {
+    json!({
+        "apiVersion": "resource.k8s.io/v1", "kind": "DeviceClass", "metadata": {"name": "gpu"},
+        "spec": {"selectors": [{"cel": {"expression": expression}}]},
+    })
+}
+
+fn pod(name: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},
+        "spec": {
+            "containers": [{"name": "main", "image": "app:1",
+                "resources": {"claims": [{"name": "gpu"}]}}],
+            "resourceClaims": [{"name": "gpu", "resourceClaimTemplateName": "one-gpu"}],
+        },
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_gets_a_device_and_the_next_one_gets_it_after_that() {
+    let cluster = Cluster::start().await;
+    let admin = cluster.caller(Identity::user("admin", &[ADMIN]));
+    let node = cluster.node("one");
+    node.images.put("app:1");
+    // Selectors are compiled at the door.
+    let classes = format!("{DEVICES}/deviceclasses");
+    let refused = admin.post(&classes, &class("device.nothing")).await;
+    let refused = refused.expect(422);
+    assert!(
+        refused.message().contains("undefined field 'nothing'"),
+        "{}",
+        refused.message()
+    );
+    let expression = "device.attributes['gpu.example.com'].model == 'a'";
+    admin.post(&classes, &class(expression)).await.expect(201);
+    let slice = json!({
+        "apiVersion": "resource.k8s.io/v1", "kind": "ResourceSlice", "metadata": {"name": "one-gpu"},
+        "spec": {"driver": "gpu.example.com", "nodeName": "one",
+            "pool": {"name": "one", "generation": 1, "resourceSliceCount": 1},
+            "devices": [
+                {"name": "gpu-0", "attributes": {"model": {"string": "b"}}},
+                {"name": "gpu-1", "attributes": {"model": {"string": "a"}}}]},
+    });
+    let slices = format!("{DEVICES}/resourceslices");
+    admin.post(&slices, &slice).await.expect(201);
+    let template = json!({
+        "apiVersion": "resource.k8s.io/v1", "kind": "ResourceClaimTemplate",
+        "metadata": {"name": "one-gpu"},
+        "spec": {"spec": {"devices": {"requests": [
+            {"name": "gpu", "exactly": {"deviceClassName": "gpu"}}]}}},
+    });
+    let templates = format!("{DEVICES}/namespaces/default/resourceclaimtemplates");
+    admin.post(&templates, &template).await.expect(201);
+    until(
+        &admin,
+        &format!("{CORE}/serviceaccounts/default"),
+        "the account",
+        |it| it["kind"] == "ServiceAccount",
+    )
+    .await;
+    let pods = format!("{CORE}/pods");
+    admin.post(&pods, &pod("first")).await.expect(201);
+    let first = until(&admin, &format!("{pods}/first"), "its node", |pod| {
+        pod["spec"]["nodeName"] == "one"
+    })
+    .await;
+    let name = first["status"]["resourceClaimStatuses"][0]["resourceClaimName"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    assert!(name.starts_with("first-gpu-"), "{name}");
+    let claim = admin
+        .get(&format!("{CLAIMS}/{name}"))
+        .await
+        .expect(200)
+        .body;
+    let result = &claim["status"]["allocation"]["devices"]["results"][0];
+    assert_eq!(result["device"], "gpu-1", "{claim:#}");
+    assert_eq!(claim["status"]["reservedFor"][0]["name"], "first");
+    assert_eq!(
+        claim["metadata"]["finalizers"],
+        json!(["resource.kubernetes.io/delete-protection"])
+    );
+    // The other waits, and says for what.
+    admin.post(&pods, &pod("second")).await.expect(201);
+    until(&admin, &format!("{pods}/second"), "why it waits", |pod| {
+        let conditions = pod["status"]["conditions"].as_array();
+        conditions.is_some_and(|all| {
+            all.iter().any(|one| {
+                let text = one["message"].as_str().unwrap_or_default();
+                one["type"] == "PodScheduled" && text.contains("1 cannot allocate all claims")
+            })
+        })
+    })
+    .await;
+    // The agent has no drivers, and starts nothing without its devices.
+    until(
+        &admin,
+        &format!("{CORE}/events"),
+        "the agent's words",
+        |events| {
+            let items = events["items"].as_array();
+            items.is_some_and(|all| {
+                all.iter()
+                    .any(|event| event["reason"] == "FailedPrepareDynamicResources")
+            })
+        },
+    )
+    .await;
+    let now = json!({"gracePeriodSeconds": 0});
+    admin.delete(&format!("{pods}/first"), Some(&now)).await;
+    until(&admin, &format!("{pods}/second"), "its node", |pod| {
+        pod["spec"]["nodeName"] == "one"
+    })
+    .await;
+    until(
+        &admin,
+        &format!("{CLAIMS}/{name}"),
+        "the claim to go",
+        |it| it["code"] == 404,
+    )
+    .await;
+    drop(node);
+}
