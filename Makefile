@@ -59,8 +59,9 @@ bench-loops: packages ## Measure scheduler and loops with simulated nodes (some 
 crash: images ## Kill the process 50 times under load and check what it promised
 	@EVENKEEL_CRASH_ROUNDS=50 cargo test --locked -p evenkeel --test crash -- --nocapture
 
-check-history: packages ## Check 2,000 histories of concurrent clients under kill -9 (RUNS=N)
+check-history: packages ## Check 2,000 histories under kill -9 and disk faults, 200 partitions of etcd (RUNS=N, PARTITIONS=N)
 	@EVENKEEL_HISTORY_RUNS=$(or $(RUNS),2000) cargo test --release --locked -p evenkeel-store --test history -- --nocapture every_history
+	@EVENKEEL_PARTITIONS=$(or $(PARTITIONS),200) cargo test --release --locked -p evenkeel-store --test etcd -- --nocapture parted
 
 fuzz: ## Feed every decoder, patch and selector mutated inputs (SECONDS=60 for each)
 	@cargo run --release --locked -q -p evenkeel-fuzz -- --seconds $(or $(SECONDS),60) --out "$(TARGET)/fuzz"

@@ -295,7 +295,14 @@ fn store_metrics(store: &dyn Store) -> String {
             stats.size_on_disk,
         ),
     ];
-    counters
+    // What the reference calls one of them.
+    let size = format!(
+        "# HELP apiserver_storage_size_bytes Size of the storage database file physically \
+         allocated in bytes.\n# TYPE apiserver_storage_size_bytes gauge\n\
+         apiserver_storage_size_bytes{{storage_cluster_id=\"embedded\"}} {}\n",
+        stats.size_on_disk
+    );
+    let counters: String = counters
         .iter()
         .map(|(name, kind, help, value)| {
             format!(
@@ -303,7 +310,8 @@ fn store_metrics(store: &dyn Store) -> String {
                  evenkeel_store_{name} {value}\n"
             )
         })
-        .collect()
+        .collect();
+    counters + &size
 }
 
 /// Starts all loops: at once where this is the only server, and where others are on the same store

@@ -279,11 +279,33 @@ impl Registry {
             .review(&uid, desired, &sent)
             .map_err(|why| failure(why))?;
         let client = self.converters.client(&conversion.client_config);
+        let began = tokio::time::Instant::now();
+        let count = |failure: &str| {
+            let result = if failure.is_empty() {
+                "success"
+            } else {
+                "failure"
+            };
+            let told = [failure, result];
+            self.counted.conversions.took(&told, began.elapsed());
+            self.counted.conversion_requests.one(&told);
+        };
         let answer = client.post(self, &review, TIMEOUT).await;
-        let made = answer
-            .and_then(|answer| conversion.answer(&uid, answer))
-            .map_err(|why| failure(format!("{head} failed: {why}")))?;
-        if made.len() != sent.len() {
+        if answer.is_err() {
+            count("conversion_webhook_call_failure");
+        }
+        let answer = answer.and_then(|answer| {
+            let read = conversion.answer(&uid, answer);
+            if read.is_err() {
+                count("conversion_webhook_malformed_response_failure");
+            }
+            read
+        });
+        let made = answer.map_err(|why| failure(format!("{head} failed: {why}")))?;
+        if made.len() == sent.len() {
+            count("");
+        } else {
+            count("conversion_webhook_partial_response_failure");
             return Err(failure(format!(
                 "{head} returned {} objects, expected {}",
                 made.len(),

@@ -30,12 +30,13 @@ use crate::auth::{
 use crate::cache::{Caches, FeedError};
 use crate::definitions::{self, Kinds};
 use crate::describe;
+use crate::families::{self, Families};
 use crate::flow::{self, FlowControl};
 use crate::http::{
     Answer, Attributes, Encoding, LongRunning, Media, Query, Target, accepts_gzip, compress,
     content_type, hold, is_compressible, is_pretty, status_answer, status_answer_as, text, warn,
 };
-use crate::metrics::{Labels, Metrics, Outcome};
+use crate::metrics::{Histogram, Labels, Metrics, Outcome};
 use crate::outbound::{Trust, tls_config};
 use crate::pipeline::{Call, authorize};
 use crate::pki::{Pki, Vouched};
@@ -93,6 +94,27 @@ pub struct Door {
     audit: Option<Arc<Audit>>,
     components: describe::Components,
     cbor: AtomicBool,
+    filters: Filters,
+}
+
+/// How long the steps before a request is served take.
+struct Filters {
+    authentication: Arc<Histogram>,
+    impersonation: Arc<Histogram>,
+    fairness: Arc<Histogram>,
+    authorization: Arc<Histogram>,
+}
+
+impl Filters {
+    fn new(counted: &Families) -> Self {
+        let of = |name| counted.filters.of(&[name]);
+        Self {
+            authentication: of("authentication"),
+            impersonation: of("impersonation"),
+            fairness: of("priorityandfairness"),
+            authorization: of("authorization"),
+        }
+    }
 }
 
 impl std::fmt::Debug for Door {
@@ -155,6 +177,7 @@ impl Door {
             caches,
             seal: options.seal,
             converters: Arc::default(),
+            counted: Arc::default(),
         };
         let tokens = Arc::new(options.pki.token_keys(&options.issuer));
         let tls = options
@@ -172,7 +195,7 @@ impl Door {
         let roles = RbacAuthorizer::new(registry.clone());
         let authorizer: Arc<dyn Authorizer> = match std::mem::take(&mut outside.authorizers) {
             kinds if kinds.is_empty() => Arc::new(roles),
-            kinds => Arc::new(Chain::new(roles, kinds)),
+            kinds => Arc::new(Chain::new(roles, kinds, &registry.counted)),
         };
         let front_proxy = options
             .pki
@@ -190,7 +213,12 @@ impl Door {
             ),
             vouched,
             trust,
-            admission: Admission::standard(Arc::clone(&options.clock), Arc::clone(&authorizer)),
+            admission: Admission::standard(
+                Arc::clone(&options.clock),
+                Arc::clone(&authorizer),
+                &registry.counted,
+            ),
+            filters: Filters::new(&registry.counted),
             authorizer,
             allocate: Allocate::new(options.service_cidr),
             tunnel: NodeTunnel { agents: tls, pods },
@@ -392,8 +420,12 @@ impl Door {
     {
         verbs::token_of_protocol(request.headers_mut());
         let path = request.uri().path();
+        let began = tokio::time::Instant::now();
         let found = self.authenticator.identify(path, request.headers(), peer);
-        match found.await {
+        let found = found.await;
+        let took = families::nanoseconds(began.elapsed());
+        self.filters.authentication.observe(took);
+        match found {
             Ok(identity) => self.handle(request, identity).await,
             Err(status) => self.refuse(request.into_parts().0, &status).await,
         }
@@ -517,6 +549,7 @@ impl Door {
             attributes,
             identity,
         } = asked;
+        let asked_at = tokio::time::Instant::now();
         let identity = match self.impersonate(&parts.headers, identity).await {
             Ok(identity) => identity,
             Err(status) => {
@@ -531,6 +564,8 @@ impl Door {
         {
             trail.impersonated(&identity);
         }
+        let took = families::nanoseconds(asked_at.elapsed());
+        self.filters.impersonation.observe(took);
         let patches = attributes.verb == "patch";
         let applies = patches && content_type(&parts.headers) == APPLY_PATCH;
         let labels = Labels::of(&attributes, query.has("dryRun"), applies);
@@ -542,12 +577,15 @@ impl Door {
             .flow
             .admit(&self.registry, &identity, &attributes, &query)
             .await;
+        let waited = began.elapsed();
+        self.filters.fairness.observe(families::nanoseconds(waited));
         let seat = match admitted {
             Ok(seat) => seat,
             Err(too_many) => {
                 series.observe(Outcome {
                     code: 429,
                     took: began.elapsed(),
+                    waited,
                     bytes: None,
                     dropped: true,
                 });
@@ -619,6 +657,7 @@ impl Door {
         series.observe(Outcome {
             code: answer.status().as_u16(),
             took: began.elapsed(),
+            waited: waited + notes.waited(),
             bytes: answer.body().size_hint().exact(),
             dropped: false,
         });
@@ -671,6 +710,7 @@ impl Door {
     }
 
     async fn dispatch(self: &Arc<Self>, call: Call) -> Result<Answer, Status> {
+        let began = tokio::time::Instant::now();
         if let Some(preparing) = self.authorizer().prepare(&call.identity, &call.attributes) {
             preparing.await;
         }
@@ -683,6 +723,8 @@ impl Door {
                 authorize(self.authorizer(), refused.call).map_err(|refused| refused.status)?
             }
         };
+        let took = families::nanoseconds(began.elapsed());
+        self.filters.authorization.observe(took);
         if let Some(remote) = self.aggregator.by_path(&call.attributes.path) {
             return Box::pin(remote.pass(&self.registry, call.into_inner())).await;
         }

@@ -17,6 +17,7 @@ mod convert;
 pub mod definitions;
 pub mod describe;
 pub mod door;
+mod families;
 mod flow;
 pub mod http;
 pub mod listen;

@@ -12,9 +12,14 @@ use parking_lot::Mutex;
 use crate::http::Attributes;
 
 /// Upper bounds of latency buckets, in seconds.
-const LATENCIES: &[f64] = &[
+pub(crate) const LATENCIES: &[f64] = &[
     0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0,
     10.0, 15.0, 20.0, 30.0, 45.0, 60.0,
+];
+/// And of those without what others took.
+const OWN: &[f64] = &[
+    0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 20.0,
+    30.0, 45.0, 60.0,
 ];
 /// Upper bounds of sizes, in bytes.
 const SIZES: &[f64] = &[1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9];
@@ -205,6 +210,8 @@ impl<'r> Labels<'r> {
 pub(crate) struct Outcome {
     pub(crate) code: u16,
     pub(crate) took: Duration,
+    /// Of that, waiting for seats and for webhooks, which is not the server's own time.
+    pub(crate) waited: Duration,
     /// Bytes of the answer, when they are known; only those of readers count.
     pub(crate) bytes: Option<u64>,
     /// It was not served because there were no seats.
@@ -219,6 +226,7 @@ pub(crate) struct Series {
     codes: Mutex<Vec<(u16, u64)>>,
     dropped: AtomicU64,
     took: Histogram,
+    own: Histogram,
     sizes: Option<Histogram>,
     long_running: AtomicI64,
 }
@@ -238,6 +246,9 @@ impl Series {
         }
         let nanos = u64::try_from(outcome.took.as_nanos()).unwrap_or(u64::MAX);
         self.took.observe(nanos);
+        let own = outcome.took.saturating_sub(outcome.waited);
+        self.own
+            .observe(u64::try_from(own.as_nanos()).unwrap_or(u64::MAX));
         if let (Some(sizes), Some(bytes)) = (&self.sizes, outcome.bytes) {
             sizes.observe(bytes.saturating_mul(1_000_000_000));
         }
@@ -367,6 +378,7 @@ impl Metrics {
                 codes: Mutex::default(),
                 dropped: AtomicU64::default(),
                 took: Histogram::new(LATENCIES),
+                own: Histogram::new(OWN),
                 sizes: reads.then(|| Histogram::new(SIZES)),
                 long_running: AtomicI64::default(),
             })
@@ -475,6 +487,14 @@ impl Metrics {
         for one in &series {
             one.took.write(out, name, &one.labels);
         }
+        let name = "apiserver_request_sli_duration_seconds";
+        let help = "Response latency distribution (not counting webhook duration and priority & \
+                    fairness queue wait times) in seconds for each verb, group, version, \
+                    resource, subresource, scope and component.";
+        head(out, name, "histogram", help);
+        for one in &series {
+            one.own.write(out, name, &one.plain);
+        }
         let name = "apiserver_response_sizes";
         let help = "Response size distribution in bytes for each group, version, verb, resource, \
                     subresource, scope and component.";
@@ -520,7 +540,8 @@ mod tests {
         let metrics = Metrics::default();
         let done = |code| Outcome {
             code,
-            took: Duration::from_millis(30),
+            took: Duration::from_millis(130),
+            waited: Duration::from_millis(100),
             bytes: Some(2000),
             dropped: code == 429,
         };
@@ -548,8 +569,12 @@ mod tests {
                     subresource=\"\",scope=\"namespace\",component=\"apiserver\"";
         for expected in [
             format!("apiserver_request_total{{{list},code=\"200\"}} 1"),
-            format!("apiserver_request_duration_seconds_bucket{{{list},le=\"0.05\"}} 2"),
-            format!("apiserver_request_duration_seconds_sum{{{list}}} 0.06"),
+            format!("apiserver_request_duration_seconds_bucket{{{list},le=\"0.2\"}} 2"),
+            format!("apiserver_request_duration_seconds_sum{{{list}}} 0.26"),
+            format!(
+                "apiserver_request_sli_duration_seconds_sum{{{}}} 0.06",
+                list.replace("dry_run=\"\",", "")
+            ),
             "verb=\"POST\",dry_run=\"All\"".to_owned(),
             "subresource=\"/healthz\"".to_owned(),
         ] {

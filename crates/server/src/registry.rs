@@ -6,12 +6,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use evenkeel_api::row::ResourceDef;
 use evenkeel_api::{Rows, Status, json, object};
-use evenkeel_store::{Compare, KeyValue, Op, OpResult, Range, Store, StoreError, Txn};
+use evenkeel_store::{Compare, KeyValue, Op, OpResult, Range, Store, StoreError, Txn, TxnResult};
 use serde_json::Value;
 
 use crate::cache::{Caches, KindCache};
 use crate::claims;
 use crate::convert::Converters;
+use crate::families::Families;
 use crate::object::{Head, Object};
 use crate::seal::Seal;
 
@@ -43,6 +44,8 @@ pub struct Registry {
     pub seal: Arc<Seal>,
     /// Bring custom objects from version to version.
     pub converters: Arc<Converters>,
+    /// What is counted on the way.
+    pub(crate) counted: Arc<Families>,
 }
 
 impl std::fmt::Debug for Registry {
@@ -204,11 +207,7 @@ impl Registry {
             failure: vec![Op::Range(Range::key(key.clone()).keys_only())],
         };
         let claimed = claims::add(&mut txn, row, None, Some(value));
-        let result = self
-            .store
-            .txn(txn)
-            .await
-            .map_err(|error| store_status(&error))?;
+        let result = self.carry_out("create", row, txn).await?;
         if claimed && claims::lost(&result, |kv| kv.is_none()) {
             return Err(claims::taken());
         }
@@ -248,11 +247,7 @@ impl Registry {
             failure: vec![Op::Range(Range::key(key.clone()))],
         };
         let claimed = claims::add(&mut txn, row, Some(seen), Some(value));
-        let result = self
-            .store
-            .txn(txn)
-            .await
-            .map_err(|error| store_status(&error))?;
+        let result = self.carry_out("update", row, txn).await?;
         if result.succeeded {
             let done = self.written(row, value, form, result.revision).await?;
             return Ok(Outcome::Done(done));
@@ -280,11 +275,7 @@ impl Registry {
             failure: vec![Op::Range(Range::key(key.clone()))],
         };
         claims::add(&mut txn, row, Some(seen), None);
-        let result = self
-            .store
-            .txn(txn)
-            .await
-            .map_err(|error| store_status(&error))?;
+        let result = self.carry_out("delete", row, txn).await?;
         if result.succeeded {
             let mut gone = seen.clone();
             gone.revision = result.revision;
@@ -314,11 +305,10 @@ impl Registry {
             // The key right behind the last one that was given out.
             range.start = Bytes::from(format!("{}{after}\0", row.store_prefix()));
         }
-        let found = self
-            .store
-            .range(range)
-            .await
-            .map_err(|error| store_status(&error))?;
+        let began = tokio::time::Instant::now();
+        let found = self.store.range(range).await;
+        self.counted.stored("list", row, began, &found);
+        let found = found.map_err(|error| store_status(&error))?;
         for kv in &found.kvs {
             self.learn(&kv.value).await?;
         }
@@ -329,6 +319,18 @@ impl Registry {
             .map(|kv| self.read(row, &kv.key, &kv.value, kv.mod_revision))
             .collect();
         Ok((self.shown(row, found?).await?, count))
+    }
+
+    async fn carry_out(
+        &self,
+        operation: &str,
+        row: &ResourceDef,
+        txn: Txn,
+    ) -> Result<TxnResult, Status> {
+        let began = tokio::time::Instant::now();
+        let answer = self.store.txn(txn).await;
+        self.counted.stored(operation, row, began, &answer);
+        answer.map_err(|error| store_status(&error))
     }
 
     /// Makes sure that a stored value can be opened.

@@ -147,6 +147,80 @@ async fn long_lists_are_one_state() {
     assert_eq!(some.kvs[..], all.kvs[..3000]);
 }
 
+/// Concurrent random clients, and the record of what they were told.
+struct Clients {
+    store: Arc<dyn Store>,
+    recorder: history::Recorder,
+    stop: Arc<AtomicBool>,
+    tasks: Vec<tokio::task::JoinHandle<()>>,
+    watching: [tokio::task::JoinHandle<()>; 2],
+}
+
+impl Clients {
+    async fn start(etcd: &Etcd) -> Self {
+        let store: Arc<dyn Store> = open(etcd, "/h").await;
+        let recorder = history::Recorder::new(Arc::clone(&store));
+        let stop = Arc::new(AtomicBool::new(false));
+        // From before the first write, whenever the task comes to it.
+        let from = store.revision().await.unwrap() + 1;
+        let observer = recorder.observe(Some(from));
+        let watcher = recorder.watch_some("k/1", Arc::clone(&stop));
+        let tasks = (0..6)
+            .map(|client| {
+                let (recorder, stop) = (recorder.clone(), Arc::clone(&stop));
+                tokio::spawn(async move { recorder.client(client, 1 + client, &stop).await })
+            })
+            .collect();
+        Self {
+            store,
+            recorder,
+            stop,
+            tasks,
+            watching: [observer, watcher],
+        }
+    }
+
+    /// Waits until so many more writes are acknowledged.
+    async fn written(&self, more: u64) {
+        let least = self.recorder.acknowledged() + more;
+        let until = Instant::now() + BOUND;
+        while self.recorder.acknowledged() < least {
+            assert!(Instant::now() < until, "writes do not go on");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Ends the clients and checks what they were told.
+    async fn check(self) -> history::Figures {
+        self.stop.store(true, Ordering::SeqCst);
+        for client in self.tasks {
+            tokio::time::timeout(BOUND, client).await.unwrap().unwrap();
+        }
+        let last = self.store.revision().await.unwrap();
+        // What the observer has not seen yet is still on its way.
+        let until = Instant::now() + BOUND;
+        self.store.request_progress().await.unwrap();
+        while self.recorder.observed() < last {
+            assert!(
+                Instant::now() < until,
+                "the observer stands at {}",
+                self.recorder.observed()
+            );
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        for watching in self.watching {
+            watching.abort();
+        }
+        let figures = history::check(&self.recorder.entries(), false).unwrap();
+        eprintln!("{figures:?}");
+        figures
+    }
+}
+
+fn leader(etcd: &Etcd) -> usize {
+    tokio::task::block_in_place(|| etcd.leader()).unwrap_or(1)
+}
+
 /// Concurrent random clients while members are killed, while the leader is killed, and while the
 /// leader hangs: the recorded history must be linearizable and watches without a gap.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -154,67 +228,61 @@ async fn nothing_acknowledged_is_lost_while_members_fail() {
     let Some(mut etcd) = Etcd::start(3) else {
         return etcd_support::skipped();
     };
-    let store: Arc<dyn Store> = open(&etcd, "/h").await;
-    let recorder = history::Recorder::new(Arc::clone(&store));
-    let stop = Arc::new(AtomicBool::new(false));
-    // From before the first write, whenever the task comes to it.
-    let from = store.revision().await.unwrap() + 1;
-    let observer = recorder.observe(Some(from));
-    let watcher = recorder.watch_some("k/1", Arc::clone(&stop));
-    let clients: Vec<_> = (0..6)
-        .map(|client| {
-            let (recorder, stop) = (recorder.clone(), Arc::clone(&stop));
-            tokio::spawn(async move { recorder.client(client, 1 + client, &stop).await })
-        })
-        .collect();
-    let written = |least: u64| {
-        let recorder = recorder.clone();
-        async move {
-            let until = Instant::now() + BOUND;
-            while recorder.acknowledged() < least {
-                assert!(Instant::now() < until, "writes do not go on");
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-            recorder.acknowledged()
-        }
-    };
-    let done = written(100).await;
+    let clients = Clients::start(&etcd).await;
+    clients.written(100).await;
     // The member that is asked first.
     etcd.kill(0);
-    let done = written(done + 100).await;
+    clients.written(100).await;
     etcd.start_member(0);
     etcd.wait_for(0);
-    let done = written(done + 100).await;
-    let leader = tokio::task::block_in_place(|| etcd.leader()).unwrap_or(1);
-    etcd.kill(leader);
-    let done = written(done + 100).await;
-    etcd.start_member(leader);
-    etcd.wait_for(leader);
-    let done = written(done + 50).await;
-    let leader = tokio::task::block_in_place(|| etcd.leader()).unwrap_or(1);
-    etcd.freeze(leader, true);
-    let done = written(done + 50).await;
-    etcd.freeze(leader, false);
-    written(done + 50).await;
-    stop.store(true, Ordering::SeqCst);
-    for client in clients {
-        tokio::time::timeout(BOUND, client).await.unwrap().unwrap();
+    clients.written(100).await;
+    let first = leader(&etcd);
+    etcd.kill(first);
+    clients.written(100).await;
+    etcd.start_member(first);
+    etcd.wait_for(first);
+    clients.written(50).await;
+    let hangs = leader(&etcd);
+    etcd.freeze(hangs, true);
+    clients.written(50).await;
+    etcd.freeze(hangs, false);
+    clients.written(50).await;
+    assert!(clients.check().await.writes > 400);
+}
+
+/// The same while members are cut off from each other and clients reach all of them: a leader that
+/// leads nobody may not answer from what it once knew. `EVENKEEL_PARTITIONS` says how often.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_acknowledged_is_lost_while_the_cluster_is_parted() {
+    let Some(etcd) = Etcd::start_partible(3) else {
+        return etcd_support::skipped();
+    };
+    let often = std::env::var("EVENKEEL_PARTITIONS").ok();
+    let often: u64 = often.map_or(4, |often| often.parse().unwrap());
+    let clients = Clients::start(&etcd).await;
+    clients.written(50).await;
+    for round in 0..often {
+        let cut = leader(&etcd);
+        let [one, other] = [(cut + 1) % 3, (cut + 2) % 3];
+        match round % 4 {
+            // The leader alone, and the others together.
+            0 => {
+                etcd.part(cut, one);
+                etcd.part(cut, other);
+            }
+            // One follower alone.
+            1 => {
+                etcd.part(one, cut);
+                etcd.part(one, other);
+            }
+            // Leader and follower do not see each other; the third sees both.
+            2 => etcd.part(cut, one),
+            // The followers do not.
+            _ => etcd.part(one, other),
+        }
+        clients.written(50).await;
+        etcd.heal();
+        clients.written(50).await;
     }
-    let last = store.revision().await.unwrap();
-    // What the observer has not seen yet is still on its way.
-    let until = Instant::now() + BOUND;
-    store.request_progress().await.unwrap();
-    while recorder.observed() < last {
-        assert!(
-            Instant::now() < until,
-            "the observer stands at {}",
-            recorder.observed()
-        );
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    observer.abort();
-    watcher.abort();
-    let figures = history::check(&recorder.entries(), false).unwrap();
-    eprintln!("{figures:?}");
-    assert!(figures.writes > 400);
+    assert!(clients.check().await.writes > 200);
 }

@@ -1,13 +1,16 @@
-//! Concurrent random clients under `kill -9`: the recorded history must be linearizable, and every
-//! watch ordered and without a gap.
+//! Concurrent random clients under `kill -9` and faults of the disk: the recorded history must be
+//! linearizable, and every watch ordered and without a gap.
 //!
 //! A run is one store. A child process opens it and lets clients loose; it is killed at a random
-//! moment, and another goes on where it was. `EVENKEEL_HISTORY_RUNS` says how many runs
+//! moment, and another goes on where it was. Of three children one has a disk that is well, one a
+//! disk whose syncs fail from some moment on, and one a disk that cuts writes short now and then. `EVENKEEL_HISTORY_RUNS` says how many runs
 //! (`make check-history` makes thousands); a run is named by its seed, and
 //! `EVENKEEL_HISTORY_SEED` makes its calls again, though not the moments of the kills.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 #![allow(clippy::disallowed_methods, reason = "tests measure and wait")]
+
+mod history_support;
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
@@ -23,8 +26,13 @@ use evenkeel_store::suite::history::{Entry, Figures, Random, Recorder, check};
 const DIR: &str = "EVENKEEL_HISTORY_DIR";
 const FIRST: &str = "EVENKEEL_HISTORY_FIRST";
 const FROM: &str = "EVENKEEL_HISTORY_FROM";
+const FAULT: &str = "EVENKEEL_HISTORY_FAULT";
 const SEED: &str = "EVENKEEL_HISTORY_SEED";
 const RUNS: &str = "EVENKEEL_HISTORY_RUNS";
+/// What is wrong with the disk of a child.
+const SYNCS_FAIL: u64 = 1;
+const WRITES_FAIL: u64 = 2;
+const FAULTS: u64 = 3;
 const KILLS: u64 = 3;
 const CLIENTS: u64 = 6;
 
@@ -39,7 +47,8 @@ fn clients() {
         return;
     };
     let (first, from) = (number(FIRST).unwrap(), number(FROM).unwrap());
-    let seed = number(SEED).unwrap();
+    let (seed, fault) = (number(SEED).unwrap(), number(FAULT).unwrap_or(0));
+    history_support::prepare();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -74,7 +83,24 @@ fn clients() {
             }));
         }
         let mut random = Random::new(seed + first);
+        let mut rounds = 1 + random.below(8);
+        let wal = Path::new(&dir).join("store.db-wal");
         loop {
+            rounds = rounds.saturating_sub(1);
+            match fault {
+                SYNCS_FAIL if rounds == 0 => {
+                    history_support::syncs_fail();
+                    rounds = u64::MAX;
+                }
+                WRITES_FAIL if random.below(2) == 0 => {
+                    // Somewhere in what is written next, or in what a checkpoint writes.
+                    let size = std::fs::metadata(&wal).map_or(0, |file| file.len());
+                    let end = (size + random.below(20_000)).saturating_sub(random.below(200_000));
+                    history_support::files_end_at(Some(end));
+                }
+                WRITES_FAIL => history_support::files_end_at(None),
+                _ => {}
+            }
             tokio::time::sleep(Duration::from_millis(30 + random.below(60))).await;
             // Only what the observer has told is given up: the truth must stay whole.
             let until = recorder.observed().saturating_sub(random.below(40));
@@ -91,13 +117,14 @@ fn run(seed: u64) -> Result<Figures, String> {
     let mut random = Random::new(seed);
     let mut entries: Vec<Entry> = Vec::new();
     let (mut first, mut from) = (1, 2);
-    for _ in 0..KILLS {
+    for kill in 0..KILLS {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "clients", "--nocapture"])
             .env(DIR, &dir)
             .env(FIRST, first.to_string())
             .env(FROM, from.to_string())
             .env(SEED, seed.to_string())
+            .env(FAULT, ((seed + kill) % FAULTS).to_string())
             .env_remove("RUST_LOG")
             .stdout(Stdio::null())
             .stderr(Stdio::piped())

@@ -22,17 +22,21 @@ mod storage;
 mod webhook;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use evenkeel_api::clock::SharedClock;
 use evenkeel_api::row::{ResourceDef, Subresource};
 use evenkeel_api::{Status, object};
 use serde_json::Value;
+use tokio::time::Instant;
 
 pub(crate) use allocate::uses as service_uses;
 pub use allocate::{Allocate, Hold};
 pub use notes::Notes;
 
 use crate::auth::{Authorizer, Identity};
+use crate::families::{Families, nanoseconds};
+use crate::metrics::Histogram;
 use crate::pipeline::Call;
 use crate::registry::Registry;
 
@@ -138,10 +142,43 @@ pub trait Plugin: Send + Sync + 'static {
     }
 }
 
+const ADMIT: usize = 0;
+const VALIDATE: usize = 1;
+
+/// How long something takes: by operation, outcome and side, without a look-up.
+struct Timed([[[Arc<Histogram>; 2]; 2]; 4]);
+
+impl Timed {
+    fn new(of: impl Fn(&str, &str, &str) -> Arc<Histogram>) -> Self {
+        const OPERATIONS: [Operation; 4] = [
+            Operation::Create,
+            Operation::Update,
+            Operation::Delete,
+            Operation::Connect,
+        ];
+        Self(OPERATIONS.map(|operation| {
+            ["false", "true"].map(|rejected| {
+                ["admit", "validate"].map(|side| of(operation.as_str(), rejected, side))
+            })
+        }))
+    }
+
+    fn took(&self, operation: Operation, rejected: bool, side: usize, time: Duration) {
+        let operation = match operation {
+            Operation::Create => 0,
+            Operation::Update => 1,
+            Operation::Delete => 2,
+            Operation::Connect => 3,
+        };
+        self.0[operation][usize::from(rejected)][side].observe(nanoseconds(time));
+    }
+}
+
 /// All plugins, in order; policies and webhooks come after those that are built in, and quotas
 /// last.
 pub struct Admission {
-    plugins: Vec<Box<dyn Plugin>>,
+    plugins: Vec<(Box<dyn Plugin>, Timed)>,
+    steps: Timed,
     policies: policy::Policies,
     webhooks: webhook::Webhooks,
     quotas: quota::Quotas,
@@ -156,27 +193,68 @@ impl std::fmt::Debug for Admission {
 impl Admission {
     /// The plugins that are always on.
     #[must_use]
-    pub fn standard(clock: SharedClock, authorizer: Arc<dyn Authorizer>) -> Self {
-        let plugins: Vec<Box<dyn Plugin>> = vec![
-            Box::new(namespace::NamespaceLifecycle),
-            Box::new(limits::LimitRanger),
-            Box::new(pod::ServiceAccount),
-            Box::new(restriction::NodeRestriction),
-            Box::new(node::TaintNodesByCondition),
-            Box::new(security::PodSecurity),
-            Box::new(priority::Priority),
-            Box::new(pod::DefaultTolerationSeconds),
-            Box::new(storage::DefaultStorageClass),
-            Box::new(storage::StorageObjectInUseProtection),
-            Box::new(storage::PersistentVolumeClaimResize),
-            Box::new(classes::RuntimeClass),
-            Box::new(certificates::Signers(Arc::clone(&authorizer))),
-            Box::new(certificates::CertificateSubjectRestriction),
-            Box::new(classes::DefaultIngressClass),
-            Box::new(webhook::MatchConditions),
+    pub(crate) fn standard(
+        clock: SharedClock,
+        authorizer: Arc<dyn Authorizer>,
+        counted: &Families,
+    ) -> Self {
+        let signers = certificates::Signers(Arc::clone(&authorizer));
+        let plugins: Vec<(Box<dyn Plugin>, &str)> = vec![
+            (
+                Box::new(namespace::NamespaceLifecycle),
+                "NamespaceLifecycle",
+            ),
+            (Box::new(limits::LimitRanger), "LimitRanger"),
+            (Box::new(pod::ServiceAccount), "ServiceAccount"),
+            (Box::new(restriction::NodeRestriction), "NodeRestriction"),
+            (
+                Box::new(node::TaintNodesByCondition),
+                "TaintNodesByCondition",
+            ),
+            (Box::new(security::PodSecurity), "PodSecurity"),
+            (Box::new(priority::Priority), "Priority"),
+            (
+                Box::new(pod::DefaultTolerationSeconds),
+                "DefaultTolerationSeconds",
+            ),
+            (
+                Box::new(storage::DefaultStorageClass),
+                "DefaultStorageClass",
+            ),
+            (
+                Box::new(storage::StorageObjectInUseProtection),
+                "StorageObjectInUseProtection",
+            ),
+            (
+                Box::new(storage::PersistentVolumeClaimResize),
+                "PersistentVolumeClaimResize",
+            ),
+            (Box::new(classes::RuntimeClass), "RuntimeClass"),
+            // Approval and signing are one plugin here.
+            (Box::new(signers), "CertificateApproval"),
+            (
+                Box::new(certificates::CertificateSubjectRestriction),
+                "CertificateSubjectRestriction",
+            ),
+            (
+                Box::new(classes::DefaultIngressClass),
+                "DefaultIngressClass",
+            ),
+            (Box::new(webhook::MatchConditions), "MatchConditions"),
         ];
+        let timed = |name: &str| {
+            Timed::new(|operation, rejected, side| {
+                counted.plugins.of(&[name, operation, rejected, side])
+            })
+        };
+        let plugins = plugins
+            .into_iter()
+            .map(|(plugin, name)| (plugin, timed(name)));
         Self {
-            plugins,
+            plugins: plugins.collect(),
+            steps: Timed::new(|operation, rejected, side| {
+                counted.steps.of(&[operation, rejected, side])
+            }),
             policies: policy::Policies::new(Arc::clone(&authorizer)),
             webhooks: webhook::Webhooks::new(authorizer),
             quotas: quota::Quotas::new(clock),
@@ -194,15 +272,34 @@ impl Admission {
         change: &Change<'_>,
         object: &mut Value,
     ) -> Result<(), Status> {
+        let began = Instant::now();
+        let done = self.mutate_all(registry, change, object).await;
+        self.steps
+            .took(change.operation, done.is_err(), ADMIT, began.elapsed());
+        done
+    }
+
+    async fn mutate_all(
+        &self,
+        registry: &Registry,
+        change: &Change<'_>,
+        object: &mut Value,
+    ) -> Result<(), Status> {
         self.policies.prepare(registry).await;
         let mut rounds = webhook::Rounds::default();
         let mut policy_rounds = policy::Rounds::default();
         loop {
-            for plugin in &self.plugins {
-                plugin.mutate(registry, change, object)?;
+            let mut began = Instant::now();
+            for (plugin, timed) in &self.plugins {
+                let done = plugin.mutate(registry, change, object);
+                let end = Instant::now();
+                timed.took(change.operation, done.is_err(), ADMIT, end - began);
+                began = end;
+                done?;
             }
             self.policies
-                .mutate(registry, change, object, &mut policy_rounds)?;
+                .mutate(registry, change, object, &mut policy_rounds)
+                .await?;
             let webhooks = &self.webhooks;
             webhooks
                 .mutate(registry, change, object, &mut rounds)
@@ -224,17 +321,35 @@ impl Admission {
         change: &Change<'_>,
         object: &Value,
     ) -> Result<(), Status> {
+        let began = Instant::now();
+        let done = self.validate_all(registry, change, object).await;
+        self.steps
+            .took(change.operation, done.is_err(), VALIDATE, began.elapsed());
+        done
+    }
+
+    async fn validate_all(
+        &self,
+        registry: &Registry,
+        change: &Change<'_>,
+        object: &Value,
+    ) -> Result<(), Status> {
         if change.operation == Operation::Delete {
             let mut rounds = webhook::Rounds::default();
             self.webhooks
                 .mutate(registry, change, &mut Value::Null, &mut rounds)
                 .await?;
         }
-        for plugin in &self.plugins {
-            plugin.validate(registry, change, object)?;
+        let mut began = Instant::now();
+        for (plugin, timed) in &self.plugins {
+            let done = plugin.validate(registry, change, object);
+            let end = Instant::now();
+            timed.took(change.operation, done.is_err(), VALIDATE, end - began);
+            began = end;
+            done?;
         }
         self.policies.prepare(registry).await;
-        self.policies.validate(registry, change, object)?;
+        self.policies.validate(registry, change, object).await?;
         self.webhooks.validate(registry, change, object).await?;
         self.quotas.charge(registry, change, object).await
     }

@@ -1,6 +1,8 @@
 //! What admission says beside yes and no: warnings for the client, annotations for the audit log.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
@@ -11,7 +13,10 @@ const ONE_MOST: usize = 256;
 
 /// Collects what is said while a request is admitted.
 #[derive(Debug, Default)]
-pub struct Notes(Mutex<Said>);
+pub struct Notes {
+    said: Mutex<Said>,
+    waited: AtomicU64,
+}
 
 #[derive(Debug, Default)]
 struct Said {
@@ -20,10 +25,21 @@ struct Said {
 }
 
 impl Notes {
+    /// Others have been waited for.
+    pub(crate) fn waited_for(&self, time: Duration) {
+        let nanoseconds = crate::families::nanoseconds(time);
+        self.waited.fetch_add(nanoseconds, Ordering::Relaxed);
+    }
+
+    /// How long others have been waited for.
+    pub(crate) fn waited(&self) -> Duration {
+        Duration::from_nanos(self.waited.load(Ordering::Relaxed))
+    }
+
     /// Warns the client. The same words are said once.
     pub fn warn(&self, text: impl Into<String>) {
         let text = text.into();
-        let mut said = self.0.lock();
+        let mut said = self.said.lock();
         if !text.is_empty() && !said.warnings.contains(&text) {
             said.warnings.push(text);
         }
@@ -31,7 +47,7 @@ impl Notes {
 
     /// Notes something for the audit log. What was noted first under a name stays.
     pub fn annotate(&self, name: impl Into<String>, text: impl Into<String>) {
-        let mut said = self.0.lock();
+        let mut said = self.said.lock();
         said.annotations
             .entry(name.into())
             .or_insert_with(|| text.into());
@@ -41,7 +57,7 @@ impl Notes {
     /// and what is still too much is left out, as by the reference.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
-        let said = self.0.lock();
+        let said = self.said.lock();
         let whole: usize = said.warnings.iter().map(String::len).sum();
         if whole <= ALL_MOST {
             return said.warnings.clone();
@@ -61,7 +77,7 @@ impl Notes {
     /// The annotations.
     #[must_use]
     pub fn annotations(&self) -> BTreeMap<String, String> {
-        self.0.lock().annotations.clone()
+        self.said.lock().annotations.clone()
     }
 }
 

@@ -91,6 +91,7 @@ fn metrics(door: &Door) -> Answer {
     if let Some(audit) = door.audit() {
         out.push_str(&audit.metrics());
     }
+    out.push_str(&door.registry().counted.text());
     door.registry().seal.write_metrics(&mut out);
     out.push_str("# HELP apiserver_storage_objects Stored objects by resource.\n");
     out.push_str("# TYPE apiserver_storage_objects gauge\n");

@@ -224,6 +224,7 @@ async fn what_a_request_costs() {
         caches,
         seal: Arc::new(crate::seal::Seal::open(&directory.path().join("key")).unwrap()),
         converters: Arc::default(),
+        counted: Arc::default(),
     };
     let query = Query::default();
     for (who, identity) in [

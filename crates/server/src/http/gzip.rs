@@ -31,7 +31,7 @@ pub fn accepts_gzip(headers: &HeaderMap) -> bool {
         .any(|token| token.trim() == "gzip")
 }
 
-/// Is it an object, a list or a page of discovery that is answered? Watches and streams to
+/// Is it an object, a list, a page of discovery or of OpenAPI that is answered? Watches and streams to
 /// somebody else go as they are.
 #[must_use]
 pub fn is_compressible(attributes: &Attributes) -> bool {
@@ -43,7 +43,7 @@ pub fn is_compressible(attributes: &Attributes) -> bool {
             );
     }
     let path = attributes.path.trim_start_matches('/');
-    matches!(path.split('/').next(), Some("api" | "apis"))
+    matches!(path.split('/').next(), Some("api" | "apis" | "openapi"))
 }
 
 /// Compresses an answer that is there as a whole and long enough. What is not is not touched.

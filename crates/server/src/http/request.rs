@@ -26,8 +26,10 @@ pub struct Attributes {
     pub namespace: String,
     /// Object name; empty for collections.
     pub name: String,
-    /// The label selector of a list or watch, as it came.
+    /// The label selector of a list, watch or deletion of a collection, as it came.
     pub label_selector: String,
+    /// And the field selector.
+    pub field_selector: String,
     /// The path as it came.
     pub path: String,
     /// Segments behind the subresource (proxy paths).
@@ -106,10 +108,13 @@ impl Attributes {
             _ => "",
         };
         self.verb = verb.to_owned();
-        if matches!(self.verb.as_str(), "list" | "watch") {
+        if matches!(self.verb.as_str(), "list" | "watch" | "deletecollection") {
             query
                 .get("labelSelector")
                 .clone_into(&mut self.label_selector);
+            query
+                .get("fieldSelector")
+                .clone_into(&mut self.field_selector);
         }
         // A list or watch of one name, given as a field selector, counts as being about it.
         if matches!(self.verb.as_str(), "list" | "watch" | "deletecollection") && collection {

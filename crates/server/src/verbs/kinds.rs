@@ -114,6 +114,59 @@ fn subject(body: &Value) -> Result<Identity, Status> {
     })
 }
 
+/// The requirements of a selector in a review: key, operator and values.
+fn requirements(selector: &Value) -> impl Iterator<Item = (&str, &str, Vec<&str>)> {
+    let all = object::list(selector, &["requirements"]).iter();
+    all.map(|one| {
+        let values = object::list(one, &["values"]).iter();
+        (
+            object::text(one, &["key"]),
+            object::text(one, &["operator"]),
+            values.filter_map(Value::as_str).collect(),
+        )
+    })
+}
+
+/// A label selector of a review as requests have it.
+fn label_selector(selector: &Value) -> String {
+    let raw = object::text(selector, &["rawSelector"]);
+    if !raw.is_empty() {
+        return raw.to_owned();
+    }
+    let terms = requirements(selector).filter_map(|(key, operator, values)| {
+        let values = values.join(",");
+        Some(match operator {
+            "In" => format!("{key} in ({values})"),
+            "NotIn" => format!("{key} notin ({values})"),
+            "Exists" => key.to_owned(),
+            "DoesNotExist" => format!("!{key}"),
+            _ => return None,
+        })
+    });
+    terms.collect::<Vec<_>>().join(",")
+}
+
+/// A field selector of a review as requests have it: it compares with one value.
+fn field_selector(selector: &Value) -> String {
+    let raw = object::text(selector, &["rawSelector"]);
+    if !raw.is_empty() {
+        return raw.to_owned();
+    }
+    let terms = requirements(selector).filter_map(|(key, operator, values)| {
+        let [value] = values.as_slice() else {
+            return None;
+        };
+        let value = value.replace('\\', "\\\\");
+        let value = value.replace(',', "\\,").replace('=', "\\=");
+        match operator {
+            "In" => Some(format!("{key}={value}")),
+            "NotIn" => Some(format!("{key}!={value}")),
+            _ => None,
+        }
+    });
+    terms.collect::<Vec<_>>().join(",")
+}
+
 async fn access_review(
     request: &Request<'_>,
     identity: &Identity,
@@ -155,6 +208,8 @@ async fn access_review(
                 subresource: text("subresource"),
                 namespace: text("namespace"),
                 name: text("name"),
+                label_selector: label_selector(&given["labelSelector"]),
+                field_selector: field_selector(&given["fieldSelector"]),
                 ..Attributes::default()
             }
         }

@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -25,6 +26,7 @@ use super::show::{TableStyle, metadata_only};
 use super::socket::Socket;
 use crate::cache::{Change, ChangeKind, KindCache, event_line, metadata_line};
 use crate::http::{Answer, Encoding, Media, Shape, answer, stream};
+use crate::metrics::Histogram;
 use crate::object::{Object, Selection};
 use crate::registry::{Registry, store_status};
 
@@ -56,6 +58,8 @@ pub(super) struct Watch {
     source: Source,
     /// What is to be sent before anything else.
     initial: VecDeque<Bytes>,
+    events: Arc<AtomicU64>,
+    sizes: Arc<Histogram>,
     /// Every event is a piece of its own.
     apart: bool,
     bookmarks: bool,
@@ -101,6 +105,11 @@ pub(super) async fn watch(mut request: Request<'_>) -> Result<Answer, Status> {
         .filter(|seconds| *seconds > 0)
         .unwrap_or_else(|| DEFAULT_TIMEOUT + rand::random_range(0..DEFAULT_TIMEOUT));
     let bookmarks = query.flag("allowWatchBookmarks");
+    let told = [
+        &*request.row.gvk.group,
+        &*request.row.plural,
+        &*request.row.gvk.version,
+    ];
     let mut watch = Watch {
         registry: registry.clone(),
         cache: Arc::clone(&cache),
@@ -114,6 +123,8 @@ pub(super) async fn watch(mut request: Request<'_>) -> Result<Answer, Status> {
             end: cache.subscribe(),
         },
         initial: VecDeque::new(),
+        events: registry.counted.watch_events.of(&told),
+        sizes: registry.counted.watch_sizes.of(&told),
         apart: socket.is_some(),
         bookmarks,
         next_bookmark: Instant::now() + BOOKMARK_EVERY,
@@ -178,7 +189,9 @@ impl Watch {
         let objects = self.registry.shown(&self.row, snapshot.objects).await?;
         for object in objects {
             if self.selection.matches(&self.row, &object.head) {
-                piece.extend_from_slice(&self.render(ChangeKind::Added, &object));
+                let event = self.render(ChangeKind::Added, &object);
+                self.count(&event);
+                piece.extend_from_slice(&event);
             }
             if piece.len() > PIECE || (self.apart && !piece.is_empty()) {
                 self.initial.push_back(piece.split().freeze());
@@ -307,6 +320,7 @@ impl Watch {
             for change in changes {
                 self.last = change.object.revision;
                 if let Some(event) = self.event(change) {
+                    self.count(&event);
                     self.initial.push_back(event);
                 }
             }
@@ -319,6 +333,7 @@ impl Watch {
             let Some(event) = self.event(change) else {
                 continue;
             };
+            self.count(&event);
             match (&single, piece.is_empty()) {
                 (None, true) => single = Some(event),
                 _ => {
@@ -387,6 +402,12 @@ impl Watch {
                 protobuf::watch_frame("ERROR", &protobuf::encode_status(&status)).into()
             }
         }
+    }
+
+    fn count(&self, event: &Bytes) {
+        self.events.fetch_add(1, Ordering::Relaxed);
+        let bytes = u64::try_from(event.len()).unwrap_or(u64::MAX);
+        self.sizes.observe(bytes.saturating_mul(1_000_000_000));
     }
 
     fn bookmark(&mut self, revision: u64, end_of_initial: bool) -> Bytes {

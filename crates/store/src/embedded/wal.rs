@@ -45,7 +45,8 @@ pub(crate) fn damage(wal: &[u8]) -> Option<String> {
         sum.add(&frame[..8]);
         sum.add(&frame[FRAME_HEADER..]);
         // The checksums are chained: after a wrong frame, the next ones are right by what it says
-        // about itself. What an abandoned commit left behind is not.
+        // about itself. So are those that an abandoned commit left behind a shorter one; but what
+        // follows the last of them is not, since that was left by another one.
         let written = (word(frame, 16), word(frame, 20));
         let right = &frame[8..16] == salts && sum.sums == written;
         sum.sums = written;
@@ -57,7 +58,7 @@ pub(crate) fn damage(wal: &[u8]) -> Option<String> {
                     "frame {broken} is damaged and later commits follow it"
                 ));
             }
-            Some(_) => commit_after |= right && word(frame, 4) != 0,
+            Some(_) => commit_after = right && (commit_after || word(frame, 4) != 0),
         }
     }
     None
@@ -89,5 +90,83 @@ impl Sum {
             b = b.wrapping_add(at(4)).wrapping_add(a);
         }
         self.sums = (a, b);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PAGE: usize = 512;
+
+    fn put(out: &mut Vec<u8>, words: &[u32]) {
+        out.extend(words.iter().flat_map(|word| word.to_be_bytes()));
+    }
+
+    fn little(sums: (u32, u32)) -> Sum {
+        Sum {
+            big_endian: false,
+            sums,
+        }
+    }
+
+    fn header() -> (Vec<u8>, (u32, u32)) {
+        let mut out = Vec::new();
+        put(&mut out, &[MAGIC, 3_007_000, 512, 0, 7, 9]);
+        let mut sum = little((0, 0));
+        sum.add(&out);
+        put(&mut out, &[sum.sums.0, sum.sums.1]);
+        (out, sum.sums)
+    }
+
+    /// The frames of one commit behind what has these sums; and the sums after it.
+    fn commit(frames: u8, content: u8, sums: (u32, u32)) -> (Vec<Vec<u8>>, (u32, u32)) {
+        let mut sum = little(sums);
+        let made = (1..=frames).map(|at| {
+            let size = if at == frames { 10 } else { 0 };
+            let mut frame = Vec::new();
+            put(&mut frame, &[u32::from(at), size]);
+            let page = [content ^ at; PAGE];
+            sum.add(&frame);
+            sum.add(&page);
+            put(&mut frame, &[7, 9, sum.sums.0, sum.sums.1]);
+            frame.extend(page);
+            frame
+        });
+        let made = made.collect();
+        (made, sum.sums)
+    }
+
+    #[test]
+    fn what_abandoned_commits_left_behind_is_no_damage() {
+        let (mut wal, sums) = header();
+        let (first, sums) = commit(1, 1, sums);
+        // Each of these failed, and the next one was written over it.
+        let (longest, _) = commit(6, 2, sums);
+        let (longer, _) = commit(4, 3, sums);
+        let (last, _) = commit(2, 4, sums);
+        let all = [&first[..], &last, &longer[2..], &longest[4..]];
+        wal.extend(all.concat().concat());
+        assert_eq!(damage(&wal), None);
+    }
+
+    #[test]
+    fn a_wrong_frame_before_later_commits_is_damage() {
+        let (mut wal, mut sums) = header();
+        for content in 1..5 {
+            let (frames, after) = commit(2, content, sums);
+            wal.extend(frames.concat());
+            sums = after;
+        }
+        assert_eq!(damage(&wal), None);
+        // In the second commit; two follow it.
+        let frame = FRAME_HEADER + PAGE;
+        wal[HEADER + 2 * frame + FRAME_HEADER + 5] ^= 1;
+        let said = damage(&wal).expect("two commits are lost");
+        assert!(said.contains("frame 2"), "{said}");
+        // Torn in the last commit, as by a loss of power.
+        wal[HEADER + 2 * frame + FRAME_HEADER + 5] ^= 1;
+        wal[HEADER + 6 * frame + FRAME_HEADER + 5] ^= 1;
+        assert_eq!(damage(&wal), None);
     }
 }

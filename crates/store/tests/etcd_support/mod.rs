@@ -9,14 +9,19 @@
     reason = "each test uses a part; a test that cannot go on fails"
 )]
 
+mod links;
+
 use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 const CLIENT: u16 = 23_790;
 const PEER: u16 = 23_800;
+/// Where members find each other when what is between them can be cut.
+const BETWEEN: u16 = 23_810;
 /// Members start within this, on a machine that does other things as well.
 const BOUND: Duration = Duration::from_secs(90);
 
@@ -58,6 +63,7 @@ pub struct Etcd {
     address: Ipv4Addr,
     members: Vec<Option<Child>>,
     tls: bool,
+    links: Option<Arc<links::Links>>,
     dir: tempfile::TempDir,
 }
 
@@ -67,6 +73,9 @@ impl Drop for Etcd {
             // One that is stopped does not die of SIGKILL before it goes on; it does on Linux.
             child.kill().ok();
             child.wait().ok();
+        }
+        if let Some(links) = &self.links {
+            links.close();
         }
     }
 }
@@ -80,10 +89,28 @@ impl Etcd {
     /// As [`Self::start`], with TLS in which both sides show certificates.
     pub fn start_with(members: usize, tls: bool) -> Option<Self> {
         binary()?;
+        Some(Self::start_at(address(), members, tls, None))
+    }
+
+    /// As [`Self::start`]; members can be cut off from each other.
+    pub fn start_partible(members: usize) -> Option<Self> {
+        binary()?;
+        let address = address();
+        let links = links::Links::open(address, BETWEEN, PEER, members);
+        Some(Self::start_at(address, members, false, Some(links)))
+    }
+
+    fn start_at(
+        address: Ipv4Addr,
+        members: usize,
+        tls: bool,
+        links: Option<Arc<links::Links>>,
+    ) -> Self {
         let mut etcd = Self {
-            address: address(),
+            address,
             members: Vec::new(),
             tls,
+            links,
             dir: tempfile::tempdir().unwrap(),
         };
         if tls {
@@ -96,7 +123,17 @@ impl Etcd {
         for member in 0..members {
             etcd.wait_for(member);
         }
-        Some(etcd)
+        etcd
+    }
+
+    /// Cuts what is between two members, both ways. Clients reach them as before.
+    pub fn part(&self, one: usize, other: usize) {
+        self.links.as_ref().unwrap().part(one, other);
+    }
+
+    /// Ends all partitions.
+    pub fn heal(&self) {
+        self.links.as_ref().unwrap().heal();
     }
 
     fn url(&self, base: u16, member: usize) -> String {
@@ -150,10 +187,12 @@ impl Etcd {
     }
 
     fn start_member_of(&mut self, member: usize, of: usize) {
+        let told = if self.links.is_some() { BETWEEN } else { PEER };
         let peers: Vec<String> = (0..of)
-            .map(|peer| format!("m{peer}={}", self.url(PEER, peer)))
+            .map(|peer| format!("m{peer}={}", self.url(told, peer)))
             .collect();
         let (client, peer) = (self.url(CLIENT, member), self.url(PEER, member));
+        let found_at = self.url(told, member);
         let log = std::fs::File::options()
             .create(true)
             .append(true)
@@ -173,7 +212,7 @@ impl Etcd {
                 "--listen-peer-urls",
                 &peer,
                 "--initial-advertise-peer-urls",
-                &peer,
+                &found_at,
             ])
             .args(["--initial-cluster", &peers.join(",")])
             .args(["--initial-cluster-token", &self.address.to_string()])
@@ -195,6 +234,9 @@ impl Etcd {
             .stderr(log)
             .spawn()
             .unwrap();
+        if let Some(links) = &self.links {
+            links.is_member(member, child.id());
+        }
         self.members[member] = Some(child);
     }
 

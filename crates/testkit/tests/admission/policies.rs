@@ -393,6 +393,66 @@ async fn objects_are_changed_by_configurations_and_by_patches() {
     assert_eq!(side["terminationMessagePath"], "/dev/termination-log");
 }
 
+/// A policy about one version of a kind is about all of them, and sees the one that it names.
+#[tokio::test]
+async fn a_request_in_another_version_is_shown_in_that_of_the_policy() {
+    let (_cluster, admin) = open("ruled", &json!({})).await;
+    let version = |name: &str, stored: bool| {
+        json!({"name": name, "served": true, "storage": stored,
+            "schema": {"openAPIV3Schema": {"type": "object", "properties": {"spec": {
+                "type": "object", "properties": {
+                    "size": {"type": "integer"}, "color": {"type": "string"}}}}}}})
+    };
+    let definition = json!({"metadata": {"name": "things.rules.test"}, "spec": {
+        "group": "rules.test", "scope": "Namespaced",
+        "names": {"plural": "things", "kind": "Thing"},
+        "versions": [version("v1", false), version("v2", true)]}});
+    let definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+    admin.post(definitions, &definition).await.expect(201);
+    let things = "/apis/rules.test/v2/namespaces/ruled/things";
+    let served = async {
+        while admin.get(things).await.code != 200 {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    };
+    let bound = std::time::Duration::from_secs(60);
+    tokio::time::timeout(bound, served).await.unwrap();
+
+    let spec = json!({
+        "matchConstraints": rules(&["rules.test"], &["things"]),
+        "validations": [{"expression": "object.spec.size <= 5 && object.apiVersion == 'rules.test/v1' \
+            && request.kind.version == 'v1' && request.requestKind.version == 'v2'"}],
+    });
+    policy(&admin, "sizes", spec).await;
+    bind(&admin, "sizes-everywhere", "sizes", json!({})).await;
+    mutating(
+        &admin,
+        "colors",
+        json!({"matchConstraints": rules(&["rules.test"], &["things"]),
+            "reinvocationPolicy": "Never", "mutations": [{"patchType": "JSONPatch", "jsonPatch": {
+                "expression": "object.apiVersion == 'rules.test/v1' ? [JSONPatch{op: 'add', path: \
+                    '/spec/color', value: 'red'}] : []"}}]}),
+    )
+    .await;
+    let thing = |name: &str, size: i64| {
+        json!({"apiVersion": "rules.test/v2", "kind": "Thing",
+        "metadata": {"name": name}, "spec": {"size": size}})
+    };
+    let made = admin
+        .post(things, &thing("small", 5))
+        .await
+        .expect(201)
+        .body;
+    assert_eq!(made["apiVersion"], "rules.test/v2");
+    assert_eq!(made["spec"], json!({"size": 5, "color": "red"}));
+    let refused = admin.post(things, &thing("large", 6)).await.expect(422);
+    assert!(
+        refused.message().contains("'sizes'"),
+        "{}",
+        refused.message()
+    );
+}
+
 #[tokio::test]
 async fn what_would_replace_a_whole_is_refused() {
     let (_cluster, admin) = open("ruled", &json!({})).await;

@@ -78,6 +78,22 @@ async fn a_webhook_changes_and_another_refuses_in_the_words_of_the_reference() {
         ["299 - \"labels were added\"", "299 - \"do not try again\""]
     );
     admin.get(&format!("{MAPS}/bad")).await.expect(404);
+
+    let text = admin.get("/metrics").await.expect(200).body;
+    let text = text.as_str().unwrap();
+    let (webhook, of) = ("apiserver_admission_webhook", "operation=\"CREATE\"");
+    for expected in [
+        format!("{webhook}_admission_duration_seconds_count{{name=\"change.hooks.test\",{of},rejected=\"false\",type=\"admit\"}} 2\n"),
+        format!("{webhook}_request_total{{code=\"403\",name=\"judge.hooks.test\",{of},rejected=\"true\",type=\"validating\"}} 1\n"),
+        format!("{webhook}_rejection_count{{error_type=\"no_error\",name=\"judge.hooks.test\",{of},rejection_code=\"403\",type=\"validating\"}} 1\n"),
+        format!("apiserver_admission_step_admission_duration_seconds_count{{{of},rejected=\"true\",type=\"validate\"}} 1\n"),
+        format!("apiserver_admission_controller_admission_duration_seconds_count{{name=\"LimitRanger\",{of},rejected=\"false\",type=\"admit\"}} "),
+        "etcd_request_duration_seconds_count{group=\"\",operation=\"create\",resource=\"configmaps\"} ".to_owned(),
+        "apiserver_request_sli_duration_seconds_bucket{verb=\"POST\",".to_owned(),
+        "apiserver_request_filter_duration_seconds_count{filter=\"authorization\"} ".to_owned(),
+    ] {
+        assert!(text.contains(&expected), "{expected} in\n{text}");
+    }
 }
 
 #[tokio::test]

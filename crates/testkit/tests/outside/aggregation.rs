@@ -330,7 +330,7 @@ async fn upgraded_connections_reach_the_server_behind() {
     let mut stream = wire.connect(Some(&leaf)).await;
     let request = format!(
         "GET {FLUNDERS}/f/echo HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\n\
-         Upgrade: echo\r\n\r\n"
+         Upgrade: echo\r\nX-Forwarded-For: 192.0.2.7\r\n\r\n"
     );
     stream.write_all(request.as_bytes()).await.unwrap();
     let talk = async {
@@ -352,6 +352,7 @@ async fn upgraded_connections_reach_the_server_behind() {
         .find(|(_, path, _)| path.ends_with("/echo"))
         .unwrap();
     assert_eq!(who["x-remote-user"], ["somebody"]);
+    assert_eq!(who["x-forwarded-for"], ["192.0.2.7, 127.0.0.1"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -134,7 +134,8 @@ async fn answer(mut request: Request<Incoming>, state: &Arc<State>) -> Response<
     let mut who: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for (name, value) in request.headers() {
         let name = name.as_str();
-        if name.starts_with("x-remote-") || name == "authorization" {
+        let told = name.starts_with("x-remote-") || name.starts_with("x-forwarded-");
+        if told || name == "authorization" {
             let value = value.to_str().unwrap().to_owned();
             who.entry(name.to_owned()).or_default().push(value);
         }

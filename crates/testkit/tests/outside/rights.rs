@@ -55,6 +55,20 @@ async fn a_webhook_before_roles_allows_denies_and_has_no_opinion() {
             "namespace": "default", "verb": "list", "version": "v1",
             "resource": "configmaps"}})
     );
+    // Selectors are told, each requirement by itself.
+    let selected = "labelSelector=app+in+(b,a),!old&fieldSelector=metadata.namespace!%3Dx";
+    jane.get(&format!("{MAPS}?{selected}")).await.expect(200);
+    let (_, asked, _) = site.asked.lock()[1].clone();
+    let about = &asked["spec"]["resourceAttributes"];
+    assert_eq!(
+        about["labelSelector"]["requirements"],
+        json!([{"key": "app", "operator": "In", "values": ["a", "b"]},
+            {"key": "old", "operator": "DoesNotExist"}])
+    );
+    assert_eq!(
+        about["fieldSelector"]["requirements"],
+        json!([{"key": "metadata.namespace", "operator": "NotIn", "values": ["x"]}])
+    );
     let refused = jane.get(&format!("{MAPS}/m")).await.expect(403);
     assert!(
         refused.message().ends_with(": no idea"),
@@ -94,11 +108,24 @@ async fn a_webhook_before_roles_allows_denies_and_has_no_opinion() {
         said["status"],
         json!({"allowed": false, "denied": true, "reason": "not joe"})
     );
+    let mut selected = review("jane");
+    selected["spec"]["resourceAttributes"]["labelSelector"] =
+        json!({"requirements": [{"key": "app", "operator": "NotIn", "values": ["b", "c"]}]});
+    admin.post(path, &selected).await.expect(201);
+    let (_, asked, _) = site.asked.lock().last().cloned().unwrap();
+    assert_eq!(
+        asked["spec"]["resourceAttributes"]["labelSelector"],
+        selected["spec"]["resourceAttributes"]["labelSelector"]
+    );
     let rules = json!({"apiVersion": "authorization.k8s.io/v1",
         "kind": "SelfSubjectRulesReview", "spec": {"namespace": "default"}});
     let path = "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews";
     let said = joe.post(path, &rules).await.expect(201).body;
     assert_eq!(said["status"]["incomplete"], true);
+    let metrics = admin.get("/metrics").await.expect(200).body;
+    let count =
+        "apiserver_authorization_webhook_evaluations_total{name=\"outside\",result=\"success\"} ";
+    assert!(metrics.as_str().unwrap().contains(count));
     // One that can't be asked denies, where its policy says so; the door's own loops go on.
     site.says(|_, _| None);
     caller("john").get(MAPS).await.expect(403);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use evenkeel_server::Outside;
+use evenkeel_server::{Identity, Outside};
 use evenkeel_testkit::{Caller, Cluster};
 use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
@@ -260,4 +260,50 @@ async fn a_bootstrap_token_goes_when_its_time_is_up() {
     })
     .await;
     drop(cleaning);
+}
+
+/// A machine that has nothing but a token finds the cluster, and can tell that it is the right one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn cluster_info_is_for_everybody_and_signed_with_tokens() {
+    let mut cluster = Cluster::door().await;
+    cluster.run_controllers();
+    let (door, server) = (cluster.the_door(), "https://192.0.2.1:6443");
+    let authority = cluster.pki().ca().to_owned();
+    door.publish_cluster_info(server, &authority).await.unwrap();
+    let admin = admin(&cluster);
+    let token = json!({"metadata": {"name": "bootstrap-token-abcdef"},
+        "type": "bootstrap.kubernetes.io/token",
+        "stringData": {"token-id": "abcdef", "token-secret": "0123456789abcdef",
+            "usage-bootstrap-signing": "true"}});
+    let secrets = "/api/v1/namespaces/kube-system/secrets";
+    admin.post(secrets, &token).await.expect(201);
+    let anybody = cluster.caller(Identity::anonymous());
+    let maps = "/api/v1/namespaces/kube-public/configmaps";
+    let path = format!("{maps}/cluster-info");
+    let signature = |signed: bool| {
+        let (anybody, path) = (anybody.clone(), path.clone());
+        until("the signature", move || {
+            let (anybody, path) = (anybody.clone(), path.clone());
+            async move {
+                let data = anybody.get(&path).await.expect(200).body["data"].clone();
+                (data["jws-kubeconfig-abcdef"].is_string() == signed).then_some(data)
+            }
+        })
+    };
+    let data = signature(true).await;
+    let kubeconfig = data["kubeconfig"].as_str().unwrap();
+    assert!(kubeconfig.contains(&format!("    server: {server}\n")));
+    let encoded = base64::engine::general_purpose::STANDARD.encode(&authority);
+    assert!(kubeconfig.contains(&encoded));
+    let jws = data["jws-kubeconfig-abcdef"].as_str().unwrap();
+    let (header, tag) = jws.split_once("..").unwrap();
+    let url = base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, b"0123456789abcdef");
+    let signed = format!("{header}.{}", url.encode(kubeconfig));
+    ring::hmac::verify(&key, signed.as_bytes(), &url.decode(tag).unwrap()).unwrap();
+    // Nothing else there is for everybody.
+    anybody.get(maps).await.expect(403);
+    let gone = format!("{secrets}/bootstrap-token-abcdef");
+    admin.delete(&gone, None).await.expect(200);
+    signature(false).await;
 }

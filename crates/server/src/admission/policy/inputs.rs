@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock, Weak};
 
 use evenkeel_api::expressions::namespace_schema;
 use evenkeel_api::object;
+use evenkeel_api::row::ResourceDef;
 use evenkeel_cel::{
     Activation, AuthorizationQuery, Authorizer as Ask, Decision as Answer, EvalError, Meter,
     Opaque, Program, Value as Cel, authorizer_value, resource_check_value,
@@ -12,7 +13,7 @@ use evenkeel_cel::{
 use serde_json::Value;
 
 use super::super::Change;
-use super::super::webhook::review::{attributes, seen_as};
+use super::super::webhook::review::{self, attributes, seen_as};
 use super::matching::namespace;
 use crate::auth::{Authorizer, Decision, Identity};
 use crate::http::Attributes;
@@ -32,13 +33,15 @@ pub(super) struct Inputs {
 }
 
 impl Inputs {
-    /// The inputs of a change, with a parameter (null for none).
+    /// The inputs of a change as a policy is shown it, with a parameter (null for none).
+    /// `requested` is the kind of the request itself.
     pub(super) fn of(
         registry: &Registry,
         change: &Change<'_>,
         object: &Value,
         params: &Value,
         authorizer: &Arc<dyn Authorizer>,
+        requested: &ResourceDef,
     ) -> Self {
         let space = if change.is_core("Namespace") {
             ""
@@ -58,7 +61,7 @@ impl Inputs {
             object: shown(change, Some(object)),
             old: shown(change, change.old),
             params: params.clone(),
-            request: request(change, object),
+            request: request(change, object, requested),
             namespace: namespace.unwrap_or_default(),
             asker: Arc::new(Asker {
                 authorizer: Arc::clone(authorizer),
@@ -103,8 +106,9 @@ fn shown(change: &Change<'_>, object: Option<&Value>) -> Value {
 }
 
 /// `request`: the reference's `AdmissionRequest` without its id.
-fn request(change: &Change<'_>, object: &Value) -> Value {
+fn request(change: &Change<'_>, object: &Value, requested: &ResourceDef) -> Value {
     let mut request = attributes(change, "", object);
+    review::requested(&mut request, change, requested);
     let fields = object::fields(&mut request);
     fields.remove("uid");
     fields.retain(|_, value| !value.is_null());

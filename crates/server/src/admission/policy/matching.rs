@@ -1,10 +1,13 @@
 //! Which changes a policy or a binding is about.
 
-use evenkeel_api::row::ResourceDef;
+use std::sync::Arc;
+
+use evenkeel_api::row::{ResourceDef, Storage, Subresource};
 use evenkeel_api::validation::selects;
 use evenkeel_api::{Status, object};
 use serde_json::Value;
 
+use super::super::webhook::Version;
 use super::super::{Change, look_up};
 use crate::registry::Registry;
 
@@ -108,25 +111,70 @@ impl Matcher {
         change: &Change<'_>,
         object: &Value,
     ) -> Result<bool, Status> {
+        Ok(self.concerns(registry, change, object)?.is_some())
+    }
+
+    /// In which version of its kind it wants to see a change, if it is about it.
+    ///
+    /// # Errors
+    /// 404 when the namespace, whose labels decide, is not there.
+    pub(super) fn concerns(
+        &self,
+        registry: &Registry,
+        change: &Change<'_>,
+        object: &Value,
+    ) -> Result<Option<Version>, Status> {
         if !self.object_matches(change, object) {
-            return Ok(false);
+            return Ok(None);
         }
         let name = change.name(object);
-        let any = |rules: &[Rule]| {
-            rules
-                .iter()
-                .any(|rule| rule.matches(change, change.row, name))
-                || (self.equivalent
-                    && registry.rows.iter().any(|other| {
-                        other.gvk.group == change.row.gvk.group
-                            && other.plural == change.row.plural
-                            && rules.iter().any(|rule| rule.matches(change, other, name))
-                    }))
-        };
-        if any(&self.excluded) || !(any(&self.rules) || (self.open && self.rules.is_empty())) {
-            return Ok(false);
+        let of = |rules: &[Rule]| self.version(registry, change, rules, name);
+        if of(&self.excluded).is_some() {
+            return Ok(None);
         }
-        self.namespace_matches(registry, change, object)
+        let version = if self.open && self.rules.is_empty() {
+            Some(Version::OfRequest)
+        } else {
+            of(&self.rules)
+        };
+        let Some(version) = version else {
+            return Ok(None);
+        };
+        let matches = self.namespace_matches(registry, change, object)?;
+        Ok(matches.then_some(version))
+    }
+
+    /// The version that some rules are about: that of the request, or another one.
+    fn version(
+        &self,
+        registry: &Registry,
+        change: &Change<'_>,
+        rules: &[Rule],
+        name: &str,
+    ) -> Option<Version> {
+        let row = change.row;
+        let any = |row: &ResourceDef| rules.iter().any(|rule| rule.matches(change, row, name));
+        if any(row) {
+            return Some(Version::OfRequest);
+        }
+        if !self.equivalent || rules.is_empty() {
+            return None;
+        }
+        let rows = registry.caches.kinds().rows();
+        let other = rows.iter().find(|other| {
+            let same_group = other.gvk.group == row.gvk.group && other.plural == row.plural;
+            (same_group || other.store_prefix() == row.store_prefix())
+                && other.gvk != row.gvk
+                && any(other)
+        })?;
+        // What has a kind of its own, and what is only answered, is the same in every version.
+        let alike = change.subresource.and_then(Subresource::own_kind).is_some()
+            || row.storage != Storage::Stored;
+        Some(if alike {
+            Version::OfRequest
+        } else {
+            Version::Of(Arc::clone(other))
+        })
     }
 
     fn object_matches(&self, change: &Change<'_>, object: &Value) -> bool {

@@ -125,7 +125,7 @@ impl Policies {
     ///
     /// # Errors
     /// A failure of a policy that must not fail.
-    pub(super) fn mutate(
+    pub(super) async fn mutate(
         &self,
         registry: &Registry,
         change: &Change<'_>,
@@ -137,14 +137,14 @@ impl Policies {
         if policies.is_empty() || exempt(change) || !object.is_object() {
             return Ok(());
         }
-        mutating::mutate(policies, registry, change, object, &self.authorizer, rounds)
+        mutating::mutate(policies, registry, change, object, &self.authorizer, rounds).await
     }
 
     /// Asks validating policies.
     ///
     /// # Errors
     /// The first refusal.
-    pub(super) fn validate(
+    pub(super) async fn validate(
         &self,
         registry: &Registry,
         change: &Change<'_>,
@@ -161,6 +161,7 @@ impl Policies {
             object,
             &self.authorizer,
         )
+        .await
     }
 }
 

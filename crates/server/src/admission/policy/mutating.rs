@@ -11,8 +11,8 @@ use evenkeel_cel::Budget;
 use serde_json::{Value, json};
 
 use super::super::Change;
-use super::super::webhook::put_back;
 use super::super::webhook::review::seen_as;
+use super::super::webhook::{Shown, put_back, take_back};
 use super::compiled::{Binding, Code, Mutation, Policy, evaluate};
 use super::inputs::{Inputs, Scope};
 use super::params;
@@ -43,7 +43,7 @@ impl Rounds {
 ///
 /// # Errors
 /// The first failure of those that must not fail.
-pub(super) fn mutate(
+pub(super) async fn mutate(
     policies: &[Policy],
     registry: &Registry,
     change: &Change<'_>,
@@ -61,9 +61,9 @@ pub(super) fn mutate(
                 failures.push(denial(policy, binding, &why));
             }
         };
-        match policy.matcher.matches(registry, change, object) {
-            Ok(true) => {}
-            Ok(false) => continue,
+        let version = match policy.matcher.concerns(registry, change, object) {
+            Ok(Some(version)) => version,
+            Ok(None) => continue,
             Err(status) => {
                 failed(
                     None,
@@ -71,7 +71,7 @@ pub(super) fn mutate(
                 );
                 continue;
             }
-        }
+        };
         let code = match &policy.code {
             Ok(code) => code,
             Err(why) => {
@@ -79,6 +79,20 @@ pub(super) fn mutate(
                 continue;
             }
         };
+        let shown = match Shown::new(registry, change, object, version).await {
+            Ok(shown) => shown,
+            Err(status) => {
+                failed(None, status.message);
+                continue;
+            }
+        };
+        let as_shown = shown.change(change);
+        // In another version it is changed there, and brought back at the end.
+        let mut other = match &shown {
+            Shown::AsIs => None,
+            Shown::Converted { object, .. } => Some(object.clone()),
+        };
+        let mut touched = false;
         for binding in &policy.bindings {
             let found = match binding.matcher.matches(registry, change, object) {
                 Ok(false) => continue,
@@ -101,12 +115,17 @@ pub(super) fn mutate(
                 if rounds.again && !rounds.waiting.remove(&key) {
                     continue;
                 }
-                let before = object.clone();
+                let target = match &mut other {
+                    Some(other) => other,
+                    None => &mut *object,
+                };
+                let before = target.clone();
                 let scope = |object: &Value| {
-                    let inputs = Inputs::of(registry, change, object, param, authorizer);
+                    let inputs =
+                        Inputs::of(registry, &as_shown, object, param, authorizer, change.row);
                     Scope::new(inputs, code.variables())
                 };
-                match code.concerns(&scope(object)) {
+                match code.concerns(&scope(target)) {
                     Ok(false) => continue,
                     Ok(true) => {}
                     Err(why) => {
@@ -114,10 +133,11 @@ pub(super) fn mutate(
                         continue;
                     }
                 }
-                for why in steps(code, registry, change, object, &scope) {
+                for why in steps(code, registry, &as_shown, target, &scope) {
                     failed(Some(binding), why);
                 }
-                if *object != before {
+                if *target != before {
+                    touched = true;
                     rounds.needed = true;
                     rounds.waiting.extend(rounds.asked.drain());
                 }
@@ -125,6 +145,12 @@ pub(super) fn mutate(
                     rounds.asked.insert(key);
                 }
             }
+        }
+        if let Some(other) = other
+            && touched
+            && let Err(status) = take_back(registry, change, &as_shown, other, object).await
+        {
+            failed(None, status.message);
         }
     }
     rounds.last = object.clone();

@@ -9,6 +9,7 @@ use evenkeel_cel::{Budget, Value as Cel};
 use serde_json::{Value, json};
 
 use super::super::Change;
+use super::super::webhook::Shown;
 use super::compiled::{Binding, Code, Policy, evaluate};
 use super::inputs::{Inputs, Scope};
 use super::params;
@@ -37,7 +38,7 @@ struct Denied {
 ///
 /// # Errors
 /// The first refusal of those that deny.
-pub(super) fn validate(
+pub(super) async fn validate(
     policies: &[Policy],
     registry: &Registry,
     change: &Change<'_>,
@@ -46,14 +47,14 @@ pub(super) fn validate(
 ) -> Result<(), Status> {
     let mut denied = Vec::new();
     for policy in policies.iter().filter(|policy| !policy.bindings.is_empty()) {
-        match policy.matcher.matches(registry, change, object) {
-            Ok(true) => {}
-            Ok(false) => continue,
+        let version = match policy.matcher.concerns(registry, change, object) {
+            Ok(Some(version)) => version,
+            Ok(None) => continue,
             Err(status) => {
                 failed(policy, None, &status.message, &mut denied);
                 continue;
             }
-        }
+        };
         let code = match &policy.code {
             Ok(code) => code,
             Err(why) => {
@@ -61,6 +62,14 @@ pub(super) fn validate(
                 continue;
             }
         };
+        let shown = match Shown::new(registry, change, object, version).await {
+            Ok(shown) => shown,
+            Err(status) => {
+                failed(policy, None, &status.message, &mut denied);
+                continue;
+            }
+        };
+        let (as_shown, seen) = (shown.change(change), shown.object(object));
         let mut annotations: BTreeMap<&str, Vec<String>> = BTreeMap::new();
         for binding in &policy.bindings {
             match binding.matcher.matches(registry, change, object) {
@@ -81,7 +90,7 @@ pub(super) fn validate(
                 }
             };
             for param in &found {
-                let inputs = Inputs::of(registry, change, object, param, authorizer);
+                let inputs = Inputs::of(registry, &as_shown, seen, param, authorizer, change.row);
                 let scope = Scope::new(inputs, code.variables());
                 let (refusals, noted) = decide(policy, code, &scope);
                 for refusal in refusals {

@@ -41,7 +41,7 @@ pub(super) struct Hook {
 }
 
 /// How a webhook is shown a change: the version that its rules are about.
-pub(super) enum Version {
+pub(in crate::admission) enum Version {
     /// As the request has it.
     OfRequest,
     /// As this row has it.

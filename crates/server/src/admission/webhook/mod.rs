@@ -11,15 +11,18 @@ pub(super) mod review;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use evenkeel_api::row::{ResourceDef, Storage, Subresource};
 use evenkeel_api::{Status, object};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 pub(super) use self::conditions::MatchConditions;
-use self::hook::{Hook, Version};
+use self::hook::Hook;
+pub(super) use self::hook::Version;
 use super::{Change, Operation};
 use crate::auth::Authorizer;
 use crate::outbound::Client;
@@ -190,8 +193,19 @@ impl Webhooks {
             }
             let round = usize::from(rounds.again);
             let place = format!("round_{round}_index_{index}");
+            let began = Instant::now();
             let outcome =
                 mutate_once(registry, change, &as_shown, hook, seen.clone(), &place).await;
+            let took = began.elapsed();
+            change.notes().waited_for(took);
+            count(
+                registry,
+                change,
+                hook,
+                "admit",
+                outcome.as_ref().err(),
+                took,
+            );
             let outcome = match outcome {
                 Ok(None) => Ok(false),
                 Ok(Some(after)) => {
@@ -212,7 +226,7 @@ impl Webhooks {
                 rounds.asked.insert(hook.id.clone());
             }
             if let Err(failure) = outcome {
-                settle(change, hook, failure, "mutation", &place)?;
+                settle(registry, change, hook, failure, "mutation", &place)?;
             }
         }
         rounds.last = object.clone();
@@ -245,15 +259,27 @@ impl Webhooks {
                 asked.push((hook, shown));
             }
         }
+        let began = Instant::now();
         let judged = futures::future::join_all(asked.iter().map(|(hook, shown)| async move {
             let (as_shown, seen) = (shown.change(change), shown.object(object));
             let said = ask(registry, &as_shown, hook, seen, change.row, false).await;
+            let took = began.elapsed();
+            count(
+                registry,
+                change,
+                hook,
+                "validating",
+                said.as_ref().err(),
+                took,
+            );
             (*hook, said)
         }));
-        for (index, (hook, said)) in judged.await.into_iter().enumerate() {
+        let judged = judged.await;
+        change.notes().waited_for(began.elapsed());
+        for (index, (hook, said)) in judged.into_iter().enumerate() {
             if let Err(failure) = said {
                 let place = format!("round_0_index_{index}");
-                settle(change, hook, failure, "validating", &place)?;
+                settle(registry, change, hook, failure, "validating", &place)?;
             }
         }
         Ok(())
@@ -277,8 +303,8 @@ fn is_exempt(change: &Change<'_>) -> bool {
     configures || reviews || shown
 }
 
-/// A change as a webhook is shown it.
-enum Shown {
+/// A change as a webhook or a policy is shown it.
+pub(super) enum Shown {
     /// As the request has it.
     AsIs,
     /// In another version of the kind.
@@ -290,7 +316,7 @@ enum Shown {
 }
 
 impl Shown {
-    async fn new(
+    pub(super) async fn new(
         registry: &Registry,
         change: &Change<'_>,
         object: &Value,
@@ -316,7 +342,7 @@ impl Shown {
         Ok(Self::Converted { row, object, old })
     }
 
-    fn change<'c>(&'c self, change: &Change<'c>) -> Change<'c> {
+    pub(super) fn change<'c>(&'c self, change: &Change<'c>) -> Change<'c> {
         let (row, old) = match self {
             Self::AsIs => (change.row, change.old),
             Self::Converted { row, old, .. } => (&**row, old.as_ref()),
@@ -333,7 +359,7 @@ impl Shown {
         }
     }
 
-    fn object<'c>(&'c self, object: &'c Value) -> &'c Value {
+    pub(super) fn object<'c>(&'c self, object: &'c Value) -> &'c Value {
         match self {
             Self::AsIs => object,
             Self::Converted { object, .. } => object,
@@ -341,8 +367,8 @@ impl Shown {
     }
 }
 
-/// Takes over what a webhook has made, brought back to the version of the request.
-async fn take_back(
+/// Takes over what a webhook or a policy has made, brought back to the version of the request.
+pub(super) async fn take_back(
     registry: &Registry,
     change: &Change<'_>,
     shown: &Change<'_>,
@@ -483,8 +509,45 @@ pub(super) fn put_back(
     Ok(())
 }
 
+/// Counts what a webhook was asked, and what came of it.
+fn count(
+    registry: &Registry,
+    change: &Change<'_>,
+    hook: &Hook,
+    side: &str,
+    failure: Option<&Failure>,
+    took: Duration,
+) {
+    let (kind, code) = match failure {
+        None => ("", 200),
+        Some(Failure::Refused(status)) => ("no_error", status.code),
+        // As the reference's client says of whom it can't reach.
+        Some(Failure::Unreachable(_)) => ("calling_webhook_error", 503),
+    };
+    let passes = match failure {
+        None => true,
+        Some(Failure::Refused(_)) => false,
+        Some(Failure::Unreachable(_)) => hook.ignores_failure,
+    };
+    let (name, operation) = (hook.name.as_str(), change.operation.as_str());
+    let (rejected, code) = (if passes { "false" } else { "true" }, code.to_string());
+    let counted = &registry.counted;
+    counted
+        .webhooks
+        .took(&[name, operation, rejected, side], took);
+    counted
+        .webhook_requests
+        .one(&[&code, name, operation, rejected, side]);
+    if !passes {
+        counted
+            .webhook_rejections
+            .one(&[kind, name, operation, &code, side]);
+    }
+}
+
 /// Lets a failure pass where the webhook's policy says so.
 fn settle(
+    registry: &Registry,
     change: &Change<'_>,
     hook: &Hook,
     failure: Failure,
@@ -499,6 +562,9 @@ fn settle(
                 return Err(Status::internal(text));
             }
             tracing::warn!(webhook = hook.name, "let pass: {text}");
+            let side_told = if side == "mutation" { "admit" } else { side };
+            let open = &registry.counted.webhooks_failed_open;
+            open.one(&[&hook.name, side_told]);
             let key = format!("failed-open.{side}.webhook.admission.k8s.io/{place}");
             change.notes().annotate(key, &hook.name);
             Ok(())

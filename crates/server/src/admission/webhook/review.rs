@@ -115,7 +115,7 @@ pub(in crate::admission) fn seen_as(change: &Change<'_>, object: &Value) -> Valu
 }
 
 /// Writes in which version the request was about, where a webhook is shown another.
-pub(super) fn requested(request: &mut Value, change: &Change<'_>, row: &ResourceDef) {
+pub(in crate::admission) fn requested(request: &mut Value, change: &Change<'_>, row: &ResourceDef) {
     if row.gvk != change.row.gvk {
         let gvk = &row.gvk;
         request["requestKind"] =

@@ -9,12 +9,14 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 
 use super::rights::{Kind, RightsWebhook};
 use crate::auth::{Authorizer, Decision, Identity, MASTERS, RbacAuthorizer};
+use crate::families::Families;
 use crate::http::Attributes;
 
 /// Authorizers, in order.
 pub(crate) struct Chain {
     roles: RbacAuthorizer,
     members: Vec<Member>,
+    counted: Arc<Families>,
 }
 
 enum Member {
@@ -24,7 +26,7 @@ enum Member {
 }
 
 impl Chain {
-    pub(crate) fn new(roles: RbacAuthorizer, kinds: Vec<Kind>) -> Self {
+    pub(crate) fn new(roles: RbacAuthorizer, kinds: Vec<Kind>, counted: &Arc<Families>) -> Self {
         let members = kinds.into_iter().map(|kind| match kind {
             Kind::Node => Member::Node,
             Kind::Roles => Member::Roles,
@@ -33,6 +35,7 @@ impl Chain {
         Self {
             roles,
             members: members.collect(),
+            counted: Arc::clone(counted),
         }
     }
 
@@ -63,7 +66,7 @@ impl Authorizer for Chain {
         let mut reasons = Vec::new();
         for member in &self.members {
             let said = match member {
-                Member::Webhook(webhook) => blocking(webhook, identity, attributes),
+                Member::Webhook(webhook) => blocking(webhook, identity, attributes, &self.counted),
                 other => self
                     .at_once(other, identity, attributes)
                     .unwrap_or_else(|| Decision::NoOpinion(String::new())),
@@ -100,7 +103,9 @@ impl Authorizer for Chain {
         Some(Box::pin(async move {
             for member in &self.members {
                 let said = match member {
-                    Member::Webhook(webhook) => webhook.decide(identity, attributes).await,
+                    Member::Webhook(webhook) => {
+                        webhook.decide(identity, attributes, &self.counted).await
+                    }
                     other => match self.at_once(other, identity, attributes) {
                         Some(said) => said,
                         None => continue,
@@ -116,13 +121,19 @@ impl Authorizer for Chain {
 
 /// Asks a webhook where nobody can wait, in expressions for one: this thread does, and others take
 /// over its tasks. Mostly the answer is known by then.
-fn blocking(webhook: &RightsWebhook, identity: &Identity, attributes: &Attributes) -> Decision {
+fn blocking(
+    webhook: &RightsWebhook,
+    identity: &Identity,
+    attributes: &Attributes,
+    counted: &Families,
+) -> Decision {
     if let Some(known) = webhook.known(identity, attributes) {
         return known;
     }
     match Handle::try_current() {
         Ok(handle) if handle.runtime_flavor() == RuntimeFlavor::MultiThread => {
-            tokio::task::block_in_place(|| handle.block_on(webhook.decide(identity, attributes)))
+            let deciding = webhook.decide(identity, attributes, counted);
+            tokio::task::block_in_place(|| handle.block_on(deciding))
         }
         _ => webhook.failed(),
     }

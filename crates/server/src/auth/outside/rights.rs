@@ -6,6 +6,7 @@ use std::path::Path as FilePath;
 use std::time::Duration;
 
 use evenkeel_api::field::{ErrorList, FieldError, Path};
+use evenkeel_api::selector::{FieldSelector, LabelSelector, Operator};
 use evenkeel_api::{names, object};
 use evenkeel_cel::{self as cel, Budget, Env, Program, Schema, Type};
 use http::Method;
@@ -15,6 +16,7 @@ use serde_json::{Value, json};
 use super::cached::{Cached, digest};
 use super::jwt_config::told;
 use crate::auth::{Decision, Identity};
+use crate::families::Families;
 use crate::http::Attributes;
 use crate::outbound::{Peer, Url};
 
@@ -37,6 +39,8 @@ pub(crate) enum Kind {
 /// A webhook that knows rights.
 #[derive(Debug)]
 pub(crate) struct RightsWebhook {
+    /// What metrics call it.
+    name: String,
     url: Url,
     peer: Peer,
     review: &'static str,
@@ -152,7 +156,13 @@ pub(super) fn read(text: &str) -> Result<Vec<Kind>, String> {
                 out.push(FieldError::required(&at.child("webhook"), wrong));
             }
             ("Webhook", Some(webhook)) => {
-                kinds.extend(self::webhook(webhook, &at, &mut out).map(Kind::Webhook));
+                let made = self::webhook(webhook, &at, &mut out);
+                kinds.extend(made.map(|webhook| {
+                    Kind::Webhook(RightsWebhook {
+                        name: given.name.clone(),
+                        ..webhook
+                    })
+                }));
             }
             (_, Some(_)) => {
                 let wrong = "may only be specified when type=Webhook";
@@ -264,6 +274,7 @@ fn webhook(given: &WebhookFile, at: &Path, out: &mut ErrorList) -> Option<Rights
     }
     let (url, peer) = peer?;
     Some(RightsWebhook {
+        name: String::new(),
         url,
         peer,
         review,
@@ -402,6 +413,7 @@ pub(super) fn plain(
 ) -> Result<RightsWebhook, String> {
     let (url, peer) = Peer::of_kubeconfig(kubeconfig, directory)?;
     Ok(RightsWebhook {
+        name: "default".to_owned(),
         url,
         peer,
         review: "v1",
@@ -440,8 +452,48 @@ fn spec(identity: &Identity, attributes: &Attributes) -> Value {
             about[name] = text.clone().into();
         }
     }
+    let labels = label_requirements(&attributes.label_selector);
+    let fields = field_requirements(&attributes.field_selector);
+    for (name, requirements) in [("labelSelector", labels), ("fieldSelector", fields)] {
+        if !requirements.is_empty() {
+            about[name] = json!({"requirements": requirements});
+        }
+    }
     spec["resourceAttributes"] = about;
     spec
+}
+
+/// What a label selector asks, as reviews tell it. One that can't be read asks for nothing here,
+/// and is refused later.
+fn label_requirements(selector: &str) -> Vec<Value> {
+    let parsed = LabelSelector::parse(selector).unwrap_or_default();
+    let told = parsed.requirements.iter().filter_map(|one| {
+        let operator = match one.operator {
+            Operator::In => "In",
+            Operator::NotIn => "NotIn",
+            Operator::Exists => "Exists",
+            Operator::DoesNotExist => "DoesNotExist",
+            // Reviews have no words for these: what is told asks for less.
+            Operator::GreaterThan | Operator::LessThan => return None,
+        };
+        let mut told = json!({"key": one.key, "operator": operator});
+        if !one.values.is_empty() {
+            let mut values = one.values.clone();
+            values.sort();
+            told["values"] = json!(values);
+        }
+        Some(told)
+    });
+    told.collect()
+}
+
+fn field_requirements(selector: &str) -> Vec<Value> {
+    let parsed = FieldSelector::parse(selector).unwrap_or_default();
+    let told = parsed.terms.iter().map(|(field, equal, value)| {
+        let operator = if *equal { "In" } else { "NotIn" };
+        json!({"key": field, "operator": operator, "values": [value]})
+    });
+    told.collect()
 }
 
 /// What conditions see: every field is there, as in the reference.
@@ -513,7 +565,12 @@ impl RightsWebhook {
     }
 
     /// Asks, unless the answer is known.
-    pub(super) async fn decide(&self, identity: &Identity, attributes: &Attributes) -> Decision {
+    pub(super) async fn decide(
+        &self,
+        identity: &Identity,
+        attributes: &Attributes,
+        counted: &Families,
+    ) -> Decision {
         if let Some(known) = self.known(identity, attributes) {
             return known;
         }
@@ -525,6 +582,7 @@ impl RightsWebhook {
             "metadata": {"creationTimestamp": null},
             "spec": self.spoken(spec), "status": {"allowed": false},
         });
+        let began = tokio::time::Instant::now();
         let mut said = self.ask(&review).await;
         for pause in RETRIES {
             if said.is_ok() {
@@ -533,9 +591,16 @@ impl RightsWebhook {
             tokio::time::sleep(pause).await;
             said = self.ask(&review).await;
         }
+        let result = if said.is_ok() { "success" } else { "error" };
+        let told = [self.name.as_str(), result];
+        counted.rights.one(&told);
+        counted.rights_took.took(&told, began.elapsed());
         let status = match said {
             Ok(status) => status,
             Err(error) => {
+                if !self.denies_on_failure {
+                    counted.rights_failed_open.one(&told);
+                }
                 tracing::warn!(error, "a webhook can't be asked about rights");
                 return self.failed();
             }

@@ -1,0 +1,386 @@
+//! Counters and histograms whose labels are only known while the door serves: admission, webhooks,
+//! conversion, watches, the steps of a request. Names, labels and buckets are the reference's.
+//!
+//! What counts requests themselves is in [`crate::metrics`].
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use evenkeel_api::row::ResourceDef;
+use evenkeel_store::StoreError;
+use parking_lot::RwLock;
+use tokio::time::Instant;
+
+use crate::metrics::{Histogram, LATENCIES, head};
+
+const STORAGE: &[&str] = &["group", "operation", "resource"];
+
+const ADMISSION: &[f64] = &[0.005, 0.025, 0.1, 0.5, 1.0, 2.5];
+const WEBHOOK: &[f64] = &[0.005, 0.025, 0.1, 0.5, 1.0, 2.5, 10.0, 25.0];
+const CONVERSION: &[f64] = &[
+    0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 45.0, 60.0,
+];
+const FILTERS: &[f64] = &[
+    0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 5.0, 10.0, 15.0, 30.0,
+];
+const RIGHTS: &[f64] = &[
+    0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+];
+/// From 1 KiB to 128 KiB.
+const EVENTS: &[f64] = &[
+    1024.0, 2048.0, 4096.0, 8192.0, 16384.0, 32768.0, 65536.0, 131_072.0,
+];
+
+/// What series of one name are told apart by, and what they are for.
+#[derive(Debug)]
+struct Named {
+    name: &'static str,
+    help: &'static str,
+    labels: &'static [&'static str],
+}
+
+impl Named {
+    /// The labels as they are written. Values that come from users are escaped.
+    fn text(&self, values: &[&str]) -> String {
+        debug_assert_eq!(self.labels.len(), values.len());
+        let mut out = String::new();
+        for (name, value) in self.labels.iter().zip(values) {
+            let comma = if out.is_empty() { "" } else { "," };
+            let value = value
+                .replace('\\', "\\\\")
+                .replace('"', "\\\"")
+                .replace('\n', "\\n");
+            // Writing into a String can't fail.
+            write!(out, "{comma}{name}=\"{value}\"").unwrap_or_default();
+        }
+        out
+    }
+}
+
+fn of<T>(
+    series: &RwLock<BTreeMap<String, Arc<T>>>,
+    key: String,
+    new: impl FnOnce() -> T,
+) -> Arc<T> {
+    if let Some(found) = series.read().get(&key) {
+        return Arc::clone(found);
+    }
+    let mut series = series.write();
+    Arc::clone(series.entry(key).or_insert_with(|| Arc::new(new())))
+}
+
+/// Histograms of one name.
+#[derive(Debug)]
+pub(crate) struct Histograms {
+    named: Named,
+    bounds: &'static [f64],
+    series: RwLock<BTreeMap<String, Arc<Histogram>>>,
+}
+
+impl Histograms {
+    fn new(
+        name: &'static str,
+        help: &'static str,
+        labels: &'static [&'static str],
+        bounds: &'static [f64],
+    ) -> Self {
+        Self {
+            named: Named { name, help, labels },
+            bounds,
+            series: RwLock::default(),
+        }
+    }
+
+    /// The series of some values.
+    pub(crate) fn of(&self, values: &[&str]) -> Arc<Histogram> {
+        let key = self.named.text(values);
+        of(&self.series, key, || Histogram::new(self.bounds))
+    }
+
+    /// Counts how long something took.
+    pub(crate) fn took(&self, values: &[&str], took: Duration) {
+        self.of(values).observe(nanoseconds(took));
+    }
+
+    fn write(&self, out: &mut String) {
+        let series = self.series.read();
+        if series.is_empty() {
+            return;
+        }
+        head(out, self.named.name, "histogram", self.named.help);
+        for (labels, histogram) in series.iter() {
+            histogram.write(out, self.named.name, labels);
+        }
+    }
+}
+
+/// Counters of one name.
+#[derive(Debug)]
+pub(crate) struct Counters {
+    named: Named,
+    series: RwLock<BTreeMap<String, Arc<AtomicU64>>>,
+}
+
+impl Counters {
+    fn new(name: &'static str, help: &'static str, labels: &'static [&'static str]) -> Self {
+        Self {
+            named: Named { name, help, labels },
+            series: RwLock::default(),
+        }
+    }
+
+    /// The series of some values.
+    pub(crate) fn of(&self, values: &[&str]) -> Arc<AtomicU64> {
+        of(&self.series, self.named.text(values), AtomicU64::default)
+    }
+
+    /// Counts one.
+    pub(crate) fn one(&self, values: &[&str]) {
+        self.of(values).fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn write(&self, out: &mut String) {
+        let series = self.series.read();
+        if series.is_empty() {
+            return;
+        }
+        let name = self.named.name;
+        head(out, name, "counter", self.named.help);
+        for (labels, count) in series.iter() {
+            let count = count.load(Ordering::Relaxed);
+            writeln!(out, "{name}{{{labels}}} {count}").unwrap_or_default();
+        }
+    }
+}
+
+/// As a histogram takes it.
+pub(crate) fn nanoseconds(took: Duration) -> u64 {
+    u64::try_from(took.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Everything that is counted beside requests.
+#[derive(Debug)]
+pub(crate) struct Families {
+    /// `operation`, `rejected`, `type` (`admit` or `validate`).
+    pub(crate) steps: Histograms,
+    /// `name`, `operation`, `rejected`, `type`.
+    pub(crate) plugins: Histograms,
+    /// `name`, `operation`, `rejected`, `type` (`admit` or `validating`).
+    pub(crate) webhooks: Histograms,
+    /// `code`, `name`, `operation`, `rejected`, `type`.
+    pub(crate) webhook_requests: Counters,
+    /// `error_type`, `name`, `operation`, `rejection_code`, `type`.
+    pub(crate) webhook_rejections: Counters,
+    /// `name`, `type`.
+    pub(crate) webhooks_failed_open: Counters,
+    /// `failure_type`, `result`.
+    pub(crate) conversions: Histograms,
+    /// The same.
+    pub(crate) conversion_requests: Counters,
+    /// `group`, `resource`, `version`.
+    pub(crate) watch_events: Counters,
+    /// The same; bytes.
+    pub(crate) watch_sizes: Histograms,
+    /// `filter`.
+    pub(crate) filters: Histograms,
+    /// `name`, `result`.
+    pub(crate) rights: Counters,
+    /// The same.
+    pub(crate) rights_took: Histograms,
+    /// The same.
+    pub(crate) rights_failed_open: Counters,
+    /// `group`, `operation`, `resource`.
+    storage_took: Histograms,
+    /// The same.
+    storage: Counters,
+    /// The same.
+    storage_failed: Counters,
+}
+
+impl Default for Families {
+    fn default() -> Self {
+        Self {
+            steps: Histograms::new(
+                "apiserver_admission_step_admission_duration_seconds",
+                "Admission sub-step latency histogram in seconds, broken out for each operation \
+                 and API resource and step type (validate or admit).",
+                &["operation", "rejected", "type"],
+                ADMISSION,
+            ),
+            plugins: Histograms::new(
+                "apiserver_admission_controller_admission_duration_seconds",
+                "Admission controller latency histogram in seconds, identified by name and broken \
+                 out for each operation and API resource and type (validate or admit).",
+                &["name", "operation", "rejected", "type"],
+                ADMISSION,
+            ),
+            webhooks: Histograms::new(
+                "apiserver_admission_webhook_admission_duration_seconds",
+                "Admission webhook latency histogram in seconds, identified by name and broken out \
+                 for each operation and API resource and type (validate or admit).",
+                &["name", "operation", "rejected", "type"],
+                WEBHOOK,
+            ),
+            webhook_requests: Counters::new(
+                "apiserver_admission_webhook_request_total",
+                "Admission webhook request total, identified by name and broken out for each \
+                 admission type (validating or mutating) and operation.",
+                &["code", "name", "operation", "rejected", "type"],
+            ),
+            webhook_rejections: Counters::new(
+                "apiserver_admission_webhook_rejection_count",
+                "Admission webhook rejection count, identified by name and broken out for each \
+                 admission type (validating or admit) and operation.",
+                &["error_type", "name", "operation", "rejection_code", "type"],
+            ),
+            webhooks_failed_open: Counters::new(
+                "apiserver_admission_webhook_fail_open_count",
+                "Admission webhook fail open count, identified by name and broken out for each \
+                 admission type (validating or mutating).",
+                &["name", "type"],
+            ),
+            conversions: Histograms::new(
+                "apiserver_conversion_webhook_duration_seconds",
+                "Conversion webhook request latency",
+                &["failure_type", "result"],
+                CONVERSION,
+            ),
+            conversion_requests: Counters::new(
+                "apiserver_conversion_webhook_request_total",
+                "Counter for conversion webhook requests with success/failure and failure error \
+                 type",
+                &["failure_type", "result"],
+            ),
+            watch_events: Counters::new(
+                "apiserver_watch_events_total",
+                "Number of events sent in watch clients",
+                &["group", "resource", "version"],
+            ),
+            watch_sizes: Histograms::new(
+                "apiserver_watch_events_sizes",
+                "Watch event size distribution in bytes",
+                &["group", "resource", "version"],
+                EVENTS,
+            ),
+            filters: Histograms::new(
+                "apiserver_request_filter_duration_seconds",
+                "Request filter latency distribution in seconds, for each filter type",
+                &["filter"],
+                FILTERS,
+            ),
+            rights: Counters::new(
+                "apiserver_authorization_webhook_evaluations_total",
+                "Round-trips to authorization webhooks.",
+                &["name", "result"],
+            ),
+            rights_took: Histograms::new(
+                "apiserver_authorization_webhook_duration_seconds",
+                "Request latency in seconds.",
+                &["name", "result"],
+                RIGHTS,
+            ),
+            rights_failed_open: Counters::new(
+                "apiserver_authorization_webhook_evaluations_fail_open_total",
+                "NoOpinion results due to webhook timeout or error.",
+                &["name", "result"],
+            ),
+            // Whatever the store is: these are the names that people watch.
+            storage_took: Histograms::new(
+                "etcd_request_duration_seconds",
+                "Etcd request latency in seconds for each operation and object type.",
+                STORAGE,
+                LATENCIES,
+            ),
+            storage: Counters::new(
+                "etcd_requests_total",
+                "Etcd request counts for each operation and object type.",
+                STORAGE,
+            ),
+            storage_failed: Counters::new(
+                "etcd_request_errors_total",
+                "Etcd failed request counts for each operation and object type.",
+                STORAGE,
+            ),
+        }
+    }
+}
+
+impl Families {
+    /// Counts an answer of the store.
+    pub(crate) fn stored<T>(
+        &self,
+        operation: &str,
+        row: &ResourceDef,
+        began: Instant,
+        answer: &Result<T, StoreError>,
+    ) {
+        let told = [&*row.gvk.group, operation, &*row.plural];
+        self.storage_took.took(&told, began.elapsed());
+        self.storage.one(&told);
+        if answer.is_err() {
+            self.storage_failed.one(&told);
+        }
+    }
+
+    /// The text that a scraper reads; a family without a series has none.
+    pub(crate) fn text(&self) -> String {
+        let mut out = String::new();
+        for histograms in [
+            &self.steps,
+            &self.plugins,
+            &self.webhooks,
+            &self.conversions,
+            &self.watch_sizes,
+            &self.filters,
+            &self.rights_took,
+            &self.storage_took,
+        ] {
+            histograms.write(&mut out);
+        }
+        for counters in [
+            &self.webhook_requests,
+            &self.webhook_rejections,
+            &self.webhooks_failed_open,
+            &self.conversion_requests,
+            &self.watch_events,
+            &self.rights,
+            &self.rights_failed_open,
+            &self.storage,
+            &self.storage_failed,
+        ] {
+            counters.write(&mut out);
+        }
+        out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn series_are_written_under_their_labels() {
+        let families = Families::default();
+        assert!(families.text().is_empty());
+        families.watch_events.one(&["", "pods", "v1"]);
+        families.watch_events.one(&["", "pods", "v1"]);
+        families.webhooks_failed_open.one(&["a\"b", "admit"]);
+        let took = Duration::from_millis(30);
+        families.steps.took(&["CREATE", "false", "admit"], took);
+        let text = families.text();
+        let labels = "operation=\"CREATE\",rejected=\"false\",type=\"admit\"";
+        let steps = "apiserver_admission_step_admission_duration_seconds";
+        for expected in [
+            "apiserver_watch_events_total{group=\"\",resource=\"pods\",version=\"v1\"} 2\n",
+            "# TYPE apiserver_watch_events_total counter\n",
+            "{name=\"a\\\"b\",type=\"admit\"} 1\n",
+            &format!("{steps}_bucket{{{labels},le=\"0.025\"}} 0\n"),
+            &format!("{steps}_bucket{{{labels},le=\"0.1\"}} 1\n"),
+        ] {
+            assert!(text.contains(expected), "{expected} in\n{text}");
+        }
+    }
+}
