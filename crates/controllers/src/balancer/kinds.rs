@@ -193,7 +193,8 @@ pub fn definitions() -> [Value; 2] {
     // What an address list may hold is checked at the door, so that a mistake is told to whoever
     // makes it and not to whoever wants an address.
     let rule = "self.contains('-') \
-                ? (self.split('-').size() == 2 && self.split('-').all(x, isIP(x.trim()))) \
+                ? (self.split('-').size() == 2 && isIP(self.split('-')[0].trim()) \
+                && isIP(self.split('-')[1].trim())) \
                 : isCIDR(self)";
     let pool = json!({
         "type": "object", "required": ["addresses"],
