@@ -16,8 +16,10 @@ mod running;
 mod token;
 mod up;
 
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::error::ErrorKind;
 use clap::{CommandFactory as _, Parser, Subcommand};
 
@@ -127,13 +129,9 @@ fn main() -> ExitCode {
             Ok(())
         }
         Command::Completions { shell } => {
-            clap_complete::generate(
-                shell,
-                &mut Cli::command(),
-                "evenkeel",
-                &mut std::io::stdout(),
-            );
-            Ok(())
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "evenkeel", &mut script);
+            print(&script)
         }
     };
     match outcome {
@@ -143,5 +141,13 @@ fn main() -> ExitCode {
             eprintln!("evenkeel: {error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Writes to standard output, for as long as anybody reads it.
+fn print(text: &[u8]) -> anyhow::Result<()> {
+    match io::stdout().write_all(text) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.context("write to standard output"),
     }
 }

@@ -170,7 +170,7 @@ fn encryption_keys_rotate() {
 
     configuration(
         &config,
-        "  - kms: {apiVersion: v2, name: k, endpoint: unix:///k}\n",
+        "  - kms: {apiVersion: v1, name: k, endpoint: unix:///k}\n",
     );
     let refused = cluster.command(&["up", "--no-node", "--listen=127.0.0.1:0"]);
     assert_ne!(refused.code, 0);

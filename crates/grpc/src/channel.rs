@@ -97,6 +97,29 @@ impl Channel {
             })
     }
 
+    /// Calls `path` with one message for a stream of answers. The headers of the answer must come
+    /// within `within`; after that the stream lasts as long as the server wants. The request ends
+    /// with its message: a server may wait for that before it answers.
+    ///
+    /// # Errors
+    /// See [`GrpcError`].
+    pub async fn answers<A: Message + Default>(
+        &self,
+        path: &str,
+        message: &impl Message,
+        within: Duration,
+    ) -> Result<Incoming<A>, GrpcError> {
+        let body = Full::new(frame::encode(message)).boxed_unsync();
+        let response = tokio::time::timeout(within, self.send(path, body))
+            .await
+            .unwrap_or_else(|_| {
+                Err(GrpcError::Deadline {
+                    target: self.target.to_string(),
+                })
+            })?;
+        self.incoming(response)
+    }
+
     /// Opens a stream in both directions; `first` is sent at once. The headers of the answer must
     /// come within `within`; after that the stream lasts as long as both sides want.
     ///

@@ -502,14 +502,16 @@ fn address(bytes: &[u8]) -> Option<String> {
         .map(|sixteen| IpAddr::from(sixteen).to_string())
 }
 
+/// The certificate with those that are to be shown beside it, and the key.
 fn identity(
     leaf: &Leaf,
 ) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), PkiError> {
-    let certificate = CertificateDer::from_pem_slice(leaf.certificate.as_bytes())
+    let chain = CertificateDer::pem_slice_iter(leaf.certificate.as_bytes())
+        .collect::<Result<Vec<_>, _>>()
         .map_err(|error| PkiError::Tls(error.to_string()))?;
     let key = PrivatePkcs8KeyDer::from_pem_slice(leaf.key.as_bytes())
         .map_err(|error| PkiError::Tls(error.to_string()))?;
-    Ok((vec![certificate], PrivateKeyDer::Pkcs8(key)))
+    Ok((chain, PrivateKeyDer::Pkcs8(key)))
 }
 
 fn make_ca(name: &str, now: Timestamp) -> Result<Leaf, PkiError> {

@@ -329,30 +329,27 @@ impl Devices {
         let path = format!("{PLUGIN}/ListAndWatch");
         let opened = plugin
             .channel
-            .stream::<proto::Empty, proto::ListAndWatchResponse>(&path, &proto::Empty {}, WITHIN)
+            .answers::<proto::ListAndWatchResponse>(&path, &proto::Empty {}, WITHIN)
             .await;
         let ended = match opened {
-            Ok((outgoing, mut incoming)) => {
-                drop(outgoing);
-                loop {
-                    match incoming.next().await {
-                        Ok(Some(list)) => {
-                            let devices = list.devices.into_iter();
-                            let devices = devices.map(|device| {
-                                let works = device.health == proto::HEALTHY;
-                                (device.id, works)
-                            });
-                            let new = self.ledger.lock().list(&resource, devices.collect());
-                            if new {
-                                self.save();
-                            }
-                            self.changed.notify_one();
+            Ok(mut incoming) => loop {
+                match incoming.next().await {
+                    Ok(Some(list)) => {
+                        let devices = list.devices.into_iter();
+                        let devices = devices.map(|device| {
+                            let works = device.health == proto::HEALTHY;
+                            (device.id, works)
+                        });
+                        let new = self.ledger.lock().list(&resource, devices.collect());
+                        if new {
+                            self.save();
                         }
-                        Ok(None) => break "it ended the list".to_owned(),
-                        Err(error) => break error.chain(),
+                        self.changed.notify_one();
                     }
+                    Ok(None) => break "it ended the list".to_owned(),
+                    Err(error) => break error.chain(),
                 }
-            }
+            },
             Err(error) => error.chain(),
         };
         warn!(resource, why = ended, "a device plugin is gone");

@@ -48,6 +48,8 @@ struct Open {
     dropped: bool,
     /// Whether free pages were given back and the files have not been cut off yet.
     vacuumed: bool,
+    /// Whether something failed that may have left its frames at the end of the write-ahead log.
+    abandoned: bool,
     /// Held for as long as the files are open.
     _lock: File,
 }
@@ -70,7 +72,7 @@ impl SqliteLog {
             create(dir, &path)?;
         }
         check_header(&path)?;
-        let wal_bytes = check_wal(&path)?;
+        let (wal_bytes, abandoned) = check_wal(&path)?;
         let db = connect(&path).map_err(|e| failure(&path, "open", e))?;
         let open = Open {
             db,
@@ -79,6 +81,7 @@ impl SqliteLog {
             wal_pages: wal_bytes / PAGE_BYTES,
             dropped: true,
             vacuumed: false,
+            abandoned,
             _lock: lock,
         };
         let log = Self {
@@ -109,21 +112,24 @@ impl SqliteLog {
     ) -> Result<T, StoreError> {
         let mut open = self.open.lock();
         let open = open.as_mut().ok_or(StoreError::Closed)?;
-        work(open).map_err(|failed| match failed {
-            Failure::Sqlite(error) => {
-                // On a full disk, folding the write-ahead log in lets its space be used again.
-                if error.sqlite_error_code() == Some(ErrorCode::DiskFull) {
-                    open.wal_pages = u64::MAX / 2;
+        work(open).map_err(|failed| {
+            open.abandoned = true;
+            match failed {
+                Failure::Sqlite(error) => {
+                    // On a full disk, folding the write-ahead log in lets its space be used again.
+                    if error.sqlite_error_code() == Some(ErrorCode::DiskFull) {
+                        open.wal_pages = u64::MAX / 2;
+                    }
+                    failure(&self.path, action, error)
                 }
-                failure(&self.path, action, error)
-            }
-            Failure::Damaged(detail) => self.corrupt(detail),
-            Failure::TooManyChanges(size) => {
-                let what = "the number of changes in one transaction";
-                StoreError::TooLarge {
-                    what,
-                    size,
-                    limit: 1 << 24,
+                Failure::Damaged(detail) => self.corrupt(detail),
+                Failure::TooManyChanges(size) => {
+                    let what = "the number of changes in one transaction";
+                    StoreError::TooLarge {
+                        what,
+                        size,
+                        limit: 1 << 24,
+                    }
                 }
             }
         })
@@ -131,6 +137,17 @@ impl SqliteLog {
 }
 
 impl Open {
+    /// Begins the write-ahead log anew when a commit may have failed there. A shorter one over it
+    /// would leave the rest of it behind itself, which looks like a commit that follows a damaged
+    /// one (see [`wal::check`]).
+    fn forget_abandoned(&mut self) -> rusqlite::Result<()> {
+        if self.abandoned {
+            self.checkpoint("TRUNCATE")?;
+            self.abandoned = false;
+        }
+        Ok(())
+    }
+
     /// Folds the write-ahead log into the database, whose file shrinks by what was given back; the
     /// mode TRUNCATE cuts the log off as well.
     fn checkpoint(&mut self, mode: &str) -> rusqlite::Result<()> {
@@ -248,15 +265,16 @@ fn check_header(path: &Path) -> Result<(), StoreError> {
     }
 }
 
-/// Refuses a damaged write-ahead log; returns the length in bytes of one that is in order.
-fn check_wal(path: &Path) -> Result<u64, StoreError> {
+/// Refuses a damaged write-ahead log; returns the length in bytes of one that is in order, and
+/// whether anything was left behind its last commit.
+fn check_wal(path: &Path) -> Result<(u64, bool), StoreError> {
     let path = with_suffix(path, "-wal");
     match std::fs::read(&path) {
-        Ok(wal) => match wal::damage(&wal) {
-            Some(detail) => Err(StoreError::Corrupt { path, detail }),
-            None => Ok(wal.len() as u64),
+        Ok(wal) => match wal::check(&wal) {
+            Ok(abandoned) => Ok((wal.len() as u64, abandoned)),
+            Err(detail) => Err(StoreError::Corrupt { path, detail }),
         },
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(0),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok((0, false)),
         Err(e) => Err(StoreError::io("read", path, e)),
     }
 }
@@ -369,6 +387,7 @@ impl Log for SqliteLog {
         self.with("write", |open| {
             let mut tally = open.tally;
             let compacted = append.compacted.unwrap_or(open.compacted);
+            open.forget_abandoned()?;
             let txn = open.db.transaction()?;
             let mut bytes = 0;
             {
@@ -457,6 +476,7 @@ impl Log for SqliteLog {
                 }
                 return Ok(false);
             }
+            open.forget_abandoned()?;
             open.vacuumed = true;
             // Each step of this statement gives one page back.
             let mut vacuum = open

@@ -12,18 +12,19 @@ const HEADER: usize = 32;
 const FRAME_HEADER: usize = 24;
 const MAGIC: u32 = 0x377f_0682;
 
-/// Whether commits that were once whole are lost in this log; says where.
-pub(crate) fn damage(wal: &[u8]) -> Option<String> {
+/// Reads a log through: whether anything lies behind its last commit, which the next commits would
+/// not cover at once. The error says where commits that were once whole are lost.
+pub(crate) fn check(wal: &[u8]) -> Result<bool, String> {
     if wal.len() < HEADER {
-        return None;
+        return Ok(false);
     }
     let (header, frames) = wal.split_at(HEADER);
     if header.iter().all(|byte| *byte == 0) {
         // SQLite syncs the header before the first frame.
-        return frames
-            .iter()
-            .any(|byte| *byte != 0)
-            .then(|| "its header is gone".to_owned());
+        if frames.iter().any(|byte| *byte != 0) {
+            return Err("its header is gone".to_owned());
+        }
+        return Ok(false);
     }
     let magic = word(header, 0);
     let mut sum = Sum {
@@ -32,36 +33,45 @@ pub(crate) fn damage(wal: &[u8]) -> Option<String> {
     };
     sum.add(&header[..24]);
     if magic & !1 != MAGIC || sum.sums != (word(header, 24), word(header, 28)) {
-        return Some("its header is damaged".to_owned());
+        return Err("its header is damaged".to_owned());
     }
     let page = word(header, 8) as usize;
     if !(512..=65536).contains(&page) || !page.is_power_of_two() {
-        return Some("its header is damaged".to_owned());
+        return Err("its header is damaged".to_owned());
     }
     let salts = &header[16..24];
     let mut broken = None;
     let mut commit_after = false;
+    let mut uncommitted = false;
     for (at, frame) in frames.chunks_exact(FRAME_HEADER + page).enumerate() {
         sum.add(&frame[..8]);
         sum.add(&frame[FRAME_HEADER..]);
         // The checksums are chained: after a wrong frame, the next ones are right by what it says
-        // about itself. So are those that an abandoned commit left behind a shorter one; but what
-        // follows the last of them is not, since that was left by another one.
+        // about itself.
         let written = (word(frame, 16), word(frame, 20));
-        let right = &frame[8..16] == salts && sum.sums == written;
+        // Others are from before the log was begun anew.
+        let ours = &frame[8..16] == salts;
+        let right = ours && sum.sums == written;
+        let commits = word(frame, 4) != 0;
         sum.sums = written;
         match broken {
-            None if right => {}
-            None => broken = Some(at),
+            None if right => uncommitted = !commits,
+            None => {
+                broken = Some(at);
+                uncommitted |= ours;
+            }
             Some(broken) if right && commit_after => {
-                return Some(format!(
+                return Err(format!(
                     "frame {broken} is damaged and later commits follow it"
                 ));
             }
-            Some(_) => commit_after = right && (commit_after || word(frame, 4) != 0),
+            Some(_) => {
+                commit_after |= right && commits;
+                uncommitted |= ours;
+            }
         }
     }
-    None
+    Ok(uncommitted)
 }
 
 fn word(bytes: &[u8], at: usize) -> u32 {
@@ -138,16 +148,24 @@ mod tests {
     }
 
     #[test]
-    fn what_abandoned_commits_left_behind_is_no_damage() {
+    fn tells_what_a_torn_commit_left_behind() {
         let (mut wal, sums) = header();
-        let (first, sums) = commit(1, 1, sums);
-        // Each of these failed, and the next one was written over it.
-        let (longest, _) = commit(6, 2, sums);
-        let (longer, _) = commit(4, 3, sums);
-        let (last, _) = commit(2, 4, sums);
-        let all = [&first[..], &last, &longer[2..], &longest[4..]];
-        wal.extend(all.concat().concat());
-        assert_eq!(damage(&wal), None);
+        let (first, sums) = commit(2, 1, sums);
+        wal.extend(first.concat());
+        assert_eq!(check(&wal), Ok(false));
+        // What stood there before the log was begun anew means nothing.
+        let stale = vec![0xaa; 3 * (FRAME_HEADER + PAGE)];
+        assert_eq!(check(&[&wal[..], &stale].concat()), Ok(false));
+        let (torn, _) = commit(6, 2, sums);
+        let unfinished = [&wal[..], &torn[..4].concat()].concat();
+        assert_eq!(check(&unfinished), Ok(true));
+        let mut whole_but_one = torn.clone();
+        whole_but_one[2][FRAME_HEADER + 1] ^= 1;
+        assert_eq!(check(&[&wal[..], &whole_but_one.concat()].concat()), Ok(true));
+        // A shorter one over it.
+        let (next, _) = commit(2, 3, sums);
+        let over = [&wal[..], &next.concat(), &torn[2..].concat()].concat();
+        assert_eq!(check(&over), Ok(true));
     }
 
     #[test]
@@ -158,15 +176,18 @@ mod tests {
             wal.extend(frames.concat());
             sums = after;
         }
-        assert_eq!(damage(&wal), None);
-        // In the second commit; two follow it.
+        assert_eq!(check(&wal), Ok(false));
+        // In every frame but those of the last commit.
         let frame = FRAME_HEADER + PAGE;
-        wal[HEADER + 2 * frame + FRAME_HEADER + 5] ^= 1;
-        let said = damage(&wal).expect("two commits are lost");
-        assert!(said.contains("frame 2"), "{said}");
+        for at in 0..6 {
+            let byte = HEADER + at * frame + FRAME_HEADER + 5;
+            wal[byte] ^= 1;
+            let said = check(&wal).expect_err("commits are lost");
+            assert!(said.contains(&format!("frame {at} ")), "{said}");
+            wal[byte] ^= 1;
+        }
         // Torn in the last commit, as by a loss of power.
-        wal[HEADER + 2 * frame + FRAME_HEADER + 5] ^= 1;
         wal[HEADER + 6 * frame + FRAME_HEADER + 5] ^= 1;
-        assert_eq!(damage(&wal), None);
+        assert_eq!(check(&wal), Ok(true));
     }
 }

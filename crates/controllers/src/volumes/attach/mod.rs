@@ -522,9 +522,15 @@ fn node_changed(
     attachments: &View<VolumeAttachment>,
     queue: &WorkQueue<String>,
 ) {
+    // That it is not used any more is news, also while it is still attached.
+    let in_use = |node: &Arc<Node>| {
+        let status = node.status.as_ref();
+        status.and_then(|it| it.volumes_in_use.clone())
+    };
     let what = |node: &Arc<Node>| {
         (
             shows(node),
+            in_use(node),
             is_ready(node),
             is_out_of_service(node),
             is_managed(node),
