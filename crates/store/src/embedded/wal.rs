@@ -161,7 +161,10 @@ mod tests {
         assert_eq!(check(&unfinished), Ok(true));
         let mut whole_but_one = torn.clone();
         whole_but_one[2][FRAME_HEADER + 1] ^= 1;
-        assert_eq!(check(&[&wal[..], &whole_but_one.concat()].concat()), Ok(true));
+        assert_eq!(
+            check(&[&wal[..], &whole_but_one.concat()].concat()),
+            Ok(true)
+        );
         // A shorter one over it.
         let (next, _) = commit(2, 3, sums);
         let over = [&wal[..], &next.concat(), &torn[2..].concat()].concat();
