@@ -207,40 +207,36 @@ fn micro(at: Timestamp) -> MicroTime {
     MicroTime(Timestamp::from_microsecond(at.as_microsecond()).unwrap_or(at))
 }
 
-/// Writes the status if it differs from what was written, or if that is old.
+/// Writes the status if the API shows another one, or if what was written is old.
 async fn refresh(
     context: &Context,
     written: &mut Option<(Value, tokio::time::Instant)>,
 ) -> Result<(), kube::Error> {
     let api: Api<Node> = Api::all(context.config.client.clone());
-    let mut before = BTreeMap::new();
-    if let Some((value, _)) = written {
-        for condition in value["conditions"].as_array().into_iter().flatten() {
-            if let Ok(condition) = serde_json::from_value::<NodeCondition>(condition.clone()) {
-                before.insert(condition.type_.clone(), condition);
-            }
-        }
-    } else if let Some(node) = api.get_opt(&context.config.name).await? {
-        for condition in node
-            .status
-            .into_iter()
-            .flat_map(|s| s.conditions.unwrap_or_default())
-        {
-            before.insert(condition.type_.clone(), condition);
-        }
-    } else {
+    let name = &context.config.name;
+    let Some(node) = api.get_opt(name).await? else {
         register(context).await?;
-    }
-    let status = status(context, &before).await;
+        *written = None;
+        return Ok(());
+    };
+    let shown = node.status.unwrap_or_default();
+    let before = shown.conditions.iter().flatten();
+    let before = before.map(|one| (one.type_.clone(), one.clone())).collect();
+    let mut status = status(context, &before).await;
+    let gone = take_over(&shown, &mut status);
     let value = serde_json::to_value(&status).map_err(kube::Error::SerdeError)?;
     if let Some((have, at)) = written
         && at.elapsed() < STATUS_AT_LEAST
+        && gone.is_empty()
         && same(have, &value)
+        && shows(&shown, &status)
     {
         return Ok(());
     }
-    let patch = json!({ "status": value });
-    let name = &context.config.name;
+    let mut patch = json!({ "status": value });
+    for name in gone {
+        patch["status"]["allocatable"][name] = Value::Null;
+    }
     match api
         .patch_status(name, &PatchParams::default(), &Patch::Strategic(&patch))
         .await
@@ -254,6 +250,41 @@ async fn refresh(
     }
     *written = Some((value, tokio::time::Instant::now()));
     Ok(())
+}
+
+/// Amounts that somebody gave the node by hand (`status.capacity` holds them) can be allocated.
+/// Returns the names of those that were and that are gone from its capacity.
+fn take_over(shown: &NodeStatus, status: &mut NodeStatus) -> Vec<String> {
+    let capacity = status.capacity.get_or_insert_default();
+    let allocatable = status.allocatable.get_or_insert_default();
+    for (name, amount) in shown.capacity.iter().flatten() {
+        if !capacity.contains_key(name) {
+            allocatable.insert(name.clone(), amount.clone());
+        }
+    }
+    let could = shown.allocatable.iter().flatten();
+    could
+        .filter(|(name, _)| !allocatable.contains_key(*name))
+        .map(|(name, _)| name.clone())
+        .collect()
+}
+
+/// Whether the API shows what other people could have changed: amounts and conditions.
+fn shows(shown: &NodeStatus, status: &NodeStatus) -> bool {
+    fn known(status: &NodeStatus) -> BTreeMap<&str, &str> {
+        let conditions = status.conditions.iter().flatten();
+        conditions
+            .map(|one| (one.type_.as_str(), one.status.as_str()))
+            .collect()
+    }
+    let capacity = shown.capacity.clone().unwrap_or_default();
+    let mut all = status.capacity.iter().flatten();
+    let conditions = known(shown);
+    all.all(|(name, amount)| capacity.get(name) == Some(amount))
+        && shown.allocatable == status.allocatable
+        && known(status)
+            .iter()
+            .all(|(type_, status)| conditions.get(type_) == Some(status))
 }
 
 /// Equal but for the heartbeats.

@@ -4,5 +4,6 @@ mod admission;
 mod cluster;
 mod lifecycle;
 mod probes;
+mod registration;
 mod spec;
 mod volumes;
