@@ -429,8 +429,9 @@ async fn streams(client: &Client) {
         .await
         .expect("a line");
     assert_eq!(line, b"there and back\n");
-    // The end of the input ends the program: only the newest protocol can say that.
-    drop(input);
+    // The end of the input ends the program: only the newest protocol can say that. (Dropping
+    // what `kube` hands out does not end it.)
+    input.shutdown().await.expect("it is closed");
     let status = shell.take_status().expect("a status");
     let status = within("the program ends", status).await.expect("a status");
     assert_eq!(status.status.as_deref(), Some("Success"));

@@ -9,6 +9,7 @@
 //! expectations and rules out the classic double create. It rests on resource versions of a kind
 //! being one growing number, which Kubernetes promises since 1.35 (KEP-5504).
 
+mod lean;
 mod reflect;
 mod state;
 mod subscribe;

@@ -16,6 +16,7 @@ use kube::core::{ObjectList, Request, WatchEvent};
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
+use super::lean::Lean;
 use super::state::revision;
 use crate::errors;
 use crate::retry::Backoff;
@@ -161,10 +162,10 @@ where
         } else {
             request.list(&params)
         };
-        let page: ObjectList<K> = client
+        let page: ObjectList<Lean<K>> = client
             .request(built.map_err(kube::Error::BuildRequest)?)
             .await?;
-        items.extend(page.items);
+        items.extend(page.items.into_iter().map(|Lean(item)| item));
         let next = page.metadata.continue_.filter(|token| !token.is_empty());
         match next {
             Some(token) => params.continue_token = Some(token),
@@ -193,7 +194,7 @@ where
         request.watch(&params, &from)
     };
     let events = match built {
-        Ok(built) => client.request_events::<K>(built).await,
+        Ok(built) => client.request_events::<Lean<K>>(built).await,
         Err(error) => return Ended::Failed(kube::Error::BuildRequest(error)),
     };
     let mut events = match events {
@@ -209,11 +210,11 @@ where
             Ok(None) | Err(_) => return Ended::Resume,
         };
         match event {
-            WatchEvent::Added(object) | WatchEvent::Modified(object) => {
+            WatchEvent::Added(Lean(object)) | WatchEvent::Modified(Lean(object)) => {
                 *at = revision(&object);
                 sink.event(Event::Put(object), *at);
             }
-            WatchEvent::Deleted(object) => {
+            WatchEvent::Deleted(Lean(object)) => {
                 *at = revision(&object);
                 sink.event(Event::Gone(object), *at);
             }

@@ -1,9 +1,11 @@
 //! What a view holds, and how lists, events and own writes change it. Pure: no I/O, no waiting.
 
+use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
+use k8s_openapi::api::core::v1::Pod;
 use kube::Resource;
 
 use super::reflect::Event;
@@ -40,10 +42,18 @@ impl<K> Default for State<K> {
     }
 }
 
-/// The object without `metadata.managedFields`: no loop reads them, and they are often the larger
-/// half. The server keeps them when an update comes without.
-pub(super) fn stripped<K: Resource>(mut object: K) -> K {
+/// The object without what no loop reads: `metadata.managedFields`, often the larger half, and of pods
+/// the projected volumes, such as the one with the token that every pod is given (a volume is three
+/// kilobytes of empty fields). The server keeps the former when an update comes without; a pod is
+/// changed by patches, never written as a whole.
+pub(super) fn stripped<K: Resource + 'static>(mut object: K) -> K {
     object.meta_mut().managed_fields = None;
+    let any: &mut dyn Any = &mut object;
+    if let Some(spec) = any.downcast_mut::<Pod>().and_then(|pod| pod.spec.as_mut())
+        && let Some(volumes) = &mut spec.volumes
+    {
+        volumes.retain(|volume| volume.projected.is_none());
+    }
     object
 }
 

@@ -7,8 +7,9 @@ use evenkeel_client::view::index;
 use evenkeel_client::{EventType, LoopContext, ObjectKey, Outcome, View, errors};
 use futures::future::join_all;
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet, StatefulSetStatus};
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
-use kube::api::PostParams;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Volume};
+use kube::api::{Patch, PatchParams, PostParams};
+use serde_json::{Value, json};
 
 use super::claims::ClaimControl;
 use super::identity::{is_member, name, revision};
@@ -240,8 +241,9 @@ impl Reconciler {
                     return Err(self.tell_failure(set, "Update", pod, error));
                 }
                 let api = control.api(namespace);
-                let params = PostParams::default();
-                match api.replace(name(&pod.metadata), &params, pod).await {
+                let params = PatchParams::default();
+                let patch = Patch::Strategic(identity(pod));
+                match api.patch(name(&pod.metadata), &params, &patch).await {
                     Ok(written) => {
                         self.pods.note_written(written);
                         self.tell_success(set, "Update", pod);
@@ -319,4 +321,24 @@ impl Reconciler {
         }
         Ok(())
     }
+}
+
+/// What makes a pod that of its set: labels, and the volumes of its claims. Not the whole pod, since
+/// a view does not hold all of it.
+fn identity(pod: &Pod) -> Value {
+    let volumes = pod
+        .spec
+        .iter()
+        .flat_map(|spec| spec.volumes.iter().flatten());
+    let claims: Vec<&Volume> = volumes
+        .filter(|volume| volume.persistent_volume_claim.is_some())
+        .collect();
+    json!({
+        "metadata": {
+            "uid": pod.metadata.uid,
+            "resourceVersion": pod.metadata.resource_version,
+            "labels": pod.metadata.labels,
+        },
+        "spec": { "volumes": claims },
+    })
 }

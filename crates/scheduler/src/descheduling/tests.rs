@@ -251,7 +251,9 @@ async fn a_node_is_marked_emptied_and_reported() {
         api.put(&node(name, 1000, false));
     }
     api.put(&owned("a1", "a", 600, &none));
-    api.put(&owned("b1", "b", 100, &none));
+    // No agent ends it here.
+    let at_once = json!({"spec": {"terminationGracePeriodSeconds": 0}});
+    api.put(&owned("b1", "b", 100, &at_once));
     let clock = FakeClock::shared();
     let client = api.client();
     let shutdown = CancellationToken::new();

@@ -450,12 +450,11 @@ fn a_node_that_has_the_image_is_taken() {
 
 #[test]
 fn what_is_not_supported_is_refused_by_name() {
-    let claim = json!({"spec": {"resourceClaims": [
-        {"name": "gpu", "resourceClaimName": "gpu"}]}});
-    let decision = decide(&[node("n", 1000, 1024)], &[], pod_with("web", 1, &claim));
+    let grouped = json!({"spec": {"schedulingGroup": {"podGroupName": "gang"}}});
+    let decision = decide(&[node("n", 1000, 1024)], &[], pod_with("web", 1, &grouped));
     assert_eq!(
         decision.filtered(),
-        "0/1 nodes are available: spec.resourceClaims is not supported by Evenkeel's scheduler yet."
+        "0/1 nodes are available: spec.schedulingGroup is not supported by Evenkeel's scheduler yet."
     );
 }
 

@@ -477,18 +477,20 @@ fn keep_system_fields(
     if subresource == Some(Subresource::Status) {
         let status = object::fields(new).remove("status");
         let owners = object::at(old, &["metadata", "ownerReferences"]).cloned();
-        // All but status and metadata is as it was.
-        let kept = old.as_object().into_iter().flatten();
-        let mut all: object::Fields = kept
-            .filter(|(name, _)| !matches!(name.as_str(), "status" | "metadata"))
-            .map(|(name, value)| (name.clone(), value.clone()))
-            .collect();
-        if let Some(metadata) = object::fields(new).remove("metadata") {
-            all.insert("metadata".to_owned(), metadata);
-        } else if let Some(metadata) = old.get("metadata") {
-            all.insert("metadata".to_owned(), metadata.clone());
+        // All but status and metadata is as it was. Mostly it is already: to see that is cheaper
+        // than to copy it.
+        let fields = object::fields(new);
+        fields.retain(|name, _| name == "metadata" || old.get(name).is_some());
+        for (name, was) in old.as_object().into_iter().flatten() {
+            let keep = match name.as_str() {
+                "status" => true,
+                "metadata" => fields.contains_key(name),
+                _ => fields.get(name) == Some(was),
+            };
+            if !keep {
+                fields.insert(name.clone(), was.clone());
+            }
         }
-        *new = Value::Object(all);
         object::set_or_remove(object::fields(new), "status", status);
         object::set_or_remove(object::metadata(new), "ownerReferences", owners);
     } else if row.has_status() && subresource != Some(Subresource::Approval) {
