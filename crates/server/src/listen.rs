@@ -110,9 +110,7 @@ async fn connection(
         .map(Arc::new);
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
         let (door, peer) = (Arc::clone(&door), peer.clone());
-        if door.audit().is_some() {
-            request.extensions_mut().insert(address);
-        }
+        request.extensions_mut().insert(address);
         // Serving is a state of many kilobytes, which is moved when it begins: better a pointer.
         Box::pin(async move {
             Ok::<_, std::convert::Infallible>(door.serve(request, peer.as_deref()).await)
