@@ -436,10 +436,11 @@ async fn streams(client: &Client) {
     let status = within("the program ends", status).await.expect("a status");
     assert_eq!(status.status.as_deref(), Some("Success"));
 
-    let fails = pods
+    let mut fails = pods
         .exec("web", ["sh", "-c", "exit 7"], &AttachParams::default())
-        .await;
-    let status = fails.expect("it runs").take_status().expect("a status");
+        .await
+        .expect("it runs");
+    let status = fails.take_status().expect("a status");
     let status = within("the program ends", status).await.expect("a status");
     assert_eq!(status.reason.as_deref(), Some("NonZeroExitCode"));
 

@@ -179,6 +179,10 @@ impl Cluster {
         });
         if self.node {
             let node = self.node_name();
+            // `wait` does not wait for what is not there yet.
+            self.until("the node is registered", |cluster| {
+                (cluster.kubectl(&["get", "node", &node]).code == 0).then_some(())
+            });
             self.ok(&[
                 "wait",
                 "--for=condition=Ready",
