@@ -9,14 +9,14 @@ use std::hash::{Hash as _, Hasher as _};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt as _;
+use futures::{AsyncBufRead, AsyncBufReadExt as _};
 use kube::Resource;
 use kube::core::params::{ListParams, WatchParams};
-use kube::core::{ObjectList, Request, WatchEvent};
+use kube::core::{ObjectList, Request, Status, WatchEvent};
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
-use super::lean::Lean;
+use super::lean::without_managed_fields;
 use super::state::revision;
 use crate::errors;
 use crate::retry::Backoff;
@@ -26,6 +26,9 @@ const PAGE: u32 = 2000;
 /// A watch is given up when nothing, not even its end, came for so long: the server ends watches
 /// after 290 s, so the connection behind it is dead.
 const SILENCE: Duration = Duration::from_secs(330);
+
+/// Bytes that the buffer for an event keeps.
+const LINE: usize = 16 << 10;
 
 /// What is reflected.
 #[derive(Debug, Clone)]
@@ -162,10 +165,12 @@ where
         } else {
             request.list(&params)
         };
-        let page: ObjectList<Lean<K>> = client
-            .request(built.map_err(kube::Error::BuildRequest)?)
+        let text = client
+            .request_text(built.map_err(kube::Error::BuildRequest)?)
             .await?;
-        items.extend(page.items.into_iter().map(|Lean(item)| item));
+        let page: ObjectList<K> = serde_json::from_str(&without_managed_fields(&text))
+            .map_err(kube::Error::SerdeError)?;
+        items.extend(page.items);
         let next = page.metadata.continue_.filter(|token| !token.is_empty());
         match next {
             Some(token) => params.continue_token = Some(token),
@@ -193,28 +198,34 @@ where
     } else {
         request.watch(&params, &from)
     };
-    let events = match built {
-        Ok(built) => client.request_events::<Lean<K>>(built).await,
+    let answer = match built {
+        Ok(mut built) => {
+            let identity = http::HeaderValue::from_static("identity");
+            let headers = built.headers_mut();
+            headers.insert(http::header::ACCEPT_ENCODING, identity);
+            client.request_stream(built).await
+        }
         Err(error) => return Ended::Failed(kube::Error::BuildRequest(error)),
     };
-    let mut events = match events {
-        Ok(events) => std::pin::pin!(events),
+    let mut lines = match answer {
+        Ok(answer) => std::pin::pin!(answer),
         Err(error) if errors::is_gone(&error) => return Ended::Relist,
         Err(error) => return Ended::Failed(error),
     };
+    let mut line = String::new();
     loop {
-        let event = match tokio::time::timeout(SILENCE, events.next()).await {
-            Ok(Some(Ok(event))) => event,
-            Ok(Some(Err(error))) if errors::is_gone(&error) => return Ended::Relist,
-            Ok(Some(Err(error))) => return Ended::Failed(error),
-            Ok(None) | Err(_) => return Ended::Resume,
+        let event = match tokio::time::timeout(SILENCE, next_event(&mut lines, &mut line)).await {
+            Ok(Ok(Some(event))) => event,
+            Ok(Err(error)) if errors::is_gone(&error) => return Ended::Relist,
+            Ok(Err(error)) => return Ended::Failed(error),
+            Ok(Ok(None)) | Err(_) => return Ended::Resume,
         };
         match event {
-            WatchEvent::Added(Lean(object)) | WatchEvent::Modified(Lean(object)) => {
+            WatchEvent::Added(object) | WatchEvent::Modified(object) => {
                 *at = revision(&object);
                 sink.event(Event::Put(object), *at);
             }
-            WatchEvent::Deleted(Lean(object)) => {
+            WatchEvent::Deleted(object) => {
                 *at = revision(&object);
                 sink.event(Event::Gone(object), *at);
             }
@@ -232,5 +243,31 @@ where
                 return Ended::Failed(error);
             }
         }
+    }
+}
+
+/// The next event; `None` when the connection ends, in the middle of an event too.
+async fn next_event<K: Clone + DeserializeOwned>(
+    lines: &mut (impl AsyncBufRead + Unpin),
+    line: &mut String,
+) -> Result<Option<WatchEvent<K>>, kube::Error> {
+    line.clear();
+    // One large object is no reason to keep the room for it.
+    line.shrink_to(LINE);
+    match lines.read_line(line).await {
+        Ok(0) => return Ok(None),
+        Ok(_) => {}
+        Err(error) => {
+            tracing::debug!(%error, "a watch was cut off");
+            return Ok(None);
+        }
+    }
+    match serde_json::from_str(&without_managed_fields(line)) {
+        Ok(event) => Ok(Some(event)),
+        Err(error) if error.is_eof() => Ok(None),
+        Err(error) => match serde_json::from_str::<Status>(line) {
+            Ok(status) => Err(kube::Error::Api(status.boxed())),
+            Err(_) => Err(kube::Error::SerdeError(error)),
+        },
     }
 }
