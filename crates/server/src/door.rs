@@ -24,8 +24,8 @@ use crate::admission::{Admission, Allocate, Notes};
 use crate::aggregation::{self, Aggregator};
 use crate::audit::{self, Audit, Closing, Trail};
 use crate::auth::{
-    Authenticator, Authorizer, Chain, Identity, Outside, PeerCertificate, RbacAuthorizer,
-    TokenError, TokenKeys, bootstrap_token,
+    Authenticator, Authorizer, Chain, Identity, Impersonated, Outside, PeerCertificate,
+    RbacAuthorizer, TokenError, TokenKeys, acts_as_another, bootstrap_token,
 };
 use crate::cache::{Caches, FeedError};
 use crate::definitions::{self, Kinds};
@@ -82,6 +82,7 @@ pub struct Door {
     authenticator: Authenticator,
     vouched: Vouched,
     trust: Value,
+    pub(crate) place: parking_lot::Mutex<Option<crate::bootstrap::Place>>,
     authorizer: Arc<dyn Authorizer>,
     aggregator: Aggregator,
     tokens: Arc<TokenKeys>,
@@ -156,6 +157,7 @@ impl Door {
         let (opened, open) = tokio::sync::oneshot::channel();
         let (controlled, control) = tokio::sync::oneshot::channel();
         let (aggregating, aggregate) = tokio::sync::oneshot::channel();
+        let (telling, tell) = tokio::sync::oneshot::channel();
         let follower = {
             let (caches, seal) = (Arc::clone(&caches), Arc::clone(&options.seal));
             // Tasks of their own, which end with the one that follows the store.
@@ -163,6 +165,7 @@ impl Door {
                 AbortOnDropHandle::new(tokio::spawn(definitions::run(open))),
                 AbortOnDropHandle::new(tokio::spawn(flow::run(control))),
                 AbortOnDropHandle::new(tokio::spawn(aggregation::run(aggregate))),
+                AbortOnDropHandle::new(tokio::spawn(crate::bootstrap::keep(tell))),
                 AbortOnDropHandle::new(tokio::spawn(Arc::clone(&seal).keep())),
             ];
             tokio::spawn(async move {
@@ -213,6 +216,7 @@ impl Door {
             ),
             vouched,
             trust,
+            place: parking_lot::Mutex::default(),
             admission: Admission::standard(
                 Arc::clone(&options.clock),
                 Arc::clone(&authorizer),
@@ -242,6 +246,7 @@ impl Door {
         opened.send(Arc::downgrade(&door)).ok();
         controlled.send(Arc::downgrade(&door)).ok();
         aggregating.send(Arc::downgrade(&door)).ok();
+        telling.send(Arc::downgrade(&door)).ok();
         Ok((door, follower))
     }
 
@@ -550,8 +555,12 @@ impl Door {
             identity,
         } = asked;
         let asked_at = tokio::time::Instant::now();
-        let identity = match self.impersonate(&parts.headers, identity).await {
-            Ok(identity) => identity,
+        let asking = self.impersonate(&parts.headers, identity, &attributes);
+        let Impersonated {
+            identity,
+            constraint,
+        } = match asking.await {
+            Ok(taken) => taken,
             Err(status) => {
                 if let Some(trail) = trail {
                     trail.refused(&status);
@@ -562,7 +571,7 @@ impl Door {
         if let Some(trail) = trail
             && acts_as_another(&parts.headers)
         {
-            trail.impersonated(&identity);
+            trail.impersonated(&identity, &constraint);
         }
         let took = families::nanoseconds(asked_at.elapsed());
         self.filters.impersonation.observe(took);
@@ -692,13 +701,14 @@ impl Door {
         &self,
         headers: &http::HeaderMap,
         identity: Identity,
-    ) -> Result<Identity, Status> {
+        attributes: &Attributes,
+    ) -> Result<Impersonated, Status> {
         if !acts_as_another(headers) {
-            return Ok(identity);
+            return Ok(Impersonated::himself(identity));
         }
         let take = |identity: Identity| {
             self.authenticator
-                .impersonate(headers, identity, self.authorizer())
+                .impersonate(headers, identity, attributes, self.authorizer())
         };
         match take(identity.clone()) {
             Err(status) if status.code == 403 => {
@@ -775,13 +785,6 @@ pub struct PeerAddress(pub IpAddr);
 
 fn peer_of(parts: &Parts) -> Option<IpAddr> {
     parts.extensions.get::<PeerAddress>().map(|peer| peer.0)
-}
-
-/// Do the headers ask for another identity?
-fn acts_as_another(headers: &http::HeaderMap) -> bool {
-    headers
-        .keys()
-        .any(|name| name.as_str().starts_with("impersonate-"))
 }
 
 /// What a panic said.

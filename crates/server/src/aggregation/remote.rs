@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use evenkeel_api::{Status, kinds::api_services, object};
 use futures::TryStreamExt as _;
-use http::header::{ACCEPT, HOST, HeaderName, HeaderValue, UPGRADE};
+use http::header::{ACCEPT, HOST, HeaderName, HeaderValue, IF_NONE_MATCH, UPGRADE};
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
@@ -20,7 +20,7 @@ use serde_json::Value;
 
 use crate::auth::Identity;
 use crate::http::{Answer, text};
-use crate::outbound::{Trust, connect, endpoint, tls_config};
+use crate::outbound::{Trust, connect, target, tls_config};
 use crate::pipeline::Call;
 use crate::registry::Registry;
 use crate::verbs::{copy_headers, forwarded_for, join};
@@ -123,12 +123,12 @@ impl Remote {
 
     async fn open(&self, registry: &Registry) -> Result<Sender, String> {
         let tls = self.way.tls.clone()?;
-        let address = endpoint(registry, &self.namespace, &self.service, self.port)?;
+        let target = target(registry, &self.namespace, &self.service, self.port)?;
         let server = self.server();
-        let connecting = connect(std::slice::from_ref(&address), tls, &server);
+        let connecting = async { connect(&target.addresses().await?, tls, &server).await };
         let link = tokio::time::timeout(CONNECT_TIMEOUT, connecting)
             .await
-            .map_err(|_| format!("dial tcp {address}: i/o timeout"))??;
+            .map_err(|_| format!("dial tcp {target}: i/o timeout"))??;
         let (sender, connection) = handshake(TokioIo::new(link))
             .await
             .map_err(|error| error.to_string())?;
@@ -196,6 +196,23 @@ impl Remote {
         identity: &Identity,
         limit: Duration,
     ) -> Result<(StatusCode, HeaderMap, Bytes), String> {
+        self.get_unless(registry, path, accept, identity, limit, "")
+            .await
+    }
+
+    /// The same, unless it is what this tag stands for: then the code is 304.
+    ///
+    /// # Errors
+    /// What went wrong, as the reference's client tells it.
+    pub(super) async fn get_unless(
+        &self,
+        registry: &Registry,
+        path: &str,
+        accept: &str,
+        identity: &Identity,
+        limit: Duration,
+        tag: &str,
+    ) -> Result<(StatusCode, HeaderMap, Bytes), String> {
         let request = || {
             let mut request = Request::get(path)
                 .header(HOST, self.server())
@@ -203,6 +220,9 @@ impl Remote {
                 .body(Full::new(Bytes::new()))
                 .map_err(|error| error.to_string())?;
             say_who(request.headers_mut(), identity);
+            if let Some(tag) = HeaderValue::from_str(tag).ok().filter(|_| !tag.is_empty()) {
+                request.headers_mut().insert(IF_NONE_MATCH, tag);
+            }
             Ok(request)
         };
         let asking = async {
@@ -223,8 +243,8 @@ impl Remote {
 
     /// How its address is shown in conditions.
     pub(super) fn url(&self, registry: &Registry, path: &str) -> String {
-        match endpoint(registry, &self.namespace, &self.service, self.port) {
-            Ok(address) => format!("https://{address}{path}"),
+        match target(registry, &self.namespace, &self.service, self.port) {
+            Ok(target) => format!("https://{target}{path}"),
             Err(_) => format!("https://{}:{}{path}", self.server(), self.port),
         }
     }
