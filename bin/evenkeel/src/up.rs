@@ -13,8 +13,8 @@ use evenkeel_client::{LeaderElector, LeaseTimes, LoopContext, LoopRegistry, Reco
 use evenkeel_controllers::Composition;
 use evenkeel_scheduler::Scheduler;
 use evenkeel_scheduler::config::ProfileConfig;
-use evenkeel_scheduler::descheduling::Descheduler;
 use evenkeel_scheduler::descheduling::plan::Aims;
+use evenkeel_scheduler::descheduling::Descheduler;
 use evenkeel_server::audit::Audit;
 use evenkeel_server::listen::{self, SharedTls};
 use evenkeel_server::pki::{Leaf, LeafSpec, Pki};
@@ -102,6 +102,7 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
         seats: settings.seats,
         audit: audit.clone(),
         outside,
+        gates: settings.gates.clone(),
     })
     .await
     .context("can't open the API server")?;
