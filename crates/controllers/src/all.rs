@@ -256,6 +256,13 @@ pub fn all(composition: &Composition) -> Vec<Loop> {
             crate::resource_claims::run(context("resource-claim-controller", "resource_claim")),
         ),
         Loop::new(
+            "podgroup-protection",
+            crate::pod_groups::run(context(
+                "podgroup-protection-controller",
+                "podgroup-protection-controller",
+            )),
+        ),
+        Loop::new(
             "volume-expand",
             volumes::expand::run(context("expand-controller", "volume_expand")),
         ),

@@ -23,6 +23,7 @@ pub mod job;
 pub mod namespaces;
 pub mod nodes;
 pub mod pod_control;
+pub mod pod_groups;
 pub mod pods;
 pub mod policies;
 pub mod quota;
