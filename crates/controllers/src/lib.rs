@@ -13,6 +13,7 @@ pub mod claim;
 pub mod cronjob;
 pub mod daemonset;
 pub mod deployment;
+pub mod device_taints;
 pub mod discovered;
 pub mod disruption;
 pub mod endpoints;
@@ -33,6 +34,7 @@ pub mod revisions;
 pub mod roles;
 pub mod scaled;
 pub mod statefulset;
+pub mod storage_migration;
 #[cfg(test)]
 mod testing;
 pub mod told;
