@@ -14,7 +14,7 @@ use evenkeel_controllers::Composition;
 use evenkeel_scheduler::Scheduler;
 use evenkeel_scheduler::config::ProfileConfig;
 use evenkeel_scheduler::descheduling::plan::Aims;
-use evenkeel_scheduler::descheduling::Descheduler;
+use evenkeel_scheduler::descheduling::{Descheduler, clean_up};
 use evenkeel_server::audit::Audit;
 use evenkeel_server::listen::{self, SharedTls};
 use evenkeel_server::pki::{Leaf, LeafSpec, Pki};
@@ -439,6 +439,10 @@ async fn lead(
         door.debug_pages()
             .add("descheduler", move |_| Some(report.page()));
         running.spawn(descheduler.run());
+    } else {
+        // An earlier start may have had it on.
+        let context = composition.context("descheduler", "descheduler");
+        running.spawn(clean_up(context));
     }
     let scheduler = Scheduler::configured(context, &scheduling.profiles);
     let traces = scheduler.traces();
