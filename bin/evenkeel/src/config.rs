@@ -363,7 +363,8 @@ pub(crate) struct UpArgs {
     #[arg(long, env = "EVENKEEL_AUDIT_WEBHOOK_TRUNCATE_ENABLED", num_args = 0..=1, default_missing_value = "true")]
     pub(crate) audit_webhook_truncate_enabled: Option<bool>,
 
-    /// Features that are off by default: CBORServingAndStorage=true
+    /// Features that are off by default: CBORServingAndStorage=true (CBOR bodies),
+    /// GenericWorkload=true (Workloads and PodGroups of scheduling.k8s.io/v1beta1, gang scheduling)
     #[arg(long, env = "EVENKEEL_FEATURE_GATES", value_name = "NAME=BOOL,…")]
     pub(crate) feature_gates: Option<String>,
 
@@ -408,6 +409,8 @@ pub(crate) struct Settings {
     pub(crate) audit: Option<AuditOptions>,
     /// CBOR is spoken.
     pub(crate) cbor: bool,
+    /// Feature gates that are open.
+    pub(crate) gates: Vec<String>,
     pub(crate) log_format: LogFormat,
     pub(crate) log: String,
 }
@@ -480,21 +483,33 @@ fn seats(reading: Option<u32>, writing: Option<u32>) -> anyhow::Result<u32> {
     Ok(seats)
 }
 
-/// Whether CBOR is spoken. Other gates are not there to be opened, and are refused by name.
-fn gates(text: &str) -> anyhow::Result<bool> {
-    let mut cbor = false;
+/// The features that can be switched on, by the reference's names.
+const GATES: [&str; 2] = [CBOR, GENERIC_WORKLOAD];
+const CBOR: &str = "CBORServingAndStorage";
+const GENERIC_WORKLOAD: &str = "GenericWorkload";
+
+/// The gates that are opened. Others are not there to be opened, and are refused by name.
+fn gates_open(text: &str) -> anyhow::Result<Vec<String>> {
+    let mut open: Vec<String> = Vec::new();
     for gate in text.split(',').filter(|gate| !gate.is_empty()) {
-        match gate.split_once('=') {
-            Some(("CBORServingAndStorage", "true")) => cbor = true,
-            Some(("CBORServingAndStorage", "false")) => cbor = false,
-            Some(("CBORServingAndStorage", other)) => {
+        let Some((name, value)) = gate.split_once('=') else {
+            anyhow::bail!("--feature-gates {gate}: expected NAME=true or NAME=false");
+        };
+        anyhow::ensure!(
+            GATES.contains(&name),
+            "--feature-gates {gate}: unknown feature {name}"
+        );
+        // The last word on a gate counts.
+        open.retain(|other| other != name);
+        match value {
+            "true" => open.push(name.to_owned()),
+            "false" => {}
+            other => {
                 anyhow::bail!("--feature-gates {gate}: {other:?} is neither true nor false")
             }
-            Some((name, _)) => anyhow::bail!("--feature-gates {gate}: unknown feature {name}"),
-            None => anyhow::bail!("--feature-gates {gate}: expected NAME=true or NAME=false"),
         }
     }
-    Ok(cbor)
+    Ok(open)
 }
 
 /// What is wrong with a config file in one line: place, fault, and the line it stands in.
@@ -617,6 +632,8 @@ impl UpArgs {
                 .authorization_webhook_cache_unauthorized_ttl
                 .or(file.authorization_webhook_cache_unauthorized_ttl),
         };
+        let gates = self.feature_gates.or(file.feature_gates);
+        let gates = gates_open(&gates.unwrap_or_default())?;
         let settings = Settings {
             data_dir: self
                 .data_dir
@@ -675,12 +692,8 @@ impl UpArgs {
                 self.max_mutating_requests_inflight
                     .or(file.max_mutating_requests_inflight),
             )?,
-            cbor: gates(
-                &self
-                    .feature_gates
-                    .or(file.feature_gates)
-                    .unwrap_or_default(),
-            )?,
+            cbor: gates.iter().any(|gate| gate == CBOR),
+            gates,
             log_format: self
                 .log_format
                 .or(file.log_format)

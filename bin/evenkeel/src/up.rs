@@ -13,8 +13,8 @@ use evenkeel_client::{LeaderElector, LeaseTimes, LoopContext, LoopRegistry, Reco
 use evenkeel_controllers::Composition;
 use evenkeel_scheduler::Scheduler;
 use evenkeel_scheduler::config::ProfileConfig;
-use evenkeel_scheduler::descheduling::Descheduler;
 use evenkeel_scheduler::descheduling::plan::Aims;
+use evenkeel_scheduler::descheduling::{Descheduler, clean_up};
 use evenkeel_server::audit::Audit;
 use evenkeel_server::listen::{self, SharedTls};
 use evenkeel_server::pki::{Leaf, LeafSpec, Pki};
@@ -102,6 +102,7 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
         seats: settings.seats,
         audit: audit.clone(),
         outside,
+        gates: settings.gates.clone(),
     })
     .await
     .context("can't open the API server")?;
@@ -438,6 +439,10 @@ async fn lead(
         door.debug_pages()
             .add("descheduler", move |_| Some(report.page()));
         running.spawn(descheduler.run());
+    } else {
+        // An earlier start may have had it on.
+        let context = composition.context("descheduler", "descheduler");
+        running.spawn(clean_up(context));
     }
     let scheduler = Scheduler::configured(context, &scheduling.profiles);
     let traces = scheduler.traces();

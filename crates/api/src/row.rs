@@ -256,6 +256,9 @@ pub trait Strategy: Send + Sync + 'static {
     fn prepare_creator(&self, _object: &mut Value, _creator: &Value) {}
     /// Keeps what an updater may not change silently.
     fn prepare_update(&self, _new: &mut Value, _old: &Value) {}
+    /// Notes when something was first said, on create (`old` is `None`) and update. `now` is an RFC
+    /// 3339 time.
+    fn prepare_at(&self, _new: &mut Value, _old: Option<&Value>, _now: &str) {}
     /// Keeps what a status update may not change silently (`spec` is kept already).
     fn prepare_status(&self, _new: &mut Value, _old: &Value) {}
     /// Like [`Self::prepare_status`], for kinds that note when something happened. `now` is an RFC
@@ -402,6 +405,8 @@ pub struct ResourceDef {
     pub strategy: Arc<dyn Strategy>,
     /// Told to every client of a version that is to be given up.
     pub deprecation: Option<Text>,
+    /// The feature gate that it is behind, which is closed unless somebody opens it.
+    pub gate: Option<&'static str>,
     /// Its definition is being deleted: nothing new is made of it.
     pub closing: bool,
     /// The type of a custom kind; built-in types are in the rows' schema.
@@ -453,6 +458,7 @@ impl ResourceDef {
             }),
             strategy: Arc::new(Plain),
             deprecation: None,
+            gate: None,
             closing: false,
             custom: None,
         }
@@ -607,6 +613,13 @@ impl ResourceDef {
         self
     }
 
+    /// Is served only where a feature gate has been opened, as in the reference.
+    #[must_use]
+    pub fn gated(mut self, gate: &'static str) -> Self {
+        self.gate = Some(gate);
+        self
+    }
+
     /// Is measured when it is read, and never kept.
     #[must_use]
     pub fn measured(mut self) -> Self {
@@ -746,10 +759,18 @@ impl Rows {
         }
     }
 
-    /// The rows that are built in.
+    /// The rows that are built in, those behind feature gates too.
     #[must_use]
     pub fn builtin() -> Self {
         Self::new(crate::kinds::rows())
+    }
+
+    /// The built-in rows as a door serves them with these feature gates open.
+    #[must_use]
+    pub fn with_gates(open: &[String]) -> Self {
+        let mut rows = crate::kinds::rows();
+        rows.retain(|row| row.gate.is_none_or(|gate| open.iter().any(|it| it == gate)));
+        Self::new(rows)
     }
 
     /// The built-in rows with these custom ones.

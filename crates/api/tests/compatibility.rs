@@ -33,10 +33,12 @@ fn table() -> String {
             .iter()
             .map(|field| field.path.as_ref())
             .collect();
+        let gate = row.gate.map(|gate| format!(" (gate {gate})"));
         writeln!(
             out,
-            "| {} | {} | {verbs} | {} | {} |",
+            "| {}{} | {} | {verbs} | {} | {} |",
             row.gvk.kind,
+            gate.unwrap_or_default(),
             row.gvk.api_version(),
             subresources.join(", "),
             fields.join(", ")

@@ -13,6 +13,7 @@ pub mod queue;
 pub mod recorder;
 pub mod retry;
 pub mod run;
+pub mod served;
 pub mod testing;
 pub mod view;
 
@@ -25,5 +26,6 @@ pub use queue::WorkQueue;
 pub use recorder::{EventType, Recorder};
 pub use retry::{Backoff, retry_on_conflict};
 pub use run::{LoopContext, Outcome, run_loop};
+pub use served::is_served;
 pub use tokio_util::sync::CancellationToken;
 pub use view::{Change, Changes, Kind, View, Views};

@@ -256,6 +256,27 @@ pub fn all(composition: &Composition) -> Vec<Loop> {
             crate::resource_claims::run(context("resource-claim-controller", "resource_claim")),
         ),
         Loop::new(
+            "device-taint-eviction",
+            crate::device_taints::run(context(
+                "device-taint-eviction-controller",
+                "device-taint-eviction-controller",
+            )),
+        ),
+        Loop::new(
+            "podgroup-protection",
+            crate::pod_groups::run(context(
+                "podgroup-protection-controller",
+                "podgroup-protection-controller",
+            )),
+        ),
+        Loop::new(
+            "storage-version-migrator",
+            crate::storage_migration::run(context(
+                "storage-version-migrator-controller",
+                "storage-version-migrator-controller",
+            )),
+        ),
+        Loop::new(
             "volume-expand",
             volumes::expand::run(context("expand-controller", "volume_expand")),
         ),

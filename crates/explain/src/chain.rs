@@ -334,7 +334,7 @@ fn probe_kills(chain: &mut Chain, pod: &Pod, container: &ContainerStatus, said: 
     });
 }
 
-fn next_for_scheduling(message: &str) -> String {
+pub(crate) fn next_for_scheduling(message: &str) -> String {
     // What is said of preemption repeats the reasons and names no remedy.
     let message = message.split("preemption:").next().unwrap_or_default();
     if message.contains("unbound immediate PersistentVolumeClaims") {

@@ -4,11 +4,12 @@ use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::core::v1::{Event, Namespace, Node, PersistentVolumeClaim, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::scheduling::v1beta1::PodGroup;
 use kube::api::{ListParams, LogParams};
 use kube::{Api, Client, ResourceExt as _};
 
 use crate::chain::{self, Chain};
-use crate::{decision, storage, workloads};
+use crate::{decision, groups, storage, workloads};
 
 /// Lines of a container's log that are shown.
 const LAST_LINES: i64 = 5;
@@ -21,7 +22,7 @@ pub enum ExplainError {
     Question(String),
     /// There is no explanation for the kind yet.
     #[error(
-        "no explanation for kind {0:?} yet; known: pod, replicaset, deployment, statefulset, service, persistentvolumeclaim, poddisruptionbudget, node, namespace"
+        "no explanation for kind {0:?} yet; known: pod, replicaset, deployment, statefulset, service, persistentvolumeclaim, poddisruptionbudget, podgroup, node, namespace"
     )]
     Kind(String),
     /// The API refuses; its own words.
@@ -60,6 +61,7 @@ pub async fn why(client: &Client, question: &str, namespace: &str) -> Result<Cha
         "statefulset" | "statefulsets" | "sts" | "statefulset.apps" => ask.stateful_set(name).await,
         "persistentvolumeclaim" | "persistentvolumeclaims" | "pvc" => ask.claim(name).await,
         "poddisruptionbudget" | "poddisruptionbudgets" | "pdb" => ask.budget(name).await,
+        "podgroup" | "podgroups" | "podgroup.scheduling.k8s.io" => ask.pod_group(name).await,
         "service" | "services" | "svc" => ask.service(name).await,
         "node" | "nodes" | "no" => node(client, name).await,
         "namespace" | "namespaces" | "ns" => namespace_chain(client, name).await,
@@ -83,6 +85,25 @@ impl Asker<'_> {
     async fn pod(&self, pod: &Pod) -> Result<Chain, ExplainError> {
         let events = self.events(&pod.uid().unwrap_or_default()).await?;
         let mut chain = chain::pod(pod, &events);
+        if let Some(group) = groups::waits_for(pod) {
+            let message = chain::unscheduled(pod).unwrap_or_default();
+            if message.contains("GenericWorkload") {
+                // The door serves no groups; what is to be done stands in the message.
+                chain.next = vec![message];
+                return Ok(chain);
+            }
+            if chain::unscheduled(pod).is_none() {
+                // It is not tried before its group is there, and then as one of it.
+                chain = Chain::default();
+                let name = pod.metadata.name.as_deref().unwrap_or_default();
+                chain.link(
+                    format!("Pod {}/{name}", self.namespace),
+                    format!("waits for the other pods of its group {group}"),
+                );
+            }
+            chain.follow(self.pod_group(group).await?);
+            return Ok(chain);
+        }
         if chain.is_healthy() {
             return Ok(chain);
         }
@@ -109,6 +130,19 @@ impl Asker<'_> {
             }
         }
         Ok(chain)
+    }
+
+    async fn pod_group(&self, name: &str) -> Result<Chain, ExplainError> {
+        let Some(found) = self.api::<PodGroup>().get_opt(name).await? else {
+            return Ok(groups::missing(self.namespace, name));
+        };
+        let mut pods = self.api::<Pod>().list(&ListParams::default()).await?.items;
+        pods.retain(|pod| {
+            let spec = pod.spec.as_ref();
+            let group = spec.and_then(|spec| spec.scheduling_group.as_ref());
+            group.and_then(|group| group.pod_group_name.as_deref()) == Some(name)
+        });
+        Ok(groups::group(&found, &pods))
     }
 
     async fn events(&self, uid: &str) -> Result<Vec<Event>, ExplainError> {

@@ -7,6 +7,7 @@
 mod chain;
 mod decision;
 mod gather;
+mod groups;
 mod storage;
 mod workloads;
 

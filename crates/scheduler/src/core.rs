@@ -1,7 +1,9 @@
 //! The scheduler's whole state and how changes move it. No I/O: what is to be done comes out as
 //! [`Action`]s.
 
-use std::collections::{BTreeMap, HashMap};
+mod group;
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use evenkeel_api::devices::claims::made_for;
@@ -13,7 +15,8 @@ use k8s_openapi::api::core::v1::{
     ReplicationController, Service,
 };
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use k8s_openapi::api::resource::v1::{DeviceClass, ResourceClaim, ResourceSlice};
+use k8s_openapi::api::resource::v1::{DeviceClass, DeviceTaintRule, ResourceClaim, ResourceSlice};
+use k8s_openapi::api::scheduling::v1beta1::PodGroup;
 use k8s_openapi::api::storage::v1::{CSIDriver, CSINode, CSIStorageCapacity, StorageClass};
 use tokio::time::Instant;
 
@@ -21,10 +24,14 @@ use crate::cycle::{Begun, Decision, Turn, begin, finish};
 use crate::descheduling::plan::{Aims, Planned, is_marked, plan};
 use crate::extenders::{Extenders, Outside};
 use crate::framework::{ClusterEvent, CycleState, Permission, PluginSet};
+use crate::groups::group_of;
 use crate::pod::{PodInfo, is_terminal, node_name, scheduler_name};
 use crate::profile::{Profile, Profiles};
 use crate::queue::{Missed, Queue, QueueDepth};
 use crate::snapshot::{Budget, Snapshot};
+
+use group::GroupCycle;
+pub use group::GroupOutcome;
 
 /// What a cycle leads to.
 #[derive(Debug)]
@@ -44,6 +51,13 @@ pub enum Action {
     },
     /// Ask the extenders, and go on with [`Core::answered`] before anything else.
     Ask(Question),
+    /// Tell how the cycle of a group of pods ended.
+    Group {
+        /// The group.
+        group: Arc<PodGroup>,
+        /// How it ended.
+        outcome: GroupOutcome,
+    },
     /// Tell that the cycle itself failed; the pod is tried again.
     Failed {
         /// The pod.
@@ -107,9 +121,22 @@ pub struct Core {
     queue: Queue,
     turn: Turn,
     /// The cycle that waits for extenders.
-    asking: Option<(Arc<PodInfo>, Begun)>,
+    asking: Option<Asking>,
+    /// What the cycle of a group has led to, and is still to be carried out.
+    outbox: VecDeque<Action>,
+    /// The groups whose victims are being asked to go, by the pod that stands for them.
+    evicting: HashMap<Arc<str>, ObjectKey>,
     /// Pods counted on a node before the door has said so.
     assumed: HashMap<Arc<str>, Arc<str>>,
+}
+
+/// A cycle that waits for extenders.
+#[derive(Debug)]
+struct Asking {
+    pod: Arc<PodInfo>,
+    begun: Begun,
+    /// The pod is one of a group.
+    group: Option<GroupCycle>,
 }
 
 /// Did anything change about an unbound pod that scheduling looks at?
@@ -134,6 +161,8 @@ impl Core {
             queue: Queue::default(),
             turn: Turn::new(seed),
             asking: None,
+            outbox: VecDeque::new(),
+            evicting: HashMap::new(),
             assumed: HashMap::new(),
         }
     }
@@ -365,6 +394,19 @@ impl Core {
             .event(&self.profiles, &ClusterEvent::Devices, now);
     }
 
+    /// Takes in a change of a rule that taints devices.
+    pub fn device_taint_rule(&mut self, change: &Change<DeviceTaintRule>, now: Instant) {
+        let devices = Arc::make_mut(&mut self.snapshot.devices);
+        match &change.new {
+            Some(rule) => devices
+                .rules
+                .insert(change.key.name.clone(), Arc::clone(rule)),
+            None => devices.rules.remove(&change.key.name),
+        };
+        self.queue
+            .event(&self.profiles, &ClusterEvent::Devices, now);
+    }
+
     /// Takes in a device class's change.
     pub fn device_class(&mut self, change: &Change<DeviceClass>, now: Instant) {
         let devices = Arc::make_mut(&mut self.snapshot.devices);
@@ -400,8 +442,16 @@ impl Core {
         }
     }
 
-    fn gone(&mut self, uid: &str, now: Instant) {
+    /// The pod does not wait for a node any more.
+    fn forget(&mut self, uid: &str) {
+        if let Some(pod) = self.queue.get(uid).cloned() {
+            self.snapshot.groups.waits_no_more(&pod);
+        }
         self.queue.remove(uid);
+    }
+
+    fn gone(&mut self, uid: &str, now: Instant) {
+        self.forget(uid);
         self.assumed.remove(uid);
         self.snapshot.unnominate(uid);
         if let Some(pod) = self.snapshot.remove_pod(uid) {
@@ -412,7 +462,9 @@ impl Core {
 
     fn on_node(&mut self, pod: &Arc<Pod>, node: &str, now: Instant) {
         let uid = pod.metadata.uid.as_deref().unwrap_or_default();
-        self.queue.remove(uid);
+        let group = group_of(pod);
+        let count = group.map_or(0, |group| self.snapshot.groups.count(&group));
+        self.forget(uid);
         self.snapshot.unnominate(uid);
         let was_assumed = self.assumed.remove(uid).is_some();
         let before = self
@@ -421,6 +473,7 @@ impl Core {
             .map(|(at, info)| (Arc::clone(&at.name), Arc::clone(info)));
         let info = Arc::new(PodInfo::new(Arc::clone(pod)));
         self.snapshot.add_pod(Arc::clone(&info), node);
+        self.joined(&info, count, now);
         let Some((_, before)) = before.filter(|(at, _)| !was_assumed && **at == *node) else {
             self.queue
                 .event(&self.profiles, &ClusterEvent::PodAssigned(&info), now);
@@ -446,7 +499,7 @@ impl Core {
             return;
         }
         if pod.metadata.deletion_timestamp.is_some() {
-            self.queue.remove(uid);
+            self.forget(uid);
             self.snapshot.unnominate(uid);
             return;
         }
@@ -466,8 +519,17 @@ impl Core {
                 }
             }
         }
-        self.queue
-            .put(&self.profiles, &self.snapshot, info, changed, now);
+        let group = info.group.as_ref();
+        let count = group.map_or(0, |group| self.snapshot.groups.count(group));
+        self.snapshot.groups.waits(&info);
+        self.queue.put(
+            &self.profiles,
+            &self.snapshot,
+            Arc::clone(&info),
+            changed,
+            now,
+        );
+        self.joined(&info, count, now);
     }
 
     /// Which node can be emptied, for the descheduling loop. Changes nothing.
@@ -504,33 +566,38 @@ impl Core {
         self.queue.next_tick()
     }
 
-    /// One cycle: the next pod, if one waits.
+    /// One cycle: the next pod, if one waits, or the next of a group that has been decided.
     pub fn cycle(&mut self, now: Instant) -> Option<Action> {
+        if let Some(action) = self.outbox.pop_front() {
+            return Some(action);
+        }
         let pod = self.queue.pop()?;
         let Some(profile) = self.profiles.of(&pod).map(Arc::clone) else {
             // Its scheduler's name cannot change, and only known ones are put in the queue.
             self.queue.remove(&pod.uid);
             return None;
         };
+        if let Some(key) = pod.group.clone()
+            && self.snapshot.groups.is_served()
+        {
+            return self.group_cycle(key, pod, profile, now);
+        }
         let begun = begin(&profile, &self.snapshot, &pod, &mut self.turn);
         if !self.turn.feasible().is_empty() && profile.extenders.are_interested(&pod.pod) {
-            let feasible = self.turn.feasible().iter();
-            let nodes = feasible.filter_map(|at| self.snapshot.node(*at).node.clone());
-            let nodes: Vec<Arc<Node>> = nodes.collect();
-            let question = Question {
-                extenders: profile.extenders.clone(),
-                pod: Arc::clone(&pod.pod),
-                nodes,
-            };
-            self.asking = Some((pod, begun));
+            let question = self.question(&pod, &profile);
+            let group = None;
+            self.asking = Some(Asking { pod, begun, group });
             return Some(Action::Ask(question));
         }
         self.conclude(pod, &profile, begun, &Outside::default(), now)
     }
 
-    /// Goes on with the cycle that asked the extenders.
+    /// Goes on with the cycle that asked the extenders. That of a group may ask again.
     pub fn answered(&mut self, answer: Result<Outside, String>, now: Instant) -> Option<Action> {
-        let (pod, begun) = self.asking.take()?;
+        let Asking { pod, begun, group } = self.asking.take()?;
+        if let Some(cycle) = group {
+            return self.group_answered(cycle, pod, begun, answer, now);
+        }
         let profile = self.profiles.of(&pod).map(Arc::clone)?;
         match answer {
             Ok(outside) => self.conclude(pod, &profile, begun, &outside, now),
@@ -672,6 +739,10 @@ impl Core {
 
     /// The victims of a pod have been asked to go, or that failed and the pod is tried again.
     pub fn evicted(&mut self, uid: &Arc<str>, failed: bool, now: Instant) {
+        if let Some(group) = self.evicting.remove(uid) {
+            self.group_evicted(&group, failed, now);
+            return;
+        }
         self.queue.release(&self.profiles, uid, failed, now);
     }
 
@@ -704,7 +775,7 @@ impl Core {
                     None => self.waiting(latest, now),
                 }
             }
-            _ => self.queue.remove(&pod.uid),
+            _ => self.forget(&pod.uid),
         }
     }
 }

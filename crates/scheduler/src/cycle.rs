@@ -78,12 +78,21 @@ pub struct Decision {
     pub post: Option<String>,
     /// The node that was set aside for the pod is given up.
     pub clear_nomination: bool,
+    /// Why the pod's group has to wait.
+    pub group: Option<String>,
 }
 
 impl Decision {
     /// The text of `FailedScheduling` and of the pod's condition, word for word the reference's.
     #[must_use]
     pub fn message(&self) -> String {
+        if let Some(group) = &self.group
+            && self.reasons.is_empty()
+            && self.whole.is_none()
+        {
+            // It would have had a node.
+            return group.clone();
+        }
         let mut text = self.filtered();
         if let Some(post) = &self.post {
             text.push(' ');
@@ -272,10 +281,34 @@ pub fn finish(
     begun: Begun,
     outside: &Outside,
 ) -> (Decision, CycleState) {
+    let skipped = begun.skipped;
+    let (mut decision, mut state) = decide(profile, snapshot, pod, turn, begun, outside);
+    if decision.node.is_none() && !snapshot.is_empty() && !profile.post_filter.is_empty() {
+        let mut what_if = WhatIf {
+            profile,
+            snapshot,
+            pod,
+            state: &mut state,
+            skipped,
+        };
+        post_filter(&mut what_if, &mut decision, turn);
+    }
+    (decision, state)
+}
+
+/// The best of the nodes that can take the pod; nothing is tried where there is none.
+pub fn decide(
+    profile: &Profile,
+    snapshot: &Snapshot,
+    pod: &PodInfo,
+    turn: &mut Turn,
+    begun: Begun,
+    outside: &Outside,
+) -> (Decision, CycleState) {
     let Begun {
         mut decision,
         mut state,
-        skipped,
+        ..
     } = begun;
     if snapshot.is_empty() {
         return (decision, state);
@@ -295,16 +328,6 @@ pub fn finish(
             outside,
         )),
     };
-    if decision.node.is_none() && !profile.post_filter.is_empty() {
-        let mut what_if = WhatIf {
-            profile,
-            snapshot,
-            pod,
-            state: &mut state,
-            skipped,
-        };
-        post_filter(&mut what_if, &mut decision, turn);
-    }
     (decision, state)
 }
 

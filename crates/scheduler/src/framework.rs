@@ -113,6 +113,8 @@ pub enum ClusterEvent<'a> {
     },
     /// Devices or classes of devices came or changed.
     Devices,
+    /// A group of pods came, wants fewer of them at once, or has one more.
+    PodGroup(&'a ObjectKey),
 }
 
 /// What every plugin has.

@@ -5,53 +5,21 @@
 //! again and again for what is not there.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use evenkeel_client::view::Kind;
-use evenkeel_client::{Backoff, Change, Changes, Client, LoopContext, View, errors};
+use evenkeel_client::{Change, Changes, LoopContext, View, is_served};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, ReplicationController};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use k8s_openapi::api::resource::v1::{DeviceClass, ResourceClaim, ResourceSlice};
+use k8s_openapi::api::resource::v1::{DeviceClass, DeviceTaintRule, ResourceClaim, ResourceSlice};
+use k8s_openapi::api::scheduling::v1beta1::PodGroup;
 use k8s_openapi::api::storage::v1::{CSIDriver, CSINode, CSIStorageCapacity, StorageClass};
-use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::core::Core;
 
 /// One kind, if it is served.
 struct Input<K>(Option<(Arc<View<K>>, Changes<K>)>);
-
-/// Does the door serve the kind? Waits for an answer.
-async fn is_served<K: Kind>(client: &Client) -> bool {
-    let group = K::group(&());
-    let path = if group.is_empty() {
-        format!("/api/{}", K::version(&()))
-    } else {
-        format!("/apis/{group}/{}", K::version(&()))
-    };
-    let mut wait = Backoff::new(Duration::from_millis(50), Duration::from_secs(5), 0);
-    loop {
-        let Ok(request) = http::Request::get(&path).body(Vec::new()) else {
-            return false;
-        };
-        match client.request::<Value>(request).await {
-            Ok(list) => {
-                let resources = list["resources"].as_array().into_iter().flatten();
-                let plural = K::plural(&());
-                return resources
-                    .into_iter()
-                    .any(|resource| resource["name"].as_str() == Some(&*plural));
-            }
-            Err(error) if errors::is_not_found(&error) => return false,
-            Err(error) => {
-                let error = errors::message(&error);
-                tracing::warn!(path, error, "which kinds are served is not known yet");
-                tokio::time::sleep(wait.next_wait()).await;
-            }
-        }
-    }
-}
 
 impl<K: Kind> Input<K> {
     async fn of(context: &LoopContext) -> Self {
@@ -93,8 +61,10 @@ pub(crate) struct Inputs {
     stateful_sets: Input<StatefulSet>,
     replication_controllers: Input<ReplicationController>,
     device_classes: Input<DeviceClass>,
+    taint_rules: Input<DeviceTaintRule>,
     slices: Input<ResourceSlice>,
     resource_claims: Input<ResourceClaim>,
+    pod_groups: Input<PodGroup>,
 }
 
 impl Inputs {
@@ -110,8 +80,10 @@ impl Inputs {
             stateful_sets: Input::of(context).await,
             replication_controllers: Input::of(context).await,
             device_classes: Input::of(context).await,
+            taint_rules: Input::of(context).await,
             slices: Input::of(context).await,
             resource_claims: Input::of(context).await,
+            pod_groups: Input::of(context).await,
         }
     }
 
@@ -124,8 +96,15 @@ impl Inputs {
         self.csi_drivers.synced().await;
         self.capacities.synced().await;
         self.device_classes.synced().await;
+        self.taint_rules.synced().await;
         self.slices.synced().await;
         self.resource_claims.synced().await;
+        self.pod_groups.synced().await;
+    }
+
+    /// Does the door serve groups of pods? They are behind a feature gate.
+    pub(crate) fn serves_groups(&self) -> bool {
+        self.pod_groups.0.is_some()
     }
 
     /// Takes in all that has changed.
@@ -158,6 +137,9 @@ impl Inputs {
         while let Some(change) = self.replication_controllers.try_next() {
             core.replication_controller(&change);
         }
+        while let Some(change) = self.taint_rules.try_next() {
+            core.device_taint_rule(&change, now);
+        }
         while let Some(change) = self.device_classes.try_next() {
             core.device_class(&change, now);
         }
@@ -166,6 +148,9 @@ impl Inputs {
         }
         while let Some(change) = self.resource_claims.try_next() {
             core.resource_claim(&change, now);
+        }
+        while let Some(change) = self.pod_groups.try_next() {
+            core.pod_group(&change, now);
         }
     }
 
@@ -182,10 +167,12 @@ impl Inputs {
             change = self.stateful_sets.next() => core.stateful_set(&change),
             change = self.replication_controllers.next() => core.replication_controller(&change),
             change = self.device_classes.next() => core.device_class(&change, Instant::now()),
+            change = self.taint_rules.next() => core.device_taint_rule(&change, Instant::now()),
             change = self.slices.next() => core.resource_slice(&change, Instant::now()),
             change = self.resource_claims.next() => {
                 core.resource_claim(&change, Instant::now());
             }
+            change = self.pod_groups.next() => core.pod_group(&change, Instant::now()),
         }
     }
 }

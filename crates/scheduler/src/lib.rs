@@ -14,6 +14,8 @@ pub mod descheduling;
 pub mod devices;
 pub mod extenders;
 pub mod framework;
+mod group_status;
+pub mod groups;
 mod inputs;
 pub mod plugins;
 pub mod pod;

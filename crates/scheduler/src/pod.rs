@@ -7,6 +7,7 @@ use evenkeel_client::ObjectKey;
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
 
 use crate::affinity::PodTerms;
+use crate::groups::group_of;
 use crate::resources::{PodRequests, pod_requests};
 use crate::storage::{PodClaim, pod_claims};
 
@@ -55,6 +56,8 @@ pub struct PodInfo {
     pub terms: Option<Arc<PodTerms>>,
     /// The volume claims it uses.
     pub claims: Vec<PodClaim>,
+    /// The group it belongs to.
+    pub group: Option<ObjectKey>,
 }
 
 impl PodInfo {
@@ -87,6 +90,7 @@ impl PodInfo {
             class: Arc::new(class),
             terms: terms.map(Arc::new),
             claims: pod_claims(&pod),
+            group: group_of(&pod),
             pod,
         }
     }

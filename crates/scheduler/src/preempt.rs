@@ -40,7 +40,9 @@ impl Evictor {
         }
         let mut evictions = Vec::with_capacity(eviction.victims.len());
         for victim in &eviction.victims {
-            evictions.push(self.victim(preemptor, victim, &eviction.node));
+            // Those of a group may go from several nodes.
+            let node = victim.node_name().unwrap_or(&eviction.node);
+            evictions.push(self.victim(preemptor, victim, node));
         }
         let done: Vec<bool> = stream::iter(evictions)
             .buffer_unordered(AT_ONCE)

@@ -86,6 +86,13 @@ impl Profile {
         }
     }
 
+    /// Does it make others go for pods that fit nowhere?
+    #[must_use]
+    pub fn preempts(&self) -> bool {
+        let mut points = self.post_filter.iter();
+        points.any(|(_, plugin)| plugin.name() == "DefaultPreemption")
+    }
+
     /// The name of a plugin.
     #[must_use]
     pub fn plugin_name(&self, at: PluginIndex) -> &'static str {

@@ -218,6 +218,22 @@ impl Queue {
         Some(Arc::clone(&entry.pod))
     }
 
+    /// Takes a pod out that waits, to be tried with others of its group. It then stays known
+    /// outside all queues, as after [`Queue::pop`]. `None` when it is not to be tried now.
+    pub fn take(&mut self, uid: &str) -> Option<Arc<PodInfo>> {
+        let entry = self.entries.get(uid)?;
+        let waits = matches!(
+            entry.place,
+            Place::Active(..) | Place::Backoff(..) | Place::Unschedulable(..)
+        );
+        if !waits || entry.held {
+            return None;
+        }
+        let pod = Arc::clone(&entry.pod);
+        self.leave(uid);
+        Some(pod)
+    }
+
     /// A try ended without a node.
     pub fn missed(&mut self, profiles: &Profiles, uid: &Arc<str>, why: Missed, now: Instant) {
         self.leave(uid);

@@ -21,6 +21,7 @@ use crate::config::{self, ProfileConfig};
 use crate::core::{Action, Core, Eviction, Nomination};
 use crate::extenders::Extenders;
 use crate::framework::{BindError, Binding, CycleState};
+use crate::group_status;
 use crate::inputs::Inputs;
 use crate::plugins::{self, binder::DefaultBinder, dynamic_resources};
 use crate::pod::PodInfo;
@@ -141,6 +142,7 @@ impl Scheduler {
             () = shutdown.cancelled() => return,
             inputs = synced => inputs,
         };
+        self.core.serve_groups(inputs.serves_groups());
         let mut nodes = node_view.subscribe();
         let mut namespaces = namespace_view.subscribe();
         let mut services = service_view.subscribe();
@@ -148,7 +150,7 @@ impl Scheduler {
         let mut pods = pod_view.subscribe();
         let mut bindings: JoinSet<Ended> = JoinSet::new();
         let mut beside = Beside::default();
-        loop {
+        'turns: loop {
             let now = Instant::now();
             while let Some(change) = namespaces.try_next() {
                 self.core.namespace(&change, now);
@@ -178,15 +180,16 @@ impl Scheduler {
             if bindings.len() < MAX_BINDINGS
                 && let Some(mut action) = self.core.cycle(now)
             {
-                if let Action::Ask(question) = action {
+                // The cycle of a group asks for each of its pods.
+                while let Action::Ask(question) = action {
                     let answer = tokio::select! {
                         () = shutdown.cancelled() => return,
                         answer = question.extenders.ask(&question.pod, &question.nodes) => answer,
                     };
-                    let Some(next) = self.core.answered(answer, Instant::now()) else {
-                        continue;
-                    };
-                    action = next;
+                    match self.core.answered(answer, Instant::now()) {
+                        Some(next) => action = next,
+                        None => continue 'turns,
+                    }
                 }
                 LoopMetrics::bump(&metrics.reconciles);
                 self.carry_out(action, &pod_view, &mut bindings, &mut beside);
@@ -263,6 +266,17 @@ impl Scheduler {
             }
             // Answered where it came from.
             Action::Ask(_) => {}
+            Action::Group { group, outcome } => {
+                tracing::debug!(
+                    group = group.metadata.name,
+                    scheduled = outcome.scheduled,
+                    message = outcome.message,
+                    "a group of pods"
+                );
+                let (client, clock) = (self.context.client.clone(), &self.context.clock);
+                let write = group_status::write(client, Arc::clone(clock), group, outcome);
+                beside.texts.spawn(write);
+            }
             Action::Failed { pod, message } => {
                 let failure = Failure {
                     reason: "SchedulerError",

@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 
 use crate::affinity::NamespaceLabels;
 use crate::devices::Devices;
+use crate::groups::{Groups, goes_as_one};
 use crate::pod::{PodClass, PodInfo};
 use crate::resources::Resources;
 use crate::storage::Storage;
@@ -193,6 +194,8 @@ pub struct Snapshot {
     pub storage: Storage,
     /// Device claims, slices and classes. Shared with the cycle that is under way.
     pub devices: Arc<Devices>,
+    /// Groups of pods.
+    pub groups: Groups,
     /// Disruption budgets.
     pub budgets: BTreeMap<ObjectKey, Budget>,
     /// Labels of namespaces, for terms that select them.
@@ -498,7 +501,25 @@ impl Snapshot {
             let key = ObjectKey::new(info.key.namespace.clone(), claim.name.clone());
             *self.claim_users.entry(key).or_default() += 1;
         }
+        self.groups.place(&info, true);
         self.assigned.insert(Arc::clone(&info.uid), (at, info));
+    }
+
+    /// The other pods on nodes that go when this one has to: those of its group, if that goes as
+    /// one.
+    #[must_use]
+    pub fn goes_with(&self, pod: &PodInfo) -> Vec<Arc<PodInfo>> {
+        let group = pod.group.as_ref().filter(|key| {
+            let group = self.groups.get(key);
+            group.is_some_and(|group| goes_as_one(group))
+        });
+        let Some(key) = group else {
+            return Vec::new();
+        };
+        let placed = self.groups.placed_of(key);
+        let placed = placed.filter(|uid| ***uid != *pod.uid);
+        let infos = placed.filter_map(|uid| self.assigned(uid));
+        infos.map(|(_, info)| Arc::clone(info)).collect()
     }
 
     fn uncount(&mut self, at: NodeIndex, class: &Arc<PodClass>) {
@@ -530,6 +551,7 @@ impl Snapshot {
         let slot = &mut self.slots[at];
         slot.generation = self.generation;
         slot.let_go(&info);
+        self.groups.place(&info, false);
         for claim in &info.claims {
             let key = ObjectKey::new(info.key.namespace.clone(), claim.name.clone());
             if let Some(users) = self.claim_users.get_mut(&key) {

@@ -77,6 +77,7 @@ impl Trace {
             "evaluated": decision.evaluated,
             "feasible": decision.feasible,
             "message": message,
+            "group": decision.group,
             "reasons": decision.reasons,
             "rejections": rejections,
             "scores": scores,

@@ -71,6 +71,8 @@ pub struct DoorOptions {
     pub audit: Option<Arc<Audit>>,
     /// Who outside says who somebody is, and what he may do.
     pub outside: Outside,
+    /// Feature gates that are open, by name: kinds behind closed ones are not served.
+    pub gates: Vec<String>,
 }
 
 /// The one door.
@@ -150,7 +152,7 @@ impl Door {
     pub async fn open(
         options: DoorOptions,
     ) -> Result<(Arc<Self>, JoinHandle<FeedError>), DoorError> {
-        let rows = Arc::new(Rows::builtin());
+        let rows = Arc::new(Rows::with_gates(&options.gates));
         let caches = Arc::new(Caches::new(&rows, Arc::new(Kinds::new(&rows))));
         options.seal.prepare().await;
         let changes = caches.fill(options.store.as_ref(), &options.seal).await?;

@@ -419,7 +419,10 @@ fn authority(directory: &Path, file: &str, name: &str, now: Timestamp) -> Result
     let cert_path = directory.join(format!("{file}.crt"));
     let key_path = directory.join(format!("{file}.key"));
     match (read(&cert_path)?, read(&key_path)?) {
-        (Some(certificate), Some(key)) => Ok(Leaf { certificate, key }),
+        (Some(certificate), Some(key)) => Ok(Leaf {
+            certificate,
+            key: request::pkcs8(key),
+        }),
         // A key alone: a crash between the two files, and nothing was signed yet.
         (None, _) => {
             let made = make_ca(name, now)?;

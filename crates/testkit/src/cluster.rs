@@ -83,6 +83,7 @@ impl Cluster {
             seats: DEFAULT_SEATS,
             audit: None,
             outside: Outside::default(),
+            gates: Vec::new(),
         };
         set(&mut door);
         let (door, follower) = Door::open(door).await.expect("a door");

@@ -157,3 +157,121 @@ async fn a_pod_gets_a_device_and_the_next_one_gets_it_after_that() {
     .await;
     drop(node);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rule_taints_devices_makes_their_users_go_and_says_so() {
+    let cluster = Cluster::start().await;
+    let admin = cluster.caller(Identity::user("admin", &[ADMIN]));
+    let node = cluster.node("one");
+    node.images.put("app:1");
+    let classes = format!("{DEVICES}/deviceclasses");
+    let expression = "device.driver == 'gpu.example.com'";
+    admin.post(&classes, &class(expression)).await.expect(201);
+    let slice = json!({
+        "apiVersion": "resource.k8s.io/v1", "kind": "ResourceSlice", "metadata": {"name": "gpus"},
+        "spec": {"driver": "gpu.example.com", "nodeName": "one",
+            "pool": {"name": "one", "generation": 1, "resourceSliceCount": 1},
+            "devices": [{"name": "gpu-0"},
+                {"name": "gpu-1", "taints": [{"key": "old", "effect": "NoSchedule"}]}]},
+    });
+    let made = admin
+        .post(&format!("{DEVICES}/resourceslices"), &slice)
+        .await
+        .expect(201)
+        .body;
+    // The door notes since when.
+    assert!(
+        made["spec"]["devices"][1]["taints"][0]["timeAdded"].is_string(),
+        "{made:#}"
+    );
+    let template = json!({
+        "apiVersion": "resource.k8s.io/v1", "kind": "ResourceClaimTemplate",
+        "metadata": {"name": "one-gpu"},
+        "spec": {"spec": {"devices": {"requests": [
+            {"name": "gpu", "exactly": {"deviceClassName": "gpu"}}]}}},
+    });
+    let templates = format!("{DEVICES}/namespaces/default/resourceclaimtemplates");
+    admin.post(&templates, &template).await.expect(201);
+    until(
+        &admin,
+        &format!("{CORE}/serviceaccounts/default"),
+        "the account",
+        |it| it["kind"] == "ServiceAccount",
+    )
+    .await;
+    let pods = format!("{CORE}/pods");
+    let mut first = pod("first");
+    first["spec"]["terminationGracePeriodSeconds"] = json!(0);
+    admin.post(&pods, &first).await.expect(201);
+    until(&admin, &format!("{pods}/first"), "its node", |pod| {
+        pod["spec"]["nodeName"] == "one"
+    })
+    .await;
+    // A rule that has no effect says what one with effect would do.
+    let rules = format!("{DEVICES}/devicetaintrules");
+    let rule = |name: &str, effect: &str| {
+        json!({
+            "apiVersion": "resource.k8s.io/v1", "kind": "DeviceTaintRule", "metadata": {"name": name},
+            "spec": {"deviceSelector": {"device": "gpu-0"},
+                "taint": {"key": "example.com/broken", "effect": effect}},
+        })
+    };
+    let says = |rule: &Value, reason: &str| {
+        let all = rule["status"]["conditions"].as_array();
+        all.is_some_and(|all| {
+            all.iter()
+                .any(|it| it["type"] == "EvictionInProgress" && it["reason"] == reason)
+        })
+    };
+    let made = admin.post(&rules, &rule("try", "None")).await.expect(201);
+    assert!(made.body["spec"]["taint"]["timeAdded"].is_string());
+    let told = until(&admin, &format!("{rules}/try"), "what would be", |rule| {
+        says(rule, "NoEffect")
+    })
+    .await;
+    let text = told["status"]["conditions"][0]["message"].as_str().unwrap();
+    assert!(
+        text.starts_with(
+            "1 published device selected. 1 allocated device selected. 1 pod would be evicted in \
+             1 namespace"
+        ),
+        "{text}"
+    );
+    // One with effect ends the pod; the next one finds no device.
+    admin
+        .post(&rules, &rule("broken", "NoExecute"))
+        .await
+        .expect(201);
+    until(&admin, &format!("{pods}/first"), "its end", |it| {
+        it["code"] == 404
+    })
+    .await;
+    admin.post(&pods, &pod("second")).await.expect(201);
+    let waits = |pod: &Value| {
+        let all = pod["status"]["conditions"].as_array();
+        all.is_some_and(|all| {
+            all.iter().any(|one| {
+                let text = one["message"].as_str().unwrap_or_default();
+                one["type"] == "PodScheduled" && text.contains("1 cannot allocate all claims")
+            })
+        })
+    };
+    until(&admin, &format!("{pods}/second"), "why it waits", waits).await;
+    until(
+        &admin,
+        &format!("{rules}/broken"),
+        "the rule's end",
+        |rule| says(rule, "Completed"),
+    )
+    .await;
+    // Without the rule the device is free.
+    admin
+        .delete(&format!("{rules}/broken"), None)
+        .await
+        .expect(200);
+    until(&admin, &format!("{pods}/second"), "its node", |pod| {
+        pod["spec"]["nodeName"] == "one"
+    })
+    .await;
+    drop(node);
+}

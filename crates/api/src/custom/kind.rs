@@ -182,6 +182,7 @@ impl Definition {
             name_rule: names::dns1123_subdomain,
             source: None,
             strategy: Arc::new(Plain),
+            gate: None,
             closing: self.terminating,
             custom: Some(Arc::clone(&custom)),
         };

@@ -4,6 +4,7 @@
 //! do it here. Who may have a device, and who has it, is not known here.
 
 pub mod claims;
+pub mod taints;
 
 use std::any::Any;
 use std::collections::BTreeMap;

@@ -252,6 +252,7 @@ pub fn priority(group: &str, version: &str) -> Option<(i64, i64)> {
         "discovery.k8s.io" => 16_200,
         "flowcontrol.apiserver.k8s.io" => 16_100,
         "resource.k8s.io" => 15_900,
+        "storagemigration.k8s.io" => 15_800,
         // As whoever adds a metrics server registers it.
         "metrics.k8s.io" => return Some((100, 100)),
         _ => return None,

@@ -11,9 +11,9 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 pub(super) use cluster::{
-    csi_driver, csi_node, csi_storage_capacity, flow_schema, only_age, priority_level,
-    resource_claim, resource_slice, runtime_class, signing_request, volume_attachment,
-    volume_attributes_class,
+    csi_driver, csi_node, csi_storage_capacity, device_taint_rule, flow_schema, only_age,
+    pod_group, priority_level, resource_claim, resource_slice, runtime_class, signing_request,
+    storage_version_migration, volume_attachment, volume_attributes_class,
 };
 pub(super) use networking::{ingress, ingress_class, ip_address, network_policy, service_cidr};
 pub(super) use storage::{persistent_volume, persistent_volume_claim, storage_class};

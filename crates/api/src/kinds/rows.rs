@@ -18,16 +18,18 @@ use k8s_openapi::api::policy::v1 as policy;
 use k8s_openapi::api::rbac::v1 as rbac;
 use k8s_openapi::api::resource::v1 as resource;
 use k8s_openapi::api::scheduling::v1 as scheduling;
+use k8s_openapi::api::scheduling::v1beta1 as scheduling_v1beta1;
 use k8s_openapi::api::storage::v1 as storage;
+use k8s_openapi::api::storagemigration::v1 as storagemigration;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1 as apiextensions;
 use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1 as apiregistration;
 
 use super::view::Viewed;
 use super::{
     api_services, autoscaling as scaling, batch as jobs, certificates as requests, columns, config,
-    devices, disruption, endpoints, event, flow_control, limit_range, metrics, namespace,
-    networking as network, node, pod, quota, rbac as roles, reviews, runtime_class, service,
-    storage as volumes, workloads,
+    devices, disruption, endpoints, event, flow_control, limit_range, metrics, migration,
+    namespace, networking as network, node, pod, quota, rbac as roles, reviews, runtime_class,
+    scheduling as groups, service, storage as volumes, workloads,
 };
 use crate::custom::definition;
 use crate::names;
@@ -53,6 +55,15 @@ pub fn rows() -> Vec<ResourceDef> {
             .generations()
             .columns(columns::priority_class())
             .strategy(disruption::PriorityClasses),
+        ResourceDef::of::<scheduling_v1beta1::Workload>()
+            .gated(groups::GENERIC_WORKLOAD)
+            .columns(columns::only_age())
+            .strategy(groups::Workloads),
+        ResourceDef::of::<scheduling_v1beta1::PodGroup>()
+            .gated(groups::GENERIC_WORKLOAD)
+            .with(&[Sub::Status])
+            .columns(columns::pod_group())
+            .strategy(groups::PodGroups),
         ResourceDef::of::<autoscaling::HorizontalPodAutoscaler>()
             .short("hpa")
             .in_all()
@@ -192,6 +203,10 @@ fn storage_rows() -> Vec<ResourceDef> {
             .short("vac")
             .columns(columns::volume_attributes_class())
             .strategy(volumes::VolumeAttributesClasses),
+        ResourceDef::of::<storagemigration::StorageVersionMigration>()
+            .with(&[Sub::Status])
+            .columns(columns::storage_version_migration())
+            .strategy(migration::StorageVersionMigrations),
     ]
 }
 
@@ -228,6 +243,11 @@ fn cluster_rows() -> Vec<ResourceDef> {
         ResourceDef::of::<resource::ResourceClaimTemplate>()
             .columns(columns::only_age())
             .strategy(devices::ResourceClaimTemplates),
+        ResourceDef::of::<resource::DeviceTaintRule>()
+            .with(&[Sub::Status])
+            .generations()
+            .columns(columns::device_taint_rule())
+            .strategy(devices::DeviceTaintRules),
         ResourceDef::of::<resource::ResourceSlice>()
             .generations()
             .selectable("spec.nodeName")

@@ -3,7 +3,9 @@
 
 mod changes;
 mod defaults;
+mod groups;
 mod metadata;
+mod migrations;
 mod properties;
 mod refused;
 mod refused_batch;

@@ -165,7 +165,7 @@ impl Reconciler {
 }
 
 /// The condition that says who ended a pod and why.
-pub(super) fn disruption(reason: &str, message: &str, now: Timestamp) -> PodCondition {
+pub(crate) fn disruption(reason: &str, message: &str, now: Timestamp) -> PodCondition {
     PodCondition {
         type_: "DisruptionTarget".to_owned(),
         status: "True".to_owned(),
@@ -178,7 +178,7 @@ pub(super) fn disruption(reason: &str, message: &str, now: Timestamp) -> PodCond
 
 /// Writes a condition and a phase, where they are given, on a pod about to be deleted. False: it
 /// is gone.
-pub(super) async fn mark(
+pub(crate) async fn mark(
     api: &Api<Pod>,
     pod: &Pod,
     condition: Option<PodCondition>,

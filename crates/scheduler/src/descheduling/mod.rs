@@ -9,6 +9,7 @@ pub mod plan;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -30,6 +31,91 @@ use plan::{Aims, Drain, Planned, TAINT, is_marked};
 const LOOK: Duration = Duration::from_secs(5);
 /// How often it is looked for a node to empty.
 const PERIOD: Duration = Duration::from_secs(60);
+
+/// Takes the marks off that a consolidation has left: where it is switched off, nobody else would,
+/// and pods would go on to avoid these nodes. Runs until the context's shutdown, since a view may
+/// show a mark late. The client needs get and patch on nodes.
+pub async fn clean_up(context: LoopContext) {
+    let view = context.views.of::<Node>();
+    let shutdown = context.shutdown.clone();
+    let mut nodes = view.subscribe();
+    let mut left: BTreeSet<String> = BTreeSet::new();
+    loop {
+        let retry = async {
+            if left.is_empty() {
+                std::future::pending::<()>().await;
+            }
+            tokio::time::sleep(LOOK).await;
+        };
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            change = nodes.next() => {
+                let name = change.key.name.clone();
+                match &change.new {
+                    Some(node) if is_marked(node) => left.insert(name),
+                    _ => left.remove(&name),
+                };
+            }
+            () = retry => {}
+        }
+        let mut failed = BTreeSet::new();
+        for name in std::mem::take(&mut left) {
+            if mark(&context, &name, false).await {
+                tracing::info!(node = name, "no consolidation: its mark is taken off");
+            } else {
+                failed.insert(name);
+            }
+        }
+        left = failed;
+    }
+}
+
+/// Marks a node, or takes the mark off; `false` when that failed.
+async fn mark(context: &LoopContext, name: &str, mark: bool) -> bool {
+    let nodes: Api<Node> = Api::all(context.client.clone());
+    let written = async {
+        let node = match nodes.get(name).await {
+            // Gone, and its mark with it.
+            Err(error) if errors::is_not_found(&error) && !mark => return Ok(()),
+            other => other?,
+        };
+        if is_marked(&node) == mark {
+            return Ok(());
+        }
+        let spec = node.spec.unwrap_or_default();
+        let mut taints = spec.taints.unwrap_or_default();
+        taints.retain(|taint| taint.key != TAINT);
+        if mark {
+            taints.push(Taint {
+                key: TAINT.to_owned(),
+                effect: "PreferNoSchedule".to_owned(),
+                ..Taint::default()
+            });
+        }
+        let taints = (!taints.is_empty()).then_some(taints);
+        let patch = json!({
+            // Others write taints too, and a patch replaces the list.
+            "metadata": {"resourceVersion": node.metadata.resource_version},
+            "spec": {"taints": taints},
+        });
+        let params = PatchParams::default();
+        nodes.patch(name, &params, &Patch::Merge(&patch)).await?;
+        Ok::<(), kube::Error>(())
+    };
+    match written.await {
+        Ok(()) => true,
+        Err(error) => {
+            let error = errors::message(&error);
+            tracing::info!(
+                node = name,
+                mark,
+                error,
+                "the mark of consolidation not written"
+            );
+            false
+        }
+    }
+}
 
 /// What the loop has found and done last. Clones share it.
 #[derive(Debug, Clone, Default)]
@@ -144,7 +230,7 @@ impl Descheduler {
         };
         self.tell(&planned, why_not.as_deref());
         for node in &planned.give_up {
-            self.mark(node, false).await;
+            mark(&self.context, node, false).await;
         }
         if why_not.is_none()
             && let Some(drain) = &planned.drain
@@ -192,46 +278,8 @@ impl Descheduler {
         known.map_or_else(Node::default, |node| (*node).clone())
     }
 
-    /// Marks a node, or takes the mark off; `false` when that failed.
-    async fn mark(&self, name: &str, mark: bool) -> bool {
-        let nodes: Api<Node> = Api::all(self.context.client.clone());
-        let written = async {
-            let node = nodes.get(name).await?;
-            if is_marked(&node) == mark {
-                return Ok(());
-            }
-            let spec = node.spec.unwrap_or_default();
-            let mut taints = spec.taints.unwrap_or_default();
-            taints.retain(|taint| taint.key != TAINT);
-            if mark {
-                taints.push(Taint {
-                    key: TAINT.to_owned(),
-                    effect: "PreferNoSchedule".to_owned(),
-                    ..Taint::default()
-                });
-            }
-            let taints = (!taints.is_empty()).then_some(taints);
-            let patch = json!({
-                // Others write taints too, and a patch replaces the list.
-                "metadata": {"resourceVersion": node.metadata.resource_version},
-                "spec": {"taints": taints},
-            });
-            let params = PatchParams::default();
-            nodes.patch(name, &params, &Patch::Merge(&patch)).await?;
-            Ok::<(), kube::Error>(())
-        };
-        match written.await {
-            Ok(()) => true,
-            Err(error) => {
-                let error = errors::message(&error);
-                tracing::info!(node = name, error, "not marked for consolidation");
-                false
-            }
-        }
-    }
-
     async fn drain(&self, drain: &Drain) {
-        if !self.mark(&drain.node, true).await {
+        if !mark(&self.context, &drain.node, true).await {
             return;
         }
         tracing::info!(

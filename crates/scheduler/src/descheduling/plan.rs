@@ -69,6 +69,9 @@ pub fn fate(pod: &Pod) -> Fate {
     if spec.priority.unwrap_or(0) >= SYSTEM {
         return Fate::Blocks("a pod is critical to the system");
     }
+    if spec.scheduling_group.is_some() {
+        return Fate::Blocks("a pod is one of a group that is placed together");
+    }
     if spec
         .resource_claims
         .as_ref()

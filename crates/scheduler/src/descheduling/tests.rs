@@ -294,6 +294,53 @@ async fn a_node_is_marked_emptied_and_reported() {
 
 type World = (Vec<(i64, bool)>, Vec<(usize, i64, u8, u8)>, [i32; 2]);
 
+#[tokio::test(start_paused = true)]
+async fn switched_off_it_takes_its_marks_off() {
+    let api = FakeApi::new(FakeClock::shared());
+    let other = json!({"spec": {"taints": [{"key": "mine", "effect": "NoSchedule"},
+        {"key": "evenkeel.io/consolidated", "effect": "PreferNoSchedule"}]}});
+    api.put(&node("marked", 4000, true));
+    api.put(&node("plain", 4000, false));
+    api.put(&node_with("tainted", 4000, 4096, &other));
+    let clock = FakeClock::shared();
+    let client = api.client();
+    let shutdown = CancellationToken::new();
+    let context = LoopContext {
+        views: Views::new(client.clone(), clock.clone()),
+        recorder: Recorder::new(client.clone(), clock.clone(), "descheduler", ""),
+        client,
+        clock,
+        shutdown: shutdown.clone(),
+        metrics: LoopRegistry::default(),
+    };
+    tokio_util::task::TaskTracker::new().spawn(super::clean_up(context));
+    let keys = |node: &Node| -> Vec<String> {
+        let taints = node.spec.as_ref().and_then(|spec| spec.taints.clone());
+        let taints = taints.unwrap_or_default().into_iter();
+        taints.map(|taint| taint.key).collect()
+    };
+    let nodes = api
+        .wait_for("no mark is left", |api| {
+            let nodes = api.all::<Node>();
+            let marked = |node: &Node| keys(node).iter().any(|key| key.contains("consolidated"));
+            (!nodes.iter().any(|node| marked(node))).then_some(nodes)
+        })
+        .await;
+    let all: Vec<Vec<String>> = nodes.iter().map(|node| keys(node)).collect();
+    assert_eq!(all.concat(), ["mine"]);
+    // One that comes back with a mark loses it too.
+    api.put(&node("late", 4000, true));
+    api.wait_for("the late one", |api| {
+        let nodes = api.all::<Node>();
+        let late = nodes
+            .iter()
+            .find(|node| node.metadata.name.as_deref() == Some("late"))?;
+        keys(late).is_empty().then_some(())
+    })
+    .await;
+    shutdown.cancel();
+}
+
 fn worlds() -> impl Strategy<Value = World> {
     let node = (500i64..2000, any::<bool>());
     let pod = (0usize..5, 10i64..400, 0u8..8, 0u8..3);

@@ -10,9 +10,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use evenkeel_api::devices::claims::RESULTS_MAX;
+use evenkeel_api::devices::taints::{applies, tolerates};
 use evenkeel_api::quantity::Quantity;
 use k8s_openapi::api::resource::v1::{
-    AllocationResult, Device, DeviceAttribute, DeviceConstraint, DeviceTaint, DeviceToleration,
+    AllocationResult, Device, DeviceAttribute, DeviceConstraint, DeviceToleration,
 };
 
 use super::pools::{Pool, PoolId, SliceInfo};
@@ -135,28 +136,21 @@ fn attribute<'d>(driver: &str, device: &'d Device, name: &str) -> Option<&'d Dev
     })
 }
 
-/// Does a request mind the taints of a device?
-fn is_tainted(device: &Device, tolerations: &[DeviceToleration]) -> bool {
-    device.taints.iter().flatten().any(|taint| {
+/// Does a request mind the taints of a device, those of its driver and those of rules?
+fn is_tainted(
+    devices: &Devices,
+    id: &DeviceId,
+    device: &Device,
+    tolerations: &[DeviceToleration],
+) -> bool {
+    let rules = devices.rules.values();
+    let ruled = rules
+        .filter(|rule| applies(rule, &id.driver, &id.pool, &id.device))
+        .map(|rule| &rule.spec.taint);
+    device.taints.iter().flatten().chain(ruled).any(|taint| {
         matches!(taint.effect.as_str(), "NoSchedule" | "NoExecute")
             && !tolerations.iter().any(|one| tolerates(one, taint))
     })
-}
-
-/// Does the toleration bear the taint (`resourceclaim.ToleratesTaint`)?
-#[must_use]
-pub fn tolerates(toleration: &DeviceToleration, taint: &DeviceTaint) -> bool {
-    let text = |text: &Option<String>| text.clone().unwrap_or_default();
-    let effect = text(&toleration.effect);
-    let key = text(&toleration.key);
-    if (!effect.is_empty() && effect != taint.effect) || (!key.is_empty() && key != taint.key) {
-        return false;
-    }
-    match text(&toleration.operator).as_str() {
-        "" | "Equal" => text(&toleration.value) == text(&taint.value),
-        "Exists" => true,
-        _ => false,
-    }
 }
 
 /// A counter of a set of a pool.
@@ -395,7 +389,7 @@ impl<'s> Search<'s> {
             return false;
         };
         if !self.is_free(at, id)
-            || is_tainted(device, &alternative.tolerations)
+            || is_tainted(self.devices, id, device, &alternative.tolerations)
             || !(alternative.admin || self.counters_suffice(pool, device))
         {
             return false;

@@ -12,7 +12,9 @@ use std::sync::Arc;
 
 use evenkeel_api::devices::claims::allocation;
 use evenkeel_client::ObjectKey;
-use k8s_openapi::api::resource::v1::{AllocationResult, DeviceClass, ResourceClaim, ResourceSlice};
+use k8s_openapi::api::resource::v1::{
+    AllocationResult, DeviceClass, DeviceTaintRule, ResourceClaim, ResourceSlice,
+};
 
 pub use pools::{Pool, PoolId, Pools, SliceInfo};
 
@@ -57,6 +59,8 @@ pub fn taken(allocation: &AllocationResult) -> Vec<DeviceId> {
 pub struct Devices {
     /// Classes by name.
     pub classes: HashMap<String, Arc<DeviceClass>>,
+    /// Rules that taint devices, by name.
+    pub rules: HashMap<String, Arc<DeviceTaintRule>>,
     /// Slices by pool.
     pub pools: Pools,
     claims: HashMap<ObjectKey, Arc<ResourceClaim>>,

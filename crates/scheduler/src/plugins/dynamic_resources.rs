@@ -17,7 +17,7 @@ use evenkeel_api::placement::NodeTerm;
 use evenkeel_client::{Api, Backoff, Client, ObjectKey, errors};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{NodeSelector, Pod};
 use k8s_openapi::api::resource::v1::{AllocationResult, ResourceClaim};
 use kube::api::PostParams;
 use parking_lot::Mutex;
@@ -29,6 +29,7 @@ use crate::framework::{
     BindError, Binding, ClusterEvent, CycleState, Filter, Plugin, PostFilter, PostFiltered,
     PreBind, PreEnqueue, PreFilter, PreFiltered, Rejection, Reserve,
 };
+use crate::groups::group_of;
 use crate::pod::PodInfo;
 use crate::snapshot::{NodeIndex, NodeInfo, Snapshot};
 use crate::what_if::WhatIf;
@@ -41,9 +42,25 @@ const TRIES: usize = 5;
 struct Flight {
     key: ObjectKey,
     pod: Arc<str>,
+    /// The pod's group: its pods are placed in one cycle, and may share a claim that nobody has
+    /// written yet.
+    group: Option<ObjectKey>,
     allocation: AllocationResult,
     /// The revision of the claim that has it.
     written: Option<u64>,
+}
+
+impl Flight {
+    /// Is it set aside for the pod, or for another one of its group that goes with it?
+    fn is_of(&self, pod: &str, group: Option<&ObjectKey>) -> bool {
+        *self.pod == *pod || (group.is_some() && self.group.as_ref() == group)
+    }
+}
+
+/// The terms of a selector of nodes.
+fn terms_of(selector: &NodeSelector) -> Vec<NodeTerm> {
+    let terms = selector.node_selector_terms.iter();
+    terms.filter_map(NodeTerm::read).collect()
 }
 
 /// What is set aside and not yet seen in the claims.
@@ -178,12 +195,16 @@ impl DynamicResources {
                     return Err("resourceclaim in use".to_owned());
                 }
                 if let Some(selector) = &allocation.node_selector {
-                    let terms = selector.node_selector_terms.iter();
-                    prepared
-                        .reach
-                        .push(terms.filter_map(NodeTerm::read).collect());
+                    prepared.reach.push(terms_of(selector));
                 }
-            } else if flights.claims.contains_key(uid) {
+            } else if let Some(flight) = flights.claims.get(uid) {
+                if flight.is_of(&pod.uid, pod.group.as_ref()) {
+                    if let Some(selector) = &flight.allocation.node_selector {
+                        prepared.reach.push(terms_of(selector));
+                    }
+                    prepared.claims.push(claim);
+                    continue;
+                }
                 return Err(format!(
                     "resource claim {} is in the process of being allocated",
                     ObjectKey::of(&*claim)
@@ -268,11 +289,12 @@ impl DynamicResources {
         let pod_uid = pod.metadata.uid.as_deref().unwrap_or_default();
         let mut claim = claims.get(name).await?;
         let uid = claim.metadata.uid.clone().unwrap_or_default();
+        let group = group_of(pod);
         let ours = {
             let flights = self.flights.lock();
             let flight = flights.claims.get(&uid);
             flight
-                .filter(|flight| *flight.pod == *pod_uid)
+                .filter(|flight| flight.is_of(pod_uid, group.as_ref()))
                 .map(|flight| flight.allocation.clone())
         };
         if claim.metadata.deletion_timestamp.is_some() {
@@ -476,6 +498,7 @@ impl Reserve for DynamicResources {
             let flight = Flight {
                 key: ObjectKey::of(&*wanted.claim),
                 pod: Arc::clone(&pod.uid),
+                group: pod.group.clone(),
                 allocation,
                 written: None,
             };

@@ -4,6 +4,7 @@
 pub mod binder;
 pub mod dynamic_resources;
 pub mod fit;
+pub mod gang;
 pub mod image;
 pub mod inter_pod;
 pub mod limits;
@@ -104,6 +105,7 @@ fn with_shared(config: &ProfileConfig, shared: Shared) -> Profile {
     let mut profile = Profile::new(&config.scheduler_name, Arc::new(queueing::PrioritySort));
     profile.percentage_of_nodes_to_score = config.percentage_of_nodes_to_score;
     list!(profile, config, queueing::SchedulingGates, [pre_enqueue]);
+    list!(profile, config, gang::GangScheduling, [pre_enqueue]);
     profile.plugin(unsupported::Unsupported).pre_filter().done();
     list!(profile, config, nodes::NodeUnschedulable, [filter]);
     list!(profile, config, nodes::NodeName, [pre_filter, filter]);

@@ -41,7 +41,7 @@ impl Default for DefaultPreemption {
     }
 }
 
-fn started(pod: &PodInfo) -> Timestamp {
+pub(crate) fn started(pod: &PodInfo) -> Timestamp {
     // A pod that has not started yet started last of all.
     let status = pod.pod.status.as_ref();
     status
@@ -55,7 +55,7 @@ fn importance(pod: &Arc<PodInfo>) -> (Reverse<i32>, Timestamp) {
 }
 
 /// Is the pod on its way because it was preempted?
-fn is_leaving_by_preemption(pod: &Pod) -> bool {
+pub(crate) fn is_leaving_by_preemption(pod: &Pod) -> bool {
     let status = pod.status.as_ref();
     let mut conditions = status
         .and_then(|status| status.conditions.as_ref())
@@ -92,7 +92,7 @@ fn ineligible(what_if: &WhatIf<'_>, potential: &[NodeIndex]) -> Option<&'static 
 }
 
 /// Parts pods into those whose eviction breaks a budget and the others, keeping their order.
-fn by_budget(
+pub(crate) fn by_budget(
     snapshot: &Snapshot,
     pods: Vec<Arc<PodInfo>>,
 ) -> (Vec<Arc<PodInfo>>, Vec<Arc<PodInfo>>) {
@@ -155,6 +155,16 @@ fn victims_on(what_if: &mut WhatIf<'_>, at: NodeIndex) -> Result<Preemption, Vec
         }
     }
     what_if.restore(&node, &victims);
+    // A group that goes as one goes from its other nodes too.
+    let others: Vec<Arc<PodInfo>> = victims
+        .iter()
+        .flat_map(|victim| snapshot.goes_with(victim))
+        .collect();
+    for other in others {
+        if victims.iter().all(|victim| victim.uid != other.uid) {
+            victims.push(other);
+        }
+    }
     victims.sort_by_key(importance);
     if victims.is_empty() {
         // The pod fits with everybody there: the node has changed since it was rejected, which

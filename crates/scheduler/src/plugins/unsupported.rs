@@ -9,11 +9,12 @@ use crate::snapshot::Snapshot;
 #[derive(Debug)]
 pub struct Unsupported;
 
-fn asked(pod: &PodInfo) -> Option<String> {
-    let spec = pod.spec()?;
-    if spec.scheduling_group.is_some() {
+fn asked(pod: &PodInfo, snapshot: &Snapshot) -> Option<String> {
+    if pod.group.is_some() && !snapshot.groups.is_served() {
         return Some(
-            "spec.schedulingGroup is not supported by Evenkeel's scheduler yet".to_owned(),
+            "spec.schedulingGroup needs pod groups, which are not served: the feature gate \
+             GenericWorkload is closed (--feature-gates GenericWorkload=true opens it)"
+                .to_owned(),
         );
     }
     None
@@ -31,8 +32,8 @@ impl Plugin for Unsupported {
 }
 
 impl PreFilter for Unsupported {
-    fn pre_filter(&self, _: &mut CycleState, pod: &PodInfo, _: &Snapshot) -> PreFiltered {
-        match asked(pod) {
+    fn pre_filter(&self, _: &mut CycleState, pod: &PodInfo, snapshot: &Snapshot) -> PreFiltered {
+        match asked(pod, snapshot) {
             Some(text) => PreFiltered::Reject(Rejection::unresolvable(text)),
             None => PreFiltered::Skip,
         }

@@ -3,6 +3,7 @@
 mod devices;
 mod door;
 mod extenders;
+mod gangs;
 pub(crate) mod objects;
 mod placement;
 mod preempting;

@@ -54,6 +54,11 @@ impl Plugin for Priority {
         change: &Change<'_>,
         object: &mut Value,
     ) -> Result<(), Status> {
+        let gvk = &change.row.gvk;
+        let is_group = gvk.group == CLASS.0 && gvk.kind == "PodGroup";
+        if is_group && change.subresource.is_none() && change.operation == Operation::Create {
+            return set_of_group(registry, change, object);
+        }
         if !change.is_core("Pod") || change.subresource.is_some() {
             return Ok(());
         }
@@ -103,27 +108,50 @@ fn default(registry: &Registry) -> Option<Value> {
         .min_by_key(|class| object::integer(class, &["value"]).unwrap_or_default())
 }
 
+/// The class that the object names, or the default one.
+fn class_of(registry: &Registry, change: &Change<'_>, object: &Value) -> Result<Class, Status> {
+    let named = object::text(object, &["spec", "priorityClassName"]).to_owned();
+    if named.is_empty() {
+        let none = || Class {
+            name: String::new(),
+            priority: 0,
+            preemption: LOWER.to_owned(),
+        };
+        return Ok(default(registry).as_ref().map_or_else(none, Class::of));
+    }
+    look_up::object(registry, CLASS, "", &named)
+        .as_ref()
+        .map(Class::of)
+        .or_else(|| Class::system(&named))
+        .ok_or_else(|| {
+            let why = format!("no PriorityClass with name {named} was found");
+            change.forbidden(object, &why)
+        })
+}
+
+/// A group of pods has the priority of its class; its pods must have the same.
+fn set_of_group(registry: &Registry, change: &Change<'_>, group: &mut Value) -> Result<(), Status> {
+    let class = class_of(registry, change, group)?;
+    if let Some(given) = object::integer(group, &["spec", "priority"])
+        && given != class.priority
+    {
+        let why = format!(
+            "priority set in the pod group ({given}) must match the priority computed ({}) based \
+             on the priority class set in the spec",
+            class.priority
+        );
+        return Err(change.forbidden(group, &why));
+    }
+    let spec = object::fields(object::child(group, "spec"));
+    spec.insert("priority".to_owned(), class.priority.into());
+    if !class.name.is_empty() {
+        spec.insert("priorityClassName".to_owned(), class.name.into());
+    }
+    Ok(())
+}
+
 fn set(registry: &Registry, change: &Change<'_>, pod: &mut Value) -> Result<(), Status> {
-    let named = object::text(pod, &["spec", "priorityClassName"]).to_owned();
-    let class = if named.is_empty() {
-        default(registry).as_ref().map_or_else(
-            || Class {
-                name: String::new(),
-                priority: 0,
-                preemption: LOWER.to_owned(),
-            },
-            Class::of,
-        )
-    } else {
-        look_up::object(registry, CLASS, "", &named)
-            .as_ref()
-            .map(Class::of)
-            .or_else(|| Class::system(&named))
-            .ok_or_else(|| {
-                let why = format!("no PriorityClass with name {named} was found");
-                change.forbidden(pod, &why)
-            })?
-    };
+    let class = class_of(registry, change, pod)?;
     let computed = "priority admission controller computed";
     if let Some(given) = object::integer(pod, &["spec", "priority"])
         && given != class.priority

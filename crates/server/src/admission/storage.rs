@@ -72,6 +72,8 @@ impl Plugin for StorageObjectInUseProtection {
             ("", "PersistentVolume") => "kubernetes.io/pv-protection",
             ("", "PersistentVolumeClaim") => "kubernetes.io/pvc-protection",
             ("storage.k8s.io", "VolumeAttributesClass") => "kubernetes.io/vac-protection",
+            // As the plugin `PodGroupProtection` of the reference.
+            ("scheduling.k8s.io", "PodGroup") => "scheduling.k8s.io/podgroup-protection",
             _ => return Ok(()),
         };
         let new = change.operation == Operation::Create && change.subresource.is_none();

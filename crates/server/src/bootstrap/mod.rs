@@ -29,7 +29,9 @@ pub(crate) async fn run(door: &Arc<Door>) -> Result<(), Status> {
         touch_create(door, namespace).await?;
     }
     // One round of concurrent creates shares fsyncs; a loop of single ones would not.
-    let objects = policy::objects();
+    let groups = door.rows();
+    let groups = groups.by_kind("scheduling.k8s.io", "v1beta1", "PodGroup");
+    let objects = policy::objects(groups.is_some());
     futures::future::try_join_all(objects.into_iter().map(|object| reconcile(door, object)))
         .await?;
     for class in priority_classes() {

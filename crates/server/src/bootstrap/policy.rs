@@ -306,6 +306,15 @@ const LOOPS: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "device-taint-eviction-controller",
+        &[
+            "core : pods : get,list,watch,delete",
+            "core : pods/status : patch",
+            "resource.k8s.io : resourceclaims,resourceslices,devicetaintrules : get,list,watch",
+            "resource.k8s.io : devicetaintrules/status : patch",
+        ],
+    ),
+    (
         "expand-controller",
         &[
             "core : persistentvolumes : get,list,watch,update,patch",
@@ -343,6 +352,17 @@ const LOOPS: &[(&str, &[&str])] = &[
             "certificates.k8s.io : signers : sign : kubernetes.io/kube-apiserver-client,kubernetes.io/kube-apiserver-client-kubelet,kubernetes.io/kubelet-serving,kubernetes.io/legacy-unknown",
             "core : nodes : get,list,watch",
             "authorization.k8s.io : subjectaccessreviews : create",
+        ],
+    ),
+    (
+        "storage-version-migrator-controller",
+        &[
+            // Whatever is to be migrated.
+            "* : * : list,patch",
+            "apiextensions.k8s.io : customresourcedefinitions : get",
+            "apiextensions.k8s.io : customresourcedefinitions/status : patch",
+            "storagemigration.k8s.io : storageversionmigrations : get,list,watch",
+            "storagemigration.k8s.io : storageversionmigrations/status : update",
         ],
     ),
     (
@@ -411,9 +431,17 @@ fn rules(lines: &[&str]) -> Vec<Value> {
 }
 
 /// All bootstrap roles and bindings.
-pub(super) fn objects() -> Vec<Value> {
-    let mut objects = people();
-    objects.extend(system());
+///
+/// With `workloads` those about the kinds behind the gate `GenericWorkload` too.
+pub(super) fn objects(workloads: bool) -> Vec<Value> {
+    let mut objects = people(workloads);
+    objects.extend(system(workloads));
+    if workloads {
+        let name = "podgroup-protection-controller";
+        let full = format!("system:controller:{name}");
+        objects.push(role(&full, rules(&POD_GROUP_PROTECTION)));
+        objects.push(binding(&full, &full, vec![subject("ServiceAccount", name)]));
+    }
     objects.extend(extensions());
     objects.extend(signer());
     for (name, lines) in LOOPS {
@@ -493,10 +521,26 @@ fn aggregated(mut role: Value, of: &str) -> Value {
     role
 }
 
-fn people() -> Vec<Value> {
+/// Keeps groups that pods belong to.
+const POD_GROUP_PROTECTION: [&str; 3] = [
+    "scheduling.k8s.io : podgroups : get,list,watch,update",
+    "core : pods : get,list,watch",
+    "core,events.k8s.io : events : create,patch,update",
+];
+
+fn people(workloads: bool) -> Vec<Value> {
     let all = json!({"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]});
+    let (mut view, mut change) = (rules(VIEW), rules(EDIT));
+    if workloads {
+        view.push(rule(
+            "scheduling.k8s.io : podgroups,podgroups/status,workloads : get,list,watch",
+        ));
+        change.push(rule(
+            "scheduling.k8s.io : podgroups,workloads : create,delete,deletecollection,patch,update",
+        ));
+    }
     // A role stands for the next larger one by its label, and so do all that carry it.
-    let edit = [rules(EDIT), rules(VIEW)].concat();
+    let edit = [change.clone(), view.clone()].concat();
     let admin = [edit.clone(), rules(ADMIN)].concat();
     let (to_view, to_edit, to_admin) = ("view", "edit", "admin");
     vec![
@@ -506,16 +550,16 @@ fn people() -> Vec<Value> {
             "cluster-admin",
             vec![subject("Group", "system:masters")],
         ),
-        labelled(role("system:aggregate-to-view", rules(VIEW)), to_view),
-        labelled(role("system:aggregate-to-edit", rules(EDIT)), to_edit),
+        labelled(role("system:aggregate-to-view", view.clone()), to_view),
+        labelled(role("system:aggregate-to-edit", change), to_edit),
         labelled(role("system:aggregate-to-admin", rules(ADMIN)), to_admin),
-        labelled(aggregated(role("view", rules(VIEW)), to_view), to_edit),
+        labelled(aggregated(role("view", view), to_view), to_edit),
         labelled(aggregated(role("edit", edit), to_edit), to_admin),
         aggregated(role("admin", admin), to_admin),
     ]
 }
 
-fn system() -> Vec<Value> {
+fn system(workloads: bool) -> Vec<Value> {
     let discovery = [
         "/api",
         "/api/*",
@@ -546,12 +590,19 @@ fn system() -> Vec<Value> {
         "policy : poddisruptionbudgets : get,list,watch",
         "storage.k8s.io : csidrivers,csinodes,csistoragecapacities,storageclasses : get,list,watch",
         "core : persistentvolumeclaims,persistentvolumes : get,list,watch,patch,update",
-        "resource.k8s.io : deviceclasses,resourceslices : get,list,watch",
+        "resource.k8s.io : deviceclasses,devicetaintrules,resourceslices : get,list,watch",
         "resource.k8s.io : resourceclaims : get,list,watch,update",
         "resource.k8s.io : resourceclaims/status : patch,update",
         "coordination.k8s.io : leases : create,get,list,update,watch",
         "core,events.k8s.io : events : create,patch,update",
     ];
+    let mut scheduler = rules(&scheduler);
+    if workloads {
+        scheduler.extend(rules(&[
+            "scheduling.k8s.io : podgroups : get,list,watch",
+            "scheduling.k8s.io : podgroups/status : patch,update",
+        ]));
+    }
     vec![
         role("system:discovery", vec![urls(&discovery, &["get"])]),
         binding("system:discovery", "system:discovery", authenticated()),
@@ -653,7 +704,7 @@ fn system() -> Vec<Value> {
             "system:node-proxier",
             vec![subject("User", "system:kube-proxy")],
         ),
-        role("system:kube-scheduler", rules(&scheduler)),
+        role("system:kube-scheduler", scheduler),
         binding(
             "system:kube-scheduler",
             "system:kube-scheduler",

@@ -8,7 +8,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use jiff::{SignedDuration, Timestamp};
 use rcgen::{
-    KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ED25519, SigningKey as _,
+    KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ED25519, PKCS_RSA_SHA256,
+    SigningKey as _,
 };
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::cri_attributes::ParsedCriAttribute;
@@ -31,6 +32,7 @@ const SHORT: SignedDuration = SignedDuration::from_hours(8);
 const SEQUENCE: u8 = 0x30;
 const INTEGER: u8 = 0x02;
 const BIT_STRING: u8 = 0x03;
+const NULL: u8 = 0x05;
 const OCTET_STRING: u8 = 0x04;
 const BOOLEAN: u8 = 0x01;
 const OID: u8 = 0x06;
@@ -159,6 +161,21 @@ fn usages(asked: &[String]) -> Result<Vec<Vec<u8>>, PkiError> {
     Ok(out)
 }
 
+/// A key as PKCS #8, the one form that is read here. The tools of the field write RSA keys as
+/// PKCS #1; the same numbers stand in both.
+pub(super) fn pkcs8(key: String) -> String {
+    match parse_x509_pem(key.as_bytes()) {
+        Ok((_, block)) if block.label == "RSA PRIVATE KEY" => {
+            let id = [0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 1];
+            let algorithm = sequence(&[tlv(OID, &id), tlv(NULL, &[])]);
+            let key = tlv(OCTET_STRING, &block.contents);
+            let whole = sequence(&[tlv(INTEGER, &[0]), algorithm, key]);
+            pem_block("PRIVATE KEY", &whole)
+        }
+        _ => key,
+    }
+}
+
 /// The signature algorithm of a key, encoded.
 fn algorithm(key: &KeyPair) -> Result<Vec<u8>, PkiError> {
     let id: &[u8] = if key.algorithm() == &PKCS_ECDSA_P256_SHA256 {
@@ -167,8 +184,12 @@ fn algorithm(key: &KeyPair) -> Result<Vec<u8>, PkiError> {
         &[0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 3]
     } else if key.algorithm() == &PKCS_ED25519 {
         &[0x2b, 0x65, 0x70]
+    } else if key.algorithm() == &PKCS_RSA_SHA256 {
+        // Its parameters are there, and are NULL (RFC 4055, 5).
+        let id = [0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 11];
+        return Ok(sequence(&[tlv(OID, &id), tlv(NULL, &[])]));
     } else {
-        let why = "the authority's key is neither ECDSA (P-256, P-384) nor Ed25519";
+        let why = "the authority's key is neither RSA, ECDSA (P-256, P-384) nor Ed25519";
         return Err(PkiError::Request(why.to_owned()));
     };
     Ok(sequence(&[tlv(OID, id)]))
@@ -346,6 +367,41 @@ mod tests {
         assert_eq!(
             made.validity().not_after.timestamp() - start,
             365 * 24 * 3600
+        );
+    }
+
+    /// An authority as the tools of the field make it: an RSA key, written as PKCS #1.
+    #[test]
+    fn an_authority_with_an_rsa_key_signs() {
+        let now: Timestamp = "2026-01-01T00:00:00Z".parse().expect("a time");
+        let written = include_str!("testdata/rsa-authority.key");
+        let key = KeyPair::from_pem(&pkcs8(written.to_owned())).expect("a key");
+        assert!(key.algorithm() == &PKCS_RSA_SHA256);
+        let mut params = CertificateParams::default();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        params
+            .distinguished_name
+            .push(DnType::CommonName, "an old authority");
+        let authority = params.self_signed(&key).expect("a certificate").pem();
+        let home = tempfile::tempdir().expect("a directory");
+        let write = |name: &str, text: &str| {
+            std::fs::write(home.path().join(name), text).expect("written");
+        };
+        write("ca.crt", &authority);
+        write("ca.key", written);
+        let pki = Pki::open(home.path(), now).expect("an authority");
+        let pem = pki
+            .sign_request(&asked(), &client(), life(None), now)
+            .expect("signed");
+        let (_, block) = parse_x509_pem(pem.as_bytes()).expect("PEM");
+        let (_, made) = X509Certificate::from_der(&block.contents).expect("a certificate");
+        let (_, authority) = parse_x509_pem(authority.as_bytes()).expect("PEM");
+        let authority = authority.parse_x509().expect("a certificate");
+        made.verify_signature(Some(authority.public_key()))
+            .expect("it is the authority's");
+        assert_eq!(
+            made.signature_algorithm.algorithm.to_id_string(),
+            "1.2.840.113549.1.1.11"
         );
     }
 

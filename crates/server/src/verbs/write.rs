@@ -203,6 +203,8 @@ fn prepare_create(door: &Door, row: &ResourceDef, value: &mut Value) {
         metadata.remove("generation");
     }
     row.strategy.prepare_create(value);
+    let now = clock::rfc3339(door.clock().now());
+    row.strategy.prepare_at(value, None, &now);
 }
 
 /// 422 when anything is wrong.
@@ -382,6 +384,8 @@ async fn steps(
     match subresource {
         None => {
             row.strategy.prepare_update(new, old);
+            let now = clock::rfc3339(door.clock().now());
+            row.strategy.prepare_at(new, Some(old), &now);
             door.allocate.on_update(&door.registry, &row, old, new)?;
             errors.extend(row.strategy.validate_change(new, old));
         }

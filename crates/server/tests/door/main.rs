@@ -85,6 +85,7 @@ impl Opened {
             seats: DEFAULT_SEATS,
             audit: None,
             outside: Outside::default(),
+            gates: Vec::new(),
         };
         let (door, follower) = Door::open(options).await.unwrap();
         let follower = tokio::spawn(async move {

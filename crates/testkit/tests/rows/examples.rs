@@ -56,6 +56,12 @@ pub(crate) fn example(kind: &str) -> Option<Value> {
         "ResourceQuota" => json!({"spec": {"hard": {"secrets": "100"}}}),
         "PodDisruptionBudget" => json!({"spec": {"minAvailable": 1, "selector": selector}}),
         "PriorityClass" => json!({"value": 10}),
+        "StorageVersionMigration" => {
+            json!({"spec": {"resource": {"group": "apps", "resource": "deployments"}}})
+        }
+        "PodGroup" => json!({"spec": {"schedulingPolicy": {"gang": {"minCount": 2}}}}),
+        "Workload" => json!({"spec": {"podGroupTemplates": [
+            {"name": "workers", "schedulingPolicy": {"gang": {"minCount": 2}}}]}}),
         "Ingress" => json!({"spec": {"defaultBackend": {
             "service": {"name": "web", "port": {"number": 80}}}}}),
         "IngressClass" => json!({"spec": {"controller": "example.com/proxy"}}),
@@ -77,6 +83,8 @@ pub(crate) fn example(kind: &str) -> Option<Value> {
         "DeviceClass" => {
             json!({"spec": {"selectors": [{"cel": {"expression": "device.driver == 'd'"}}]}})
         }
+        "DeviceTaintRule" => json!({"spec": {"deviceSelector": {"driver": "gpus.example.com"},
+            "taint": {"key": "example.com/broken", "effect": "NoSchedule"}}}),
         "ResourceClaim" => json!({"spec": claim}),
         "ResourceClaimTemplate" => json!({"spec": {"spec": claim}}),
         "ResourceSlice" => json!({"spec": {"driver": "gpus.example.com", "nodeName": "n1",

@@ -84,7 +84,7 @@ impl Kind {
         let kind = self.row.gvk.kind.as_ref();
         if matches!(
             kind,
-            "PersistentVolume" | "PersistentVolumeClaim" | "VolumeAttributesClass"
+            "PersistentVolume" | "PersistentVolumeClaim" | "PodGroup" | "VolumeAttributesClass"
         ) {
             let free = json!({"metadata": {"finalizers": null}});
             let freed = admin.patch(&self.named(name), MERGE_PATCH, &free).await;
@@ -110,7 +110,11 @@ impl Kind {
 
 /// A door with the namespace of the suite, and somebody who may do everything.
 async fn open() -> (Cluster, Caller) {
-    let cluster = Cluster::door().await;
+    // Kinds behind feature gates too.
+    let cluster = Cluster::door_options(|options| {
+        options.gates = vec!["GenericWorkload".to_owned()];
+    })
+    .await;
     let admin = cluster.caller(Identity::user("admin", &[ADMIN]));
     let namespace = json!({"metadata": {"name": NAMESPACE}});
     admin

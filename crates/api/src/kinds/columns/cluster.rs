@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::{INTEGER, STRING, count};
-use crate::kinds::table::{age, column, human_duration, or_none};
+use crate::kinds::table::{age, column, human_duration, or_none, since};
 use crate::object::{at, deletion_timestamp, integer, list, text};
 use crate::row::{Cell, Column};
 
@@ -355,6 +355,112 @@ pub(in crate::kinds) fn resource_slice() -> Vec<Column> {
             STRING,
             Cell::Of(|object| text(object, &["spec", "pool", "name"]).into()),
             "The pool that they are part of.",
+        ),
+        age(),
+    ]
+}
+
+pub(in crate::kinds) fn pod_group() -> Vec<Column> {
+    fn condition<'a>(object: &'a Value, name: &str) -> Option<&'a Value> {
+        let mut all = list(object, &["status", "conditions"]).iter();
+        all.find(|condition| text(condition, &["type"]) == name)
+    }
+    vec![
+        column(
+            "Policy",
+            STRING,
+            Cell::Of(
+                |object| match at(object, &["spec", "schedulingPolicy", "gang"]) {
+                    None | Some(Value::Null) => "Basic".into(),
+                    Some(_) => "Gang".into(),
+                },
+            ),
+            "Whether its pods are placed together or one by one.",
+        ),
+        column(
+            "Workload",
+            STRING,
+            Cell::Of(|object| or_none(text(object, &["spec", "workloadRef", "workloadName"]))),
+            "Name of the referenced Workload object",
+        ),
+        column(
+            "Status",
+            STRING,
+            Cell::Of(|object| {
+                if let Some(disrupted) = condition(object, "DisruptionTarget") {
+                    return text(disrupted, &["reason"]).into();
+                }
+                match condition(object, "PodGroupInitiallyScheduled") {
+                    None => "Pending".into(),
+                    Some(known) if text(known, &["status"]) == "True" => "Scheduled".into(),
+                    Some(_) => "Unschedulable".into(),
+                }
+            }),
+            "Status of the PodGroup",
+        ),
+        age(),
+    ]
+}
+
+pub(in crate::kinds) fn storage_version_migration() -> Vec<Column> {
+    vec![
+        column(
+            "Resource",
+            STRING,
+            Cell::Of(|object| {
+                let of = |name| text(object, &["spec", "resource", name]);
+                match of("group") {
+                    "" => of("resource").into(),
+                    group => format!("{}.{group}", of("resource")).into(),
+                }
+            }),
+            "GroupResource to migrate",
+        ),
+        column(
+            "Status",
+            STRING,
+            Cell::Of(|object| {
+                let all = list(object, &["status", "conditions"]).iter();
+                let told = all.filter(|condition| text(condition, &["status"]) == "True");
+                let told = told.map(|condition| text(condition, &["type"]));
+                let mut known = told.filter(|it| matches!(*it, "Running" | "Failed" | "Succeeded"));
+                known.next_back().unwrap_or("Unknown").into()
+            }),
+            "Status of the migration",
+        ),
+    ]
+}
+
+pub(in crate::kinds) fn device_taint_rule() -> Vec<Column> {
+    vec![
+        column(
+            "Key",
+            STRING,
+            Cell::Of(|object| text(object, &["spec", "taint", "key"]).into()),
+            "The taint key to be applied to a device.",
+        ),
+        column(
+            "Value",
+            STRING,
+            Cell::Of(|object| text(object, &["spec", "taint", "value"]).into()),
+            "The taint value corresponding to the taint key.",
+        ),
+        column(
+            "Effect",
+            STRING,
+            Cell::Of(|object| text(object, &["spec", "taint", "effect"]).into()),
+            "What the taint does to claims and pods that do not bear it.",
+        ),
+        column(
+            "TimeAdded",
+            STRING,
+            Cell::At(
+                |object, now| match text(object, &["spec", "taint", "timeAdded"]) {
+                    "" => "".into(),
+                    added => since(added, now).into(),
+                },
+            ),
+            "Since when the taint is there.",
         ),
         age(),
     ]

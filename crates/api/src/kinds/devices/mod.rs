@@ -6,6 +6,7 @@
 
 mod claim;
 mod slice;
+mod taint_rule;
 
 use std::collections::BTreeSet;
 
@@ -13,12 +14,13 @@ use serde_json::Value;
 
 pub use claim::{ResourceClaimTemplates, ResourceClaims};
 pub use slice::ResourceSlices;
+pub use taint_rule::DeviceTaintRules;
 
 use super::storage::csi_driver;
 use crate::devices::{DeviceSelector, MAX_COST};
 use crate::field::{ErrorList, FieldError};
 use crate::row::Strategy;
-use crate::validation::Cursor;
+use crate::validation::{self, Cursor};
 
 const SELECTORS_MAX: usize = 32;
 const CONFIG_MAX: usize = 32;
@@ -95,6 +97,14 @@ fn selectors(at: &Cursor<'_>, out: &mut ErrorList) {
             }
         }
     }
+}
+
+/// Checks a taint of a device.
+fn taint(at: &Cursor<'_>, out: &mut ErrorList) {
+    validation::label_name(at.text("key"), &at.at("key"), out);
+    let rule = crate::names::label_value;
+    validation::named(rule, at.text("value"), &at.at("value"), out);
+    validation::required_one_of(at, "effect", &["NoExecute", "NoSchedule", "None"], out);
 }
 
 /// Checks what a driver is told and nobody else understands.

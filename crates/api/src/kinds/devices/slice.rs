@@ -33,6 +33,29 @@ const ONE_PLACE: &str = "exactly one of `nodeName`, `nodeSelector`, `allNodes`, 
 pub struct ResourceSlices;
 
 impl Strategy for ResourceSlices {
+    fn prepare_at(&self, new: &mut Value, old: Option<&Value>, now: &str) {
+        let devices = |object: &Value| -> Vec<Value> {
+            crate::object::list(object, &["spec", "devices"]).to_vec()
+        };
+        let before = old.map(devices).unwrap_or_default();
+        let now_there = new
+            .pointer_mut("/spec/devices")
+            .and_then(Value::as_array_mut);
+        for device in now_there.into_iter().flatten() {
+            let mut known = before
+                .iter()
+                .filter(|known| known["name"] == device["name"]);
+            let known = known.next().cloned().unwrap_or_default();
+            let taints = device.get_mut("taints").and_then(Value::as_array_mut);
+            for taint in taints.into_iter().flatten() {
+                let mut same = crate::object::list(&known, &["taints"])
+                    .iter()
+                    .filter(|it| it["key"] == taint["key"] && it["value"] == taint["value"]);
+                super::taint_rule::since(taint, same.next(), now);
+            }
+        }
+    }
+
     fn validate(&self, object: &Value) -> ErrorList {
         let mut out = ErrorList::new();
         let spec = Cursor::root(object).child("spec");
@@ -199,11 +222,7 @@ fn device(at: &Cursor<'_>, per_device: bool, out: &mut ErrorList) {
     }
     at_most(at, "taints", TAINTS_MAX, out);
     for taint in at.items("taints") {
-        let key = taint.text("key");
-        validation::label_name(key, &taint.at("key"), out);
-        let rule = crate::names::label_value;
-        validation::named(rule, taint.text("value"), &taint.at("value"), out);
-        validation::required_one_of(&taint, "effect", &["NoExecute", "NoSchedule", "None"], out);
+        super::taint(&taint, out);
     }
     let placed = ["nodeName", "nodeSelector", "allNodes"]
         .iter()

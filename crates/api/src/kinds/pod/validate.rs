@@ -126,6 +126,7 @@ fn spec(spec: &Cursor<'_>, pod_name: Option<&str>, out: &mut ErrorList) {
         validation::qualified_name(gate.text("conditionType"), &gate.at("conditionType"), out);
     }
     scheduling_gates(spec, out);
+    scheduling_group(spec, out);
     scheduling::spread(spec, out);
     host_users(spec, out);
     named_fields(spec, out);
@@ -321,6 +322,21 @@ fn scheduling_gates(spec: &Cursor<'_>, out: &mut ErrorList) {
         if !seen.insert(gate.text("name")) {
             out.push(FieldError::duplicate(&gate.path, gate.text("name")));
         }
+    }
+}
+
+fn scheduling_group(spec: &Cursor<'_>, out: &mut ErrorList) {
+    let Some(group) = spec.get("schedulingGroup") else {
+        return;
+    };
+    let path = group.at("podGroupName");
+    match group.get("podGroupName") {
+        None => out.push(FieldError::invalid(
+            &path,
+            serde_json::Value::Null,
+            "must specify one of: `podGroupName`",
+        )),
+        Some(_) => validation::dns_subdomain(group.text("podGroupName"), &path, out),
     }
 }
 
