@@ -35,6 +35,7 @@ use crate::static_pods::{self, StaticPods};
 use crate::stats::StatsSampler;
 use crate::view::{RuntimeView, Wakers};
 use crate::volume::local::{self, LocalVolumes};
+use crate::volume::snapshot;
 use crate::volume::token::Tokens;
 use crate::volume::{Gatherer, release};
 use crate::{eviction, gc, images_gc, orphan, register, server};
@@ -213,6 +214,7 @@ impl Agent {
         }
         tasks.push(spawn(follow_runtime(Arc::clone(&context), events)));
         tasks.push(spawn(local::run(Arc::clone(&context))));
+        tasks.push(spawn(snapshot::run(Arc::clone(&context))));
         tasks.push(spawn(csi::registration::run(Arc::clone(&context))));
         tasks.push(spawn(gc::run(Arc::clone(&context))));
         tasks.push(spawn(images_gc::run(Arc::clone(&context))));

@@ -332,6 +332,21 @@ const LOOPS: &[(&str, &[&str])] = &[
             "core : persistentvolumeclaims : get,list,watch,update",
             "core : nodes : get,list,watch",
             "storage.k8s.io : storageclasses : get,list,watch,create",
+            "snapshot.storage.k8s.io : volumesnapshots,volumesnapshotcontents : get",
+        ],
+    ),
+    (
+        "snapshot-controller",
+        &[
+            "apiextensions.k8s.io : customresourcedefinitions : create",
+            "core : nodes : get,list,watch",
+            "core : persistentvolumes : get,list,watch,patch",
+            "core : persistentvolumeclaims : get,list,watch,patch",
+            "snapshot.storage.k8s.io : volumesnapshotclasses : get,list,watch,create",
+            "snapshot.storage.k8s.io : volumesnapshots : get,list,watch,patch",
+            "snapshot.storage.k8s.io : volumesnapshots/status : patch",
+            "snapshot.storage.k8s.io : volumesnapshotcontents : get,list,watch,create,delete,patch",
+            "snapshot.storage.k8s.io : volumesnapshotcontents/status : patch",
         ],
     ),
     (
