@@ -184,6 +184,7 @@ const LOOPS: &[(&str, &[&str])] = &[
             "core : namespaces,nodes : get,list,watch",
             "discovery.k8s.io : endpointslices : get,list,watch",
             "metallb.io : ipaddresspools,l2advertisements : get,list,watch",
+            "metallb.io : ipaddresspools/status : patch",
             "apiextensions.k8s.io : customresourcedefinitions : create",
         ],
     ),
