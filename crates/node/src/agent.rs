@@ -22,6 +22,7 @@ use crate::config::{NodeConfig, NodeError};
 use crate::context::Context;
 use crate::csi::{self, Csi};
 use crate::devices::Devices;
+use crate::dra::{self, Dra};
 use crate::events::Recorder;
 use crate::eviction::Evictions;
 use crate::machine::Machine;
@@ -119,6 +120,7 @@ impl Agent {
             pulls: Mutex::default(),
             admitted: Ledger::default(),
             devices: Devices::new(&config.root),
+            dra: Dra::new(&config.root, config.client.clone()),
             node_labels: Mutex::default(),
             evictions: Evictions::default(),
             pressure: Mutex::default(),
@@ -216,6 +218,7 @@ impl Agent {
         tasks.push(spawn(local::run(Arc::clone(&context))));
         tasks.push(spawn(snapshot::run(Arc::clone(&context))));
         tasks.push(spawn(csi::registration::run(Arc::clone(&context))));
+        tasks.push(spawn(dra::run(Arc::clone(&context))));
         tasks.push(spawn(gc::run(Arc::clone(&context))));
         tasks.push(spawn(images_gc::run(Arc::clone(&context))));
         tasks.push(spawn(eviction::run(Arc::clone(&context))));
@@ -352,6 +355,7 @@ async fn follow_pods(context: Arc<Context>) {
                     let files = statics.uids().map(str::to_owned);
                     let known: HashSet<String> = listed.keys().cloned().chain(files).collect();
                     context.devices.keep(&|uid| known.contains(uid));
+                    context.dra.keep(&|uid| known.contains(uid));
                     orphan::clean_up_all(&context, &known);
                 }
                 mirror(&context, &statics);

@@ -11,10 +11,12 @@
 pub mod admission;
 pub mod agent;
 pub mod backend;
+pub mod cdi;
 pub mod config;
 pub mod context;
 pub mod csi;
 pub mod devices;
+pub mod dra;
 pub mod events;
 pub mod eviction;
 mod gc;

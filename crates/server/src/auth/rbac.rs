@@ -19,6 +19,8 @@ const KINDS: [&str; 4] = ["ClusterRole", "ClusterRoleBinding", "Role", "RoleBind
 const NODES: &str = "system:nodes";
 /// What a pod calls a claim.
 const CLAIM: &str = "persistentVolumeClaim";
+/// What it calls a claim of devices.
+const DEVICES: &str = "resourceClaim";
 
 /// A policy rule.
 #[derive(Debug, Default)]
@@ -228,6 +230,7 @@ impl RbacAuthorizer {
             ("configmaps", "") => "configMap",
             ("serviceaccounts", "") => "serviceAccount",
             ("persistentvolumeclaims", "") => CLAIM,
+            ("resourceclaims", "resource.k8s.io") => DEVICES,
             ("persistentvolumes", "") => return Some(self.node_may_volume(node, attributes)),
             ("volumesnapshotcontents", local_volume::SNAPSHOT_GROUP) => {
                 return Some(self.node_may_snapshot(node, attributes));
@@ -386,6 +389,14 @@ impl RbacAuthorizer {
 fn refers_to(pod: &Value, what: &str, name: &str) -> bool {
     if what == "serviceAccount" {
         return object::text(pod, &["spec", "serviceAccountName"]) == name;
+    }
+    if what == DEVICES {
+        let named = |at: &[&str]| {
+            let all = object::list(pod, at);
+            all.iter()
+                .any(|one| object::text(one, &["resourceClaimName"]) == name)
+        };
+        return named(&["spec", "resourceClaims"]) || named(&["status", "resourceClaimStatuses"]);
     }
     if what == CLAIM {
         let of = object::name(pod);
