@@ -132,6 +132,18 @@ fn a_snapshot_is_what_was_and_a_clone_is_what_is() {
     cluster.until("it has seen what was", |_| {
         (read(&old.join("seen")) == "one\n").then_some(())
     });
+    let summary = format!("/api/v1/nodes/{}/proxy/stats/summary", cluster.node_name());
+    cluster.until("the summary says what its volume holds", |cluster| {
+        let all: serde_json::Value =
+            serde_json::from_str(&cluster.ok(&["get", "--raw", &summary])).ok()?;
+        let pods = all["pods"].as_array()?;
+        let mut volumes = pods
+            .iter()
+            .filter_map(|pod| pod["volume"].as_array())
+            .flatten();
+        let of_old = volumes.find(|volume| volume["pvcRef"]["name"] == "old")?;
+        (of_old["usedBytes"].as_u64()? > 0 && of_old["inodesUsed"].as_u64()? >= 3).then_some(())
+    });
     cluster.value_becomes("pvc new", "{.status.phase}", "Bound");
     let new = directory(&cluster, "new");
     cluster.until("the clone is whole", |_| {

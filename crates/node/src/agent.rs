@@ -38,8 +38,9 @@ use crate::view::{RuntimeView, Wakers};
 use crate::volume::local::{self, LocalVolumes};
 use crate::volume::snapshot;
 use crate::volume::token::Tokens;
+use crate::volume::usage::Usage;
 use crate::volume::{Gatherer, release};
-use crate::{eviction, gc, images_gc, orphan, register, server};
+use crate::{eviction, gc, images_gc, orphan, pod_resources, register, server};
 
 /// The runtime is listed anew this often, in case an event was lost.
 const RELIST: Duration = Duration::from_secs(90);
@@ -120,6 +121,7 @@ impl Agent {
             pulls: Mutex::default(),
             admitted: Ledger::default(),
             devices: Devices::new(&config.root),
+            volumes: Usage::default(),
             dra: Dra::new(&config.root, config.client.clone()),
             node_labels: Mutex::default(),
             evictions: Evictions::default(),
@@ -218,6 +220,7 @@ impl Agent {
         tasks.push(spawn(local::run(Arc::clone(&context))));
         tasks.push(spawn(snapshot::run(Arc::clone(&context))));
         tasks.push(spawn(csi::registration::run(Arc::clone(&context))));
+        tasks.push(spawn(pod_resources::run(Arc::clone(&context))));
         tasks.push(spawn(dra::run(Arc::clone(&context))));
         tasks.push(spawn(gc::run(Arc::clone(&context))));
         tasks.push(spawn(images_gc::run(Arc::clone(&context))));

@@ -21,6 +21,7 @@ use crate::spec::dns::DnsFacts;
 use crate::spec::fields::NodeFacts;
 use crate::view::{RuntimeView, Wakers};
 use crate::volume::Gatherer;
+use crate::volume::usage::Usage;
 
 /// Shared by all workers.
 #[derive(Debug)]
@@ -51,6 +52,8 @@ pub struct Context {
     pub admitted: Ledger,
     /// What device plugins have, and who holds it.
     pub devices: Devices,
+    /// What pods' volumes hold, for whoever asks.
+    pub volumes: Usage,
     /// What drivers of dynamic resources have prepared.
     pub dra: Dra,
     /// The node's labels as the API had them last.

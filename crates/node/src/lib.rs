@@ -26,6 +26,7 @@ pub mod machine;
 pub mod objects;
 mod orphan;
 pub mod pod;
+pub mod pod_resources;
 pub mod probe;
 mod register;
 pub mod server;

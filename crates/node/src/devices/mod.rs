@@ -209,6 +209,29 @@ impl Devices {
         Ok(())
     }
 
+    /// The devices that a container holds, by resource.
+    #[must_use]
+    pub fn held(&self, uid: &str, container: &str) -> BTreeMap<String, Vec<String>> {
+        let ledger = self.ledger.lock();
+        let held = ledger.pods.get(uid).and_then(|pod| pod.get(container));
+        let all = held.into_iter().flatten();
+        all.map(|(resource, held)| (resource.clone(), held.ids.iter().cloned().collect()))
+            .collect()
+    }
+
+    /// The devices that work, by resource.
+    #[must_use]
+    pub fn healthy(&self) -> BTreeMap<String, Vec<String>> {
+        let ledger = self.ledger.lock();
+        let served = ledger.resources.iter().filter(|(_, one)| one.served);
+        served
+            .map(|(name, one)| {
+                let works = one.devices.iter().filter(|(_, works)| **works);
+                (name.clone(), works.map(|(id, _)| id.clone()).collect())
+            })
+            .collect()
+    }
+
     /// What a pod held is free: it has stopped.
     pub fn release(&self, uid: &str) {
         if self.ledger.lock().release(uid) {

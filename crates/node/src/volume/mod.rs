@@ -18,6 +18,7 @@ pub mod release;
 pub mod snapshot;
 pub mod subpath;
 pub mod token;
+pub mod usage;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
