@@ -2,8 +2,8 @@
 //! lets it in.
 //!
 //! The kubeconfig holds one certificate: the agent shows it to the API server, and serves its own
-//! API with it. A machine that comes with a token instead asks for one certificate for each, and
-//! again before they end ([`crate::enrol`]). Nothing else of the cluster's secrets is on the
+//! API with it. A machine that comes with a token instead asks for one certificate for each. Either
+//! asks again before they end ([`crate::enrol`]). Nothing else of the cluster's secrets is on the
 //! machine.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -16,7 +16,7 @@ use anyhow::Context as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use clap::{Args, Subcommand};
-use evenkeel_api::clock::{SharedClock, SystemClock};
+use evenkeel_api::clock::{Clock, SharedClock, SystemClock};
 use evenkeel_server::pki::{self, Leaf, LeafSpec, Pki};
 use ipnet::Ipv4Net;
 use jiff::SignedDuration;
@@ -294,14 +294,18 @@ pub(crate) fn print(args: KubeconfigArgs) -> anyhow::Result<()> {
 /// Where the node's certificates come from.
 #[derive(Debug)]
 enum Source {
-    /// Somebody wrote a kubeconfig with one for everything.
-    Kubeconfig(PathBuf),
+    /// Somebody wrote a kubeconfig with one for everything. What the cluster signs later is kept in
+    /// the data directory: the file is its writer's.
+    Kubeconfig { given: PathBuf, renew: bool },
     /// The data directory has them, or will, by an invitation.
     Kept {
         invitation: Option<Invitation>,
         renew: bool,
     },
 }
+
+/// In the data directory: what the cluster has signed for this node.
+const KUBECONFIG: &str = "node.kubeconfig";
 
 /// What `evenkeel node` was told.
 #[derive(Debug)]
@@ -342,7 +346,10 @@ impl NodeArgs {
         if let Some(path) = &self.kubeconfig {
             let both = self.token.is_some() || self.server.is_some();
             anyhow::ensure!(!both, "--kubeconfig and --token exclude each other");
-            return Ok(Source::Kubeconfig(path.clone()));
+            return Ok(Source::Kubeconfig {
+                given: path.clone(),
+                renew: self.renew_certificates.unwrap_or(false),
+            });
         }
         let authority = match (&self.ca_file, &self.ca_cert_hash) {
             (Some(path), None) => {
@@ -457,7 +464,7 @@ async fn kept(
     invitation: Option<&Invitation>,
     renew: bool,
 ) -> anyhow::Result<PathBuf> {
-    let path = settings.data_dir.join("node.kubeconfig");
+    let path = settings.data_dir.join(KUBECONFIG);
     let name = &settings.node_name;
     match invitation {
         // A token is for the first time; what was got with it is better than it.
@@ -472,25 +479,71 @@ async fn kept(
              evenkeel token create --print-join-command), or a --kubeconfig"
         ),
         _ if renew => {
-            let (server, ca) = server_of(&path)?;
-            let client = client(&path).await?;
-            enrol::again(&path, name, &client, &server, &ca)
-                .await
-                .context("no new certificate")?;
-            // What is served with is asked for anew as well, where it is missing.
-            for file in ["serving.crt", "serving.key"] {
-                match std::fs::remove_file(settings.data_dir.join(file)) {
-                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                        return Err(anyhow::Error::new(error).context(file));
-                    }
-                    _ => {}
-                }
-            }
-            tracing::info!(node = name, "the cluster signed a new certificate");
+            anew(settings, &path, &path).await?;
         }
         _ => {}
     }
     Ok(path)
+}
+
+/// Another certificate by the one in `path`, written to `keep`.
+async fn anew(settings: &Settings, path: &Path, keep: &Path) -> anyhow::Result<()> {
+    let name = &settings.node_name;
+    let (server, ca) = server_of(path)?;
+    let client = client(path).await?;
+    enrol::again(keep, name, &client, &server, &ca)
+        .await
+        .context("no new certificate")?;
+    // What is served with is asked for anew as well, where it is missing.
+    for file in ["serving.crt", "serving.key"] {
+        match std::fs::remove_file(settings.data_dir.join(file)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(anyhow::Error::new(error).context(file));
+            }
+            _ => {}
+        }
+    }
+    tracing::info!(node = name, "the cluster signed a new certificate");
+    Ok(())
+}
+
+/// The kubeconfig to use where somebody wrote one, and whether it is one that was got since.
+async fn written(
+    settings: &Settings,
+    given: &Path,
+    renew: bool,
+    clock: &dyn Clock,
+) -> anyhow::Result<(PathBuf, bool)> {
+    let keep = settings.data_dir.join(KUBECONFIG);
+    let newer = follows(given, &keep, clock.now());
+    let path: &Path = if newer { &keep } else { given };
+    if renew {
+        anew(settings, path, &keep).await?;
+        return Ok((keep, true));
+    }
+    Ok((path.to_path_buf(), newer))
+}
+
+/// Was the second got with the first, or one like it? It is for the same server of the same cluster
+/// and has not ended, and the first was not signed later: whoever writes a new file means it.
+fn follows(given: &Path, kept: &Path, now: jiff::Timestamp) -> bool {
+    if !kept.exists() {
+        return false;
+    }
+    let of = |path: &Path| -> anyhow::Result<_> {
+        let (_, leaf) = credentials(path)?;
+        let lives = evenkeel_server::pki::join::lives(&leaf.certificate);
+        let lives = lives.with_context(|| path.display().to_string())?;
+        Ok((server_of(path)?, lives))
+    };
+    match (of(given), of(kept)) {
+        (Ok((server, (signed, _))), Ok((own, (since, end)))) => {
+            server == own && end > now && signed <= since
+        }
+        // The one that was written may have been taken away since.
+        (Err(_), Ok((_, (_, end)))) if !given.exists() => end > now,
+        _ => false,
+    }
 }
 
 async fn run(told: Told) -> anyhow::Result<Ended> {
@@ -504,11 +557,12 @@ async fn run(told: Told) -> anyhow::Result<Ended> {
     up::prepare(&settings.data_dir)?;
     let _running = Running::claim(&settings.data_dir)?;
     let (path, is_kept) = match &source {
-        Source::Kubeconfig(path) => (path.clone(), false),
+        Source::Kubeconfig { given, renew } => written(&settings, given, *renew, &*clock).await?,
         Source::Kept { invitation, renew } => {
             (kept(&settings, invitation.as_ref(), *renew).await?, true)
         }
     };
+    let keep = settings.data_dir.join(KUBECONFIG);
     let (ca, leaf) = credentials(&path)?;
     let address = match node_ip {
         Some(address) => address,
@@ -539,6 +593,7 @@ async fn run(told: Told) -> anyhow::Result<Ended> {
     evenkeel_server::listen::offer_http(&mut tls);
     let renewing = Renewing {
         path,
+        keep,
         client: client.clone(),
         leaves: [leaf, serving],
         clock: Arc::clone(&clock),
@@ -560,7 +615,7 @@ async fn run(told: Told) -> anyhow::Result<Ended> {
     let mut why = Ended::Asked;
     let ended = tokio::select! {
         () = signals.end() => None,
-        () = renewing.run(&name), if is_kept => {
+        () = renewing.run(&name) => {
             why = Ended::Renewed;
             None
         }
@@ -579,7 +634,10 @@ async fn run(told: Told) -> anyhow::Result<Ended> {
 
 /// Certificates that are kept here, and how to get others.
 struct Renewing {
+    /// Where they are read from.
     path: PathBuf,
+    /// Where the next ones go.
+    keep: PathBuf,
     client: Client,
     leaves: [Leaf; 2],
     clock: SharedClock,
@@ -608,7 +666,7 @@ impl Renewing {
     async fn renew(&self, name: &str) -> anyhow::Result<()> {
         let (server, ca) = server_of(&self.path)?;
         // The serving one is asked for at the next beginning, with this one.
-        enrol::again(&self.path, name, &self.client, &server, &ca).await
+        enrol::again(&self.keep, name, &self.client, &server, &ca).await
     }
 }
 

@@ -143,9 +143,24 @@ spec:
         "{}",
         refused.all()
     );
+    let refused = cluster.kubectl_with(
+        &["apply", "-f", "-"],
+        &pool("172.31.218.100-172.31.218.300", &neighbour.link),
+    );
+    assert!(
+        refused.err.contains("must be a network"),
+        "{}",
+        refused.all()
+    );
     cluster.apply(&pool("172.31.218.100-172.31.218.101", &neighbour.link));
     let address = "{.status.loadBalancer.ingress[0].ip}";
     cluster.value_becomes("service first", address, "172.31.218.100");
+    let test = "ipaddresspool test -n kube-system";
+    cluster.value_becomes(
+        test,
+        "{.status.assignedIPv4}/{.status.availableIPv4}",
+        "1/1",
+    );
     cluster.until("the page over the link", |_| {
         neighbour
             .get("172.31.218.100")

@@ -211,6 +211,18 @@ fn attached(cluster: &mut Cluster, driver: &FakeDriver, node: &str) {
     cluster.value_becomes("pod first", READY, "True");
     cluster.value_becomes(&this, "{.status.volumesAttached[0].name}", UNIQUE);
     assert_eq!(methods(driver), ["NodeStageVolume", "NodePublishVolume"]);
+    // What is used the driver knows.
+    let summary = format!("/api/v1/nodes/{node}/proxy/stats/summary");
+    cluster.until("the summary says what the driver says", |cluster| {
+        let all: Value = serde_json::from_str(&cluster.ok(&["get", "--raw", &summary])).ok()?;
+        let pods = all["pods"].as_array()?;
+        let mut volumes = pods
+            .iter()
+            .filter_map(|pod| pod["volume"].as_array())
+            .flatten();
+        let disk = volumes.find(|volume| volume["pvcRef"]["name"] == "disk")?;
+        (disk["usedBytes"] == 400 && disk["inodesUsed"] == 7).then_some(())
+    });
     let staged = call(driver, "NodeStageVolume");
     assert_eq!(staged.secrets["password"], "hidden");
     assert_eq!(staged.publish_context["slot"], "7");

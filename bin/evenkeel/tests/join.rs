@@ -272,6 +272,33 @@ fn a_second_machine_joins_with_a_kubeconfig_and_a_third_with_a_token() {
         refused.contains("is not allowed to modify node"),
         "{refused}"
     );
+    drop(joined);
+    // It gets other certificates by the one in the file, keeps them, and serves with them; the file
+    // stays as it is.
+    let before = std::fs::read_to_string(&kubeconfig).expect("a kubeconfig");
+    let mut again = flags(&second);
+    again.push("--renew-certificates".to_owned());
+    let joined = Joined::start(&machine, &data, &again);
+    cluster.until("certificates of its own", |_| {
+        let kept = std::fs::read_to_string(data.join("node.kubeconfig")).ok()?;
+        (kept != before && data.join("serving.crt").exists()).then_some(())
+    });
+    cluster.until("the agent answers again", |cluster| {
+        let answer = cluster.kubectl(&["exec", "far", "--", "echo", "again"]);
+        (answer.out == "again\n").then_some(())
+    });
+    let after = std::fs::read_to_string(&kubeconfig).expect("a kubeconfig");
+    assert_eq!(before, after);
+    let kept = std::fs::read_to_string(data.join("node.kubeconfig")).expect("a kubeconfig");
+    drop(joined);
+    // The next start goes on with what is kept.
+    let joined = Joined::start(&machine, &data, &flags(&second));
+    cluster.until("the agent answers once more", |cluster| {
+        let answer = cluster.kubectl(&["exec", "far", "--", "echo", "more"]);
+        (answer.out == "more\n").then_some(())
+    });
+    let still = std::fs::read_to_string(data.join("node.kubeconfig")).expect("a kubeconfig");
+    assert_eq!(kept, still);
     cluster.ok(&["delete", "pod", "far"]);
     drop(joined);
     // The cluster signs for no address that another node has.

@@ -4,7 +4,8 @@
 //! The provisioner writes a volume with a label, a path and a finalizer; the node's agent makes
 //! the directory and says so in an annotation; when the volume is deleted the agent removes the
 //! directory, if the reclaim policy says so, and then the finalizer. Everything goes through the
-//! volume object, so that either side may end at any time.
+//! volume object, so that either side may end at any time. Snapshots go the same way, through the
+//! content object of the snapshot.
 
 /// The provisioner's name in storage classes.
 pub const PROVISIONER: &str = "evenkeel.io/local-path";
@@ -24,3 +25,35 @@ pub const QUOTA_PROJECT: &str = "project";
 pub const QUOTA_NONE: &str = "none";
 /// Annotation of a node: the directory below which it keeps such volumes.
 pub const DIRECTORY: &str = "evenkeel.io/local-path-directory";
+/// Annotation of a volume: what its directory is a copy of, [`FROM_VOLUME`] or [`FROM_SNAPSHOT`]
+/// and a name. It is served when the copy is whole.
+pub const SOURCE: &str = "evenkeel.io/local-path-source";
+/// Before the name of the volume in [`SOURCE`].
+pub const FROM_VOLUME: &str = "volume/";
+/// Before the name of the snapshot in [`SOURCE`].
+pub const FROM_SNAPSHOT: &str = "snapshot/";
+/// Annotation of a volume: snapshots are made of it, so that its node has to look for them.
+pub const SNAPSHOTS: &str = "evenkeel.io/local-path-snapshots";
+/// Annotation of the content of a snapshot: bytes that a volume made from it needs.
+pub const SIZE: &str = "evenkeel.io/local-path-size";
+/// The group of the kinds of snapshots.
+pub const SNAPSHOT_GROUP: &str = "snapshot.storage.k8s.io";
+/// On the content of a snapshot: whoever has asked for the snapshot gives it up.
+pub const BEING_DELETED: &str = "snapshot.storage.kubernetes.io/volumesnapshot-being-deleted";
+/// Keeps the content of a snapshot that somebody asks for.
+pub const CONTENT_FINALIZER: &str =
+    "snapshot.storage.kubernetes.io/volumesnapshotcontent-bound-protection";
+
+/// What a node calls a snapshot that it has: `NODE/NAME`.
+#[must_use]
+pub fn snapshot_handle(node: &str, name: &str) -> String {
+    format!("{node}/{name}")
+}
+
+/// The node and the name in a handle of [`snapshot_handle`].
+#[must_use]
+pub fn parse_handle(handle: &str) -> Option<(&str, &str)> {
+    let (node, name) = handle.split_once('/')?;
+    let plain = !node.is_empty() && !name.is_empty() && !name.contains('/');
+    (plain && !name.starts_with('.')).then_some((node, name))
+}

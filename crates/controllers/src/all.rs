@@ -288,6 +288,10 @@ pub fn all(composition: &Composition) -> Vec<Loop> {
             )),
         ),
         Loop::new(
+            "volume-snapshot",
+            volumes::snapshots::run(context("snapshot-controller", "snapshot-controller")),
+        ),
+        Loop::new(
             "local-path",
             volumes::local_path::run(context(
                 "local-path-provisioner",

@@ -22,6 +22,7 @@ use crate::config::{NodeConfig, NodeError};
 use crate::context::Context;
 use crate::csi::{self, Csi};
 use crate::devices::Devices;
+use crate::dra::{self, Dra};
 use crate::events::Recorder;
 use crate::eviction::Evictions;
 use crate::machine::Machine;
@@ -35,9 +36,11 @@ use crate::static_pods::{self, StaticPods};
 use crate::stats::StatsSampler;
 use crate::view::{RuntimeView, Wakers};
 use crate::volume::local::{self, LocalVolumes};
+use crate::volume::snapshot;
 use crate::volume::token::Tokens;
+use crate::volume::usage::Usage;
 use crate::volume::{Gatherer, release};
-use crate::{eviction, gc, images_gc, orphan, register, server};
+use crate::{eviction, gc, images_gc, orphan, pod_resources, register, server};
 
 /// The runtime is listed anew this often, in case an event was lost.
 const RELIST: Duration = Duration::from_secs(90);
@@ -118,6 +121,8 @@ impl Agent {
             pulls: Mutex::default(),
             admitted: Ledger::default(),
             devices: Devices::new(&config.root),
+            volumes: Usage::default(),
+            dra: Dra::new(&config.root, config.client.clone()),
             node_labels: Mutex::default(),
             evictions: Evictions::default(),
             pressure: Mutex::default(),
@@ -213,7 +218,10 @@ impl Agent {
         }
         tasks.push(spawn(follow_runtime(Arc::clone(&context), events)));
         tasks.push(spawn(local::run(Arc::clone(&context))));
+        tasks.push(spawn(snapshot::run(Arc::clone(&context))));
         tasks.push(spawn(csi::registration::run(Arc::clone(&context))));
+        tasks.push(spawn(pod_resources::run(Arc::clone(&context))));
+        tasks.push(spawn(dra::run(Arc::clone(&context))));
         tasks.push(spawn(gc::run(Arc::clone(&context))));
         tasks.push(spawn(images_gc::run(Arc::clone(&context))));
         tasks.push(spawn(eviction::run(Arc::clone(&context))));
@@ -350,6 +358,7 @@ async fn follow_pods(context: Arc<Context>) {
                     let files = statics.uids().map(str::to_owned);
                     let known: HashSet<String> = listed.keys().cloned().chain(files).collect();
                     context.devices.keep(&|uid| known.contains(uid));
+                    context.dra.keep(&|uid| known.contains(uid));
                     orphan::clean_up_all(&context, &known);
                 }
                 mirror(&context, &statics);

@@ -182,7 +182,14 @@ impl NodeBackend for AgentBackend {
     fn stats_summary(&self) -> BoxFuture<'_, Result<Value>> {
         Box::pin(async move {
             let (node, pods) = self.stats.usage().await;
-            Ok(summary(&self.context, node, &pods))
+            let mut out = summary(&self.context, node, &pods);
+            for (at, pod) in pods.iter().enumerate() {
+                let volumes = self.context.volumes.of(&self.context, &pod.uid).await;
+                if !volumes.is_empty() {
+                    out["pods"][at]["volume"] = volumes.into();
+                }
+            }
+            Ok(out)
         })
     }
 

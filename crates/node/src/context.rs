@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use crate::admission::{Capacity, Ledger};
 use crate::config::NodeConfig;
 use crate::devices::Devices;
+use crate::dra::Dra;
 use crate::events::Recorder;
 use crate::eviction::{Evictions, SharedPressure};
 use crate::images_gc::LastUsed;
@@ -20,6 +21,7 @@ use crate::spec::dns::DnsFacts;
 use crate::spec::fields::NodeFacts;
 use crate::view::{RuntimeView, Wakers};
 use crate::volume::Gatherer;
+use crate::volume::usage::Usage;
 
 /// Shared by all workers.
 #[derive(Debug)]
@@ -50,6 +52,10 @@ pub struct Context {
     pub admitted: Ledger,
     /// What device plugins have, and who holds it.
     pub devices: Devices,
+    /// What pods' volumes hold, for whoever asks.
+    pub volumes: Usage,
+    /// What drivers of dynamic resources have prepared.
+    pub dra: Dra,
     /// The node's labels as the API had them last.
     pub node_labels: Mutex<BTreeMap<String, String>>,
     /// Evictions that pods' workers have not begun yet.
@@ -81,6 +87,7 @@ impl Context {
     pub fn release(&self, uid: &str) {
         self.admitted.release(uid);
         self.devices.release(uid);
+        self.dra.release(uid);
     }
 
     /// What there is to share out.

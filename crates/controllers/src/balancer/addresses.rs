@@ -63,3 +63,36 @@ impl Range {
 pub fn is_buggy(address: IpAddr) -> bool {
     matches!(address, IpAddr::V4(address) if matches!(address.octets()[3], 0 | 255))
 }
+
+/// How many addresses of a family these ranges hold together, each counted once; without those that
+/// [`is_buggy`], if they are not to be used.
+#[must_use]
+pub fn count(ranges: &[Range], v6: bool, avoid_buggy: bool) -> u128 {
+    let mut sorted: Vec<Range> = ranges
+        .iter()
+        .copied()
+        .filter(|range| range.v6 == v6)
+        .collect();
+    sorted.sort_by_key(|range| range.first);
+    let mut all: u128 = 0;
+    // The first number that has not been counted.
+    let mut next = 0;
+    for range in sorted {
+        let first = range.first.max(next);
+        if first > range.last {
+            continue;
+        }
+        let mut held = (range.last - first).saturating_add(1);
+        if avoid_buggy && !v6 {
+            held -= buggy_below(range.last + 1) - buggy_below(first);
+        }
+        all = all.saturating_add(held);
+        next = range.last.saturating_add(1);
+    }
+    all
+}
+
+/// How many of the IPv4 addresses below this number end in .0 or .255.
+fn buggy_below(number: u128) -> u128 {
+    (number / 256) * 2 + u128::from(number % 256 > 0)
+}

@@ -1,13 +1,15 @@
 //! Carries the plan out: annotations first, so that a node that sees the address knows who
 //! announces it, then the status.
 
-use evenkeel_client::{LoopContext, View, errors};
+use evenkeel_client::{EventType, LoopContext, View, errors};
 use k8s_openapi::api::core::v1::Service;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 
+use super::kinds::AddressPool;
 use super::plan::Write;
+use super::pools::PoolWrite;
 
 /// Writes to one service. A service that changed meanwhile is looked at anew.
 pub(super) async fn write(
@@ -68,6 +70,33 @@ pub(super) async fn write(
         context
             .recorder
             .tell(service, *kind, reason, message.clone());
+    }
+    Ok(())
+}
+
+/// Writes what a pool says of itself.
+pub(super) async fn pool(
+    context: &LoopContext,
+    pools: &View<AddressPool>,
+    write: &PoolWrite,
+) -> Result<(), kube::Error> {
+    let meta = &write.pool.metadata;
+    let namespace = meta.namespace.as_deref().unwrap_or_default();
+    let api: Api<AddressPool> = Api::namespaced(context.client.clone(), namespace);
+    let patch = json!({
+        "metadata": {"uid": meta.uid, "resourceVersion": meta.resource_version},
+        "status": write.status,
+    });
+    let name = meta.name.as_deref().unwrap_or_default();
+    let params = PatchParams::default();
+    let written = api
+        .patch_status(name, &params, &Patch::Merge(&patch))
+        .await?;
+    pools.note_written(written);
+    if let Some(text) = &write.warning {
+        let recorder = &context.recorder;
+        let reason = "InvalidAddresses";
+        recorder.tell(&write.pool, EventType::Warning, reason, text.clone());
     }
     Ok(())
 }

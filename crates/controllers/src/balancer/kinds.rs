@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 
 use k8s_openapi::NamespaceResourceScope;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector, ObjectMeta};
 use kube::Resource;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -26,6 +26,30 @@ pub struct AddressPool {
     /// What was declared.
     #[serde(default)]
     pub spec: PoolSpec,
+    /// How much of it is used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<PoolStatus>,
+}
+
+/// `status` of an `IPAddressPool`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PoolStatus {
+    /// IPv4 addresses that services have.
+    #[serde(rename = "assignedIPv4")]
+    pub assigned_ipv4: i64,
+    /// IPv6 addresses that services have.
+    #[serde(rename = "assignedIPv6")]
+    pub assigned_ipv6: i64,
+    /// IPv4 addresses that nobody has.
+    #[serde(rename = "availableIPv4")]
+    pub available_ipv4: i64,
+    /// IPv6 addresses that nobody has.
+    #[serde(rename = "availableIPv6")]
+    pub available_ipv6: i64,
+    /// What is wrong with it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
 }
 
 /// `spec` of an `IPAddressPool`.
@@ -192,8 +216,12 @@ fn definition(kind: &str, plural: &str, columns: &Value, about: &str, spec: &Val
 pub fn definitions() -> [Value; 2] {
     // What an address list may hold is checked at the door, so that a mistake is told to whoever
     // makes it and not to whoever wants an address.
-    // Looking into both ends of a range would cost more than a definition may.
-    let rule = "isCIDR(self) || self.matches('^[0-9A-Fa-f.:]+ *- *[0-9A-Fa-f.:]+$')";
+    // Parsing both ends of a range would cost more than a definition may, so that IPv4 is spelt out
+    // here, and what remains (IPv6, and ends in the wrong order) is told in the pool's status.
+    let octet = "(25[0-5]|2[0-4][0-9]|1?[0-9]?[0-9])";
+    let v4 = format!("({octet}[.]){{3}}{octet}");
+    let v6 = "[0-9A-Fa-f]*:[0-9A-Fa-f:.]+";
+    let rule = format!("isCIDR(self) || self.matches('^({v4} *- *{v4}|{v6} *- *{v6})$')");
     let pool = json!({
         "type": "object", "required": ["addresses"],
         "properties": {

@@ -13,6 +13,7 @@ mod apply;
 pub mod assign;
 pub mod kinds;
 pub mod plan;
+pub mod pools;
 #[cfg(test)]
 mod tests;
 
@@ -75,10 +76,10 @@ struct Reconciler {
 
 impl Reconciler {
     /// Looks at everything at once: addresses are a common good.
-    fn plan(&self) -> Vec<plan::Write> {
+    fn plan(&self) -> (Vec<plan::Write>, Vec<pools::PoolWrite>) {
         let services = self.services.by_index(CONCERNS, "");
-        if services.is_empty() {
-            return Vec::new();
+        if services.is_empty() && self.pools.is_empty() {
+            return (Vec::new(), Vec::new());
         }
         let pools: Vec<AddressPool> = self
             .pools
@@ -110,7 +111,7 @@ impl Reconciler {
     }
 
     async fn reconcile(&self) -> Result<Outcome, ReconcileError> {
-        let writes = self.plan();
+        let (writes, pools) = self.plan();
         let mut failed = None;
         for write in &writes {
             match apply::write(&self.context, &self.services, write).await {
@@ -118,6 +119,13 @@ impl Reconciler {
                 Err(error) if errors::is_not_found(&error) => {}
                 // The others are not to wait for one that is refused.
                 Err(error) => failed = Some(error),
+            }
+        }
+        for write in &pools {
+            match apply::pool(&self.context, &self.pools, write).await {
+                // A definition that somebody else wrote may have no status.
+                Err(error) if !errors::is_not_found(&error) => failed = Some(error),
+                _ => {}
             }
         }
         match failed {

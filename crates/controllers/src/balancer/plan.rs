@@ -14,6 +14,7 @@ use serde_json::json;
 use super::announce::{self, Candidate};
 use super::assign::{self, Given, Want};
 use super::kinds::{AddressPool, Advertisement};
+use super::pools::{self, PoolWrite};
 use super::{ANNOUNCED, ANNOUNCED_BY, ASSIGNED, CLASS, FROM_POOL};
 use crate::claim;
 
@@ -291,9 +292,10 @@ fn list(addresses: &[IpAddr]) -> String {
     json!(addresses.iter().map(IpAddr::to_string).collect::<Vec<_>>()).to_string()
 }
 
-/// What is to be written to which services, so that each has what is its own.
+/// What is to be written to which services, so that each has what is its own, and to which pools, so
+/// that they say so.
 #[must_use]
-pub fn plan(seen: &Seen<'_>) -> Vec<Write> {
+pub fn plan(seen: &Seen<'_>) -> (Vec<Write>, Vec<PoolWrite>) {
     let mut wants = Vec::new();
     let mut given: BTreeMap<ObjectKey, Given> = BTreeMap::new();
     for service in seen.services.iter().filter(|service| is_ours(service)) {
@@ -322,12 +324,13 @@ pub fn plan(seen: &Seen<'_>) -> Vec<Write> {
     }
     let elected = elect(seen, &holders);
     let writes = seen.services.iter().filter(|service| concerns(service));
-    writes
+    let writes = writes
         .filter_map(|service| {
             let given = given.get(&ObjectKey::of(service.as_ref()));
             write(service, given, &elected, seen.now)
         })
-        .collect()
+        .collect();
+    (writes, pools::plan(seen.pools, &given, seen.now))
 }
 
 fn write(

@@ -417,6 +417,11 @@ async fn an_address_is_given_announced_moved_and_taken_back() {
 
     let addresses = pool("p", json!({"addresses": ["192.0.2.1-192.0.2.1"]}));
     fake.put(&addresses);
+    fake.wait_for("the pool says so", |fake| {
+        let status = fake.get::<AddressPool>("lb", "p")?.status?;
+        (status.assigned_ipv4 == 1 && status.available_ipv4 == 0).then_some(())
+    })
+    .await;
     fake.wait_for("an address that nobody announces", |fake| {
         let announced = state(fake, "web", ANNOUNCED)?;
         (address(fake, "web")? == "192.0.2.1" && announced.0 == "False").then_some(())
@@ -516,6 +521,67 @@ async fn with_policy_local_a_node_with_a_pod_announces() {
         .await;
     }
     world.end().await;
+}
+
+#[test]
+fn a_pool_says_how_much_of_it_is_used_and_what_is_no_address() {
+    let now = jiff::Timestamp::UNIX_EPOCH;
+    let pools = [
+        pool(
+            "p",
+            json!({"addresses": ["192.0.2.0/24", "192.0.2.128-192.0.2.255", "2001:db8::/126"]}),
+        ),
+        pool(
+            "careful",
+            json!({"addresses": ["10.0.0.254-10.0.2.1"], "avoidBuggyIPs": true}),
+        ),
+        pool(
+            "wrong",
+            json!({"addresses": ["10.9.0.1-10.9.0.0", "10.9.1.0-::1"]}),
+        ),
+        pool("huge", json!({"addresses": ["2001:db8::/32"]})),
+    ];
+    let mut dual = want("dual");
+    dual.v6 = true;
+    let given = assign(&pools[..1], &[want("a"), dual]);
+    let writes = super::pools::plan(&pools, &given, now);
+    let of = |name: &str| {
+        let found = writes
+            .iter()
+            .find(|write| write.pool.metadata.name.as_deref() == Some(name));
+        found.unwrap_or_else(|| panic!("nothing of {name}"))
+    };
+    let numbers = |name: &str| {
+        let status = &of(name).status;
+        [
+            status.assigned_ipv4,
+            status.available_ipv4,
+            status.assigned_ipv6,
+            status.available_ipv6,
+        ]
+    };
+    // What two entries name is one address.
+    assert_eq!(numbers("p"), [2, 254, 1, 3]);
+    // .254 of the first, 1 to 254 of the second, .1 of the third.
+    assert_eq!(numbers("careful"), [0, 256, 0, 0]);
+    assert_eq!(numbers("huge"), [0, 0, 0, i64::MAX]);
+    assert_eq!(numbers("wrong"), [0, 0, 0, 0]);
+    let said = of("wrong").warning.clone().unwrap();
+    assert!(
+        said.contains("\"10.9.0.1-10.9.0.0\"") && said.contains("\"10.9.1.0-::1\""),
+        "{said}"
+    );
+    assert_eq!(of("wrong").status.conditions[0].status, "False");
+    assert_eq!(of("p").status.conditions[0].status, "True");
+    // Said once, it is not said again.
+    let told: Vec<AddressPool> = writes
+        .iter()
+        .map(|write| AddressPool {
+            status: Some(write.status.clone()),
+            ..write.pool.clone()
+        })
+        .collect();
+    assert_eq!(super::pools::plan(&told, &given, now), []);
 }
 
 #[test]

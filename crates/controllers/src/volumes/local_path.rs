@@ -3,13 +3,16 @@
 //! It behaves as an external provisioner does: it is asked by annotations on the claim, and what
 //! it makes is a volume that is held for the claim; the binder does the rest. The directory is
 //! made and removed by the node's agent, which is told through the volume itself
-//! ([`evenkeel_api::local_volume`]). With `Retain` nothing ever touches data.
+//! ([`evenkeel_api::local_volume`]). With `Retain` nothing ever touches data. A claim that is to begin
+//! with what a snapshot or another claim has goes to the node that has it, whoever comes to use it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use evenkeel_api::local_volume::{self, CLASS, DIRECTORY, FINALIZER, NODE_LABEL, PROVISIONER};
+use evenkeel_api::local_volume::{
+    self, CLASS, DIRECTORY, FINALIZER, NODE_LABEL, PROVISIONER, SOURCE,
+};
 use evenkeel_client::{
     EventType, LoopContext, ObjectKey, Outcome, View, WorkQueue, errors, run_loop,
 };
@@ -29,6 +32,9 @@ use super::facts::{
     SELECTED_NODE, annotation, claim_spec, class_of, default_class, held_for, name, volume_name,
     volume_phase, volume_spec,
 };
+use super::snapshots::is_being_made;
+use super::snapshots::kinds::{Content, Snapshot};
+use super::source::{self, CLONING};
 use crate::error::ReconcileError;
 
 const HOSTNAME: &str = "kubernetes.io/hostname";
@@ -36,6 +42,8 @@ const HOSTNAME: &str = "kubernetes.io/hostname";
 const NODE_GONE: SignedDuration = SignedDuration::from_mins(5);
 /// Wait before a deletion is looked at again while its node is away.
 const LOOK: Duration = Duration::from_secs(60);
+/// Wait before a source that was refused is looked at again.
+const SOURCE_LOOK: Duration = Duration::from_secs(5);
 
 /// Why no volume is made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,23 +54,19 @@ pub enum Refusal {
     Never(String),
 }
 
-/// The volume for a claim whose node is chosen.
-///
-/// # Errors
-/// Why there is none.
-pub fn volume(
-    claim: &PersistentVolumeClaim,
-    class: &StorageClass,
-    node_name: &str,
-    node: Option<&Node>,
-) -> Result<PersistentVolume, Refusal> {
+/// Can a directory be what the claim and its class ask for?
+fn possible(claim: &PersistentVolumeClaim, class: &StorageClass) -> Result<(), Refusal> {
     let never = |why: &str| Err(Refusal::Never(why.to_owned()));
     let spec = claim_spec(claim);
     if spec.volume_mode.as_deref() == Some("Block") {
         return never("volumeMode Block is not supported: a volume is a directory");
     }
-    if spec.data_source.is_some() || spec.data_source_ref.is_some() {
-        return never("dataSource is not supported: there are no snapshots and no clones");
+    if let Some(named) = source::of(spec).filter(|it| !it.is_snapshot() && !it.is_claim()) {
+        return never(&format!(
+            "dataSource of kind {} is not supported: a volume is made from a VolumeSnapshot or a \
+             PersistentVolumeClaim",
+            named.kind
+        ));
     }
     if spec.selector.is_some() {
         return never("claim.Spec.Selector is not supported");
@@ -90,6 +94,24 @@ pub fn volume(
     {
         return never("mount options are not supported: nothing is mounted but a directory");
     }
+    Ok(())
+}
+
+/// The volume for a claim whose node is chosen; `from` is what it begins with.
+///
+/// # Errors
+/// Why there is none.
+pub fn volume(
+    claim: &PersistentVolumeClaim,
+    class: &StorageClass,
+    node_name: &str,
+    node: Option<&Node>,
+    from: Option<&source::From>,
+) -> Result<PersistentVolume, Refusal> {
+    possible(claim, class)?;
+    let never = |why: &str| Err(Refusal::Never(why.to_owned()));
+    let spec = claim_spec(claim);
+    let modes = spec.access_modes.clone().unwrap_or_default();
     let Some(node) = node else {
         return Err(Refusal::Elsewhere(format!("node {node_name:?} not found")));
     };
@@ -120,10 +142,12 @@ pub fn volume(
                 NODE_LABEL.to_owned(),
                 node_name.to_owned(),
             )])),
-            annotations: Some(BTreeMap::from([(
-                PROVISIONED_BY.to_owned(),
-                PROVISIONER.to_owned(),
-            )])),
+            annotations: Some(
+                [(PROVISIONED_BY.to_owned(), PROVISIONER.to_owned())]
+                    .into_iter()
+                    .chain(from.map(|from| (SOURCE.to_owned(), from.source.clone())))
+                    .collect(),
+            ),
             finalizers: Some(vec![FINALIZER.to_owned()]),
             ..ObjectMeta::default()
         },
@@ -161,11 +185,33 @@ pub fn volume(
 #[must_use]
 pub fn asked(claim: &PersistentVolumeClaim) -> Option<Option<&str>> {
     let ours = annotation(&claim.metadata, ASKED) == Some(PROVISIONER);
-    let open = volume_name(claim).is_none()
-        && annotation(&claim.metadata, BIND_COMPLETED).is_none()
-        && claim.metadata.deletion_timestamp.is_none();
+    let open = is_open(claim);
     let node = annotation(&claim.metadata, SELECTED_NODE).filter(|node| !node.is_empty());
     (ours && open).then_some(node)
+}
+
+/// Does the claim still wait for a volume?
+fn is_open(claim: &PersistentVolumeClaim) -> bool {
+    volume_name(claim).is_none()
+        && annotation(&claim.metadata, BIND_COMPLETED).is_none()
+        && claim.metadata.deletion_timestamp.is_none()
+}
+
+/// Does the claim wait for a volume that begins with something?
+fn has_source(claim: &PersistentVolumeClaim) -> bool {
+    is_open(claim) && source::of(claim_spec(claim)).is_some()
+}
+
+/// The claim that a claim's volume is a copy of.
+fn source_claim(claim: &PersistentVolumeClaim) -> Option<ObjectKey> {
+    let named = source::of(claim_spec(claim)).filter(source::Named::is_claim)?;
+    let namespace = claim.metadata.namespace.clone().unwrap_or_default();
+    Some(ObjectKey::new(namespace, named.name))
+}
+
+fn is_cloned(claim: &PersistentVolumeClaim) -> bool {
+    let mut finalizers = claim.metadata.finalizers.iter().flatten();
+    finalizers.any(|it| it == CLONING)
 }
 
 /// Is the volume one that this provisioner made?
@@ -243,6 +289,8 @@ pub fn class(default: bool) -> StorageClass {
 enum Key {
     Claim(ObjectKey),
     Volume(String),
+    /// A claim that others are copies of.
+    Source(ObjectKey),
 }
 
 impl std::fmt::Display for Key {
@@ -250,6 +298,7 @@ impl std::fmt::Display for Key {
         match self {
             Self::Claim(key) => write!(f, "claim {key}"),
             Self::Volume(name) => write!(f, "volume {name}"),
+            Self::Source(key) => write!(f, "source {key}"),
         }
     }
 }
@@ -259,6 +308,8 @@ struct Reconciler {
     volumes: Arc<View<PersistentVolume>>,
     classes: Arc<View<StorageClass>>,
     nodes: Arc<View<Node>>,
+    /// What was last said about a claim whose source won't do: it is looked at often.
+    said: parking_lot::Mutex<HashMap<ObjectKey, String>>,
     context: LoopContext,
 }
 
@@ -267,16 +318,21 @@ impl Reconciler {
         match key {
             Key::Claim(key) => self.claim(&key).await,
             Key::Volume(name) => self.volume(&name).await,
+            Key::Source(key) => self.let_source_go(&key).await,
         }
     }
 
     async fn claim(&self, key: &ObjectKey) -> Result<Outcome, ReconcileError> {
         let Some(claim) = self.claims.get_key(key) else {
+            self.said.lock().remove(key);
             return Ok(Outcome::Done);
         };
-        let Some(node) = asked(&claim) else {
+        let sourced = has_source(&claim);
+        let asked = asked(&claim);
+        if !sourced && asked.is_none() {
+            self.said.lock().remove(key);
             return Ok(Outcome::Done);
-        };
+        }
         let Some(class) = self.classes.get("", class_of(&claim)) else {
             return Ok(Outcome::Done);
         };
@@ -285,7 +341,35 @@ impl Reconciler {
                 "failed to provision volume with StorageClass {:?}: {why}",
                 name(&class.metadata)
             );
+            if sourced && self.said.lock().insert(key.clone(), text.clone()).as_ref() == Some(&text)
+            {
+                return;
+            }
             self.tell(&claim, EventType::Warning, "ProvisioningFailed", &text);
+        };
+        let mut from = None;
+        if sourced && class.provisioner == PROVISIONER {
+            if let Err(Refusal::Never(why)) = possible(&claim, &class) {
+                failed(&why);
+                return Ok(Outcome::Done);
+            }
+            match self.from(&claim).await? {
+                Ok(found) => from = Some(found),
+                Err(why) => {
+                    failed(&why);
+                    return Ok(Outcome::After(SOURCE_LOOK));
+                }
+            }
+        }
+        let selected = annotation(&claim.metadata, SELECTED_NODE);
+        if let Some(from) = &from
+            && selected != Some(&from.node)
+        {
+            // Where the data is; a pod that uses the claim goes there.
+            return self.choose(&claim, &from.node).await;
+        }
+        let Some(node) = asked else {
+            return Ok(Outcome::Done);
         };
         let Some(node) = node else {
             failed(
@@ -294,11 +378,17 @@ impl Reconciler {
             );
             return Ok(Outcome::Done);
         };
-        match volume(&claim, &class, node, self.nodes.get("", node).as_deref()) {
+        let there = self.nodes.get("", node);
+        match volume(&claim, &class, node, there.as_deref(), from.as_ref()) {
             Ok(wanted) => {
                 self.make(&claim, &wanted).await?;
             }
             Err(Refusal::Never(why)) => failed(&why),
+            // The data is there and nowhere else.
+            Err(Refusal::Elsewhere(why)) if from.is_some() => {
+                failed(&why);
+                return Ok(Outcome::After(SOURCE_LOOK));
+            }
             Err(Refusal::Elsewhere(why)) => {
                 failed(&why);
                 let mut wanted = (*claim).clone();
@@ -313,6 +403,101 @@ impl Reconciler {
                 self.claims.note_written(written);
             }
         }
+        Ok(Outcome::Done)
+    }
+
+    /// What the claim's volume begins with, or why it can't; a claim that is copied is kept.
+    async fn from(
+        &self,
+        claim: &PersistentVolumeClaim,
+    ) -> Result<Result<source::From, String>, ReconcileError> {
+        let Some(named) = source::of(claim_spec(claim)) else {
+            return Ok(Err("it names no source".to_owned()));
+        };
+        let key = ObjectKey::of(claim);
+        if named.is_snapshot() {
+            let client = &self.context.client;
+            let snapshots: Api<Snapshot> = Api::namespaced(client.clone(), &key.namespace);
+            let snapshot = snapshots.get_opt(&named.name).await?;
+            let status = snapshot.as_ref().and_then(|it| it.status.as_ref());
+            let content = status.and_then(|it| it.bound_volume_snapshot_content_name.as_deref());
+            let content = match content {
+                None => None,
+                Some(content) => {
+                    let contents: Api<Content> = Api::all(client.clone());
+                    contents.get_opt(content).await?
+                }
+            };
+            let (snapshot, content) = (snapshot.as_ref(), content.as_ref());
+            return Ok(source::snapshot(claim, &named.name, snapshot, content));
+        }
+        let of = self.claims.get(&key.namespace, &named.name);
+        let volume = of
+            .as_ref()
+            .and_then(|of| self.volumes.get("", volume_name(of)?));
+        let found = source::clone(claim, &named.name, of.as_ref(), volume.as_ref());
+        if let (Ok(_), Some(of)) = (&found, &of)
+            && !is_cloned(of)
+        {
+            let mut wanted = PersistentVolumeClaim::clone(of);
+            let finalizers = wanted.metadata.finalizers.get_or_insert_default();
+            finalizers.push(CLONING.to_owned());
+            self.replace(&wanted).await?;
+        }
+        Ok(found)
+    }
+
+    async fn replace(&self, wanted: &PersistentVolumeClaim) -> Result<(), ReconcileError> {
+        let key = ObjectKey::of(wanted);
+        let api: Api<PersistentVolumeClaim> =
+            Api::namespaced(self.context.client.clone(), &key.namespace);
+        let params = PostParams::default();
+        let written = api.replace(&key.name, &params, wanted).await?;
+        let held = written
+            .metadata
+            .finalizers
+            .iter()
+            .flatten()
+            .next()
+            .is_some();
+        if written.metadata.deletion_timestamp.is_none() || held {
+            self.claims.note_written(written);
+        } else {
+            self.claims.note_deleted(wanted);
+        }
+        Ok(())
+    }
+
+    async fn choose(
+        &self,
+        claim: &PersistentVolumeClaim,
+        node: &str,
+    ) -> Result<Outcome, ReconcileError> {
+        let mut wanted = claim.clone();
+        facts::annotate(&mut wanted.metadata, SELECTED_NODE, node);
+        self.replace(&wanted).await?;
+        Ok(Outcome::Done)
+    }
+
+    /// A claim that nobody copies any more need not be kept.
+    async fn let_source_go(&self, key: &ObjectKey) -> Result<Outcome, ReconcileError> {
+        let Some(of) = self.claims.get_key(key).filter(|of| is_cloned(of)) else {
+            return Ok(Outcome::Done);
+        };
+        let copied = self
+            .claims
+            .in_namespace(&key.namespace)
+            .iter()
+            .filter(|claim| source_claim(claim).as_ref() == Some(key))
+            .any(|claim| is_being_made(claim, |volume| self.volumes.get("", volume)));
+        if copied {
+            return Ok(Outcome::Done);
+        }
+        let mut wanted = PersistentVolumeClaim::clone(&of);
+        if let Some(finalizers) = &mut wanted.metadata.finalizers {
+            finalizers.retain(|it| it != CLONING);
+        }
+        self.replace(&wanted).await?;
         Ok(Outcome::Done)
     }
 
@@ -452,6 +637,7 @@ pub async fn run(context: LoopContext) {
         volumes: Arc::clone(&volumes),
         classes: Arc::clone(&classes),
         nodes,
+        said: parking_lot::Mutex::default(),
         context: context.clone(),
     };
     if let Err(error) = reconciler.ensure_class().await {
@@ -461,12 +647,20 @@ pub async fn run(context: LoopContext) {
     {
         let queue = Arc::clone(&queue);
         claims.on_change(move |change| {
-            if change
-                .new
-                .as_ref()
-                .is_some_and(|claim| asked(claim).is_some())
+            let sourced = source::of(claim_spec(change.latest())).is_some();
+            if sourced
+                || change
+                    .new
+                    .as_ref()
+                    .is_some_and(|claim| asked(claim).is_some())
             {
                 queue.add(Key::Claim(change.key.clone()));
+            }
+            if change.new.as_ref().is_some_and(|claim| is_cloned(claim)) {
+                queue.add(Key::Source(change.key.clone()));
+            }
+            if let Some(of) = source_claim(change.latest()) {
+                queue.add(Key::Source(of));
             }
         });
     }
@@ -475,17 +669,28 @@ pub async fn run(context: LoopContext) {
         let (queue, claims) = (Arc::clone(&queue), Arc::clone(&claims));
         classes.on_change(move |change| {
             for claim in claims.list() {
-                if class_of(&claim) == change.key.name && asked(&claim).is_some() {
+                if class_of(&claim) == change.key.name
+                    && (asked(&claim).is_some() || has_source(&claim))
+                {
                     queue.add(Key::Claim(ObjectKey::of(claim.as_ref())));
                 }
             }
         });
     }
     {
-        let queue = Arc::clone(&queue);
+        let (queue, claims) = (Arc::clone(&queue), Arc::clone(&claims));
         volumes.on_change(move |change| {
-            if change.new.as_ref().is_some_and(|volume| is_ours(volume)) {
+            if !is_ours(change.latest()) {
+                return;
+            }
+            if change.new.is_some() {
                 queue.add(Key::Volume(change.key.name.clone()));
+            }
+            // A copy that is whole, or gone, keeps its source no longer.
+            let held = held_for(change.latest()).map(|(_, key)| key);
+            let claim = held.and_then(|key| claims.get_key(&key));
+            if let Some(of) = claim.as_deref().and_then(source_claim) {
+                queue.add(Key::Source(of));
             }
         });
     }

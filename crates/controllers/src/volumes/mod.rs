@@ -14,6 +14,8 @@ pub mod local_path;
 pub mod matching;
 pub mod plan;
 pub mod protection;
+pub mod snapshots;
+pub mod source;
 #[cfg(test)]
 mod tests;
 

@@ -430,7 +430,7 @@ fn node(name: &str, directory: Option<&str>) -> Node {
 fn the_provisioner_refuses_by_name_what_a_directory_is_not() {
     let class = local_path::class(true);
     let there = node("n", Some("/v"));
-    let made = |more: Value| local_path::volume(&claim(more), &class, "n", Some(&there));
+    let made = |more: Value| local_path::volume(&claim(more), &class, "n", Some(&there), None);
     let volume = made(json!({})).unwrap();
     let spec = volume.spec.clone().unwrap();
     assert_eq!(spec.local.unwrap().path, "/v/pvc-claim-1");
@@ -442,8 +442,8 @@ fn the_provisioner_refuses_by_name_what_a_directory_is_not() {
             "ReadWriteMany",
         ),
         (
-            json!({"spec": {"dataSource": {"kind": "VolumeSnapshot", "name": "s"}}}),
-            "dataSource",
+            json!({"spec": {"dataSource": {"kind": "Backup", "apiGroup": "a.b", "name": "s"}}}),
+            "dataSource of kind Backup",
         ),
     ] {
         match made(more) {
@@ -452,7 +452,7 @@ fn the_provisioner_refuses_by_name_what_a_directory_is_not() {
         }
     }
     for absent in [None, Some(&node("n", None))] {
-        let found = local_path::volume(&claim(json!({})), &class, "n", absent);
+        let found = local_path::volume(&claim(json!({})), &class, "n", absent, None);
         assert!(
             matches!(found, Err(local_path::Refusal::Elsewhere(_))),
             "{found:?}"

@@ -1,5 +1,6 @@
 //! Drivers come and go: a socket in `plugins_registry` is a plugin that wants to be known, and
-//! its end is the plugin's (kubelet's plugin watcher, `pluginregistration` v1).
+//! its end is the plugin's (kubelet's plugin watcher, `pluginregistration` v1). Drivers of storage
+//! and of dynamic resources come the same way.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
@@ -29,7 +30,16 @@ const AGAIN: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Known {
     file: (u64, u64),
-    driver: Option<String>,
+    driver: Option<(Kind, String)>,
+}
+
+/// What a plugin is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// `CSIPlugin`.
+    Storage,
+    /// `DRAPlugin`.
+    Resources,
 }
 
 /// The sockets in a directory, by path. Names that begin with a dot are nobody's.
@@ -100,10 +110,14 @@ async fn look(context: &Context, directory: &Path, known: &mut BTreeMap<PathBuf,
             continue;
         };
         // A plugin that came back in place of another takes its name over below.
-        let Some(driver) = one.driver.filter(|_| !found.contains_key(&path)) else {
+        let Some((kind, driver)) = one.driver.filter(|_| !found.contains_key(&path)) else {
             continue;
         };
         info!(driver, "driver gone");
+        if kind == Kind::Resources {
+            context.dra.unregister(&driver);
+            continue;
+        }
         csi.drivers.lock().remove(&driver);
         if let Err(error) = objects::uninstall(&csi.client, &csi.node, &driver).await {
             warn!(driver, error, "the driver that is gone is still shown");
@@ -113,12 +127,14 @@ async fn look(context: &Context, directory: &Path, known: &mut BTreeMap<PathBuf,
         if known.get(&path).is_some_and(|one| one.file == file) {
             continue;
         }
-        match register(csi, &path).await {
-            Ok(name) => {
+        match register(context, &path).await {
+            Ok((kind, name)) => {
                 info!(driver = name, "driver registered");
-                csi.sweep(&name).await;
+                if kind == Kind::Storage {
+                    csi.sweep(&name).await;
+                }
                 context.wakers.wake_all();
-                let driver = Some(name);
+                let driver = Some((kind, name));
                 known.insert(path, Known { file, driver });
             }
             Err(Refused::Now(why)) => {
@@ -140,7 +156,8 @@ enum Refused {
     ForGood(String),
 }
 
-async fn register(csi: &Csi, socket: &Path) -> Result<String, Refused> {
+async fn register(context: &Context, socket: &Path) -> Result<(Kind, String), Refused> {
+    let csi = &context.gatherer.csi;
     let target = Target::Unix {
         path: socket.to_owned(),
     };
@@ -151,41 +168,54 @@ async fn register(csi: &Csi, socket: &Path) -> Result<String, Refused> {
         .await
         .map_err(|error| Refused::Now(error.rpc_text()))?;
     let (name, at) = (&info.name, socket.display());
-    let accepted = if info.r#type != "CSIPlugin" {
-        Err(Refused::ForGood(format!(
-            "RegisterPlugin error -- no handler registered for plugin type: {} at socket {at}",
-            info.r#type
-        )))
-    } else if let Err(why) = supported(name, &info.supported_versions) {
-        Err(Refused::ForGood(format!(
+    let endpoint = match info.endpoint.as_str() {
+        "" => socket.to_string_lossy().into_owned(),
+        endpoint => endpoint.to_owned(),
+    };
+    let invalid = |why: String| {
+        Refused::ForGood(format!(
             "RegisterPlugin error -- plugin validation failed with err: {why}"
-        )))
-    } else {
-        let endpoint = match info.endpoint.as_str() {
-            "" => socket.to_string_lossy().into_owned(),
-            endpoint => endpoint.to_owned(),
-        };
-        install(csi, name, &endpoint).await.map_err(|why| {
-            Refused::Now(format!(
-                "RegisterPlugin error -- plugin registration failed with err: {why}"
-            ))
-        })
+        ))
+    };
+    let accepted = match info.r#type.as_str() {
+        "CSIPlugin" => match supported(name, &info.supported_versions) {
+            Err(why) => Err(invalid(why)),
+            Ok(()) => install(csi, name, &endpoint)
+                .await
+                .map(|()| Kind::Storage)
+                .map_err(|why| {
+                    Refused::Now(format!(
+                        "RegisterPlugin error -- plugin registration failed with err: {why}"
+                    ))
+                }),
+        },
+        "DRAPlugin" => context
+            .dra
+            .register(name, &info.supported_versions, &endpoint)
+            .map(|()| Kind::Resources)
+            .map_err(invalid),
+        other => Err(Refused::ForGood(format!(
+            "RegisterPlugin error -- no handler registered for plugin type: {other} at socket {at}"
+        ))),
     };
     let status = proto::RegistrationStatus {
         plugin_registered: accepted.is_ok(),
         error: match &accepted {
-            Ok(()) => String::new(),
+            Ok(_) => String::new(),
             Err(Refused::Now(why) | Refused::ForGood(why)) => why.clone(),
         },
     };
     let path = format!("{SERVICE}/NotifyRegistrationStatus");
     let told = plugin.unary::<proto::Empty>(&path, &status, WITHIN).await;
-    accepted?;
+    let kind = accepted?;
     if let Err(error) = told {
-        csi.drivers.lock().remove(name);
+        match kind {
+            Kind::Storage => drop(csi.drivers.lock().remove(name)),
+            Kind::Resources => context.dra.unregister(name),
+        }
         return Err(Refused::Now(error.rpc_text()));
     }
-    Ok(info.name)
+    Ok((kind, info.name))
 }
 
 /// Any version 1.x will do: they are compatible with each other.

@@ -33,6 +33,19 @@ pub struct Given {
     pub annotations: BTreeMap<String, String>,
     /// Devices of the Container Device Interface.
     pub cdi: Vec<String>,
+    /// Groups besides those of the pod.
+    #[serde(default)]
+    pub groups: Vec<i64>,
+}
+
+impl Given {
+    /// With what devices of the Container Device Interface come to.
+    pub fn edit(&mut self, edits: crate::cdi::Edits) {
+        self.env.extend(edits.env);
+        self.mounts.extend(edits.mounts);
+        self.devices.extend(edits.devices);
+        self.groups.extend(edits.groups);
+    }
 }
 
 impl From<proto::ContainerAllocateResponse> for Given {
@@ -49,6 +62,7 @@ impl From<proto::ContainerAllocateResponse> for Given {
                 .collect(),
             annotations: said.annotations,
             cdi: said.cdi_devices.into_iter().map(|one| one.name).collect(),
+            groups: Vec::new(),
         }
     }
 }

@@ -2,8 +2,8 @@
 //! which devices they have, and are asked what a container needs to use those that it gets.
 //!
 //! Devices are given to a pod when the node admits it, and kept in a file beside the sockets: no
-//! API says which container has which device, and containers outlive the agent. Devices of the
-//! Container Device Interface and hints about NUMA are not done: the former are refused by name.
+//! API says which container has which device, and containers outlive the agent. Hints about NUMA
+//! are not heeded.
 
 pub mod ledger;
 pub mod proto;
@@ -29,6 +29,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
+use crate::cdi;
 use ledger::{Given, Ledger, OfPod, Resource, Wish};
 
 /// The socket at which plugins register, in the agent's directory of plugins.
@@ -208,6 +209,29 @@ impl Devices {
         Ok(())
     }
 
+    /// The devices that a container holds, by resource.
+    #[must_use]
+    pub fn held(&self, uid: &str, container: &str) -> BTreeMap<String, Vec<String>> {
+        let ledger = self.ledger.lock();
+        let held = ledger.pods.get(uid).and_then(|pod| pod.get(container));
+        let all = held.into_iter().flatten();
+        all.map(|(resource, held)| (resource.clone(), held.ids.iter().cloned().collect()))
+            .collect()
+    }
+
+    /// The devices that work, by resource.
+    #[must_use]
+    pub fn healthy(&self) -> BTreeMap<String, Vec<String>> {
+        let ledger = self.ledger.lock();
+        let served = ledger.resources.iter().filter(|(_, one)| one.served);
+        served
+            .map(|(name, one)| {
+                let works = one.devices.iter().filter(|(_, works)| **works);
+                (name.clone(), works.map(|(id, _)| id.clone()).collect())
+            })
+            .collect()
+    }
+
     /// What a pod held is free: it has stopped.
     pub fn release(&self, uid: &str) {
         if self.ledger.lock().release(uid) {
@@ -253,12 +277,10 @@ impl Devices {
                     None => continue,
                 }
             };
-            let given = held.given.ok_or_else(|| {
+            let mut given = held.given.ok_or_else(|| {
                 format!("the plugin of {} has not given its devices", wish.resource)
             })?;
-            if let Some(name) = given.cdi.first() {
-                return Err(format!("CDI device {name} is not supported by this node"));
-            }
+            given.edit(cdi::resolve(&given.cdi)?);
             let plugin = self.plugins.lock().get(&wish.resource).cloned();
             if let Some(plugin) = plugin.filter(|plugin| plugin.options.pre_start_required) {
                 let request = proto::ContainerDevices {
@@ -413,7 +435,7 @@ async fn prefer(plugin: &Plugin, wish: &Wish, choice: &ledger::Choice) -> Vec<St
     }
 }
 
-fn read<T: serde::de::DeserializeOwned + Default>(path: &Path) -> T {
+pub(crate) fn read<T: serde::de::DeserializeOwned + Default>(path: &Path) -> T {
     let text = match std::fs::read(path) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return T::default(),
@@ -429,7 +451,7 @@ fn read<T: serde::de::DeserializeOwned + Default>(path: &Path) -> T {
 }
 
 /// Whole or not at all.
-fn write<T: serde::Serialize>(path: &Path, value: &T) -> std::io::Result<()> {
+pub(crate) fn write<T: serde::Serialize>(path: &Path, value: &T) -> std::io::Result<()> {
     let directory = path.parent().unwrap_or(path);
     std::fs::create_dir_all(directory)?;
     let new = path.with_extension("new");

@@ -12,12 +12,19 @@ const BLOCK: u64 = 512;
 /// counts nothing; a file with several names counts once.
 #[must_use]
 pub fn usage(path: &Path) -> u64 {
+    usage_and_names(path).0
+}
+
+/// As [`usage`], with how many files and directories there are, `path` included.
+#[must_use]
+pub fn usage_and_names(path: &Path) -> (u64, u64) {
     let Ok(root) = fs::symlink_metadata(path) else {
-        return 0;
+        return (0, 0);
     };
     let device = root.dev();
     let mut seen = HashSet::new();
     let mut total = root.blocks() * BLOCK;
+    let mut names: u64 = 1;
     let mut left = vec![path.to_path_buf()];
     while let Some(dir) = left.pop() {
         for entry in fs::read_dir(&dir).into_iter().flatten().flatten() {
@@ -30,10 +37,11 @@ pub fn usage(path: &Path) -> u64 {
                 continue;
             }
             total = total.saturating_add(meta.blocks().saturating_mul(BLOCK));
+            names += 1;
             if meta.is_dir() {
                 left.push(entry.path());
             }
         }
     }
-    total
+    (total, names)
 }

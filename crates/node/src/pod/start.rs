@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use evenkeel_api::devices::claims::claim_names;
 use evenkeel_runtime::{ImageStatus, Mount};
 use futures::future::try_join_all;
 use jiff::SignedDuration;
@@ -14,7 +13,9 @@ use tokio_util::sync::CancellationToken;
 use super::hooks;
 use super::model::{ContainerModel, PodModel};
 use super::pull::error_chain;
+use crate::cdi;
 use crate::context::Context;
+use crate::devices::ledger::Given;
 use crate::events::Kind;
 use crate::spec::container::{Prepared, config, propagation};
 use crate::spec::env::{Sources, environment, references};
@@ -89,22 +90,26 @@ async fn try_start(
             "restartPolicyRules action {action} is not supported by this node"
         )));
     }
-    if let Some(claim) = claim_names(&model.pod).next() {
-        let text = format!(
-            "Failed to prepare dynamic resources: resource claim {claim}: DRA drivers are not \
-             supported by this node"
-        );
+    if let Err(why) = context.dra.prepare(model.uid(), &model.pod).await {
+        let text = format!("Failed to prepare dynamic resources: {why}");
         let reason = "FailedPrepareDynamicResources";
         context
             .recorder
             .pod(model, Kind::Warning, reason, text.clone());
         return Err(config_error(text));
     }
-    let given = context
+    let mut given = context
         .devices
         .start(model.uid(), &model.pod, &container.spec.name)
         .await
         .map_err(config_error)?;
+    let used = context.dra.of(model.uid(), &model.pod, &container.spec);
+    let names: Vec<String> = used.into_iter().flat_map(|device| device.cdi).collect();
+    if !names.is_empty() {
+        let mut prepared = Given::default();
+        prepared.edit(cdi::resolve(&names).map_err(config_error)?);
+        given.push(prepared);
+    }
     let pod_ips = context.pod_ips(model);
     let facts = context.facts(pod_ips.clone());
     let links = model
@@ -167,6 +172,7 @@ async fn try_start(
         config.devices.extend(
             devices.map(|(inside, outside, rights)| (outside.into(), inside.into(), rights)),
         );
+        config.security.supplemental_groups.extend(given.groups);
         for (name, value) in given.annotations {
             config.annotations.entry(name).or_insert(value);
         }

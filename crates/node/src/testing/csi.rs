@@ -208,7 +208,11 @@ impl State {
                 let each = |number| proto::NodeServiceCapability {
                     rpc: Some(proto::Rpc { r#type: number }),
                 };
-                let all = [proto::STAGE_UNSTAGE_VOLUME, proto::EXPAND_VOLUME];
+                let all = [
+                    proto::STAGE_UNSTAGE_VOLUME,
+                    proto::GET_VOLUME_STATS,
+                    proto::EXPAND_VOLUME,
+                ];
                 answer(&proto::NodeGetCapabilitiesResponse {
                     capabilities: all.map(each).into(),
                 })
@@ -236,6 +240,17 @@ impl State {
                 });
                 answer(&proto::NodeExpandVolumeResponse {
                     capacity_bytes: bytes,
+                })
+            }
+            "NodeGetVolumeStats" => {
+                let usage = |unit, total: i64, used: i64| proto::VolumeUsage {
+                    available: total - used,
+                    total,
+                    used,
+                    unit,
+                };
+                answer(&proto::NodeGetVolumeStatsResponse {
+                    usage: vec![usage(proto::BYTES, 1000, 400), usage(proto::INODES, 100, 7)],
                 })
             }
             other => Err((Code::UNIMPLEMENTED, other.to_owned())),

@@ -8,6 +8,7 @@
 mod api;
 mod clock;
 pub mod csi;
+pub mod dra;
 mod images;
 mod runtime;
 

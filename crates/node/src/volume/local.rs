@@ -4,18 +4,24 @@
 //! A volume says in an annotation that its directory has been made. From then on a directory that
 //! is missing is an error and not made again: an empty one in its place would look like the data
 //! was gone. What is removed is one directory, by the volume's own name, directly below the root
-//! that this agent keeps them in, with nothing mounted in it.
+//! that this agent keeps them in, with nothing mounted in it. One that is a copy of another volume
+//! or of a snapshot is made beside its place and gets its name when it is whole.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use evenkeel_api::local_volume::{FINALIZER, MADE, NODE_LABEL, QUOTA, QUOTA_NONE, QUOTA_PROJECT};
+use evenkeel_api::local_volume::{
+    FINALIZER, FROM_SNAPSHOT, FROM_VOLUME, MADE, NODE_LABEL, QUOTA, QUOTA_NONE, QUOTA_PROJECT,
+    SNAPSHOTS, SOURCE,
+};
 use evenkeel_api::quantity::Quantity;
 use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
 use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolume};
 use kube::api::{Api, Patch, PatchParams};
 use kube::runtime::WatchStreamExt as _;
@@ -25,6 +31,7 @@ use serde_json::json;
 use tracing::{info, warn};
 
 use super::atomic::{set_mode, text};
+use super::copy::{Copied, copy_tree};
 use super::{blocking, quota, release};
 use crate::context::Context;
 use crate::events::Kind;
@@ -33,6 +40,12 @@ use crate::events::Kind;
 const RETRY: Duration = Duration::from_secs(10);
 /// Before the name of a directory that is being removed.
 const GOING: &str = ".removing-";
+/// Before the name of a directory that is not whole yet.
+pub(super) const COMING: &str = ".making-";
+/// Below the root: where snapshots lie, each with its tree in a directory of its own.
+pub(super) const SNAPSHOT_DIR: &str = ".snapshots";
+/// In the directory of a snapshot: its tree.
+pub(super) const TREE: &str = "data";
 /// Keeps a volume that a claim is bound to.
 const PROTECTION: &str = "kubernetes.io/pv-protection";
 
@@ -41,8 +54,44 @@ pub struct LocalVolumes {
     root: PathBuf,
     node: String,
     client: Client,
-    /// One volume at a time: the watch and a pod may want the same.
-    busy: tokio::sync::Mutex<()>,
+    /// What is worked on, by the name of the volume or the path of the snapshot: the watch and a
+    /// pod may want the same.
+    jobs: parking_lot::Mutex<HashMap<String, Arc<Job>>>,
+    /// What is being read by a copy.
+    read: Arc<parking_lot::Mutex<Vec<PathBuf>>>,
+    /// Numbers of projects are given one at a time.
+    numbers: Arc<parking_lot::Mutex<()>>,
+    /// A volume says that snapshots are made of it.
+    pub(super) snapshots: tokio::sync::Notify,
+}
+
+/// Work on one directory.
+#[derive(Debug, Default)]
+pub(super) struct Job {
+    pub(super) one: tokio::sync::Mutex<()>,
+    /// The directory is to go: whoever makes it gives up.
+    stop: AtomicBool,
+}
+
+impl Job {
+    pub(super) fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+}
+
+/// Keeps a directory from being removed while it is copied.
+struct Reading {
+    all: Arc<parking_lot::Mutex<Vec<PathBuf>>>,
+    path: PathBuf,
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        let mut all = self.all.lock();
+        if let Some(at) = all.iter().position(|path| *path == self.path) {
+            all.swap_remove(at);
+        }
+    }
 }
 
 impl std::fmt::Debug for LocalVolumes {
@@ -126,7 +175,132 @@ impl LocalVolumes {
             root,
             node,
             client,
-            busy: tokio::sync::Mutex::new(()),
+            jobs: parking_lot::Mutex::default(),
+            read: Arc::default(),
+            numbers: Arc::default(),
+            snapshots: tokio::sync::Notify::new(),
+        }
+    }
+
+    pub(super) fn job(&self, name: &str) -> Arc<Job> {
+        Arc::clone(self.jobs.lock().entry(name.to_owned()).or_default())
+    }
+
+    pub(super) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    pub(super) fn node(&self) -> &str {
+        &self.node
+    }
+
+    /// Where the tree of a snapshot lies.
+    pub(super) fn snapshot(&self, name: &str) -> Result<PathBuf, String> {
+        let path = self.root.join(SNAPSHOT_DIR).join(name);
+        if path.file_name() != Some(OsStr::new(name)) || name.starts_with('.') {
+            return Err(format!("{name:?} is no name of a snapshot"));
+        }
+        Ok(path)
+    }
+
+    /// Where a volume of this name lies, and whether there is one.
+    pub(super) fn existing(&self, name: &str) -> Result<PathBuf, String> {
+        let path = self.root.join(name);
+        let plain = path.file_name() == Some(OsStr::new(name)) && !name.starts_with('.');
+        if !plain || !path.is_dir() {
+            return Err(format!("there is no volume {name:?} on this node"));
+        }
+        Ok(path)
+    }
+
+    /// What a volume is to be a copy of.
+    fn source(&self, volume: &PersistentVolume) -> Result<Option<PathBuf>, String> {
+        let Some(source) = annotation(volume, SOURCE) else {
+            return Ok(None);
+        };
+        if let Some(name) = source.strip_prefix(FROM_VOLUME) {
+            return self.existing(name).map(Some);
+        }
+        let Some(name) = source.strip_prefix(FROM_SNAPSHOT) else {
+            return Err(format!("source {source:?} is not known to this node"));
+        };
+        let tree = self.snapshot(name)?.join(TREE);
+        if !tree.is_dir() {
+            return Err(format!("there is no snapshot {name:?} on this node"));
+        }
+        Ok(Some(tree))
+    }
+
+    /// Copies a directory to a place that is not there yet; `bytes` limits what it may hold.
+    pub(super) async fn copy(
+        &self,
+        job: &Arc<Job>,
+        source: PathBuf,
+        target: PathBuf,
+        bytes: Option<u64>,
+    ) -> Result<(Copied, bool), String> {
+        let reading = Reading {
+            all: Arc::clone(&self.read),
+            path: source.clone(),
+        };
+        self.read.lock().push(source.clone());
+        let (job, numbers) = (Arc::clone(job), Arc::clone(&self.numbers));
+        blocking(move || {
+            let _reading = reading;
+            let mut limited = false;
+            let prepare = |made: &Path| {
+                if let Some(bytes) = bytes {
+                    let _one = numbers.lock();
+                    limited = quota::limit(made, bytes)?;
+                }
+                Ok(())
+            };
+            let copied = copy_tree(&source, &target, prepare, &job.stop)?;
+            Ok((copied, limited))
+        })
+        .await
+    }
+
+    /// Removes one directory of the agent's, once nobody copies it or makes it.
+    pub(super) async fn remove_at(
+        &self,
+        key: &str,
+        root: PathBuf,
+        at: PathBuf,
+    ) -> Result<(), String> {
+        let job = self.job(key);
+        job.stop.store(true, Ordering::Relaxed);
+        let _one = job.one.lock().await;
+        if self.read.lock().iter().any(|read| read.starts_with(&at)) {
+            return Err(format!("{} is being copied", at.display()));
+        }
+        let removed = blocking(move || {
+            if let Some(name) = at.file_name() {
+                remove_tree(&beside(&root, COMING, name))?;
+            }
+            remove(&root, &at)
+        })
+        .await;
+        self.jobs.lock().remove(key);
+        removed
+    }
+
+    /// Removes what an agent that ended has left half made.
+    pub(super) async fn sweep(&self, root: PathBuf, key: impl Fn(&str) -> String) {
+        let Ok(entries) = fs::read_dir(&root) else {
+            return;
+        };
+        for entry in entries.flatten() {
+            let name = entry.file_name();
+            let Some(of) = name.to_str().and_then(|name| name.strip_prefix(COMING)) else {
+                continue;
+            };
+            let job = self.job(&key(of));
+            let _one = job.one.lock().await;
+            let path = entry.path();
+            if let Err(why) = blocking(move || remove_tree(&path)).await {
+                warn!(why, "what is left of a copy is not removed");
+            }
         }
     }
 
@@ -165,7 +339,8 @@ impl LocalVolumes {
         }
         let path = self.directory(volume)?;
         if step(volume) == Step::Make {
-            self.make(volume, &path).await?;
+            let name = volume.metadata.name.as_deref().unwrap_or_default();
+            self.make(self.job(name), volume, &path).await?;
         }
         if !path.is_dir() {
             return Err(format!("path \"{}\" does not exist", path.display()));
@@ -173,14 +348,28 @@ impl LocalVolumes {
         Ok(Some(path))
     }
 
-    async fn make(&self, volume: &PersistentVolume, path: &Path) -> Result<(), String> {
-        let _one = self.busy.lock().await;
+    async fn make(
+        &self,
+        job: Arc<Job>,
+        volume: &PersistentVolume,
+        path: &Path,
+    ) -> Result<(), String> {
+        let _one = job.one.lock().await;
+        if job.is_stopped() {
+            return Err("the volume is being removed".to_owned());
+        }
         let size = capacity(volume).unwrap_or_default();
         let bytes = size.parse::<Quantity>().map_or(0, |size| size.units());
+        let bytes = u64::try_from(bytes).unwrap_or(0);
         let fresh = annotation(volume, MADE).is_none();
+        let is_copy = annotation(volume, SOURCE).is_some();
+        if fresh && is_copy && !path.is_dir() {
+            self.make_copy(&job, volume, path, bytes).await?;
+        }
         let (root, at) = (self.root.clone(), path.to_owned());
+        let numbers = Arc::clone(&self.numbers);
         let limited = blocking(move || {
-            if fresh {
+            if fresh && !is_copy {
                 release::make_dir(&root, 0o711)?;
                 match fs::create_dir(&at) {
                     Ok(()) => {}
@@ -190,11 +379,10 @@ impl LocalVolumes {
                 }
                 // Any user of any image writes to it; the directory above is the agent's alone.
                 set_mode(&at, 0o777)?;
-                fs::File::open(&root)
-                    .and_then(|directory| directory.sync_all())
-                    .map_err(|error| text(&root, &error))?;
+                sync(&root)?;
             }
-            quota::limit(&at, u64::try_from(bytes).unwrap_or(0))
+            let _one = numbers.lock();
+            quota::limit(&at, bytes)
         })
         .await?;
         let how = if limited { QUOTA_PROJECT } else { QUOTA_NONE };
@@ -210,6 +398,36 @@ impl LocalVolumes {
             "volume made"
         );
         Ok(())
+    }
+
+    /// A whole copy takes its place at once: what lies there is never half of one.
+    async fn make_copy(
+        &self,
+        job: &Arc<Job>,
+        volume: &PersistentVolume,
+        path: &Path,
+        bytes: u64,
+    ) -> Result<(), String> {
+        let Some(source) = self.source(volume)? else {
+            return Ok(());
+        };
+        let name = path.file_name().unwrap_or_default();
+        let coming = beside(&self.root, COMING, name);
+        let half = coming.clone();
+        blocking(move || remove_tree(&half)).await?;
+        let (copied, _) = self.copy(job, source, coming.clone(), Some(bytes)).await?;
+        if !copied.still {
+            warn!(
+                volume = volume.metadata.name,
+                "files changed while they were copied"
+            );
+        }
+        let (root, at) = (self.root.clone(), path.to_owned());
+        blocking(move || {
+            fs::rename(&coming, &at).map_err(|error| text(&at, &error))?;
+            sync(&root)
+        })
+        .await
     }
 
     async fn patch(
@@ -243,10 +461,9 @@ impl LocalVolumes {
     }
 
     async fn remove(&self, volume: &PersistentVolume) -> Result<(), String> {
-        let _one = self.busy.lock().await;
         let path = self.directory(volume)?;
-        let root = self.root.clone();
-        blocking(move || remove(&root, &path)).await
+        let name = volume.metadata.name.as_deref().unwrap_or_default();
+        self.remove_at(name, self.root.clone(), path).await
     }
 
     async fn act(&self, volume: &PersistentVolume) -> Result<(), String> {
@@ -254,7 +471,8 @@ impl LocalVolumes {
             Step::Stay => Ok(()),
             Step::Make => {
                 let path = self.directory(volume)?;
-                self.make(volume, &path).await
+                let name = volume.metadata.name.as_deref().unwrap_or_default();
+                self.make(self.job(name), volume, &path).await
             }
             Step::Remove => {
                 self.remove(volume).await?;
@@ -281,9 +499,7 @@ fn remove(root: &Path, path: &Path) -> Result<(), String> {
     let Some(name) = path.file_name() else {
         return Err(format!("{} is no volume", path.display()));
     };
-    let mut going = std::ffi::OsString::from(GOING);
-    going.push(name);
-    let going = root.join(going);
+    let going = beside(root, GOING, name);
     match fs::symlink_metadata(path) {
         Ok(meta) if meta.is_dir() => {
             // A mount would lead to files that are not the volume's.
@@ -300,7 +516,21 @@ fn remove(root: &Path, path: &Path) -> Result<(), String> {
     remove_tree(&going)
 }
 
-fn remove_tree(path: &Path) -> Result<(), String> {
+/// The name with something before it, in the same directory.
+pub(super) fn beside(root: &Path, before: &str, name: &OsStr) -> PathBuf {
+    let mut other = std::ffi::OsString::from(before);
+    other.push(name);
+    root.join(other)
+}
+
+/// Makes the names in a directory last.
+pub(super) fn sync(directory: &Path) -> Result<(), String> {
+    fs::File::open(directory)
+        .and_then(|directory| directory.sync_all())
+        .map_err(|error| text(directory, &error))
+}
+
+pub(super) fn remove_tree(path: &Path) -> Result<(), String> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(text(path, &error)),
         _ => Ok(()),
@@ -315,9 +545,12 @@ pub(crate) async fn run(context: Arc<Context>) {
         .labels(&format!("{NODE_LABEL}={}", volumes.node))
         .any_semantic();
     let mut stream = watcher::watcher(api, config).default_backoff().boxed();
+    volumes.sweep(volumes.root.clone(), str::to_owned).await;
     // What could not be done, by name.
     let mut failed: HashMap<String, PersistentVolume> = HashMap::new();
     let mut retry = tokio::time::interval(RETRY);
+    // Copies take long; the others do not wait for them.
+    let mut copies = FuturesUnordered::new();
     loop {
         let due: Vec<PersistentVolume> = tokio::select! {
             event = stream.next() => match event {
@@ -329,29 +562,64 @@ pub(crate) async fn run(context: Arc<Context>) {
                 Some(_) => continue,
                 None => return,
             },
+            Some((volume, done)) = copies.next(), if !copies.is_empty() => {
+                settle(&context, &mut failed, volume, done);
+                continue;
+            }
             _ = retry.tick(), if !failed.is_empty() => failed.values().cloned().collect(),
         };
         for volume in due {
-            let name = volume.metadata.name.clone().unwrap_or_default();
             if !is_ours(&volume, &volumes.node) {
                 continue;
             }
-            match volumes.act(&volume).await {
-                Ok(()) => {
-                    failed.remove(&name);
-                }
-                Err(why) => {
-                    warn!(volume = name, why, "volume not looked after");
-                    let reason = if volume.metadata.deletion_timestamp.is_some() {
-                        "VolumeFailedDelete"
-                    } else {
-                        "ProvisioningFailed"
-                    };
-                    let about: ObjectReference = volume.object_ref(&());
-                    context.recorder.record(about, Kind::Warning, reason, why);
-                    failed.insert(name, volume);
-                }
+            if annotation(&volume, SNAPSHOTS).is_some() {
+                volumes.snapshots.notify_one();
             }
+            let is_copy = annotation(&volume, SOURCE).is_some();
+            if is_copy && step(&volume) == Step::Make {
+                // Taken now: a removal that comes next finds it.
+                let job = volumes.job(volume.metadata.name.as_deref().unwrap_or_default());
+                copies.push(async move {
+                    let done = match volumes.directory(&volume) {
+                        Ok(path) => volumes.make(Arc::clone(&job), &volume, &path).await,
+                        Err(why) => Err(why),
+                    };
+                    // Given up because it is being removed: nothing to try again.
+                    if job.is_stopped() {
+                        return (volume, Ok(()));
+                    }
+                    (volume, done)
+                });
+            } else {
+                let done = volumes.act(&volume).await;
+                settle(&context, &mut failed, volume, done);
+            }
+        }
+    }
+}
+
+/// Remembers what failed, and tells it.
+fn settle(
+    context: &Context,
+    failed: &mut HashMap<String, PersistentVolume>,
+    volume: PersistentVolume,
+    done: Result<(), String>,
+) {
+    let name = volume.metadata.name.clone().unwrap_or_default();
+    match done {
+        Ok(()) => {
+            failed.remove(&name);
+        }
+        Err(why) => {
+            warn!(volume = name, why, "volume not looked after");
+            let reason = if volume.metadata.deletion_timestamp.is_some() {
+                "VolumeFailedDelete"
+            } else {
+                "ProvisioningFailed"
+            };
+            let about: ObjectReference = volume.object_ref(&());
+            context.recorder.record(about, Kind::Warning, reason, why);
+            failed.insert(name, volume);
         }
     }
 }

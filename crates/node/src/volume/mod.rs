@@ -7,6 +7,7 @@
 
 pub mod atomic;
 pub mod claim;
+pub mod copy;
 pub mod empty_dir;
 pub mod host_path;
 pub mod local;
@@ -14,8 +15,10 @@ pub mod ownership;
 pub mod payload;
 pub mod quota;
 pub mod release;
+pub mod snapshot;
 pub mod subpath;
 pub mod token;
+pub mod usage;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -3,6 +3,7 @@
 mod admission;
 mod cluster;
 mod lifecycle;
+mod pod_resources;
 mod probes;
 mod registration;
 mod spec;

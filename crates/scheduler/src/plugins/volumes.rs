@@ -261,7 +261,7 @@ impl VolumeBinding {
         Ok(())
     }
 
-    async fn wait(&self, client: &Client, choice: &Choice) -> Result<(), BindError> {
+    async fn wait(&self, client: &Client, choice: &Choice, node: &str) -> Result<(), BindError> {
         let (Choice::Volume(claim, _) | Choice::Provision(claim)) = choice;
         let provisioned = matches!(choice, Choice::Provision(_));
         let meta = &claim.metadata;
@@ -280,8 +280,9 @@ impl VolumeBinding {
                     "persistentvolumeclaim \"{name}\" is being deleted"
                 )));
             }
-            // The provisioner takes it back when it cannot make a volume there.
-            if provisioned && selected_node(&latest).is_none() {
+            // The provisioner takes it back, or names the node where the data is, when it cannot
+            // make a volume there.
+            if provisioned && selected_node(&latest) != Some(node) {
                 return Err(BindError::Refused(format!(
                     "provisioning failed for PVC \"{name}\""
                 )));
@@ -301,7 +302,7 @@ impl VolumeBinding {
         }
         let waiting = async {
             for choice in &choices {
-                self.wait(client, choice).await?;
+                self.wait(client, choice, &binding.node).await?;
             }
             Ok::<(), BindError>(())
         };

@@ -55,6 +55,11 @@ impl Plugin for NodeRestriction {
                 Err("may only update PVC status".to_owned())
             }
             ("", "PersistentVolume") => agent.volume(),
+            (local_volume::SNAPSHOT_GROUP, "VolumeSnapshotContent")
+                if change.subresource != Some(Subresource::Status) =>
+            {
+                agent.volume()
+            }
             ("coordination.k8s.io", "Lease") => agent.lease(),
             ("storage.k8s.io", "CSINode") if change.name(object) != node => {
                 Err("can only access CSINode with the same name as the requesting node".to_owned())
@@ -247,7 +252,8 @@ impl Agent<'_> {
         Ok(())
     }
 
-    /// Of the volumes that are its directories an agent says how they are, and when they are gone.
+    /// Of the volumes and snapshots that are its directories an agent says how they are, and when
+    /// they are gone.
     fn volume(&self) -> Judged {
         let Some(old) = self
             .change

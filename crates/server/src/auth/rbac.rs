@@ -19,6 +19,8 @@ const KINDS: [&str; 4] = ["ClusterRole", "ClusterRoleBinding", "Role", "RoleBind
 const NODES: &str = "system:nodes";
 /// What a pod calls a claim.
 const CLAIM: &str = "persistentVolumeClaim";
+/// What it calls a claim of devices.
+const DEVICES: &str = "resourceClaim";
 
 /// A policy rule.
 #[derive(Debug, Default)]
@@ -228,7 +230,11 @@ impl RbacAuthorizer {
             ("configmaps", "") => "configMap",
             ("serviceaccounts", "") => "serviceAccount",
             ("persistentvolumeclaims", "") => CLAIM,
+            ("resourceclaims", "resource.k8s.io") => DEVICES,
             ("persistentvolumes", "") => return Some(self.node_may_volume(node, attributes)),
+            ("volumesnapshotcontents", local_volume::SNAPSHOT_GROUP) => {
+                return Some(self.node_may_snapshot(node, attributes));
+            }
             ("volumeattachments", "storage.k8s.io") => {
                 return Some(self.node_may_attachment(node, attributes));
             }
@@ -293,6 +299,37 @@ impl RbacAuthorizer {
         found.is_some_and(|found| object::text(&found.value(), &["spec", "nodeName"]) == node)
     }
 
+    /// A node agent looks after the snapshots that it has, by the label of the object that stands
+    /// for one.
+    fn node_may_snapshot(&self, node: &str, attributes: &Attributes) -> bool {
+        let verb = attributes.verb.as_str();
+        if attributes.name.is_empty() {
+            let own = format!("{}={node}", local_volume::NODE_LABEL);
+            return attributes.subresource.is_empty()
+                && matches!(verb, "list" | "watch")
+                && attributes.label_selector == own;
+        }
+        let verb_fits = match attributes.subresource.as_str() {
+            "" => matches!(verb, "get" | "list" | "watch" | "patch" | "update"),
+            "status" => matches!(verb, "get" | "patch" | "update"),
+            _ => false,
+        };
+        let kind = "VolumeSnapshotContent";
+        let group = local_volume::SNAPSHOT_GROUP;
+        // A custom kind: it is among the rows that are served now.
+        let rows = self.registry.caches.kinds().rows();
+        let content = rows
+            .by_kind(group, "v1", kind)
+            .and_then(|row| self.registry.caches.of(row))
+            .and_then(|cache| cache.get(&crate::registry::path("", &attributes.name)));
+        verb_fits
+            && content.is_some_and(|content| {
+                let content = content.value();
+                let label = object::at(&content, &["metadata", "labels", local_volume::NODE_LABEL]);
+                label.and_then(Value::as_str) == Some(node)
+            })
+    }
+
     /// A node agent may read the volumes that its pods are bound to, and look after those that
     /// are directories of its own.
     fn node_may_volume(&self, node: &str, attributes: &Attributes) -> bool {
@@ -352,6 +389,14 @@ impl RbacAuthorizer {
 fn refers_to(pod: &Value, what: &str, name: &str) -> bool {
     if what == "serviceAccount" {
         return object::text(pod, &["spec", "serviceAccountName"]) == name;
+    }
+    if what == DEVICES {
+        let named = |at: &[&str]| {
+            let all = object::list(pod, at);
+            all.iter()
+                .any(|one| object::text(one, &["resourceClaimName"]) == name)
+        };
+        return named(&["spec", "resourceClaims"]) || named(&["status", "resourceClaimStatuses"]);
     }
     if what == CLAIM {
         let of = object::name(pod);

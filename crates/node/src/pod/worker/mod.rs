@@ -377,6 +377,10 @@ impl Worker {
         if plan.stopped {
             // Before the API learns of it: what comes in its place must find the room free.
             self.context.release(self.model.uid());
+            if self.context.dra.holds(self.model.uid()) {
+                // Whoever takes it back wakes all.
+                return false;
+            }
         }
         if self.memory.api_deleted {
             return false;
