@@ -169,15 +169,15 @@ impl Object {
         json::write_with_revision(out, &self.bytes, self.splice, self.revision);
     }
 
-    /// Appends its `PartialObjectMetadata` as JSON to `out`: the metadata as they are written, so
+    /// Appends its `PartialObjectMetadata` of a version as JSON to `out`: the metadata as they are written, so
     /// that the rest of the object is not read for it.
-    pub fn write_metadata(&self, out: &mut Vec<u8>) {
+    pub fn write_metadata(&self, out: &mut Vec<u8>, api_version: &str) {
         // The splice point is behind the brace that opens the metadata.
         let end = self.splice + scan::object_end(&self.bytes[self.splice..]);
         let metadata = &self.bytes[self.splice - 1..end];
-        out.extend_from_slice(
-            b"{\"apiVersion\":\"meta.k8s.io/v1\",\"kind\":\"PartialObjectMetadata\",\"metadata\":",
-        );
+        out.extend_from_slice(b"{\"apiVersion\":\"");
+        out.extend_from_slice(api_version.as_bytes());
+        out.extend_from_slice(b"\",\"kind\":\"PartialObjectMetadata\",\"metadata\":");
         json::write_with_revision(out, metadata, 1, self.revision);
         out.push(b'}');
     }

@@ -48,8 +48,12 @@ pub(super) fn object(
         "PartialObjectMetadata" => None,
         item => Some(kind_type(schema, api_version, item).ok_or_else(none)?),
     };
-    // All lists have the same form.
-    put_message(&mut out, 1, |out| {
+    // All lists have the same form, but for one that was numbered the other way around.
+    let (metadata, items) = match (api_version, kind) {
+        ("meta.k8s.io/v1beta1", "PartialObjectMetadataList") => (2, 1),
+        _ => (1, 2),
+    };
+    put_message(&mut out, metadata, |out| {
         list_meta(out, object.get("metadata").unwrap_or(&Value::Null));
         Ok::<_, ProtobufError>(())
     })?;
@@ -59,7 +63,7 @@ pub(super) fn object(
         .into_iter()
         .flatten()
     {
-        put_message(&mut out, 2, |out| match &item {
+        put_message(&mut out, items, |out| match &item {
             Some(ty) => encoder.inner(out, "items", ty, value, 1),
             None => encoder.metadata_only(out, value),
         })?;

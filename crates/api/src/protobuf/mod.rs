@@ -9,6 +9,7 @@
 //! Custom resources have no protobuf form, here as in the reference.
 
 mod decode;
+mod discovery;
 mod encode;
 mod envelope;
 mod numbers;
@@ -23,6 +24,7 @@ use crate::schema::{Schema, Ty};
 use crate::status::Status;
 
 pub use decode::decode;
+pub use discovery::encode_discovery;
 pub use encode::encode;
 pub use envelope::{Envelope, decode_envelope, encode_envelope, watch_frame};
 

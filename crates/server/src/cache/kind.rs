@@ -86,11 +86,13 @@ pub fn event_line(kind: ChangeKind, object: &Object) -> Bytes {
     Bytes::from(out)
 }
 
-/// Writes a JSON watch event that shows metadata alone.
+/// Writes a JSON watch event that shows metadata alone, in a version of `meta.k8s.io`.
 #[must_use]
-pub fn metadata_line(kind: ChangeKind, object: &Object) -> Bytes {
+pub fn metadata_line(kind: ChangeKind, object: &Object, api_version: &str) -> Bytes {
     let mut out = Vec::with_capacity(1024);
-    frame(&mut out, kind, |out| object.write_metadata(out));
+    frame(&mut out, kind, |out| {
+        object.write_metadata(out, api_version)
+    });
     Bytes::from(out)
 }
 

@@ -5,13 +5,15 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use evenkeel_api::row::{ResourceDef, Storage, Verb};
-use evenkeel_api::{Rows, Status};
+use evenkeel_api::{Rows, Status, cbor, protobuf};
 use http::{HeaderValue, StatusCode};
 use serde_json::{Value, json};
 
 use crate::aggregation::Group;
 use crate::door::Door;
-use crate::http::{Answer, json};
+use crate::http::{
+    Answer, Encoding, Media, Offer, Shape, answer, full, is_pretty, json, json_bytes,
+};
 use crate::pipeline::Call;
 
 /// The groups that are served here or through here.
@@ -51,35 +53,37 @@ pub(super) async fn serve(
     // Definitions that are written are shown: the rows are as fresh as the caches.
     door.registry().fresh().await?;
     let rows = &door.rows();
-    match segments {
-        ["api"] | ["apis"] => {
-            let core = segments == ["api"];
-            if let Some(version) = aggregated_version(call) {
-                return Ok(aggregated(door, rows, call, core, version));
-            }
-            Ok(json(
-                StatusCode::OK,
-                &if core {
-                    api_versions()
-                } else {
-                    api_groups(door)
-                },
-            ))
-        }
-        ["api", version] => resources(rows, "", version),
-        ["apis", group] => groups(door)
-            .iter()
-            .find(|(name, _)| name == group)
-            .map(|found| {
-                let mut shown = api_group(found);
-                shown["kind"] = "APIGroup".into();
-                shown["apiVersion"] = "v1".into();
-                json(StatusCode::OK, &shown)
-            })
-            .ok_or_else(Status::no_such_path),
-        ["apis", group, version] => resources(rows, group, version),
-        _ => Err(Status::no_such_path()),
+    let root = matches!(segments, ["api"] | ["apis"]);
+    let mut media = Media::negotiate(&call.parts.headers, || Offer {
+        protobuf: true,
+        table: false,
+        metadata: false,
+        groups: root,
+        cbor: door.speaks_cbor(),
+        watch: false,
+    })?;
+    if media.encoding == Encoding::Json && is_pretty(&call.parts.headers, &call.query) {
+        media.encoding = Encoding::Pretty;
     }
+    let document = match segments {
+        ["api"] | ["apis"] if media.shape == Shape::Groups => {
+            return Ok(aggregated(door, rows, call, segments == ["api"], media));
+        }
+        ["api"] => api_versions(),
+        ["apis"] => api_groups(door),
+        ["api", version] => resources(rows, "", version)?,
+        ["apis", group] => {
+            let groups = groups(door);
+            let found = groups.iter().find(|(name, _)| name == group);
+            let mut shown = api_group(found.ok_or_else(Status::no_such_path)?);
+            shown["kind"] = "APIGroup".into();
+            shown["apiVersion"] = "v1".into();
+            shown
+        }
+        ["apis", group, version] => resources(rows, group, version)?,
+        _ => return Err(Status::no_such_path()),
+    };
+    Ok(shown(media, &document))
 }
 
 fn api_versions() -> Value {
@@ -111,7 +115,7 @@ fn api_groups(door: &Door) -> Value {
     json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
 }
 
-fn resources(rows: &Rows, group: &str, version: &str) -> Result<Answer, Status> {
+fn resources(rows: &Rows, group: &str, version: &str) -> Result<Value, Status> {
     let all = by_version(rows);
     let own = all
         .get(&(group, version))
@@ -153,13 +157,10 @@ fn resources(rows: &Rows, group: &str, version: &str) -> Result<Answer, Status> 
             resources.push(entry);
         }
     }
-    Ok(json(
-        StatusCode::OK,
-        &json!({
-            "kind": "APIResourceList", "apiVersion": "v1",
-            "groupVersion": group_version(group, version), "resources": resources,
-        }),
-    ))
+    Ok(json!({
+        "kind": "APIResourceList", "apiVersion": "v1",
+        "groupVersion": group_version(group, version), "resources": resources,
+    }))
 }
 
 /// The row in whose form the objects of a row are stored.
@@ -174,33 +175,32 @@ fn stored_row(rows: &Rows, row: &Arc<ResourceDef>) -> Arc<ResourceDef> {
     Arc::clone(stored.unwrap_or(row))
 }
 
-/// The version of aggregated discovery that the client prefers to the classic documents.
-fn aggregated_version(call: &Call) -> Option<&'static str> {
-    let accept = call
-        .parts
-        .headers
-        .get(http::header::ACCEPT)?
-        .to_str()
-        .ok()?;
-    accept.split(',').find_map(|clause| {
-        let has = |part: &str| clause.split(';').any(|found| found.trim() == part);
-        if !has("g=apidiscovery.k8s.io")
-            || !has("as=APIGroupDiscoveryList")
-            || !has("application/json")
-        {
-            return None;
+/// A document as the client asked for it.
+fn shown(media: Media, document: &Value) -> Answer {
+    match media.encoding {
+        Encoding::Json => json(StatusCode::OK, document),
+        Encoding::Pretty => {
+            let bytes = serde_json::to_vec_pretty(document).unwrap_or_default();
+            json_bytes(StatusCode::OK, bytes)
         }
-        if has("v=v2") {
-            Some("v2")
-        } else if has("v=v2beta1") {
-            Some("v2beta1")
-        } else {
-            None
+        Encoding::Yaml => {
+            let text = serde_saphyr::to_string(document).unwrap_or_default();
+            answer(StatusCode::OK, "application/yaml", full(text))
         }
-    })
+        Encoding::Protobuf => {
+            let bytes = protobuf::encode_discovery(document).unwrap_or_default();
+            answer(StatusCode::OK, protobuf::MEDIA_TYPE, full(bytes))
+        }
+        Encoding::Cbor => answer(
+            StatusCode::OK,
+            cbor::MEDIA_TYPE,
+            full(cbor::encode(document)),
+        ),
+    }
 }
 
-fn aggregated(door: &Door, rows: &Rows, call: &Call, core: bool, version: &'static str) -> Answer {
+fn aggregated(door: &Door, rows: &Rows, call: &Call, core: bool, media: Media) -> Answer {
+    let version = media.version;
     let all = by_version(rows);
     let items: Vec<Value> = groups(door)
         .iter()
@@ -220,7 +220,7 @@ fn aggregated(door: &Door, rows: &Rows, call: &Call, core: bool, version: &'stat
                     json!({"version": version, "freshness": "Current", "resources": resources})
                 })
                 .collect();
-            json!({"metadata": {"name": group, "creationTimestamp": null}, "versions": versions})
+            json!({"metadata": {"name": group}, "versions": versions})
         })
         .collect();
     let body = json!({
@@ -236,14 +236,20 @@ fn aggregated(door: &Door, rows: &Rows, call: &Call, core: bool, version: &'stat
         .get(http::header::IF_NONE_MATCH)
         .is_some_and(|known| known.as_bytes() == tag.as_bytes());
     let mut answer = if same {
-        let mut answer = Answer::new(crate::http::full(""));
+        let mut answer = Answer::new(full(""));
         *answer.status_mut() = StatusCode::NOT_MODIFIED;
         answer
     } else {
-        json(StatusCode::OK, &body)
+        shown(media, &body)
+    };
+    let encoding = match media.encoding {
+        Encoding::Json | Encoding::Pretty => "application/json",
+        Encoding::Yaml => "application/yaml",
+        Encoding::Protobuf => protobuf::MEDIA_TYPE,
+        Encoding::Cbor => cbor::MEDIA_TYPE,
     };
     let content_type =
-        format!("application/json;g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList");
+        format!("{encoding};g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList");
     for (name, value) in [
         (http::header::CONTENT_TYPE, content_type),
         (http::header::ETAG, tag),
@@ -255,6 +261,10 @@ fn aggregated(door: &Door, rows: &Rows, call: &Call, core: bool, version: &'stat
     answer
         .headers_mut()
         .insert(http::header::VARY, HeaderValue::from_static("Accept"));
+    answer.headers_mut().insert(
+        http::header::CACHE_CONTROL,
+        HeaderValue::from_static("public"),
+    );
     answer
 }
 

@@ -14,10 +14,12 @@ use super::Query;
 pub enum Shape {
     /// The objects themselves.
     Object,
-    /// `meta.k8s.io/v1 Table`.
+    /// `meta.k8s.io Table`.
     Table,
-    /// `meta.k8s.io/v1 PartialObjectMetadata(List)`.
+    /// `meta.k8s.io PartialObjectMetadata(List)`.
     Metadata,
+    /// `apidiscovery.k8s.io APIGroupDiscoveryList`.
+    Groups,
 }
 
 /// What the client accepts.
@@ -25,6 +27,9 @@ pub enum Shape {
 pub struct Media {
     /// What is in it.
     pub shape: Shape,
+    /// The version of that shape, where it has one of its own: old clients ask for tables and
+    /// metadata of `v1beta1`.
+    pub version: &'static str,
     /// How it is written.
     pub encoding: Encoding,
 }
@@ -51,6 +56,10 @@ pub struct Offer {
     pub protobuf: bool,
     /// They can be shown as a table.
     pub table: bool,
+    /// Their metadata can be shown alone.
+    pub metadata: bool,
+    /// It is the list of all groups.
+    pub groups: bool,
     /// CBOR is spoken.
     pub cbor: bool,
     /// It is a watch: YAML can't be given piece by piece.
@@ -87,8 +96,14 @@ impl Offer {
             Encoding::Cbor => self.cbor,
         };
         // Tables are JSON and YAML alone: their cells are of any type.
-        let shaped = media.shape != Shape::Table
-            || (self.table && !matches!(media.encoding, Encoding::Protobuf | Encoding::Cbor));
+        let shaped = match media.shape {
+            Shape::Object => true,
+            Shape::Metadata => self.metadata,
+            Shape::Groups => self.groups,
+            Shape::Table => {
+                self.table && !matches!(media.encoding, Encoding::Protobuf | Encoding::Cbor)
+            }
+        };
         encoded && shaped
     }
 }
@@ -165,16 +180,24 @@ impl<'h> Clause<'h> {
                 _ => {}
             }
         }
-        let shape = match (kind, group, version) {
-            ("", "", "") => Shape::Object,
-            ("Table", "meta.k8s.io", "v1") => Shape::Table,
-            ("PartialObjectMetadata" | "PartialObjectMetadataList", "meta.k8s.io", "v1") => {
+        let shape = match (kind, group) {
+            ("", "") => Shape::Object,
+            ("Table", "meta.k8s.io") => Shape::Table,
+            ("PartialObjectMetadata" | "PartialObjectMetadataList", "meta.k8s.io") => {
                 Shape::Metadata
             }
+            ("APIGroupDiscoveryList", "apidiscovery.k8s.io") => Shape::Groups,
+            _ => return None,
+        };
+        let version = match (shape, version) {
+            (Shape::Object, "") | (Shape::Table | Shape::Metadata, "v1") => "v1",
+            (Shape::Table | Shape::Metadata, "v1beta1") => "v1beta1",
+            (Shape::Groups, "v2") => "v2",
             _ => return None,
         };
         let media = |encoding: &Encoding| Media {
             shape,
+            version,
             encoding: *encoding,
         };
         Some(encodings.iter().map(media).collect::<Vec<_>>().into_iter())
@@ -185,8 +208,18 @@ impl Media {
     /// JSON objects.
     pub const JSON: Self = Self {
         shape: Shape::Object,
+        version: "v1",
         encoding: Encoding::Json,
     };
+
+    /// The `apiVersion` of tables and metadata.
+    #[must_use]
+    pub fn meta_version(self) -> &'static str {
+        match self.version {
+            "v1beta1" => "meta.k8s.io/v1beta1",
+            _ => "meta.k8s.io/v1",
+        }
+    }
 
     /// Chooses from the `Accept` header what can be given. Objects of a kind without a protobuf
     /// form are not given as protobuf; tables never are.
@@ -269,6 +302,8 @@ mod tests {
     const ALL: Offer = Offer {
         protobuf: true,
         table: true,
+        metadata: true,
+        groups: false,
         cbor: false,
         watch: false,
     };
@@ -297,6 +332,57 @@ mod tests {
         assert_eq!(accept(kubectl, ALL), Ok((Shape::Table, Encoding::Json)));
         assert_eq!(accept("*/*", ALL), object(Encoding::Json));
         assert_eq!(Media::negotiate(&HeaderMap::new(), || ALL), Ok(Media::JSON));
+    }
+
+    #[test]
+    fn old_clients_get_the_version_that_they_ask_for() {
+        let version = |accept: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(ACCEPT, HeaderValue::from_static(accept));
+            let media = Media::negotiate(&headers, || ALL).map_err(|status| status.code)?;
+            Ok((media.shape, media.version, media.meta_version()))
+        };
+        let old = "application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json";
+        let beta = "meta.k8s.io/v1beta1";
+        assert_eq!(version(old), Ok((Shape::Table, "v1beta1", beta)));
+        let old = "application/json;as=PartialObjectMetadataList;v=v1beta1;g=meta.k8s.io";
+        assert_eq!(version(old), Ok((Shape::Metadata, "v1beta1", beta)));
+        let none = "application/json;as=Table;v=v1alpha1;g=meta.k8s.io";
+        assert_eq!(version(none), Err(406));
+    }
+
+    #[test]
+    fn the_list_of_groups_is_for_those_who_name_its_version() {
+        let offer = Offer {
+            table: false,
+            metadata: false,
+            groups: true,
+            cbor: true,
+            ..ALL
+        };
+        let groups = |encoding| Ok((Shape::Groups, encoding));
+        for (header, expected) in [
+            (
+                "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json",
+                groups(Encoding::Json),
+            ),
+            (
+                "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList,application/json",
+                object(Encoding::Json),
+            ),
+            (
+                "application/cbor;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
+                groups(Encoding::Cbor),
+            ),
+            ("application/cbor", object(Encoding::Cbor)),
+            (
+                "application/vnd.kubernetes.protobuf;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
+                groups(Encoding::Protobuf),
+            ),
+        ] {
+            assert_eq!(accept(header, offer), expected, "{header}");
+        }
+        assert!(accept("application/json;as=Table;g=meta.k8s.io;v=v1", offer).is_err());
     }
 
     #[test]

@@ -48,10 +48,13 @@ pub(super) async fn list(request: Request<'_>) -> Result<Answer, Status> {
         Shape::Table => TableStyle::new(&request)?.table(&found, json!({})),
         Shape::Metadata => list(
             "PartialObjectMetadataList",
-            "meta.k8s.io/v1",
-            found.iter().map(metadata_only).collect(),
+            request.media.meta_version(),
+            found
+                .iter()
+                .map(|value| metadata_only(value, request.media.meta_version()))
+                .collect(),
         ),
-        Shape::Object => list(&row.list_kind, &row.gvk.api_version(), found),
+        Shape::Object | Shape::Groups => list(&row.list_kind, &row.gvk.api_version(), found),
     };
     let mut answer = encode(&request, StatusCode::OK, &body)?;
     warn(&mut answer, &request.warnings);

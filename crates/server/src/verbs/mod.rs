@@ -239,6 +239,8 @@ fn negotiate(door: &Door, row: &ResourceDef, call: &Call) -> Result<Media, Statu
                 call.attributes.subresource.as_str(),
                 "binding" | "eviction" | "token"
             ),
+        metadata: true,
+        groups: false,
         cbor: door.speaks_cbor(),
         watch,
     })?;

@@ -306,10 +306,13 @@ pub(super) fn show_page(request: &Request<'_>, page: &Page) -> Result<Answer, St
             Ok(plain_list(page, (&gvk.0, gvk.1), Object::write))
         }
         Shape::Metadata if request.media.encoding == Encoding::Json => {
-            let gvk = ("meta.k8s.io/v1", "PartialObjectMetadataList");
-            Ok(plain_list(page, gvk, Object::write_metadata))
+            let version = request.media.meta_version();
+            let gvk = (version, "PartialObjectMetadataList");
+            Ok(plain_list(page, gvk, |object, out| {
+                object.write_metadata(out, version);
+            }))
         }
-        Shape::Object => {
+        Shape::Object | Shape::Groups => {
             let items: Vec<Value> = page.objects.iter().map(|object| object.value()).collect();
             let list = json!({
                 "apiVersion": request.row.gvk.api_version(),
@@ -323,10 +326,10 @@ pub(super) fn show_page(request: &Request<'_>, page: &Page) -> Result<Answer, St
             let items: Vec<Value> = page
                 .objects
                 .iter()
-                .map(|object| metadata_only(&object.value()))
+                .map(|object| metadata_only(&object.value(), request.media.meta_version()))
                 .collect();
             let list = json!({
-                "apiVersion": "meta.k8s.io/v1",
+                "apiVersion": request.media.meta_version(),
                 "kind": "PartialObjectMetadataList",
                 "metadata": page.metadata(),
                 "items": items,

@@ -36,8 +36,8 @@ pub(crate) fn show_value(
     value: Value,
 ) -> Result<Answer, Status> {
     let shaped = match request.media.shape {
-        Shape::Object => value,
-        Shape::Metadata => metadata_only(&value),
+        Shape::Object | Shape::Groups => value,
+        Shape::Metadata => metadata_only(&value, request.media.meta_version()),
         Shape::Table => TableStyle::new(request)?.event(&value),
     };
     let mut answer = encode(request, code, &shaped)?;
@@ -77,10 +77,10 @@ pub(crate) fn encode(
     }
 }
 
-/// `PartialObjectMetadata` of an object.
-pub(crate) fn metadata_only(value: &Value) -> Value {
+/// `PartialObjectMetadata` of an object, of some version.
+pub(crate) fn metadata_only(value: &Value, api_version: &str) -> Value {
     json!({
-        "apiVersion": "meta.k8s.io/v1",
+        "apiVersion": api_version,
         "kind": "PartialObjectMetadata",
         "metadata": value.get("metadata").cloned().unwrap_or_default(),
     })
@@ -98,6 +98,7 @@ enum Include {
 pub(crate) struct TableStyle {
     row: Arc<ResourceDef>,
     include: Include,
+    api_version: &'static str,
     clock: SharedClock,
     /// Definitions are sent once: with the first event of a watch, or with the whole table.
     definitions: Value,
@@ -118,6 +119,7 @@ impl TableStyle {
         Ok(Self {
             row: Arc::clone(&request.row),
             include,
+            api_version: request.media.meta_version(),
             clock: Arc::clone(request.door.clock()),
             definitions: definitions(&request.row),
         })
@@ -135,7 +137,7 @@ impl TableStyle {
             .map(|value| {
                 let object = match self.include {
                     Include::None => Value::Null,
-                    Include::Metadata => metadata_only(value),
+                    Include::Metadata => metadata_only(value, self.api_version),
                     Include::Object => value.clone(),
                 };
                 json!({"cells": table_cells(&self.row, value, now), "object": object})
@@ -143,7 +145,7 @@ impl TableStyle {
             .collect();
         json!({
             "kind": "Table",
-            "apiVersion": "meta.k8s.io/v1",
+            "apiVersion": self.api_version,
             "metadata": metadata,
             "columnDefinitions": std::mem::take(&mut self.definitions),
             "rows": rows,

@@ -378,9 +378,9 @@ impl Watch {
         let shown = match (self.media.shape, &mut self.style) {
             (Shape::Table, Some(style)) => style.event(&object.value()),
             (Shape::Metadata, _) if self.media.encoding == Encoding::Json => {
-                return metadata_line(kind, object);
+                return metadata_line(kind, object, self.media.meta_version());
             }
-            (Shape::Metadata, _) => metadata_only(&object.value()),
+            (Shape::Metadata, _) => metadata_only(&object.value(), self.media.meta_version()),
             _ if self.media.encoding == Encoding::Json => return event_line(kind, object),
             _ => object.value(),
         };
@@ -412,12 +412,14 @@ impl Watch {
 
     fn bookmark(&mut self, revision: u64, end_of_initial: bool) -> Bytes {
         let (api_version, kind) = match self.media.shape {
-            Shape::Object => (self.row.gvk.api_version(), self.row.gvk.kind.to_string()),
+            Shape::Object | Shape::Groups => {
+                (self.row.gvk.api_version(), self.row.gvk.kind.to_string())
+            }
             Shape::Metadata => (
-                "meta.k8s.io/v1".to_owned(),
+                self.media.meta_version().to_owned(),
                 "PartialObjectMetadata".to_owned(),
             ),
-            Shape::Table => ("meta.k8s.io/v1".to_owned(), "Table".to_owned()),
+            Shape::Table => (self.media.meta_version().to_owned(), "Table".to_owned()),
         };
         let mut object = json!({
             "apiVersion": api_version,

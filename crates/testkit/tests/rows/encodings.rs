@@ -145,6 +145,132 @@ async fn metadata_is_given_as_protobuf() {
 }
 
 #[tokio::test]
+async fn old_clients_get_tables_and_metadata_of_their_version() {
+    const BETA: &str = "meta.k8s.io/v1beta1";
+    const OLD_TABLE: &str = "application/json;as=Table;v=v1beta1;g=meta.k8s.io";
+    let (_cluster, admin) = open().await;
+    let made = map(&admin, "one").await;
+    let path = format!("{}/one", maps());
+    for (path, rows) in [(maps(), 1), (path.clone(), 1)] {
+        let table = admin.get_as(&path, OLD_TABLE).await.expect(200).body;
+        assert_eq!(
+            (&table["kind"], &table["apiVersion"]),
+            (&json!("Table"), &json!(BETA))
+        );
+        assert_eq!(table["columnDefinitions"][0]["name"], "Name");
+        assert_eq!(table["rows"].as_array().unwrap().len(), rows);
+        let object = &table["rows"][0]["object"];
+        assert_eq!(object["kind"], "PartialObjectMetadata");
+        assert_eq!(object["apiVersion"], BETA);
+        assert_eq!(object["metadata"]["uid"], made["metadata"]["uid"]);
+    }
+    // What is first in the list is given, and the newer version where that is named first.
+    let both = format!("{TABLE},{OLD_TABLE},application/json");
+    let table = admin.get_as(&maps(), &both).await.expect(200).body;
+    assert_eq!(table["apiVersion"], "meta.k8s.io/v1");
+    let metadata = ";as=PartialObjectMetadataList;g=meta.k8s.io;v=v1beta1";
+    for media in ["application/json", "application/yaml"] {
+        let accept = format!("{media}{metadata}");
+        let (code, _, bytes) = read(&admin, "GET", &maps(), &[("accept", &accept)], vec![]).await;
+        assert_eq!(code, 200);
+        let list: Value = serde_saphyr::from_str(std::str::from_utf8(&bytes).unwrap()).unwrap();
+        assert_eq!(list["kind"], "PartialObjectMetadataList");
+        assert_eq!(list["apiVersion"], BETA);
+        assert_eq!(list["items"][0]["apiVersion"], BETA);
+        assert_eq!(list["items"][0]["kind"], "PartialObjectMetadata");
+        assert_eq!(list["items"][0]["metadata"]["name"], "one");
+        assert!(list["items"][0].get("data").is_none());
+    }
+    // Of this one list the numbers were the other way around: items are field 1.
+    let accept = format!("{}{metadata}", protobuf::MEDIA_TYPE);
+    let (_, content_type, bytes) =
+        read(&admin, "GET", &maps(), &[("accept", &accept)], vec![]).await;
+    assert_eq!(content_type, protobuf::MEDIA_TYPE);
+    let envelope = protobuf::decode_envelope(&bytes).unwrap();
+    assert_eq!(
+        (envelope.api_version, envelope.kind),
+        (BETA, "PartialObjectMetadataList")
+    );
+    assert!(envelope.raw.starts_with(b"\x12"), "metadata is field 2");
+    assert!(envelope.raw.windows(5).any(|at| at == b"\x0a\x03one"));
+
+    let watch = format!("{}?watch=true", maps());
+    for (accept, kind) in [
+        (OLD_TABLE.to_owned(), "Table"),
+        (
+            "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1beta1".to_owned(),
+            "PartialObjectMetadata",
+        ),
+    ] {
+        let (_, data) = first(&admin, &watch, &accept).await;
+        let event: Value = serde_json::from_slice(&data).unwrap();
+        assert_eq!(event["object"]["kind"], kind);
+        assert_eq!(event["object"]["apiVersion"], BETA);
+    }
+}
+
+/// What a document of discovery says in JSON, and the same asked for otherwise.
+async fn document(admin: &Caller, path: &str, accept: &str) -> (u16, String, Bytes) {
+    read(admin, "GET", path, &[("accept", accept)], vec![]).await
+}
+
+#[tokio::test]
+async fn discovery_is_given_as_the_client_accepts_it() {
+    const ALL: &str = ";g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+    let (cluster, admin) = open().await;
+    // Off, as in the reference: what is accepted next is given, or nothing.
+    assert_eq!(document(&admin, "/apis", cbor::MEDIA_TYPE).await.0, 406);
+    let both = "application/cbor,application/json;q=0.9";
+    let (_, content_type, json) = document(&admin, "/apis", both).await;
+    assert_eq!(content_type, "application/json");
+    assert!(!json.is_empty());
+    assert_eq!(document(&admin, "/apis", "text/html").await.0, 406);
+
+    cluster.the_door().speak_cbor(true);
+    for path in ["/api", "/apis", "/api/v1", "/apis/apps", "/apis/apps/v1"] {
+        let plain = admin.get(path).await.expect(200).body;
+        let (_, content_type, bytes) = document(&admin, path, both).await;
+        assert_eq!(content_type, cbor::MEDIA_TYPE);
+        assert_eq!(cbor::decode(&bytes).unwrap(), plain, "{path}");
+        let (_, content_type, bytes) = document(&admin, path, "application/yaml").await;
+        assert_eq!(content_type, "application/yaml");
+        let found: Value = serde_saphyr::from_str(std::str::from_utf8(&bytes).unwrap()).unwrap();
+        assert_eq!(found, plain, "{path}");
+        let (_, content_type, bytes) = document(&admin, path, protobuf::MEDIA_TYPE).await;
+        assert_eq!(content_type, protobuf::MEDIA_TYPE);
+        let envelope = protobuf::decode_envelope(&bytes).unwrap();
+        assert_eq!(envelope.kind, plain["kind"], "{path}");
+        assert!(!envelope.raw.is_empty());
+    }
+    for path in ["/api", "/apis"] {
+        let of = |media: &str| format!("{media}{ALL}");
+        let json = of("application/json");
+        let plain = admin.get_as(path, &json).await.expect(200);
+        assert_eq!(plain.body["kind"], "APIGroupDiscoveryList");
+        for media in [cbor::MEDIA_TYPE, protobuf::MEDIA_TYPE] {
+            let accept = of(media);
+            let answer = admin
+                .exchange("GET", path, &[("accept", &accept)], Vec::new())
+                .await;
+            let head = |name: &str| answer.headers()[name].to_str().unwrap().to_owned();
+            // One tag for all forms, with the form in `Vary`.
+            assert_eq!(head("etag"), plain.header("etag"));
+            assert_eq!(
+                (head("vary"), head("content-type")),
+                ("Accept".to_owned(), accept)
+            );
+            let bytes = answer.into_body().collect().await.unwrap().to_bytes();
+            if media == cbor::MEDIA_TYPE {
+                assert_eq!(cbor::decode(&bytes).unwrap(), plain.body);
+            } else {
+                let envelope = protobuf::decode_envelope(&bytes).unwrap();
+                assert_eq!(envelope.api_version, "apidiscovery.k8s.io/v2");
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn what_can_not_be_given_is_refused_by_name() {
     let (_cluster, admin) = open().await;
     let review = json!({"spec": {"nonResourceAttributes": {"path": "/", "verb": "get"}}});
