@@ -7,6 +7,7 @@
 //! the table of facts, paths and verbs from the rows. The same rows give the same bytes.
 
 mod custom;
+mod merge;
 mod operations;
 mod parameters;
 mod protobuf;
@@ -18,6 +19,7 @@ use std::io::{self, Write};
 use serde_json::{Value, json};
 
 use crate::row::{ResourceDef, Rows, Storage, Text};
+pub use merge::{Merged, within};
 use schemas::{Definitions, Form};
 
 /// A group and a version that have a document: those with at least one path.
@@ -97,15 +99,39 @@ pub fn write_v3(rows: &Rows, of: &GroupVersion, out: &mut impl Write) -> io::Res
     out.write_all(b"}")
 }
 
+/// What other servers add to the Swagger 2.0 document of all groups. Their documents are to be
+/// cut by [`within`]; the first goes before the others.
+#[must_use]
+pub fn merge_v2(rows: &Rows, others: Vec<Value>) -> Merged {
+    if others.is_empty() {
+        return Merged::default();
+    }
+    let all = all_rows(rows);
+    let definitions = Definitions::of(rows, &all, Form::V2).finish();
+    let definitions = definitions.map(|(name, found)| (name, schemas::to_v2(found)));
+    let mut paths = Vec::new();
+    for of in group_versions(rows) {
+        let own = of.rows(rows);
+        paths.extend(operations::paths(rows, &of, &own).map(|(path, _)| path));
+    }
+    Merged::of(others, definitions, paths.into_iter())
+}
+
 /// Writes the Swagger 2.0 document of all groups as JSON.
 ///
 /// # Errors
 /// Those of the writer.
-pub fn write_v2(rows: &Rows, out: &mut impl Write) -> io::Result<()> {
+pub fn write_v2(rows: &Rows, merged: &Merged, out: &mut impl Write) -> io::Result<()> {
     out.write_all(b"{\"definitions\":")?;
     let mut object = Object::open(out)?;
     for (name, definition) in Definitions::of(rows, &all_rows(rows), Form::V2).finish() {
-        object.entry(&name, &schemas::to_v2(definition))?;
+        match merged.own(&name) {
+            Some(changed) => object.entry(&name, changed)?,
+            None => object.entry(&name, &schemas::to_v2(definition))?,
+        }
+    }
+    for (name, definition) in merged.definitions() {
+        object.entry(name, definition)?;
     }
     object.close()?;
     write!(out, ",\"info\":{},\"paths\":", info())?;
@@ -114,6 +140,9 @@ pub fn write_v2(rows: &Rows, out: &mut impl Write) -> io::Result<()> {
         for (path, item) in operations::paths(rows, &of, &of.rows(rows)) {
             object.entry(&path, &item)?;
         }
+    }
+    for (path, item) in merged.paths() {
+        object.entry(path, item)?;
     }
     object.close()?;
     write!(
@@ -126,15 +155,24 @@ pub fn write_v2(rows: &Rows, out: &mut impl Write) -> io::Result<()> {
 /// The Swagger 2.0 document of all groups as protobuf: an `openapi.v2.Document` of gnostic's
 /// `OpenAPIv2.proto`, the form that kubectl before 1.27 reads.
 #[must_use]
-pub fn v2_protobuf(rows: &Rows) -> Vec<u8> {
+pub fn v2_protobuf(rows: &Rows, merged: &Merged) -> Vec<u8> {
     let mut document = protobuf::Document::begin(&info());
     for of in group_versions(rows) {
         for (path, item) in operations::paths(rows, &of, &of.rows(rows)) {
             document.path(&path, &item);
         }
     }
+    for (path, item) in merged.paths() {
+        document.path(path, item);
+    }
     for (name, definition) in Definitions::of(rows, &all_rows(rows), Form::V2).finish() {
-        document.definition(&name, &schemas::to_v2(definition));
+        match merged.own(&name) {
+            Some(changed) => document.definition(&name, changed),
+            None => document.definition(&name, &schemas::to_v2(definition)),
+        }
+    }
+    for (name, definition) in merged.definitions() {
+        document.definition(name, definition);
     }
     document.end(&security_definitions())
 }

@@ -1,6 +1,7 @@
 //! Swagger 2.0 as `openapi.v2.Document` of gnostic's `OpenAPIv2.proto`.
 //!
-//! Only the messages and fields that our documents use are written. Extensions are YAML text,
+//! Only the messages and fields that our documents use are written, and those that are common in
+//! documents of other servers; bounds of values are not. Extensions are YAML text,
 //! as the reference writes them and kubectl reads them.
 
 use serde_json::Value;
@@ -137,6 +138,8 @@ fn path_item(item: &Value) -> Message {
         (3, "put"),
         (4, "post"),
         (5, "delete"),
+        (6, "options"),
+        (7, "head"),
         (8, "patch"),
     ] {
         if let Some(found) = item.get(method) {
@@ -196,8 +199,13 @@ fn parameter(parameter: &Value) -> Message {
         message.message(1, &body);
         return message;
     }
-    // Query and path parameters have the same fields; numbers differ from `type` on.
-    let (kind, shift) = if place == "query" { (3, 1) } else { (4, 0) };
+    // All of them have the same fields; numbers differ from `type` on.
+    let (kind, shift) = match place {
+        "header" => (1, 0),
+        "formData" => (2, 1),
+        "query" => (3, 1),
+        _ => (4, 0),
+    };
     let mut plain = Message::default();
     plain.bool(1, required);
     plain.text(2, &parameter["in"]);
@@ -225,6 +233,19 @@ fn schema(schema: &Value) -> Message {
     if let Some(required) = fields.get("required") {
         message.texts(19, required);
     }
+    if let Some(pattern) = fields.get("pattern") {
+        message.text(13, pattern);
+    }
+    for value in fields
+        .get("enum")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+    {
+        let mut any = Message::default();
+        any.bytes(2, yaml(value).as_bytes());
+        message.message(20, &any);
+    }
     if let Some(found) = fields.get("additionalProperties") {
         let mut item = Message::default();
         match found {
@@ -242,6 +263,14 @@ fn schema(schema: &Value) -> Message {
         let mut item = Message::default();
         item.message(1, &self::schema(items));
         message.message(23, &item);
+    }
+    for one in fields
+        .get("allOf")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+    {
+        message.message(24, &self::schema(one));
     }
     if let Some(properties) = fields.get("properties").and_then(Value::as_object) {
         let mut all = Message::default();

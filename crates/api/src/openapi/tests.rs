@@ -13,7 +13,7 @@ fn v3(rows: &Rows, of: &GroupVersion) -> Value {
 
 fn v2(rows: &Rows) -> Value {
     let mut out = Vec::new();
-    write_v2(rows, &mut out).expect("memory takes all");
+    write_v2(rows, &Merged::default(), &mut out).expect("memory takes all");
     serde_json::from_slice(&out).expect("JSON")
 }
 
@@ -360,7 +360,7 @@ fn named<'b>(entries: &'b [u8], field: u64, name: &str) -> &'b [u8] {
 fn protobuf_decodes_to_what_the_json_says() {
     let rows = Rows::builtin();
     let json = v2(&rows);
-    let bytes = v2_protobuf(&rows);
+    let bytes = v2_protobuf(&rows, &Merged::default());
     assert_eq!(text(&bytes, 1), "2.0");
     assert_eq!(text(one(&bytes, 2), 1), "Kubernetes");
     let definitions = one(&bytes, 9);
@@ -414,7 +414,7 @@ fn protobuf_decodes_to_what_the_json_says() {
 #[test]
 fn protobuf_says_that_patches_can_be_dry() {
     let rows = Rows::builtin();
-    let bytes = v2_protobuf(&rows);
+    let bytes = v2_protobuf(&rows, &Merged::default());
     let paths = one(&bytes, 8);
     assert_eq!(
         all(paths, 2).len(),

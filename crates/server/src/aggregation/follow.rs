@@ -220,6 +220,11 @@ async fn look(door: &Arc<Door>, api_service: &Value) -> bool {
     let now = api_services::time(door.clock().now());
     let written = !api_services::set_available(&mut new, status, reason, &message, &now)
         || write(door, &new).await;
+    if passed {
+        let before = aggregator.known(&remote.name).swagger.clone();
+        let said = learned::swagger(registry, &remote, before).await;
+        aggregator.learn_swagger(&remote.name, said);
+    }
     passed && written
 }
 

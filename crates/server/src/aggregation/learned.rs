@@ -1,5 +1,6 @@
 //! What a server says of itself: its resources, for discovery, and the documents of its OpenAPI.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use evenkeel_api::object::{self, list, text};
@@ -11,6 +12,8 @@ use crate::auth::Identity;
 use crate::registry::Registry;
 
 const LIMIT: Duration = Duration::from_secs(5);
+/// A Swagger document is long, and nobody waits for it.
+const SWAGGER_LIMIT: Duration = Duration::from_secs(60);
 const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,\
                           application/json;g=apidiscovery.k8s.io;v=v2beta1;\
                           as=APIGroupDiscoveryList,application/json";
@@ -24,6 +27,19 @@ pub(crate) struct Learned {
     pub(crate) is_fresh: bool,
     /// Where its OpenAPI document is, with the hash: `/openapi/v3/…?hash=…`.
     pub(crate) openapi: Option<String>,
+    /// Its part of the Swagger document.
+    pub(crate) swagger: Option<Arc<Swagger>>,
+}
+
+/// What a server's `/openapi/v2` says about a version of a group.
+#[derive(Debug)]
+pub(crate) struct Swagger {
+    /// As the server named it; empty where it does not.
+    tag: String,
+    /// Of the whole document.
+    pub(crate) digest: [u8; 32],
+    /// JSON of its own paths and what they need.
+    pub(crate) part: Vec<u8>,
 }
 
 impl Learned {
@@ -53,6 +69,64 @@ pub(super) async fn ask(registry: &Registry, remote: &Remote, before: &Learned) 
         resources,
         is_fresh: true,
         openapi: openapi(registry, remote).await,
+        swagger: before.swagger.clone(),
+    }
+}
+
+/// Asks a server for its Swagger document. What it said last stays where there is no answer, as in
+/// the reference; a server that has none adds nothing.
+pub(super) async fn swagger(
+    registry: &Registry,
+    remote: &Remote,
+    before: Option<Arc<Swagger>>,
+) -> Option<Arc<Swagger>> {
+    let who = Identity::user("system:aggregator", &[]);
+    let tag = before.as_ref().map_or("", |before| before.tag.as_str());
+    let found = remote
+        .get_unless(
+            registry,
+            "/openapi/v2",
+            "application/json",
+            &who,
+            SWAGGER_LIMIT,
+            tag,
+        )
+        .await;
+    let (headers, body) = match found {
+        Ok((StatusCode::OK, headers, body)) => (headers, body),
+        Ok((code, _, _)) => {
+            if code != StatusCode::NOT_MODIFIED && code != StatusCode::NOT_FOUND {
+                tracing::debug!(server = remote.name, %code, "no Swagger document");
+            }
+            return before;
+        }
+        Err(why) => {
+            tracing::debug!(server = remote.name, why, "no Swagger document");
+            return before;
+        }
+    };
+    let digest = ring::digest::digest(&ring::digest::SHA256, &body);
+    let digest: [u8; 32] = digest.as_ref().try_into().ok()?;
+    if let Some(before) = before.as_ref().filter(|before| before.digest == digest) {
+        return Some(Arc::clone(before));
+    }
+    let tag = headers
+        .get(http::header::ETAG)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default()
+        .to_owned();
+    let prefix = format!("{}/", remote.path());
+    // Documents have megabytes: they are not read on a thread that serves others.
+    let read = tokio::task::spawn_blocking(move || {
+        let document: Value = serde_json::from_slice(&body).ok()?;
+        serde_json::to_vec(&evenkeel_api::openapi::within(document, &prefix)).ok()
+    });
+    match read.await.ok().flatten() {
+        Some(part) => Some(Arc::new(Swagger { tag, digest, part })),
+        None => {
+            tracing::debug!(server = remote.name, "its Swagger document is no JSON");
+            before
+        }
     }
 }
 

@@ -28,7 +28,7 @@ use crate::cache::KindCache;
 use crate::registry::Registry;
 
 pub(crate) use follow::run;
-pub(crate) use learned::Learned;
+pub(crate) use learned::{Learned, Swagger};
 pub(crate) use local::register_builtin;
 pub(crate) use remote::Remote;
 
@@ -185,6 +185,46 @@ impl Aggregator {
         self.learned.lock().insert(name.to_owned(), Arc::new(said));
     }
 
+    fn learn_swagger(&self, name: &str, said: Option<Arc<Swagger>>) {
+        let mut learned = self.learned.lock();
+        if let Some(known) = learned.get(name).filter(|it| !same(&it.swagger, &said)) {
+            let fresh = Learned {
+                swagger: said,
+                ..Learned::clone(known)
+            };
+            learned.insert(name.to_owned(), Arc::new(fresh));
+        }
+    }
+
+    /// What the servers behind this one add to its Swagger document, in the order in which they are
+    /// merged: groups by priority, then by the names of their APIServices.
+    pub(crate) fn swaggers(&self) -> Vec<Arc<Swagger>> {
+        let compiled = self.compiled();
+        if compiled.remotes.is_empty() {
+            return Vec::new();
+        }
+        let mut groups: HashMap<&str, i64> = HashMap::new();
+        let remote = || {
+            let all = compiled.entries.values().map(|(_, entry)| entry);
+            all.filter(|entry| entry.remote.is_some())
+                .map(|entry| &entry.place)
+        };
+        for place in remote() {
+            let highest = groups.entry(&place.group).or_insert(place.priority.0);
+            *highest = place.priority.0.max(*highest);
+        }
+        let mut places: Vec<&Place> = remote().collect();
+        places.sort_by_key(|place| {
+            let priority = groups.get(place.group.as_str()).copied();
+            (std::cmp::Reverse(priority), place.name.as_str())
+        });
+        let learned = self.learned.lock();
+        places
+            .into_iter()
+            .filter_map(|place| learned.get(&place.name)?.swagger.clone())
+            .collect()
+    }
+
     fn known(&self, name: &str) -> Arc<Learned> {
         self.learned.lock().get(name).cloned().unwrap_or_default()
     }
@@ -249,6 +289,14 @@ impl Entry {
             unmarked: remote.is_none() && !marked(),
             remote,
         }
+    }
+}
+
+fn same(a: &Option<Arc<Swagger>>, b: &Option<Arc<Swagger>>) -> bool {
+    match (a, b) {
+        (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+        (None, None) => true,
+        _ => false,
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use evenkeel_api::{Status, kinds::api_services, object};
 use futures::TryStreamExt as _;
-use http::header::{ACCEPT, HOST, HeaderName, HeaderValue, UPGRADE};
+use http::header::{ACCEPT, HOST, HeaderName, HeaderValue, IF_NONE_MATCH, UPGRADE};
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
@@ -196,6 +196,23 @@ impl Remote {
         identity: &Identity,
         limit: Duration,
     ) -> Result<(StatusCode, HeaderMap, Bytes), String> {
+        self.get_unless(registry, path, accept, identity, limit, "")
+            .await
+    }
+
+    /// The same, unless it is what this tag stands for: then the code is 304.
+    ///
+    /// # Errors
+    /// What went wrong, as the reference's client tells it.
+    pub(super) async fn get_unless(
+        &self,
+        registry: &Registry,
+        path: &str,
+        accept: &str,
+        identity: &Identity,
+        limit: Duration,
+        tag: &str,
+    ) -> Result<(StatusCode, HeaderMap, Bytes), String> {
         let request = || {
             let mut request = Request::get(path)
                 .header(HOST, self.server())
@@ -203,6 +220,9 @@ impl Remote {
                 .body(Full::new(Bytes::new()))
                 .map_err(|error| error.to_string())?;
             say_who(request.headers_mut(), identity);
+            if let Some(tag) = HeaderValue::from_str(tag).ok().filter(|_| !tag.is_empty()) {
+                request.headers_mut().insert(IF_NONE_MATCH, tag);
+            }
             Ok(request)
         };
         let asking = async {

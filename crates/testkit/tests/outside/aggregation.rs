@@ -406,3 +406,129 @@ async fn a_namespace_waits_for_a_server_that_does_not_answer() {
     })
     .await;
 }
+
+/// A Swagger document of the server: paths of its own and of others, a definition that the door has
+/// too, and one that it has otherwise.
+fn swagger(of: &str) -> Value {
+    let meta = "#/definitions/io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
+    let answer = |definition: &str| {
+        json!({"get": {"operationId": "list", "responses": {"200": {"description": "OK",
+            "schema": {"$ref": format!("#/definitions/{definition}")}}}}})
+    };
+    let flunder = format!("com.example.wardle.v1.{of}");
+    json!({
+        "swagger": "2.0", "info": {"title": "wardle", "version": "1"},
+        "paths": {
+            "/apis/wardle.example.com/v1/flunders": answer(&flunder),
+            "/apis/wardle.example.com/v2/flunders": answer("com.example.wardle.v2.Flunder"),
+            "/version/": answer("com.example.wardle.Version"),
+        },
+        "definitions": {
+            flunder: {"type": "object", "properties": {"metadata": {"$ref": meta}},
+                "x-kubernetes-group-version-kind": [
+                    {"group": "wardle.example.com", "version": "v1", "kind": "Flunder"}]},
+            "com.example.wardle.v2.Flunder": {"type": "object"},
+            "com.example.wardle.Version": {"type": "object"},
+            "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta": {"type": "object",
+                "description": "what wardle knows of it"},
+        },
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_swagger_document_shows_what_a_server_behind_the_door_serves() {
+    const PATH: &str = "/apis/wardle.example.com/v1/flunders";
+    let cluster = Cluster::door().await;
+    let admin = admin(&cluster);
+    let before = admin.get("/openapi/v2").await.expect(200);
+    let extension = Extension::start(&front_ca(&admin).await).await;
+    let fixed = |of: &str| {
+        let mut fixed = extension.state.fixed.lock();
+        fixed.insert("/openapi/v2".to_owned(), swagger(of));
+    };
+    fixed("Flunder");
+    connect(&cluster, &admin, &extension).await;
+    admin
+        .post(SERVICES, &api_service(&extension))
+        .await
+        .expect(201);
+    let shown = async |definition: &'static str| {
+        until("the Swagger document", || async {
+            let found = admin.get("/openapi/v2").await.expect(200);
+            let there = found.body["definitions"].get(definition).is_some();
+            there.then_some(found)
+        })
+        .await
+    };
+    let found = shown("com.example.wardle.v1.Flunder").await;
+    assert_ne!(found.header("etag"), before.header("etag"));
+    let known = [("if-none-match", found.header("etag"))];
+    let again = admin.send("GET", "/openapi/v2", &known, None).await;
+    assert_eq!(again.code, 304);
+    let body = &found.body;
+    let schema = &body["paths"][PATH]["get"]["responses"]["200"]["schema"]["$ref"];
+    assert_eq!(schema, "#/definitions/com.example.wardle.v1.Flunder");
+    // What it says of other paths does not count, nor what only those need.
+    assert!(
+        body["paths"]
+            .get("/apis/wardle.example.com/v2/flunders")
+            .is_none()
+    );
+    assert!(
+        body["definitions"]
+            .get("com.example.wardle.Version")
+            .is_none()
+    );
+    let meta = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
+    assert_eq!(body["definitions"][meta], before.body["definitions"][meta]);
+    let other = format!("{meta}_v2");
+    assert_eq!(
+        body["definitions"][&other]["description"],
+        "what wardle knows of it"
+    );
+    assert_eq!(
+        body["definitions"]["com.example.wardle.v1.Flunder"]["properties"]["metadata"]["$ref"],
+        format!("#/definitions/{other}")
+    );
+    assert!(
+        body["paths"]
+            .get("/apis/apps/v1/namespaces/{namespace}/deployments")
+            .is_some()
+    );
+    let protobuf = admin
+        .exchange(
+            "GET",
+            "/openapi/v2",
+            &[(
+                "accept",
+                "application/com.github.proto-openapi.spec.v2@v1.0+protobuf",
+            )],
+            Vec::new(),
+        )
+        .await;
+    let bytes = http_body_util::BodyExt::collect(protobuf.into_body())
+        .await
+        .unwrap()
+        .to_bytes();
+    assert!(bytes.windows(PATH.len()).any(|at| at == PATH.as_bytes()));
+
+    // It is asked again when the APIService changes, and forgotten when that goes.
+    fixed("Other");
+    let one = format!("{SERVICES}/v1.wardle.example.com");
+    let patch = json!({"spec": {"versionPriority": 16}});
+    let merge = "application/merge-patch+json";
+    admin.patch(&one, merge, &patch).await.expect(200);
+    let found = shown("com.example.wardle.v1.Other").await;
+    assert!(
+        found.body["definitions"]
+            .get("com.example.wardle.v1.Flunder")
+            .is_none()
+    );
+    admin.delete(&one, None).await.expect(200);
+    until("the end of the server's part", || async {
+        let found = admin.get("/openapi/v2").await.expect(200);
+        let gone = found.body["paths"].get(PATH).is_none();
+        gone.then(|| assert_eq!(found.header("etag"), before.header("etag")))
+    })
+    .await;
+}

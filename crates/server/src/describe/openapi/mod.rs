@@ -17,6 +17,7 @@ use http::header::{
 use http::{HeaderMap, StatusCode};
 use serde_json::{Map, Value, json};
 
+use crate::aggregation::Swagger;
 use crate::door::Door;
 use crate::http::{Answer, full};
 use crate::pipeline::Call;
@@ -68,14 +69,16 @@ impl Hashes {
             .collect()
     }
 
-    fn v2(&self, rows: &Rows) -> String {
-        let builtin = self
-            .v2
-            .get_or_init(|| hash(|out| openapi::write_v2(&rows.with_custom(Vec::new()), out)));
-        let digests: Vec<[u8; 32]> = rows
+    fn v2(&self, rows: &Rows, swaggers: &[Arc<Swagger>]) -> String {
+        let builtin = self.v2.get_or_init(|| {
+            let rows = rows.with_custom(Vec::new());
+            hash(|out| openapi::write_v2(&rows, &openapi::Merged::default(), out))
+        });
+        let mut digests: Vec<[u8; 32]> = rows
             .iter()
             .filter_map(|row| row.custom.as_ref().map(|custom| *custom.digest()))
             .collect();
+        digests.extend(swaggers.iter().map(|swagger| swagger.digest));
         if digests.is_empty() {
             builtin.clone()
         } else {
@@ -156,13 +159,27 @@ pub(super) async fn serve(door: &Arc<Door>, call: &Call, rest: &[&str]) -> Resul
         others.push((remote.path().trim_start_matches('/').to_owned(), url));
     }
     // Building takes tens of milliseconds: not on a thread that serves others.
+    let swaggers = door.aggregator().swaggers();
     let built = tokio::task::spawn_blocking(move || {
-        build(&rows, &hashes, &others, &document, &asked, &known)
+        let others = Others {
+            indexed: &others,
+            swaggers: &swaggers,
+        };
+        build(&rows, &hashes, others, &document, &asked, &known)
     });
     let built = built
         .await
         .map_err(|error| Status::failure(500, "InternalError", format!("OpenAPI: {error}")))?;
     Ok(answer(built, content_type, door.clock().now()))
+}
+
+/// What other servers have said.
+#[derive(Clone, Copy, Default)]
+struct Others<'o> {
+    /// Their v3 documents: path and URL.
+    indexed: &'o [(String, Option<String>)],
+    /// Their parts of the v2 document, in the order in which they are merged.
+    swaggers: &'o [Arc<Swagger>],
 }
 
 /// An answer without its head.
@@ -178,7 +195,7 @@ struct Built {
 fn build(
     rows: &Rows,
     hashes: &Hashes,
-    others: &[(String, Option<String>)],
+    others: Others<'_>,
     document: &Document,
     asked: &str,
     known: &[String],
@@ -192,10 +209,12 @@ fn build(
     };
     match document {
         Document::Index => {
-            built.body = index(&hashes.v3(rows), others).to_string().into_bytes();
+            built.body = index(&hashes.v3(rows), others.indexed)
+                .to_string()
+                .into_bytes();
             built.tag = hash(|out| out.write_all(&built.body));
         }
-        Document::V2(_) => built.tag = hashes.v2(rows),
+        Document::V2(_) => built.tag = hashes.v2(rows, others.swaggers),
         Document::V3(of) => {
             let all = hashes.v3(rows);
             let found = all.into_iter().find(|(found, _)| found == of);
@@ -216,12 +235,17 @@ fn build(
         built.body = Vec::new();
         return built;
     }
+    let merged = || {
+        let parts = others.swaggers.iter();
+        let parts = parts.filter_map(|swagger| serde_json::from_slice(&swagger.part).ok());
+        openapi::merge_v2(rows, parts.collect())
+    };
     let written = match document {
         Document::Index => Ok(()),
         Document::V3(of) => openapi::write_v3(rows, of, &mut built.body),
-        Document::V2(Form::Json) => openapi::write_v2(rows, &mut built.body),
+        Document::V2(Form::Json) => openapi::write_v2(rows, &merged(), &mut built.body),
         Document::V2(Form::Protobuf) => {
-            built.body = openapi::v2_protobuf(rows);
+            built.body = openapi::v2_protobuf(rows, &merged());
             Ok(())
         }
     };

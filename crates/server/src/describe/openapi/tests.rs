@@ -12,7 +12,7 @@ fn built(document: &Document, asked: &str, known: &[&str]) -> Built {
     build(
         &Rows::builtin(),
         &Hashes::default(),
-        &[],
+        Others::default(),
         document,
         asked,
         &known,
