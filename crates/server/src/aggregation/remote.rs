@@ -20,7 +20,7 @@ use serde_json::Value;
 
 use crate::auth::Identity;
 use crate::http::{Answer, text};
-use crate::outbound::{Trust, connect, endpoint, tls_config};
+use crate::outbound::{Trust, connect, target, tls_config};
 use crate::pipeline::Call;
 use crate::registry::Registry;
 use crate::verbs::{copy_headers, forwarded_for, join};
@@ -123,12 +123,12 @@ impl Remote {
 
     async fn open(&self, registry: &Registry) -> Result<Sender, String> {
         let tls = self.way.tls.clone()?;
-        let address = endpoint(registry, &self.namespace, &self.service, self.port)?;
+        let target = target(registry, &self.namespace, &self.service, self.port)?;
         let server = self.server();
-        let connecting = connect(std::slice::from_ref(&address), tls, &server);
+        let connecting = async { connect(&target.addresses().await?, tls, &server).await };
         let link = tokio::time::timeout(CONNECT_TIMEOUT, connecting)
             .await
-            .map_err(|_| format!("dial tcp {address}: i/o timeout"))??;
+            .map_err(|_| format!("dial tcp {target}: i/o timeout"))??;
         let (sender, connection) = handshake(TokioIo::new(link))
             .await
             .map_err(|error| error.to_string())?;
@@ -243,8 +243,8 @@ impl Remote {
 
     /// How its address is shown in conditions.
     pub(super) fn url(&self, registry: &Registry, path: &str) -> String {
-        match endpoint(registry, &self.namespace, &self.service, self.port) {
-            Ok(address) => format!("https://{address}{path}"),
+        match target(registry, &self.namespace, &self.service, self.port) {
+            Ok(target) => format!("https://{target}{path}"),
             Err(_) => format!("https://{}:{}{path}", self.server(), self.port),
         }
     }

@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use rustls::ClientConfig;
 use serde_json::Value;
 
-use super::link::{self, endpoint};
+use super::link;
 use super::trust;
 use crate::registry::Registry;
 
@@ -198,11 +198,11 @@ impl Client {
                 namespace,
                 name,
                 port,
-            } => vec![endpoint(registry, namespace, name, *port)?],
-            Place::Host { host, port } => tokio::net::lookup_host((host.as_str(), *port))
-                .await
-                .map(Iterator::collect)
-                .map_err(|_| format!("dial tcp: lookup {host}: no such host"))?,
+            } => {
+                let target = link::target(registry, namespace, name, *port)?;
+                target.addresses().await?
+            }
+            Place::Host { host, port } => link::look_up_host(host, *port).await?,
         };
         let stream = link::connect(&addresses, tls, &self.server).await?;
         let (sender, connection) = handshake(TokioIo::new(stream))

@@ -269,10 +269,7 @@ impl Peer {
                 Err(error) => return Err(error.to_string()),
             }
         }
-        let addresses: Vec<_> = tokio::net::lookup_host((url.host.as_str(), url.port))
-            .await
-            .map_err(|_| format!("dial tcp: lookup {}: no such host", url.host))?
-            .collect();
+        let addresses = link::look_up_host(&url.host, url.port).await?;
         let name = self.server_name.as_deref().unwrap_or(&url.host);
         let link = link::connect(&addresses, Arc::clone(&self.tls), name).await?;
         let (mut sender, connection) = handshake(TokioIo::new(link))

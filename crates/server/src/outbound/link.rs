@@ -71,20 +71,74 @@ fn dial_error(error: &std::io::Error) -> String {
     }
 }
 
-/// A ready endpoint of a service's port.
-pub(crate) fn endpoint(
+/// Where a service leads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Target {
+    /// A ready endpoint of its port.
+    Endpoint(SocketAddr),
+    /// The name that it stands for (`ExternalName`), and the port that was asked for.
+    Name(String, u16),
+}
+
+impl std::fmt::Display for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Endpoint(address) => write!(f, "{address}"),
+            Self::Name(host, port) => write!(f, "{host}:{port}"),
+        }
+    }
+}
+
+impl Target {
+    /// The addresses that can be dialled; a name has those that the machine's resolver knows.
+    ///
+    /// # Errors
+    /// When nobody knows the name.
+    pub(crate) async fn addresses(&self) -> Result<Vec<SocketAddr>, String> {
+        match self {
+            Self::Endpoint(address) => Ok(vec![*address]),
+            Self::Name(host, port) => look_up_host(host, *port).await,
+        }
+    }
+}
+
+/// The addresses of a host.
+///
+/// # Errors
+/// When nobody knows the name.
+pub(crate) async fn look_up_host(host: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
+    tokio::net::lookup_host((host, port))
+        .await
+        .map(Iterator::collect)
+        .map_err(|_| format!("dial tcp: lookup {host}: no such host"))
+}
+
+/// Where a service's port leads.
+///
+/// # Errors
+/// What is missing, in the reference's words.
+pub(crate) fn target(
     registry: &Registry,
     namespace: &str,
     name: &str,
     port: i64,
-) -> Result<SocketAddr, String> {
+) -> Result<Target, String> {
     let service = look_up::object(registry, ("", "v1", "Service"), namespace, name)
         .ok_or_else(|| format!("service \"{name}\" not found"))?;
-    let kind = object::text(&service, &["spec", "type"]);
-    if kind == "ExternalName" {
-        return Err(format!("unsupported service type \"{kind}\""));
+    if object::text(&service, &["spec", "type"]) == "ExternalName" {
+        // Its ports mean nothing: the one that was asked for is that of the other side.
+        let port = u16::try_from(port)
+            .map_err(|_| format!("no service port {port} found for service \"{name}\""))?;
+        let host = object::text(&service, &["spec", "externalName"]);
+        return Ok(Target::Name(host.to_owned(), port));
     }
-    let port_name = object::list(&service, &["spec", "ports"])
+    endpoint(registry, &service, port).map(Target::Endpoint)
+}
+
+/// A ready endpoint of a service's port.
+fn endpoint(registry: &Registry, service: &Value, port: i64) -> Result<SocketAddr, String> {
+    let (namespace, name) = (object::namespace(service), object::name(service));
+    let port_name = object::list(service, &["spec", "ports"])
         .iter()
         .find(|found| object::integer(found, &["port"]) == Some(port))
         .map(|found| object::text(found, &["name"]).to_owned())

@@ -11,5 +11,5 @@ mod trust;
 
 pub(crate) use client::Client;
 pub(crate) use fetch::{Peer, Url};
-pub(crate) use link::{connect, endpoint};
+pub(crate) use link::{connect, target};
 pub(crate) use trust::{Trust, config as tls_config};

@@ -532,3 +532,49 @@ async fn the_swagger_document_shows_what_a_server_behind_the_door_serves() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_service_that_stands_for_a_name_is_followed() {
+    let cluster = Cluster::door().await;
+    let admin = admin(&cluster);
+    let extension = Extension::start(&front_ca(&admin).await).await;
+    let namespace = json!({"metadata": {"name": "wardle"}});
+    admin
+        .post("/api/v1/namespaces", &namespace)
+        .await
+        .expect(201);
+    // The certificate is that of the service, whatever name it stands for.
+    let services = "/api/v1/namespaces/wardle/services";
+    let service = json!({"metadata": {"name": "flunders"},
+        "spec": {"type": "ExternalName", "externalName": "127.0.0.1"}});
+    admin.post(services, &service).await.expect(201);
+    // A name has no ports: the one of the APIService is that of the other side.
+    let mut wanted = api_service(&extension);
+    wanted["spec"]["service"]["port"] = extension.port.into();
+    admin.post(SERVICES, &wanted).await.expect(201);
+    available(&admin, "True", "Passed").await;
+    let flunder = json!({"metadata": {"name": "one"}, "kind": "Flunder",
+        "apiVersion": "wardle.example.com/v1"});
+    admin.post(FLUNDERS, &flunder).await.expect(201);
+    let found = admin.get(&format!("{FLUNDERS}/one")).await.expect(200);
+    assert_eq!(found.body["metadata"]["name"], "one");
+
+    // A name that nobody has is told.
+    let nobody = json!({"spec": {"externalName": "nobody.invalid"}});
+    extension.state.broken.store(true, Ordering::SeqCst);
+    admin
+        .patch(
+            &format!("{services}/flunders"),
+            "application/merge-patch+json",
+            &nobody,
+        )
+        .await
+        .expect(200);
+    let condition = available(&admin, "False", "FailedDiscoveryCheck").await;
+    let port = extension.port;
+    let url = format!("https://nobody.invalid:{port}/apis/wardle.example.com/v1");
+    assert!(
+        condition["message"].as_str().unwrap().contains(&url),
+        "{condition}"
+    );
+}
