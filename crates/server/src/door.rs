@@ -82,6 +82,7 @@ pub struct Door {
     authenticator: Authenticator,
     vouched: Vouched,
     trust: Value,
+    pub(crate) place: parking_lot::Mutex<Option<crate::bootstrap::Place>>,
     authorizer: Arc<dyn Authorizer>,
     aggregator: Aggregator,
     tokens: Arc<TokenKeys>,
@@ -156,6 +157,7 @@ impl Door {
         let (opened, open) = tokio::sync::oneshot::channel();
         let (controlled, control) = tokio::sync::oneshot::channel();
         let (aggregating, aggregate) = tokio::sync::oneshot::channel();
+        let (telling, tell) = tokio::sync::oneshot::channel();
         let follower = {
             let (caches, seal) = (Arc::clone(&caches), Arc::clone(&options.seal));
             // Tasks of their own, which end with the one that follows the store.
@@ -163,6 +165,7 @@ impl Door {
                 AbortOnDropHandle::new(tokio::spawn(definitions::run(open))),
                 AbortOnDropHandle::new(tokio::spawn(flow::run(control))),
                 AbortOnDropHandle::new(tokio::spawn(aggregation::run(aggregate))),
+                AbortOnDropHandle::new(tokio::spawn(crate::bootstrap::keep(tell))),
                 AbortOnDropHandle::new(tokio::spawn(Arc::clone(&seal).keep())),
             ];
             tokio::spawn(async move {
@@ -213,6 +216,7 @@ impl Door {
             ),
             vouched,
             trust,
+            place: parking_lot::Mutex::default(),
             admission: Admission::standard(
                 Arc::clone(&options.clock),
                 Arc::clone(&authorizer),
@@ -242,6 +246,7 @@ impl Door {
         opened.send(Arc::downgrade(&door)).ok();
         controlled.send(Arc::downgrade(&door)).ok();
         aggregating.send(Arc::downgrade(&door)).ok();
+        telling.send(Arc::downgrade(&door)).ok();
         Ok((door, follower))
     }
 

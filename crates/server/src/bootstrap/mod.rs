@@ -5,6 +5,7 @@
 //! say `rbac.authorization.kubernetes.io/autoupdate: "false"`, as in the reference.
 
 mod policy;
+mod told;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use serde_json::{Value, json};
 use crate::door::Door;
 use crate::registry::Outcome;
 use crate::verbs::touch_create;
+pub(crate) use told::{Place, keep};
 
 /// Makes what is missing.
 pub(crate) async fn run(door: &Arc<Door>) -> Result<(), Status> {
@@ -35,7 +37,7 @@ pub(crate) async fn run(door: &Arc<Door>) -> Result<(), Status> {
     }
     touch_create(door, kubernetes_service(door)).await?;
     crate::aggregation::register_builtin(door).await?;
-    door.put(extension_authentication(door), &["data"]).await
+    told::authentication(door).await
 }
 
 /// The classes of pods that a cluster can't do without.
@@ -68,15 +70,6 @@ fn kubernetes_service(door: &Door) -> Value {
             "labels": {"component": "apiserver", "provider": "kubernetes"}},
         "spec": {"clusterIP": door.allocate.first().to_string(),
             "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": 6443}]},
-    })
-}
-
-/// What servers behind the door must know to believe it.
-fn extension_authentication(door: &Door) -> Value {
-    json!({
-        "apiVersion": "v1", "kind": "ConfigMap",
-        "metadata": {"name": "extension-apiserver-authentication", "namespace": "kube-system"},
-        "data": door.trust_told(),
     })
 }
 
@@ -180,8 +173,8 @@ impl Door {
     }
 
     /// Says to everybody where the cluster is and by which authority it can be believed, as
-    /// `kubeadm` does: a machine that joins checks it by the token it was given. What is there
-    /// already stays: an administrator may have named a load balancer.
+    /// `kubeadm` does: a machine that joins checks it by the token it was given. From now on that is
+    /// kept so; what an administrator has written stays, he may have named a load balancer.
     ///
     /// # Errors
     /// The store fails.
@@ -194,17 +187,14 @@ impl Door {
         const NAME: &str = "cluster-info";
         const ROLE: &str = "kubeadm:bootstrap-signer-clusterinfo";
         const GROUP: &str = "rbac.authorization.k8s.io";
-        let authority = base64::engine::general_purpose::STANDARD.encode(authority);
-        let kubeconfig = format!(
-            "apiVersion: v1\nclusters:\n- cluster:\n    certificate-authority-data: {authority}\n    \
-             server: {server}\n  name: \"\"\ncontexts: null\ncurrent-context: \"\"\nkind: Config\n\
-             preferences: {{}}\nusers: null\n"
-        );
+        *self.place.lock() = Some(Place {
+            server: server.to_owned(),
+            authority: base64::engine::general_purpose::STANDARD.encode(authority),
+        });
+        told::info(self, true).await?;
         let api = format!("{GROUP}/v1");
         let metadata = |name: &str| json!({"name": name, "namespace": "kube-public"});
         for object in [
-            json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata(NAME),
-                "data": {"kubeconfig": kubeconfig}}),
             json!({"apiVersion": api, "kind": "Role", "metadata": metadata(ROLE),
                 "rules": [{"apiGroups": [""], "resources": ["configmaps"],
                     "resourceNames": [NAME], "verbs": ["get"]}]}),

@@ -139,4 +139,8 @@ impl Opened {
     async fn put(&self, path: &str, body: &Value) -> Reply {
         self.ask(admin(), "PUT", path, body).await
     }
+
+    async fn delete(&self, path: &str) -> Reply {
+        self.ask(admin(), "DELETE", path, &Value::Null).await
+    }
 }

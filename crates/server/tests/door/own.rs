@@ -43,10 +43,21 @@ async fn cluster_info_is_for_everybody_and_kept() {
     // Nothing else there is for everybody.
     let all = opened.ask(anybody(), "GET", maps, &Value::Null).await;
     all.expect(403);
-    // A second start changes nothing.
+    // A second start with the same address changes nothing, and one with another follows it.
+    door.publish_cluster_info(server, &authority).await.unwrap();
+    assert_eq!(opened.get(&path).await.expect(200).body, info);
     let other = "https://192.0.2.2:6443";
     door.publish_cluster_info(other, &authority).await.unwrap();
-    assert_eq!(opened.get(&path).await.expect(200).body, info);
+    let mut info = opened.get(&path).await.expect(200).body;
+    let moved = kubeconfig.replace(server, other);
+    assert_eq!(info["data"]["kubeconfig"], moved);
+    // What an administrator has written stays, whatever address a start has.
+    let balanced = kubeconfig.replace(server, "https://cluster.example:443");
+    info["data"]["kubeconfig"] = balanced.clone().into();
+    opened.put(&path, &info).await.expect(200);
+    door.publish_cluster_info(server, &authority).await.unwrap();
+    let info = opened.get(&path).await.expect(200).body;
+    assert_eq!(info["data"]["kubeconfig"], balanced);
     // What signs it reads tokens there and writes here, and nothing else.
     let signer = Identity::service_account("kube-system", "bootstrap-signer");
     for (path, code) in [
@@ -59,6 +70,55 @@ async fn cluster_info_is_for_everybody_and_kept() {
     }
     let written = opened.ask(signer, "PUT", &path, &info).await;
     written.expect(200);
+}
+
+/// Asks for an object until it is what is waited for.
+async fn until(opened: &Opened, path: &str, there: impl Fn(&Value) -> bool) -> Value {
+    let asking = async {
+        loop {
+            let found = opened.get(path).await;
+            if found.code == 200 && there(&found.body) {
+                return found.body;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), asking)
+        .await
+        .unwrap_or_else(|_| panic!("{path} is not what it should be"))
+}
+
+#[tokio::test]
+async fn what_others_are_told_is_kept_true() {
+    let opened = Opened::new().await;
+    let trust = "/api/v1/namespaces/kube-system/configmaps/extension-apiserver-authentication";
+    let whole = opened.get(trust).await.expect(200).body;
+    opened.delete(trust).await.expect(200);
+    until(&opened, trust, |found| found["data"] == whole["data"]).await;
+    // Headers that another server has named stay beside this one's; anything else goes.
+    let mut changed = opened.get(trust).await.expect(200).body;
+    changed["data"] = json!({"requestheader-username-headers": "[\"X-Other\"]", "more": "x"});
+    opened.put(trust, &changed).await.expect(200);
+    let mut wanted = whole["data"].clone();
+    wanted["requestheader-username-headers"] = "[\"X-Other\",\"X-Remote-User\"]".into();
+    until(&opened, trust, |found| found["data"] == wanted).await;
+
+    let info = "/api/v1/namespaces/kube-public/configmaps/cluster-info";
+    let authority = opened.pki.ca().to_owned();
+    let server = "https://192.0.2.1:6443";
+    let published = opened.door.publish_cluster_info(server, &authority);
+    published.await.unwrap();
+    let whole = opened.get(info).await.expect(200).body;
+    opened.delete(info).await.expect(200);
+    until(&opened, info, |found| found["data"] == whole["data"]).await;
+    let mut emptied = opened.get(info).await.expect(200).body;
+    emptied["data"] = json!({"jws-kubeconfig-abcdef": "signed"});
+    opened.put(info, &emptied).await.expect(200);
+    let found = until(&opened, info, |found| {
+        found["data"]["kubeconfig"] == whole["data"]["kubeconfig"]
+    })
+    .await;
+    assert_eq!(found["data"]["jws-kubeconfig-abcdef"], "signed");
 }
 
 #[tokio::test]
