@@ -111,6 +111,25 @@ impl Peer {
         })
     }
 
+    /// The same authority, believed in requests that carry a bearer token; none when it is empty.
+    ///
+    /// # Errors
+    /// The token has odd letters.
+    pub(crate) fn bearing(&self, token: &str) -> Result<Self, String> {
+        let authorization = if token.is_empty() {
+            Authorization::None
+        } else {
+            let value = HeaderValue::from_str(&format!("Bearer {token}"));
+            Authorization::Value(value.map_err(|_| "a credential has odd letters".to_owned())?)
+        };
+        Ok(Self {
+            tls: Arc::clone(&self.tls),
+            server_name: self.server_name.clone(),
+            authorization,
+            idle: Mutex::default(),
+        })
+    }
+
     /// The server of a kubeconfig's current context, with its URL. Paths in it are relative to
     /// `directory`.
     ///

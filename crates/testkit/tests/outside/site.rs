@@ -67,9 +67,12 @@ impl Site {
                             let body = serde_json::from_slice(&body).unwrap_or_default();
                             let answer = (said.lock())(&path, &body);
                             seen.lock().push((path, body, credential));
-                            let mut response = Response::new(Full::new(Bytes::from(
-                                answer.as_ref().map(Value::to_string).unwrap_or_default(),
-                            )));
+                            // A text is given as it is: a token is no JSON.
+                            let text = match &answer {
+                                Some(Value::String(text)) => text.clone(),
+                                other => other.as_ref().map(Value::to_string).unwrap_or_default(),
+                            };
+                            let mut response = Response::new(Full::new(Bytes::from(text)));
                             if answer.is_none() {
                                 *response.status_mut() = http::StatusCode::NOT_FOUND;
                             }

@@ -176,6 +176,71 @@ async fn tokens_of_an_issuer_are_taken_as_the_configuration_maps_them() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn groups_that_stand_elsewhere_are_asked_for_there() {
+    let (site, other) = (Site::start().await, Site::start().await);
+    let (key, its_key) = (Signer::new("one"), Signer::new("two"));
+    publishes(&site, &[&key]);
+    let ca = format!("{}{}", site.certificate, other.certificate).replace('\n', "\n        ");
+    let config = format!(
+        "apiVersion: apiserver.config.k8s.io/v1\nkind: AuthenticationConfiguration\njwt:\n\
+         - issuer:\n    url: {}\n    audiences: [kubernetes]\n    certificateAuthority: |\n        \
+         {ca}\n  claimMappings:\n    username: {{claim: sub, prefix: ''}}\n    groups: {{claim: \
+         groups, prefix: 'oidc:'}}\n",
+        site.url()
+    );
+    let outside = Outside::default()
+        .with_authentication(&config, OWN)
+        .unwrap();
+    let cluster = Cluster::door_options(|options| options.outside = outside).await;
+    let admin = admin(&cluster);
+    let now = cluster.the_door().clock().now().as_second();
+    // The other place has an issuer of its own, and wants a token.
+    let said = json!({"iss": other.url(), "aud": "kubernetes", "exp": now + 600,
+        "groups": ["dev", "ops"]});
+    let (good, mut stranger) = (its_key.token(&said), said.clone());
+    stranger["aud"] = "others".into();
+    let stranger = its_key.token(&stranger);
+    let (issuer, public) = (other.url(), its_key.public());
+    other.says(move |path, _| match path {
+        "/.well-known/openid-configuration" => {
+            Some(json!({"issuer": issuer, "jwks_uri": format!("{issuer}/keys")}))
+        }
+        "/keys" => Some(json!({"keys": [public]})),
+        "/groups" => Some(good.clone().into()),
+        "/stranger" => Some(stranger.clone().into()),
+        _ => None,
+    });
+    let token = |endpoint: &str| {
+        key.token(
+            &json!({"iss": site.url(), "sub": "jane", "aud": "kubernetes",
+            "exp": now + 600, "_claim_names": {"groups": "src"}, "_claim_sources": {"src": {
+                "endpoint": format!("{}{endpoint}", other.url()), "access_token": "let-me"}}}),
+        )
+    };
+    let said = review(&admin, &token("/groups")).await;
+    assert_eq!(said["authenticated"], true, "{said}");
+    assert_eq!(
+        said["user"]["groups"],
+        json!(["oidc:dev", "oidc:ops", "system:authenticated"])
+    );
+    let asked = other.asked.lock().clone();
+    let asked = asked.iter().find(|(path, _, _)| path == "/groups");
+    assert_eq!(asked.unwrap().2, "Bearer let-me");
+    for (endpoint, told) in [
+        (
+            "/stranger",
+            "verify distributed claim token: oidc: expected audience in",
+        ),
+        ("/nothing", "while getting distributed claim \"groups\""),
+    ] {
+        let said = review(&admin, &token(endpoint)).await;
+        let error = said["error"].as_str().unwrap_or_default();
+        let whole = format!("oidc: could not expand distributed claims: {told}");
+        assert!(error.contains(&whole), "{said}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_webhook_knows_tokens() {
     let site = Site::start().await;
     site.says(|path, body| {

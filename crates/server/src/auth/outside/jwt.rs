@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value};
 
 use super::claims::Mappings;
+use super::distributed::Resolver;
 use super::keys::{ALGORITHMS, Keys};
 use crate::auth::Identity;
 
@@ -19,6 +20,8 @@ pub(super) struct Issuer {
     pub(super) audiences: Vec<String>,
     pub(super) keys: Keys,
     pub(super) mappings: Mappings,
+    /// Finds the groups of those who are in too many for a token.
+    pub(super) resolver: Option<Resolver>,
 }
 
 /// All issuers.
@@ -26,15 +29,16 @@ pub(super) struct Issuer {
 pub(crate) struct Issuers(pub(super) Vec<Issuer>);
 
 /// A token in its parts.
-struct Parts<'t> {
+pub(super) struct Parts<'t> {
     header: Value,
-    claims: Map<String, Value>,
+    pub(super) claims: Map<String, Value>,
     /// What is signed.
     signed: &'t str,
     signature: Vec<u8>,
 }
 
-fn split(token: &str) -> Option<Parts<'_>> {
+/// Reads a token, of which nothing is believed yet.
+pub(super) fn split(token: &str) -> Option<Parts<'_>> {
     let (signed, signature) = token.rsplit_once('.')?;
     let (header, claims) = signed.split_once('.')?;
     if claims.contains('.') {
@@ -54,6 +58,15 @@ fn split(token: &str) -> Option<Parts<'_>> {
     })
 }
 
+/// The issuer that a token names.
+pub(super) fn issuer_of<'p>(parts: &'p Parts<'_>) -> Option<&'p str> {
+    // As the reference takes an old form of one issuer's name.
+    match parts.claims.get("iss").and_then(Value::as_str)? {
+        "accounts.google.com" => Some("https://accounts.google.com"),
+        other => Some(other),
+    }
+}
+
 impl Issuers {
     /// Who a token belongs to, and the audiences that it shares with its issuer's configuration;
     /// `None` when it is of nobody who is known.
@@ -69,12 +82,7 @@ impl Issuers {
             return None;
         }
         let parts = split(token)?;
-        let said = parts.claims.get("iss").and_then(Value::as_str)?;
-        // As the reference takes an old form of one issuer's name.
-        let said = match said {
-            "accounts.google.com" => "https://accounts.google.com",
-            other => other,
-        };
+        let said = issuer_of(&parts)?;
         let issuer = self.0.iter().find(|issuer| issuer.url == said)?;
         Some(issuer.verify(&parts, now).await)
     }
@@ -82,76 +90,92 @@ impl Issuers {
 
 impl Issuer {
     async fn verify(&self, parts: &Parts<'_>, now: Timestamp) -> Result<Identity, String> {
-        let failed = |why: String| format!("oidc: verify token: {why}");
-        let text = |name: &str| parts.header[name].as_str().unwrap_or_default();
-        let algorithm = text("alg");
-        if !ALGORITHMS.contains(&algorithm) {
-            return Err(failed(format!(
-                "oidc: malformed jwt: unexpected signature algorithm {algorithm:?}; expected {:?}",
-                ALGORITHMS
-            )));
-        }
-        // First what costs nothing.
-        self.check_audience(&parts.claims)?;
-        let number = |name: &str| {
-            let value = parts.claims.get(name)?;
-            #[allow(
-                clippy::cast_possible_truncation,
-                reason = "seconds; a float saturates"
-            )]
-            value
-                .as_i64()
-                .or_else(|| value.as_f64().map(|it| it as i64))
-        };
-        let seconds = now.as_second();
-        match number("exp") {
-            Some(end) if end > seconds => {}
-            end => {
-                return Err(failed(format!(
-                    "oidc: token is expired (Token Expiry: {})",
-                    end.and_then(|end| Timestamp::from_second(end).ok())
-                        .map_or_else(|| "none".to_owned(), |end| end.to_string())
-                )));
-            }
-        }
-        if let Some(begin) = number("nbf").filter(|begin| *begin > seconds + LEEWAY) {
-            return Err(failed(format!(
-                "oidc: current time {now} before the nbf (not before) time: {begin}"
-            )));
-        }
-        let signed = self
-            .keys
-            .have_signed(
-                text("kid"),
-                algorithm,
-                parts.signed.as_bytes(),
-                &parts.signature,
-            )
+        verify(parts, &self.keys, &self.audiences, now)
             .await
-            .map_err(|why| failed(format!("failed to verify signature: {why}")))?;
-        if !signed {
-            return Err(failed(
-                "failed to verify signature: failed to verify id token signature".to_owned(),
+            .map_err(|why| format!("oidc: verify token: {why}"))?;
+        let Some(resolver) = &self.resolver else {
+            return self.mappings.identify(&parts.claims);
+        };
+        let mut claims = parts.claims.clone();
+        resolver
+            .expand(&mut claims, &self.audiences, now)
+            .await
+            .map_err(|why| format!("oidc: could not expand distributed claims: {why}"))?;
+        self.mappings.identify(&claims)
+    }
+}
+
+/// Is a token for one of these audiences, of now, and signed by one of these keys?
+///
+/// # Errors
+/// Why it is not.
+pub(super) async fn verify(
+    parts: &Parts<'_>,
+    keys: &Keys,
+    audiences: &[String],
+    now: Timestamp,
+) -> Result<(), String> {
+    let text = |name: &str| parts.header[name].as_str().unwrap_or_default();
+    let algorithm = text("alg");
+    if !ALGORITHMS.contains(&algorithm) {
+        return Err(format!(
+            "oidc: malformed jwt: unexpected signature algorithm {algorithm:?}; expected {:?}",
+            ALGORITHMS
+        ));
+    }
+    // First what costs nothing.
+    check_audience(&parts.claims, audiences)?;
+    let number = |name: &str| {
+        let value = parts.claims.get(name)?;
+        #[allow(
+            clippy::cast_possible_truncation,
+            reason = "seconds; a float saturates"
+        )]
+        value
+            .as_i64()
+            .or_else(|| value.as_f64().map(|it| it as i64))
+    };
+    let seconds = now.as_second();
+    match number("exp") {
+        Some(end) if end > seconds => {}
+        end => {
+            return Err(format!(
+                "oidc: token is expired (Token Expiry: {})",
+                end.and_then(|end| Timestamp::from_second(end).ok())
+                    .map_or_else(|| "none".to_owned(), |end| end.to_string())
             ));
         }
-        self.mappings.identify(&parts.claims)
     }
+    if let Some(begin) = number("nbf").filter(|begin| *begin > seconds + LEEWAY) {
+        return Err(format!(
+            "oidc: current time {now} before the nbf (not before) time: {begin}"
+        ));
+    }
+    let signed = keys
+        .have_signed(
+            text("kid"),
+            algorithm,
+            parts.signed.as_bytes(),
+            &parts.signature,
+        )
+        .await
+        .map_err(|why| format!("failed to verify signature: {why}"))?;
+    if signed {
+        return Ok(());
+    }
+    Err("failed to verify signature: failed to verify id token signature".to_owned())
+}
 
-    fn check_audience(&self, claims: &Map<String, Value>) -> Result<(), String> {
-        let given: Vec<&str> = match claims.get("aud") {
-            Some(Value::String(one)) => vec![one],
-            Some(Value::Array(all)) => all.iter().filter_map(Value::as_str).collect(),
-            _ => Vec::new(),
-        };
-        if given
-            .iter()
-            .any(|it| self.audiences.iter().any(|own| own == it))
-        {
-            return Ok(());
-        }
-        Err(format!(
-            "oidc: verify token: oidc: expected audience in {:?} got {given:?}",
-            self.audiences
-        ))
+fn check_audience(claims: &Map<String, Value>, audiences: &[String]) -> Result<(), String> {
+    let given: Vec<&str> = match claims.get("aud") {
+        Some(Value::String(one)) => vec![one],
+        Some(Value::Array(all)) => all.iter().filter_map(Value::as_str).collect(),
+        _ => Vec::new(),
+    };
+    if given.iter().any(|it| audiences.iter().any(|own| own == it)) {
+        return Ok(());
     }
+    Err(format!(
+        "oidc: expected audience in {audiences:?} got {given:?}"
+    ))
 }

@@ -10,6 +10,7 @@ use serde::Deserialize;
 
 use super::Anonymous;
 use super::claims::{Mapping, Mappings, Required, user_schema};
+use super::distributed::Resolver;
 use super::jwt::{Issuer, Issuers};
 use super::keys::Keys;
 use crate::outbound::{Peer, Url};
@@ -260,11 +261,17 @@ fn issuer(jwt: &Jwt, own_issuer: &str, at: &Path, out: &mut ErrorList) -> Option
             ))
         })
         .ok()?;
+    let (peer, mappings) = (peer?, mappings?);
+    let resolver = match &mappings.groups {
+        Some(Mapping::Claim { claim, .. }) => Some(Resolver::new(claim, peer.bearing("").ok()?)),
+        _ => None,
+    };
     Some(Issuer {
         url: given.url.clone(),
         audiences: given.audiences.clone(),
-        keys: Keys::new(&given.url, discovery, peer?),
-        mappings: mappings?,
+        keys: Keys::new(&given.url, discovery, peer),
+        mappings,
+        resolver,
     })
 }
 

@@ -6,6 +6,7 @@
 mod cached;
 mod chain;
 mod claims;
+mod distributed;
 mod jwt;
 mod jwt_config;
 mod keys;
