@@ -24,8 +24,8 @@ use crate::admission::{Admission, Allocate, Notes};
 use crate::aggregation::{self, Aggregator};
 use crate::audit::{self, Audit, Closing, Trail};
 use crate::auth::{
-    Authenticator, Authorizer, Chain, Identity, Outside, PeerCertificate, RbacAuthorizer,
-    TokenError, TokenKeys, bootstrap_token,
+    Authenticator, Authorizer, Chain, Identity, Impersonated, Outside, PeerCertificate,
+    RbacAuthorizer, TokenError, TokenKeys, acts_as_another, bootstrap_token,
 };
 use crate::cache::{Caches, FeedError};
 use crate::definitions::{self, Kinds};
@@ -555,8 +555,12 @@ impl Door {
             identity,
         } = asked;
         let asked_at = tokio::time::Instant::now();
-        let identity = match self.impersonate(&parts.headers, identity).await {
-            Ok(identity) => identity,
+        let asking = self.impersonate(&parts.headers, identity, &attributes);
+        let Impersonated {
+            identity,
+            constraint,
+        } = match asking.await {
+            Ok(taken) => taken,
             Err(status) => {
                 if let Some(trail) = trail {
                     trail.refused(&status);
@@ -567,7 +571,7 @@ impl Door {
         if let Some(trail) = trail
             && acts_as_another(&parts.headers)
         {
-            trail.impersonated(&identity);
+            trail.impersonated(&identity, &constraint);
         }
         let took = families::nanoseconds(asked_at.elapsed());
         self.filters.impersonation.observe(took);
@@ -697,13 +701,14 @@ impl Door {
         &self,
         headers: &http::HeaderMap,
         identity: Identity,
-    ) -> Result<Identity, Status> {
+        attributes: &Attributes,
+    ) -> Result<Impersonated, Status> {
         if !acts_as_another(headers) {
-            return Ok(identity);
+            return Ok(Impersonated::himself(identity));
         }
         let take = |identity: Identity| {
             self.authenticator
-                .impersonate(headers, identity, self.authorizer())
+                .impersonate(headers, identity, attributes, self.authorizer())
         };
         match take(identity.clone()) {
             Err(status) if status.code == 403 => {
@@ -780,13 +785,6 @@ pub struct PeerAddress(pub IpAddr);
 
 fn peer_of(parts: &Parts) -> Option<IpAddr> {
     parts.extensions.get::<PeerAddress>().map(|peer| peer.0)
-}
-
-/// Do the headers ask for another identity?
-fn acts_as_another(headers: &http::HeaderMap) -> bool {
-    headers
-        .keys()
-        .any(|name| name.as_str().starts_with("impersonate-"))
 }
 
 /// What a panic said.

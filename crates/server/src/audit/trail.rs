@@ -16,7 +16,9 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::Audit;
-use super::event::{self, Event, Level, Object, ResponseStatus, Stage, User};
+use super::event::{
+    self, AuthenticationMetadata, Event, Level, Object, ResponseStatus, Stage, User,
+};
 use super::policy::Record;
 use crate::auth::Identity;
 use crate::http::{Answer, Attributes, full};
@@ -86,6 +88,7 @@ impl Trail {
             verb: attributes.verb.clone(),
             user: identity.map(User::of).unwrap_or_default(),
             impersonated_user: None,
+            authentication_metadata: None,
             source_ips: event::source_ips(&parts.headers, peer),
             user_agent: event::user_agent(&parts.headers),
             object_ref: Event::object_ref(attributes),
@@ -143,8 +146,16 @@ impl Trail {
     }
 
     /// Somebody acts as somebody else.
-    pub(crate) fn impersonated(&self, identity: &Identity) {
-        self.event.lock().impersonated_user = Some(User::of(identity));
+    /// The constraint is the verb of the constrained way in which the caller may be him; empty
+    /// for the old one.
+    pub(crate) fn impersonated(&self, identity: &Identity, constraint: &str) {
+        let mut event = self.event.lock();
+        event.impersonated_user = Some(User::of(identity));
+        if !constraint.is_empty() {
+            event.authentication_metadata = Some(AuthenticationMetadata {
+                impersonation_constraint: constraint.to_owned(),
+            });
+        }
     }
 
     /// What the authorizer said last.

@@ -11,9 +11,11 @@ use rustls::pki_types::CertificateDer;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::front::{Front, RequestHeaders};
+use super::impersonation::{Impersonated, Ways};
 use super::outside::{Anonymous, Issuers, Outside, TokenWebhook};
 use super::token::{TokenError, TokenKeys};
-use super::{Authorizer, Identity, bootstrap_token, impersonation};
+use super::{Authorizer, Identity, bootstrap_token};
+use crate::http::Attributes;
 use crate::pki::Vouched;
 use crate::registry::Registry;
 
@@ -58,6 +60,7 @@ pub struct Authenticator {
     clock: SharedClock,
     headers: RequestHeaders,
     anonymous: Anonymous,
+    ways: Ways,
     issuers: Issuers,
     webhook: Option<TokenWebhook>,
 }
@@ -81,6 +84,7 @@ impl Authenticator {
             clock,
             headers: outside.request_headers,
             anonymous: outside.anonymous,
+            ways: Ways::default(),
             issuers: outside.issuers,
             webhook: outside.tokens,
         }
@@ -181,7 +185,8 @@ impl Authenticator {
         }
     }
 
-    /// Takes on another identity when the headers say so and the caller may.
+    /// Takes on another identity when the headers say so and the caller may; `attributes` are
+    /// those of the request that he makes as that one.
     ///
     /// # Errors
     /// 403 when the caller may not; 400 for groups, extra values or a UID without a user.
@@ -189,8 +194,10 @@ impl Authenticator {
         &self,
         headers: &HeaderMap,
         identity: Identity,
+        attributes: &Attributes,
         authorizer: &dyn Authorizer,
-    ) -> Result<Identity, Status> {
-        impersonation::impersonate(headers, identity, authorizer)
+    ) -> Result<Impersonated, Status> {
+        self.ways
+            .impersonate(headers, identity, attributes, authorizer)
     }
 }

@@ -13,6 +13,8 @@ use std::collections::BTreeMap;
 
 pub use authn::{Authenticator, PeerCertificate};
 pub use front::RequestHeaders;
+pub use impersonation::Impersonated;
+pub(crate) use impersonation::acts_as_another;
 pub(crate) use outside::Chain;
 pub use outside::{Anonymous, Outside, OutsideError};
 pub use rbac::RbacAuthorizer;

@@ -75,6 +75,7 @@ struct Bound {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Named {
     name: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     uid: String,
 }
 
@@ -214,7 +215,20 @@ impl TokenKeys {
                 ));
             }
             match kind.as_str() {
-                "Pod" => bound.pod = Some(named(&found)),
+                "Pod" => {
+                    bound.pod = Some(named(&found));
+                    // Where the pod runs is told too: who holds the token may act as that node,
+                    // when he is allowed to.
+                    bound.node = Some(object::text(&found, &["spec", "nodeName"]))
+                        .filter(|name| !name.is_empty())
+                        .map(|name| match look_up(registry, "Node", "", name) {
+                            Some(node) => named(&node),
+                            None => Named {
+                                name: name.to_owned(),
+                                uid: String::new(),
+                            },
+                        });
+                }
                 "Secret" => bound.secret = Some(named(&found)),
                 "Node" => bound.node = Some(named(&found)),
                 _ => {
@@ -296,6 +310,12 @@ impl TokenKeys {
             extra("pod-name", &pod.name);
             extra("pod-uid", &pod.uid);
         }
+        if let Some(node) = &bound.node {
+            extra("node-name", &node.name);
+            if !node.uid.is_empty() {
+                extra("node-uid", &node.uid);
+            }
+        }
         Ok((identity, good))
     }
 
@@ -341,6 +361,8 @@ fn check_bound(registry: &Registry, bound: &Bound) -> Result<(), TokenError> {
         ("ServiceAccount", Some(&bound.serviceaccount)),
         ("Pod", bound.pod.as_ref()),
         ("Secret", bound.secret.as_ref()),
+        // A pod's token outlives the node that it names beside the pod.
+        ("Node", bound.node.as_ref().filter(|_| bound.pod.is_none())),
     ];
     for (kind, tie) in ties {
         let Some(tie) = tie else { continue };

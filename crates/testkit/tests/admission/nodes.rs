@@ -98,5 +98,41 @@ async fn an_agent_keeps_to_itself() {
     let mine = node.get(&format!("{pods}/mine")).await.expect(200);
     let bound = json!({"spec": {"audiences": [], "boundObjectRef": {"apiVersion": "v1",
         "kind": "Pod", "name": "mine", "uid": mine.body["metadata"]["uid"]}}});
-    node.post(accounts, &bound).await.expect(201);
+    let token = node.post(accounts, &bound).await.expect(201);
+    // Who shows it is known to run there, and may act as that node when he is allowed to.
+    let review = json!({"spec": {"token": token.body["status"]["token"]}});
+    let reviews = "/apis/authentication.k8s.io/v1/tokenreviews";
+    let said = admin.post(reviews, &review).await.expect(201).body;
+    let extra = &said["status"]["user"]["extra"];
+    let known = |key: &str| extra[&format!("authentication.kubernetes.io/{key}")].clone();
+    assert_eq!(known("node-name"), json!(["n1"]), "{said}");
+    assert_eq!(known("node-uid"), json!([uid]));
+    assert_eq!(known("pod-name"), json!(["mine"]));
+    let agent = "system:serviceaccount:x:default";
+    let rules = json!([
+        {"apiGroups": [""], "resources": ["configmaps"],
+            "verbs": ["impersonate-on:associated-node:list"]},
+        {"apiGroups": ["authentication.k8s.io"], "resources": ["nodes"], "resourceNames": ["*"],
+            "verbs": ["impersonate:associated-node"]}]);
+    super::rights::let_user(&admin, "agent", agent, rules).await;
+    let mut identity = Identity::service_account("x", "default");
+    for (key, values) in extra.as_object().unwrap() {
+        let values = serde_json::from_value(values.clone()).unwrap();
+        identity.extra.insert(key.clone(), values);
+    }
+    let caller = cluster.caller(identity);
+    let as_node = |name: &'static str| [("impersonate-user", name)];
+    let maps = "/api/v1/namespaces/x/configmaps";
+    let own = caller
+        .send("GET", maps, &as_node("system:node:n1"), None)
+        .await
+        .expect(403);
+    let said = "User \"system:node:n1\" cannot list";
+    assert!(own.message().contains(said), "{}", own.message());
+    let other = caller
+        .send("GET", maps, &as_node("system:node:n2"), None)
+        .await
+        .expect(403);
+    let said = format!("User \"{agent}\" cannot impersonate-on:arbitrary-node:list");
+    assert!(other.message().contains(&said), "{}", other.message());
 }

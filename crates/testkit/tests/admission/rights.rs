@@ -63,7 +63,8 @@ async fn somebody_is_impersonated_part_by_part() {
         .expect(400);
     assert_eq!(
         reply.message(),
-        "requested [{Group  dev    }] without impersonating a user"
+        "requested &user.DefaultInfo{Name:\"\", UID:\"\", Groups:[]string{\"dev\"}, \
+         Extra:map[string][]string(nil)} without impersonating a user name"
     );
 
     // Each part is a right of its own.
@@ -105,6 +106,51 @@ async fn somebody_is_impersonated_part_by_part() {
         let refused = who(&joe, &[jane, header]).await.expect(403);
         assert_eq!(refused.message(), message);
     }
+}
+
+/// A role for somebody.
+pub(super) async fn let_user(admin: &Caller, name: &str, user: &str, rules: Value) {
+    let role = json!({"metadata": {"name": name}, "rules": rules});
+    admin.post(ROLES, &role).await.expect(201);
+    let binding = json!({"metadata": {"name": name},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name},
+        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": user}]});
+    admin.post(BINDINGS, &binding).await.expect(201);
+}
+
+#[tokio::test]
+async fn somebody_is_impersonated_for_what_is_listed_and_nothing_else() {
+    let (cluster, admin) = open("x", &json!({})).await;
+    let joe = cluster.caller(Identity::user("joe", &[]));
+    let account = [("impersonate-user", "system:serviceaccount:x:default")];
+    let maps = "/api/v1/namespaces/x/configmaps";
+    let list = async |path: &str| joe.send("GET", path, &account, None).await;
+    let refused = list(maps).await.expect(403);
+    assert_eq!(
+        refused.message(),
+        "configmaps is forbidden: User \"joe\" cannot impersonate-on:serviceaccount:list resource \
+         \"configmaps\" in API group \"\" in the namespace \"x\""
+    );
+    let on = json!([{"apiGroups": [""], "resources": ["configmaps"],
+        "verbs": ["impersonate-on:serviceaccount:list"]}]);
+    let_user(&admin, "on", "joe", on).await;
+    let refused = list(maps).await.expect(403);
+    assert_eq!(
+        refused.message(),
+        "serviceaccounts.authentication.k8s.io \"default\" is forbidden: User \"joe\" cannot \
+         impersonate:serviceaccount resource \"serviceaccounts\" in API group \
+         \"authentication.k8s.io\" in the namespace \"x\""
+    );
+    let as_account = json!([{"apiGroups": ["authentication.k8s.io"],
+        "resources": ["serviceaccounts"], "verbs": ["impersonate:serviceaccount"]}]);
+    let_user(&admin, "as", "joe", as_account).await;
+    // Now it is the account that may not.
+    let refused = list(maps).await.expect(403);
+    let said = "User \"system:serviceaccount:x:default\" cannot list";
+    assert!(refused.message().contains(said), "{}", refused.message());
+    let refused = list("/api/v1/namespaces/x/secrets").await.expect(403);
+    let said = "User \"joe\" cannot impersonate-on:serviceaccount:list resource \"secrets\"";
+    assert!(refused.message().contains(said), "{}", refused.message());
 }
 
 #[tokio::test]
