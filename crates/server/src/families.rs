@@ -26,6 +26,10 @@ const CONVERSION: &[f64] = &[
 const FILTERS: &[f64] = &[
     0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 5.0, 10.0, 15.0, 30.0,
 ];
+const POLICIES: &[f64] = &[0.000_000_5, 0.001, 0.01, 0.1, 1.0];
+const CONDITIONS: &[f64] = &[0.001, 0.005, 0.01, 0.025, 0.1, 0.2, 0.25];
+/// What conditions are told apart by; `kind` is `webhook` or the policy's.
+const CONDITION: &[&str] = &["kind", "name", "operation", "type"];
 const RIGHTS: &[f64] = &[
     0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 ];
@@ -176,6 +180,20 @@ pub(crate) struct Families {
     pub(crate) webhook_rejections: Counters,
     /// `name`, `type`.
     pub(crate) webhooks_failed_open: Counters,
+    /// `enforcement_action`, `error_type`, `policy`, `policy_binding`.
+    validations: Counters,
+    /// The same.
+    validations_took: Histograms,
+    /// `error_type`, `policy`, `policy_binding`.
+    mutations: Counters,
+    /// The same.
+    mutations_took: Histograms,
+    /// `kind`, `name`, `operation`, `type`.
+    conditions_failed: Counters,
+    /// The same.
+    conditions_excluded: Counters,
+    /// The same.
+    conditions_took: Histograms,
     /// `failure_type`, `result`.
     pub(crate) conversions: Histograms,
     /// The same.
@@ -184,6 +202,10 @@ pub(crate) struct Families {
     pub(crate) watch_events: Counters,
     /// The same; bytes.
     pub(crate) watch_sizes: Histograms,
+    /// `group`, `resource`, `scope`, `version`.
+    pub(crate) watch_lists: Histograms,
+    /// No labels.
+    pub(crate) valid_tokens: Counters,
     /// `filter`.
     pub(crate) filters: Histograms,
     /// `name`, `result`.
@@ -242,6 +264,66 @@ impl Default for Families {
                  admission type (validating or mutating).",
                 &["name", "type"],
             ),
+            validations: Counters::new(
+                "apiserver_validating_admission_policy_check_total",
+                "Validation admission policy check total, labeled by policy and further identified \
+                 by binding and enforcement action taken.",
+                &[
+                    "enforcement_action",
+                    "error_type",
+                    "policy",
+                    "policy_binding",
+                ],
+            ),
+            validations_took: Histograms::new(
+                "apiserver_validating_admission_policy_check_duration_seconds",
+                "Validation admission latency for individual validation expressions in seconds, \
+                 labeled by policy and further including binding and enforcement action taken.",
+                &[
+                    "enforcement_action",
+                    "error_type",
+                    "policy",
+                    "policy_binding",
+                ],
+                POLICIES,
+            ),
+            mutations: Counters::new(
+                "apiserver_mutating_admission_policy_check_total",
+                "Mutation admission policy check total, labeled by policy and further identified \
+                 by binding.",
+                &["error_type", "policy", "policy_binding"],
+            ),
+            mutations_took: Histograms::new(
+                "apiserver_mutating_admission_policy_check_duration_seconds",
+                "Mutation admission latency for individual mutation expressions in seconds, \
+                 labeled by policy and binding.",
+                &["error_type", "policy", "policy_binding"],
+                POLICIES,
+            ),
+            conditions_failed: Counters::new(
+                "apiserver_admission_match_condition_evaluation_errors_total",
+                "Admission match condition evaluation errors count, identified by name of resource \
+                 containing the match condition and broken out for each kind containing \
+                 matchConditions (webhook or policy), operation and admission type (validate or \
+                 admit).",
+                CONDITION,
+            ),
+            conditions_excluded: Counters::new(
+                "apiserver_admission_match_condition_exclusions_total",
+                "Admission match condition evaluation exclusions count, identified by name of \
+                 resource containing the match condition and broken out for each kind containing \
+                 matchConditions (webhook or policy), operation and admission type (validate or \
+                 admit).",
+                CONDITION,
+            ),
+            conditions_took: Histograms::new(
+                "apiserver_admission_match_condition_evaluation_seconds",
+                "Admission match condition evaluation time in seconds, identified by name and \
+                 broken out for each kind containing matchConditions (webhook or policy), \
+                 operation and type (validate or admit).",
+                CONDITION,
+                CONDITIONS,
+            ),
             conversions: Histograms::new(
                 "apiserver_conversion_webhook_duration_seconds",
                 "Conversion webhook request latency",
@@ -264,6 +346,18 @@ impl Default for Families {
                 "Watch event size distribution in bytes",
                 &["group", "resource", "version"],
                 EVENTS,
+            ),
+            watch_lists: Histograms::new(
+                "apiserver_watch_list_duration_seconds",
+                "Response latency distribution in seconds for watch list requests broken by group, \
+                 version, resource and scope.",
+                &["group", "resource", "scope", "version"],
+                LATENCIES,
+            ),
+            valid_tokens: Counters::new(
+                "serviceaccount_valid_tokens_total",
+                "Cumulative valid projected service account tokens used",
+                &[],
             ),
             filters: Histograms::new(
                 "apiserver_request_filter_duration_seconds",
@@ -325,6 +419,38 @@ impl Families {
         }
     }
 
+    /// Counts what an expression of a validating policy came to: `allow` (it failed, and failures
+    /// are ignored), `deny`, `audit` or `warn`.
+    pub(crate) fn validated(
+        &self,
+        policy: &str,
+        binding: &str,
+        action: &str,
+        (error, took): (&str, Duration),
+    ) {
+        let told = [action, error, policy, binding];
+        self.validations.one(&told);
+        self.validations_took.took(&told, took);
+    }
+
+    /// Counts a step of a mutating policy.
+    pub(crate) fn mutated(&self, policy: &str, binding: &str, error: &str, took: Duration) {
+        let told = [error, policy, binding];
+        self.mutations.one(&told);
+        self.mutations_took.took(&told, took);
+    }
+
+    /// Counts what the conditions of somebody came to: they hold, one does not, or that can't be
+    /// said. `told` is kind, name, operation and type.
+    pub(crate) fn decided<E>(&self, told: [&str; 4], began: Instant, answer: &Result<bool, E>) {
+        match answer {
+            Ok(true) => {}
+            Ok(false) => self.conditions_excluded.one(&told),
+            Err(_) => self.conditions_failed.one(&told),
+        }
+        self.conditions_took.took(&told, began.elapsed());
+    }
+
     /// The text that a scraper reads; a family without a series has none.
     pub(crate) fn text(&self) -> String {
         let mut out = String::new();
@@ -332,8 +458,12 @@ impl Families {
             &self.steps,
             &self.plugins,
             &self.webhooks,
+            &self.validations_took,
+            &self.mutations_took,
+            &self.conditions_took,
             &self.conversions,
             &self.watch_sizes,
+            &self.watch_lists,
             &self.filters,
             &self.rights_took,
             &self.storage_took,
@@ -344,8 +474,13 @@ impl Families {
             &self.webhook_requests,
             &self.webhook_rejections,
             &self.webhooks_failed_open,
+            &self.validations,
+            &self.mutations,
+            &self.conditions_failed,
+            &self.conditions_excluded,
             &self.conversion_requests,
             &self.watch_events,
+            &self.valid_tokens,
             &self.rights,
             &self.rights_failed_open,
             &self.storage,

@@ -154,7 +154,10 @@ impl Authenticator {
             };
         }
         let own = match self.tokens.verify(&self.registry, now, token, audiences) {
-            Ok(found) => return Ok(found),
+            Ok(found) => {
+                self.registry.counted.valid_tokens.one(&[]);
+                return Ok(found);
+            }
             Err(error) => error,
         };
         let wanted: Vec<String> = match audiences {

@@ -184,6 +184,8 @@ pub struct KindCache {
     state: RwLock<State>,
     /// The state's last revision, for those who only ask whether anything has changed.
     last: AtomicU64,
+    /// What the feed has brought of this kind, beyond what was there at the start.
+    received: AtomicU64,
     end: watch::Sender<u64>,
     filling: tokio::sync::Mutex<()>,
     retired: watch::Sender<bool>,
@@ -198,6 +200,7 @@ impl KindCache {
             row,
             state: RwLock::default(),
             last: AtomicU64::new(0),
+            received: AtomicU64::new(0),
             end: watch::Sender::new(0),
             filling: tokio::sync::Mutex::default(),
             retired: watch::Sender::new(false),
@@ -278,6 +281,12 @@ impl KindCache {
     #[must_use]
     pub fn get(&self, path: &str) -> Option<Arc<Object>> {
         self.state.read().objects.get(path).cloned()
+    }
+
+    /// How many changes of this kind the feed has brought.
+    #[must_use]
+    pub fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
     }
 
     /// The revision of the last change of this kind.
@@ -396,6 +405,7 @@ impl KindCache {
 
     /// Takes in a write; to be announced.
     pub(super) fn put(&self, path: &str, object: Object) {
+        self.received.fetch_add(1, Ordering::Relaxed);
         let mut state = self.state.write();
         if let Phase::Waiting(kept) = &mut state.phase {
             kept.push((path.into(), object.revision, Some(object)));
@@ -423,6 +433,7 @@ impl KindCache {
 
     /// Takes in a deletion at a revision; to be announced.
     pub(super) fn delete(&self, path: &str, revision: u64) {
+        self.received.fetch_add(1, Ordering::Relaxed);
         let mut state = self.state.write();
         if let Phase::Waiting(kept) = &mut state.phase {
             kept.push((path.into(), revision, None));

@@ -105,6 +105,20 @@ fn metrics(door: &Door) -> Answer {
             ));
         }
     }
+    let events = "apiserver_storage_events_received_total";
+    out.push_str(&format!(
+        "# HELP {events} Number of etcd events received split by kind.\n# TYPE {events} counter\n"
+    ));
+    for row in door.rows().iter().filter(|row| row.view.is_none()) {
+        if let Some(cache) = door.registry().caches.of(row) {
+            out.push_str(&format!(
+                "{events}{{group=\"{}\",resource=\"{}\"}} {}\n",
+                row.gvk.group,
+                row.plural,
+                cache.received()
+            ));
+        }
+    }
     let mut answer = text(StatusCode::OK, out);
     answer.headers_mut().insert(
         http::header::CONTENT_TYPE,

@@ -25,6 +25,7 @@ use super::read::{revision_of, selection};
 use super::show::{TableStyle, metadata_only};
 use super::socket::Socket;
 use crate::cache::{Change, ChangeKind, KindCache, event_line, metadata_line};
+use crate::families::nanoseconds;
 use crate::http::{Answer, Encoding, Media, Shape, answer, stream};
 use crate::metrics::Histogram;
 use crate::object::{Object, Selection};
@@ -68,6 +69,9 @@ pub(super) struct Watch {
     last: u64,
     /// What happens up to here is not told: the watch was asked for from the future.
     after: u64,
+    began: Instant,
+    /// When the initial objects were asked for, until they are all sent.
+    listing: Option<(Instant, Arc<Histogram>)>,
     deadline: Instant,
     done: bool,
 }
@@ -130,6 +134,8 @@ pub(super) async fn watch(mut request: Request<'_>) -> Result<Answer, Status> {
         next_bookmark: Instant::now() + BOOKMARK_EVERY,
         last: from,
         after: 0,
+        began: Instant::now(),
+        listing: None,
         deadline: Instant::now() + Duration::from_secs(timeout),
         done: false,
     };
@@ -198,6 +204,15 @@ impl Watch {
             }
         }
         if end_bookmark {
+            let place = if self.selection.namespace.is_empty() {
+                "cluster"
+            } else {
+                "namespace"
+            };
+            let gvk = &self.row.gvk;
+            let told = [&*gvk.group, &*self.row.plural, place, &*gvk.version];
+            let listed = self.registry.counted.watch_lists.of(&told);
+            self.listing = Some((self.began, listed));
             piece.extend_from_slice(&self.bookmark(self.last, true));
         }
         if !piece.is_empty() {
@@ -245,6 +260,11 @@ impl Watch {
     pub(super) async fn next(&mut self) -> Option<Bytes> {
         loop {
             if let Some(piece) = self.initial.pop_front() {
+                if self.initial.is_empty()
+                    && let Some((began, listed)) = self.listing.take()
+                {
+                    listed.observe(nanoseconds(began.elapsed()));
+                }
                 return Some(piece);
             }
             if self.done {

@@ -103,6 +103,9 @@ async fn an_agent_keeps_to_itself() {
     let review = json!({"spec": {"token": token.body["status"]["token"]}});
     let reviews = "/apis/authentication.k8s.io/v1/tokenreviews";
     let said = admin.post(reviews, &review).await.expect(201).body;
+    let text = admin.get("/metrics").await.expect(200).body;
+    let tokens = "serviceaccount_valid_tokens_total{} 1\n";
+    assert!(text.as_str().unwrap().contains(tokens));
     let extra = &said["status"]["user"]["extra"];
     let known = |key: &str| extra[&format!("authentication.kubernetes.io/{key}")].clone();
     assert_eq!(known("node-name"), json!(["n1"]), "{said}");

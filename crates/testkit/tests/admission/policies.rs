@@ -94,6 +94,24 @@ async fn a_bound_policy_refuses_in_the_words_of_the_reference() {
     // The scale is another resource, and no rule speaks of it.
     let path = format!("{DEPLOYMENTS}/few/scale");
     admin.patch(&path, MERGE_PATCH, &more).await.expect(200);
+    counted(
+        &admin,
+        "apiserver_validating_admission_policy_check_total{enforcement_action=\"deny\",\
+         error_type=\"no_error\",policy=\"replicas\",policy_binding=\"replicas-everywhere\"} 2\n",
+    )
+    .await;
+    let events =
+        "apiserver_storage_events_received_total{group=\"apps\",resource=\"deployments\"} ";
+    counted(&admin, events).await;
+}
+
+/// The beginning of a line of the metrics.
+async fn counted(admin: &Caller, line: &str) {
+    let text = admin.get("/metrics").await.expect(200).body;
+    let text = text.as_str().unwrap();
+    let name = line.split('{').next().unwrap();
+    let found: Vec<&str> = text.lines().filter(|it| it.starts_with(name)).collect();
+    assert!(text.contains(line), "{line} is not in {found:#?}");
 }
 
 #[tokio::test]
@@ -391,6 +409,12 @@ async fn objects_are_changed_by_configurations_and_by_patches() {
     // What was added has its defaults.
     let side = containers.iter().find(|c| c["name"] == "side").unwrap();
     assert_eq!(side["terminationMessagePath"], "/dev/termination-log");
+    counted(
+        &admin,
+        "apiserver_mutating_admission_policy_check_duration_seconds_count{error_type=\"no_error\",\
+         policy=\"labels\",policy_binding=\"labels\"} ",
+    )
+    .await;
 }
 
 /// A policy about one version of a kind is about all of them, and sees the one that it names.

@@ -549,4 +549,14 @@ async fn match_conditions_decide_whether_a_webhook_is_asked() {
     open["webhooks"][0]["failurePolicy"] = "Ignore".into();
     admin.put(&format!("{path}/if"), &open).await.expect(200);
     admin.post(MAPS, &map("m")).await.expect(201);
+    let text = admin.get("/metrics").await.expect(200).body;
+    let of = "kind=\"webhook\",name=\"if.hooks.test\",operation=\"CREATE\",type=\"validate\"";
+    let conditions = "apiserver_admission_match_condition";
+    for expected in [
+        format!("{conditions}_exclusions_total{{{of}}} 2\n"),
+        format!("{conditions}_evaluation_errors_total{{{of}}} 2\n"),
+        format!("{conditions}_evaluation_seconds_count{{{of}}} 5\n"),
+    ] {
+        assert!(text.as_str().unwrap().contains(&expected), "{expected}");
+    }
 }

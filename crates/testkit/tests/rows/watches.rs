@@ -86,6 +86,12 @@ async fn initial_events_end_with_a_bookmark() {
         assert_eq!(notes["k8s.io/initial-events-end"], "true");
         let now = admin.get(&kind.path).await.revision();
         assert!(evenkeel_testkit::revision(&bookmark["object"]) <= now);
+        let text = admin.get("/metrics").await.expect(200).body;
+        let listed = format!(
+            "apiserver_watch_list_duration_seconds_count{{group=\"{}\",resource=\"{}\",scope=",
+            kind.row.gvk.group, kind.row.plural
+        );
+        assert!(text.as_str().unwrap().contains(&listed), "{listed}");
         // It goes on after that without repeating anything.
         admin.post(&kind.path, &kind.object("d")).await.expect(201);
         let (what, name, _) = lines.event().await;

@@ -6,9 +6,12 @@ use evenkeel_api::expressions::{Declarations, Expressions, Output};
 use evenkeel_api::object;
 use evenkeel_cel::{Budget, EvalError, Program, Value as Cel};
 use serde_json::Value;
+use tokio::time::Instant;
 
+use super::super::Operation;
 use super::inputs::Scope;
 use super::matching::Matcher;
+use crate::families::Families;
 
 /// A policy with the bindings that put it to work.
 #[derive(Debug)]
@@ -171,10 +174,26 @@ impl Code {
     }
 
     /// Whether all match conditions hold. One that does not hold decides, whatever others fail.
+    /// What it came to is counted for a policy and an operation.
     ///
     /// # Errors
     /// Why that can't be said.
-    pub(super) fn concerns(&self, scope: &Scope) -> Result<bool, String> {
+    pub(super) fn concerns(
+        &self,
+        scope: &Scope,
+        (counted, policy, operation): (&Families, &str, Operation),
+    ) -> Result<bool, String> {
+        if self.conditions.is_empty() {
+            return Ok(true);
+        }
+        let began = Instant::now();
+        let said = self.conditions_hold(scope);
+        let told = ["policy", policy, operation.as_str(), "validate"];
+        counted.decided(told, began, &said);
+        said
+    }
+
+    fn conditions_hold(&self, scope: &Scope) -> Result<bool, String> {
         let mut budget = Budget::default();
         let mut failures = Vec::new();
         for condition in &self.conditions {
@@ -189,6 +208,15 @@ impl Code {
             [one] => Err(one.clone()),
             many => Err(format!("[{}]", many.join(", "))),
         }
+    }
+}
+
+/// How the reference's metrics name what went wrong with an expression.
+pub(super) fn error_type<T>(answer: &Result<T, String>, budget: &Budget) -> &'static str {
+    match answer {
+        Ok(_) => "no_error",
+        Err(_) if budget.remaining() == 0 => "out_of_budget",
+        Err(_) => "invalid_error",
     }
 }
 

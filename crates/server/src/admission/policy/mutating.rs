@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use evenkeel_api::patch::{json_patch, lay_over};
 use evenkeel_api::row::Subresource;
@@ -9,11 +10,12 @@ use evenkeel_api::status::StatusCause;
 use evenkeel_api::{Status, object};
 use evenkeel_cel::Budget;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::super::Change;
 use super::super::webhook::review::seen_as;
 use super::super::webhook::{Shown, put_back, take_back};
-use super::compiled::{Binding, Code, Mutation, Policy, evaluate};
+use super::compiled::{Binding, Code, Mutation, Policy, error_type, evaluate};
 use super::inputs::{Inputs, Scope};
 use super::params;
 use crate::auth::Authorizer;
@@ -125,7 +127,8 @@ pub(super) async fn mutate(
                         Inputs::of(registry, &as_shown, object, param, authorizer, change.row);
                     Scope::new(inputs, code.variables())
                 };
-                match code.concerns(&scope(target)) {
+                let about = (&*registry.counted, policy.name.as_str(), change.operation);
+                match code.concerns(&scope(target), about) {
                     Ok(false) => continue,
                     Ok(true) => {}
                     Err(why) => {
@@ -133,7 +136,12 @@ pub(super) async fn mutate(
                         continue;
                     }
                 }
-                for why in steps(code, registry, &as_shown, target, &scope) {
+                let counted = |error: &str, took: Duration| {
+                    registry
+                        .counted
+                        .mutated(&policy.name, &binding.name, error, took);
+                };
+                for why in steps(code, registry, &as_shown, target, &scope, &counted) {
                     failed(Some(binding), why);
                 }
                 if *target != before {
@@ -196,10 +204,21 @@ fn steps(
     change: &Change<'_>,
     object: &mut Value,
     scope: &dyn Fn(&Value) -> Scope,
+    counted: &dyn Fn(&str, Duration),
 ) -> Vec<String> {
     let mut failures = Vec::new();
     for mutation in &code.mutations {
-        match step(mutation, registry, change, object, &scope(object)) {
+        let (began, mut budget) = (Instant::now(), Budget::default());
+        let said = step(
+            mutation,
+            registry,
+            change,
+            object,
+            &scope(object),
+            &mut budget,
+        );
+        counted(error_type(&said, &budget), began.elapsed());
+        match said {
             Ok(Some(next)) => {
                 if let Err(status) = put_back(registry, change, next, object) {
                     failures.push(status.message);
@@ -218,12 +237,12 @@ fn step(
     change: &Change<'_>,
     object: &Value,
     scope: &Scope,
+    budget: &mut Budget,
 ) -> Result<Option<Value>, String> {
-    let mut budget = Budget::default();
     let object = &seen_as(change, object);
     match mutation {
         Mutation::Apply(program) => {
-            let value = evaluate(program, scope, &mut budget)?;
+            let value = evaluate(program, scope, budget)?;
             let mut config = value.to_json().map_err(|error| error.to_string())?;
             for field in ["apiVersion", "kind"] {
                 config[field] = object[field].clone();
@@ -239,7 +258,7 @@ fn step(
                 .map_err(|why| format!("error applying patch: {why}"))
         }
         Mutation::Patch(program) => {
-            let value = evaluate(program, scope, &mut budget)?;
+            let value = evaluate(program, scope, budget)?;
             let patch = value.to_json().map_err(|error| {
                 format!("JSONPath valueExpression evaluated to a type that could not marshal to JSON: {error}")
             })?;

@@ -2,18 +2,21 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use evenkeel_api::Status;
 use evenkeel_api::status::StatusCause;
 use evenkeel_cel::{Budget, Value as Cel};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
-use super::super::Change;
 use super::super::webhook::Shown;
-use super::compiled::{Binding, Code, Policy, evaluate};
+use super::super::{Change, Operation};
+use super::compiled::{Binding, Code, Policy, error_type, evaluate};
 use super::inputs::{Inputs, Scope};
 use super::params;
 use crate::auth::Authorizer;
+use crate::families::Families;
 use crate::registry::Registry;
 
 /// Longest evaluated message, in bytes.
@@ -21,11 +24,15 @@ const MAX_MESSAGE: usize = 5 * 1024;
 /// Longest value of an audit annotation, in bytes.
 const MAX_ANNOTATION: usize = 10 * 1024;
 
+/// What kind of error there was, and how long it took to find out.
+type Figures = (&'static str, Duration);
+
 /// A rule that does not hold, or could not be decided.
 struct Refusal {
     index: usize,
     message: String,
     reason: String,
+    figures: Figures,
 }
 
 /// A refusal with who it comes from.
@@ -92,8 +99,18 @@ pub(super) async fn validate(
             for param in &found {
                 let inputs = Inputs::of(registry, &as_shown, seen, param, authorizer, change.row);
                 let scope = Scope::new(inputs, code.variables());
-                let (refusals, noted) = decide(policy, code, &scope);
+                let counted = &*registry.counted;
+                let about = (counted, policy.name.as_str(), change.operation);
+                let (refusals, ignored, noted) = decide(policy, code, &scope, about);
+                for figures in ignored {
+                    counted.validated(&policy.name, &binding.name, "allow", figures);
+                }
                 for refusal in refusals {
+                    for action in &binding.actions {
+                        let action = action.to_lowercase();
+                        let figures = refusal.figures;
+                        counted.validated(&policy.name, &binding.name, &action, figures);
+                    }
                     act(policy, binding, &refusal, change, &mut denied);
                 }
                 for (key, value) in noted {
@@ -208,29 +225,43 @@ fn act(
 
 type Noted<'p> = Vec<(&'p str, Result<String, String>)>;
 
-/// Evaluates a policy: the rules that do not hold, and its audit annotations.
-fn decide<'p>(policy: &Policy, code: &'p Code, scope: &Scope) -> (Vec<Refusal>, Noted<'p>) {
-    let undecided = |index: usize, message: String| {
-        let refusal = Refusal {
-            index,
-            message,
-            reason: String::new(),
-        };
+/// Evaluates a policy: the rules that do not hold, failures that are ignored, and its audit
+/// annotations.
+fn decide<'p>(
+    policy: &Policy,
+    code: &'p Code,
+    scope: &Scope,
+    about: (&Families, &str, Operation),
+) -> (Vec<Refusal>, Vec<Figures>, Noted<'p>) {
+    let (mut refusals, mut ignored) = (Vec::new(), Vec::new());
+    let mut undecided = |refusals: &mut Vec<Refusal>, index, message, figures| {
         if policy.ignores_failure {
-            Vec::new()
+            ignored.push(figures);
         } else {
-            vec![refusal]
+            refusals.push(Refusal {
+                index,
+                message,
+                reason: String::new(),
+                figures,
+            });
         }
     };
-    match code.concerns(scope) {
+    let began = Instant::now();
+    match code.concerns(scope, about) {
         Ok(true) => {}
-        Ok(false) => return (Vec::new(), Vec::new()),
-        Err(why) => return (undecided(0, why), Vec::new()),
+        Ok(false) => return (refusals, ignored, Vec::new()),
+        Err(why) => {
+            let figures = ("invalid_error", began.elapsed());
+            undecided(&mut refusals, 0, why, figures);
+            return (refusals, ignored, Vec::new());
+        }
     }
     let mut budget = Budget::default();
-    let mut refusals = Vec::new();
     for (index, rule) in code.validations.iter().enumerate() {
-        match evaluate(&rule.expression, scope, &mut budget) {
+        let began = Instant::now();
+        let said = evaluate(&rule.expression, scope, &mut budget);
+        let figures = (error_type(&said, &budget), began.elapsed());
+        match said {
             Ok(Cel::Bool(true)) => {}
             Ok(_) => {
                 let message = message(rule, scope, &mut budget);
@@ -238,10 +269,15 @@ fn decide<'p>(policy: &Policy, code: &'p Code, scope: &Scope) -> (Vec<Refusal>, 
                     index,
                     message,
                     reason: rule.reason.clone(),
+                    figures,
                 });
             }
-            Err(why) if budget.remaining() == 0 => return (undecided(index, why), Vec::new()),
-            Err(why) => refusals.extend(undecided(index, why)),
+            Err(why) => {
+                undecided(&mut refusals, index, why, figures);
+                if budget.remaining() == 0 {
+                    return (refusals, ignored, Vec::new());
+                }
+            }
         }
     }
     let mut budget = Budget::default();
@@ -259,7 +295,7 @@ fn decide<'p>(policy: &Policy, code: &'p Code, scope: &Scope) -> (Vec<Refusal>, 
             Err(_) => {}
         }
     }
-    (refusals, noted)
+    (refusals, ignored, noted)
 }
 
 fn cut(text: &str) -> String {

@@ -7,11 +7,13 @@ use evenkeel_api::row::{ResourceDef, Storage, Subresource};
 use evenkeel_api::validation::selects;
 use evenkeel_api::{Status, object};
 use serde_json::Value;
+use tokio::time::Instant;
 
 use super::super::{Change, Operation, look_up};
 use super::conditions::{self, Condition};
 use super::review;
 use crate::auth::Authorizer;
+use crate::families::Families;
 use crate::outbound::Client;
 use crate::registry::Registry;
 
@@ -138,7 +140,8 @@ impl Hook {
         Ok(version)
     }
 
-    /// Do its conditions hold? `change` and `object` are as it is shown them.
+    /// Do its conditions hold? `change` and `object` are as it is shown them; `kind` is `admit` or
+    /// `validate`.
     ///
     /// # Errors
     /// 403 when a condition can't be decided and the webhook fails closed.
@@ -148,13 +151,18 @@ impl Hook {
         change: &Change<'_>,
         object: &Value,
         requested: &ResourceDef,
+        (counted, kind): (&Families, &str),
     ) -> Result<bool, Status> {
         if self.conditions.is_empty() {
             return Ok(true);
         }
         let mut request = review::attributes(change, "", object);
         review::requested(&mut request, change, requested);
-        match conditions::hold(&self.conditions, authorizer, change, object, &request) {
+        let began = Instant::now();
+        let said = conditions::hold(&self.conditions, authorizer, change, object, &request);
+        let told = ["webhook", &self.name, change.operation.as_str(), kind];
+        counted.decided(told, began, &said);
+        match said {
             Ok(holds) => Ok(holds),
             Err(_) if self.ignores_failure => Ok(false),
             Err(why) => Err(change.forbidden(object, &why)),

@@ -185,7 +185,8 @@ impl Webhooks {
             };
             let shown = Shown::new(registry, change, object, version).await?;
             let (as_shown, seen) = (shown.change(change), shown.object(object));
-            if !hook.holds(&self.authorizer, &as_shown, seen, change.row)? {
+            let counted = (&*registry.counted, "admit");
+            if !hook.holds(&self.authorizer, &as_shown, seen, change.row, counted)? {
                 continue;
             }
             if rounds.again && !rounds.waiting.contains(&hook.id) {
@@ -255,7 +256,8 @@ impl Webhooks {
             };
             let shown = Shown::new(registry, change, object, version).await?;
             let (as_shown, seen) = (shown.change(change), shown.object(object));
-            if hook.holds(&self.authorizer, &as_shown, seen, change.row)? {
+            let counted = (&*registry.counted, "validate");
+            if hook.holds(&self.authorizer, &as_shown, seen, change.row, counted)? {
                 asked.push((hook, shown));
             }
         }
