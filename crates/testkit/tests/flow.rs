@@ -254,6 +254,14 @@ async fn a_schema_says_whether_its_level_is_there_and_answers_say_the_schema() {
         "{:?}",
         page.body
     );
+    // The one who asks is served while he does.
+    let page = "/debug/api_priority_and_fairness/dump_requests";
+    let page = admin.get(page).await.expect(200);
+    let text = page.body.as_str().unwrap();
+    let own = text.lines().find(|line| line.starts_with("exempt,"));
+    let own: Vec<&str> = own.unwrap_or(text).split(',').map(str::trim).collect();
+    assert_eq!(own[1..4], ["exempt", "-1", "-1"], "{text}");
+    assert!(own[9] > "2000-", "{text}");
     ann.get("/debug/api_priority_and_fairness/dump_queues")
         .await
         .expect(403);

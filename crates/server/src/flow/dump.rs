@@ -1,5 +1,5 @@
-//! The reference's debugging pages: levels, queues, and requests that wait, as tables of
-//! comma-separated columns.
+//! The reference's debugging pages: levels, queues, and requests that wait or are served, as tables
+//! of comma-separated columns.
 
 use jiff::Timestamp;
 
@@ -118,7 +118,8 @@ fn queues(flow: &FlowControl) -> Vec<Vec<String>> {
     rows
 }
 
-/// Those that wait; the ones that are served are not remembered one by one.
+/// Those that wait, and those that are served: these have no place in their queue (`-1`), and where
+/// nobody waits no queue either.
 fn requests(flow: &FlowControl, wall: Timestamp) -> Vec<Vec<String>> {
     let mut rows = header(&[
         "PriorityLevelName",
@@ -133,24 +134,45 @@ fn requests(flow: &FlowControl, wall: Timestamp) -> Vec<Vec<String>> {
         "StartTime",
     ]);
     let now = flow.now();
+    let at = |then: u64| {
+        let ago = std::time::Duration::from_nanos(now.saturating_sub(then));
+        jiff::SignedDuration::try_from(ago)
+            .ok()
+            .and_then(|ago| wall.checked_sub(ago).ok())
+            .unwrap_or(wall)
+            .to_string()
+    };
     for level in flow.levels() {
         level.waiters(|queue, place, width, token| {
-            let waited = std::time::Duration::from_nanos(now.saturating_sub(token.arrived));
-            let arrived = jiff::SignedDuration::try_from(waited)
-                .ok()
-                .and_then(|waited| wall.checked_sub(waited).ok())
-                .unwrap_or(wall);
             rows.push(vec![
                 level.name.clone(),
                 token.schema.name.clone(),
                 queue.to_string(),
                 place.to_string(),
                 token.flow.to_string(),
-                arrived.to_string(),
+                at(token.arrived),
                 width.initial.to_string(),
                 width.last.to_string(),
                 format!("{}ns", width.lingers),
                 "0001-01-01T00:00:00Z".to_owned(),
+            ]);
+        });
+        level.runners(|running| {
+            let width = running.seats.width();
+            rows.push(vec![
+                level.name.clone(),
+                running.schema.name.clone(),
+                running
+                    .seats
+                    .queue()
+                    .map_or("-1".to_owned(), |queue| queue.to_string()),
+                "-1".to_owned(),
+                running.flow.to_string(),
+                at(running.arrived),
+                width.initial.to_string(),
+                width.last.to_string(),
+                format!("{}ns", width.lingers),
+                at(running.seats.since()),
             ]);
         });
     }

@@ -1,8 +1,9 @@
 //! A priority level: its seats and queues under a lock of its own, and the seats that requests
 //! hold.
 
+use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -23,6 +24,16 @@ pub(super) struct Token {
     pub(super) flow: Box<str>,
     pub(super) arrived: Nanos,
     serve: oneshot::Sender<Seats>,
+}
+
+/// Somebody who is served.
+#[derive(Debug)]
+pub(super) struct Running {
+    pub(super) schema: Arc<Schema>,
+    /// Who and where it is by the schema's distinguisher.
+    pub(super) flow: Box<str>,
+    pub(super) arrived: Nanos,
+    pub(super) seats: Seats,
 }
 
 #[derive(Debug)]
@@ -63,6 +74,9 @@ pub(super) struct Level {
     most: AtomicU32,
     pub(super) dropped: Dropped,
     state: Mutex<State>,
+    /// Those who are served, by the numbers of their seats. Only a page for people looks at it.
+    running: Mutex<HashMap<u64, Running>>,
+    numbers: AtomicU64,
 }
 
 impl Level {
@@ -74,6 +88,8 @@ impl Level {
             began,
             most: AtomicU32::new(0),
             dropped: Dropped::default(),
+            running: Mutex::default(),
+            numbers: AtomicU64::new(0),
             state: Mutex::new(State {
                 queues: Queues::new(now),
                 config: Config::default(),
@@ -190,6 +206,17 @@ impl Level {
         }
     }
 
+    /// Shows each that is served, in the order in which they came to be.
+    pub(super) fn runners(&self, mut show: impl FnMut(&Running)) {
+        let running = self.running.lock();
+        let mut numbers: Vec<&u64> = running.keys().collect();
+        numbers.sort_unstable();
+        numbers
+            .into_iter()
+            .filter_map(|number| running.get(number))
+            .for_each(&mut show);
+    }
+
     /// Lets a request in, or makes it wait, or refuses it.
     pub(super) fn enter(
         self: &Arc<Self>,
@@ -209,7 +236,7 @@ impl Level {
                 if !self.exempt {
                     counts.waited.observe(0);
                 }
-                Entry::Seat(Seat::new(Arc::clone(schema), seats, watch))
+                Entry::Seat(Seat::new(schema, seats, watch, flow.into(), now))
             }
             Arrival::Refused(why) => {
                 drop(state);
@@ -239,6 +266,7 @@ impl Level {
                 self.serve(&mut state);
                 Entry::Place(Place {
                     schema: Arc::clone(schema),
+                    flow: flow.into(),
                     queue,
                     number,
                     width,
@@ -334,19 +362,36 @@ pub(crate) struct Seat {
     schema: Arc<Schema>,
     seats: Seats,
     watch: bool,
+    number: u64,
 }
 
 impl Seat {
-    fn new(schema: Arc<Schema>, seats: Seats, watch: bool) -> Self {
+    fn new(
+        schema: &Arc<Schema>,
+        seats: Seats,
+        watch: bool,
+        flow: Box<str>,
+        arrived: Nanos,
+    ) -> Self {
+        let level = &schema.level;
+        let number = level.numbers.fetch_add(1, Ordering::Relaxed);
+        let running = Running {
+            schema: Arc::clone(schema),
+            flow,
+            arrived,
+            seats,
+        };
+        level.running.lock().insert(number, running);
         let counts = &schema.counts;
         counts.dispatched.fetch_add(1, Ordering::Relaxed);
         counts.executing.fetch_add(1, Ordering::Relaxed);
         let most = i64::from(seats.width().most());
         counts.executing_seats.fetch_add(most, Ordering::Relaxed);
         Self {
-            schema,
+            schema: Arc::clone(schema),
             seats,
             watch,
+            number,
         }
     }
 
@@ -357,7 +402,9 @@ impl Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        let ended = self.schema.level.leave(self.seats);
+        let level = &self.schema.level;
+        level.running.lock().remove(&self.number);
+        let ended = level.leave(self.seats);
         let counts = &self.schema.counts;
         counts.executing.fetch_sub(1, Ordering::Relaxed);
         let most = i64::from(self.seats.width().most());
@@ -375,6 +422,7 @@ impl Drop for Seat {
 #[derive(Debug)]
 pub(super) struct Place {
     schema: Arc<Schema>,
+    flow: Box<str>,
     queue: u32,
     number: u64,
     width: Width,
@@ -399,7 +447,14 @@ impl Place {
         match seats {
             Some(seats) => {
                 counts.waited.observe(waited);
-                Some(Seat::new(Arc::clone(&self.schema), seats, self.watch))
+                let flow = std::mem::take(&mut self.flow);
+                Some(Seat::new(
+                    &self.schema,
+                    seats,
+                    self.watch,
+                    flow,
+                    self.arrived,
+                ))
             }
             None => {
                 counts.waited_in_vain.observe(waited);

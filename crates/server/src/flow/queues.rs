@@ -94,6 +94,11 @@ impl Seats {
         self.width
     }
 
+    /// The queue that it came from, or would have waited in.
+    pub(super) fn queue(&self) -> Option<u32> {
+        self.queue
+    }
+
     /// When it began to be served.
     pub(super) fn since(&self) -> Nanos {
         self.since
