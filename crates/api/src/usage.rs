@@ -16,6 +16,10 @@ use crate::quantity::{Format, Quantity};
 pub type Amounts = BTreeMap<String, Quantity>;
 
 const BY_CLASS: &str = ".storageclass.storage.k8s.io/";
+/// Behind the name of a class: the devices of it that claims ask for.
+const DEVICES: &str = ".deviceclass.resource.k8s.io/devices";
+/// A claim for all devices is charged for as many as one can have.
+const DEVICES_MOST: i64 = 32;
 const COMPUTE: [&str; 3] = ["cpu", "memory", "ephemeral-storage"];
 /// Where these are limited, every container must say how much it asks for.
 const EXPLICIT: [&str; 6] = [
@@ -37,6 +41,8 @@ pub enum Measure {
     Services,
     /// By the storage that they ask for.
     Claims,
+    /// By the devices that they ask for, class by class.
+    Devices,
     /// By number alone: the names under which they count.
     Count(Vec<String>),
 }
@@ -57,6 +63,7 @@ impl Measure {
             ("", "pods") => Self::Pods,
             ("", "services") => Self::Services,
             ("", "persistentvolumeclaims") => Self::Claims,
+            ("resource.k8s.io", "resourceclaims") => Self::Devices,
             ("", "configmaps" | "resourcequotas" | "replicationcontrollers" | "secrets") => {
                 Self::Count(vec![count_name(group, plural), plural.to_owned()])
             }
@@ -95,6 +102,9 @@ impl Measure {
                 matches!(plain, "persistentvolumeclaims" | "requests.storage")
                     || name == "count/persistentvolumeclaims"
             }
+            Self::Devices => {
+                name == "count/resourceclaims.resource.k8s.io" || name.ends_with(DEVICES)
+            }
             Self::Count(names) => names.iter().any(|known| known == name),
         }
     }
@@ -106,6 +116,7 @@ impl Measure {
             Self::Pods => of_pod(object, now),
             Self::Services => of_service(object),
             Self::Claims => of_claim(object),
+            Self::Devices => of_devices(object),
             Self::Count(names) => names.iter().map(|name| (name.clone(), number(1))).collect(),
         }
     }
@@ -311,6 +322,42 @@ fn of_service(service: &Value) -> Amounts {
     .collect()
 }
 
+/// What a claim of devices may get at most, by class. Of requests that name alternatives each class
+/// counts with the most that one of them wants.
+fn of_devices(claim: &Value) -> Amounts {
+    let name = count_name("resource.k8s.io", "resourceclaims");
+    let mut sum = Amounts::from([(name, number(1))]);
+    let count = |request: &Value| match object::text(request, &["allocationMode"]) {
+        "All" => DEVICES_MOST,
+        // Defaults say it for every object that was kept.
+        "ExactCount" | "" => object::integer(request, &["count"]).unwrap_or(1),
+        _ => 0,
+    };
+    for request in object::list(claim, &["spec", "devices", "requests"]) {
+        let alternatives = object::list(request, &["firstAvailable"]);
+        let exactly = request.get("exactly").filter(|it| it.is_object());
+        let wanted: Vec<&Value> = if alternatives.is_empty() {
+            exactly.into_iter().collect()
+        } else {
+            alternatives.iter().collect()
+        };
+        let mut most: BTreeMap<&str, i64> = BTreeMap::new();
+        for request in wanted {
+            let of_class = most
+                .entry(object::text(request, &["deviceClassName"]))
+                .or_default();
+            *of_class = count(request).max(*of_class);
+        }
+        for (class, count) in most {
+            let name = format!("{class}{DEVICES}");
+            let more = Quantity::from_units(count, Format::DecimalSi);
+            let all = sum.get(&name).map_or(more, |before| before.plus(&more));
+            sum.insert(name, all);
+        }
+    }
+    sum
+}
+
 fn of_claim(claim: &Value) -> Amounts {
     let mut sum = Amounts::new();
     for name in ["persistentvolumeclaims", "count/persistentvolumeclaims"] {
@@ -408,6 +455,34 @@ mod tests {
                 "requests.storage=2Gi",
             ]
         );
+    }
+
+    #[test]
+    fn claims_of_devices_are_measured_by_class() {
+        let devices = Measure::of("resource.k8s.io", "resourceclaims").expect("measured");
+        let claim = json!({"spec": {"devices": {"requests": [
+            {"name": "a", "exactly": {"deviceClassName": "gpu", "allocationMode": "ExactCount",
+                "count": 2}},
+            {"name": "b", "exactly": {"deviceClassName": "nic", "allocationMode": "All"}},
+            {"name": "c", "firstAvailable": [
+                {"name": "x", "deviceClassName": "gpu", "allocationMode": "ExactCount",
+                    "count": 1},
+                {"name": "y", "deviceClassName": "gpu", "allocationMode": "ExactCount",
+                    "count": 3},
+                {"name": "z", "deviceClassName": "small", "allocationMode": "ExactCount",
+                    "count": 4}]},
+            {"name": "d", "later": {}}]}}});
+        assert_eq!(
+            usage(&devices, &claim),
+            [
+                "count/resourceclaims.resource.k8s.io=1",
+                "gpu.deviceclass.resource.k8s.io/devices=5",
+                "nic.deviceclass.resource.k8s.io/devices=32",
+                "small.deviceclass.resource.k8s.io/devices=4",
+            ]
+        );
+        let limited = ["gpu.deviceclass.resource.k8s.io/devices", "pods"];
+        assert_eq!(devices.names(limited.into_iter()), [limited[0]]);
     }
 
     #[test]

@@ -27,6 +27,11 @@ pub(super) fn resources(quota: &Value) -> BTreeSet<Resource> {
                 let (plural, group) = counted.split_once('.').unwrap_or((counted, ""));
                 return Some((group.to_owned(), plural.to_owned()));
             }
+            let devices = ("resource.k8s.io".to_owned(), "resourceclaims".to_owned());
+            let measured = Measure::of(&devices.0, &devices.1);
+            if measured.is_some_and(|it| !it.names([name.as_str()].into_iter()).is_empty()) {
+                return Some(devices);
+            }
             [
                 "pods",
                 "services",
@@ -130,7 +135,8 @@ mod tests {
     fn the_resources_behind_the_names() {
         let quota = json!({"spec": {"hard": {"requests.cpu": "1", "pods": "2",
             "count/jobs.batch": "3", "count/configmaps": "1", "services.nodeports": "0",
-            "gold.storageclass.storage.k8s.io/requests.storage": "1Gi", "nonsense": "1"}}});
+            "gold.storageclass.storage.k8s.io/requests.storage": "1Gi", "nonsense": "1",
+            "gpu.deviceclass.resource.k8s.io/devices": "4"}}});
         let found: Vec<String> = resources(&quota)
             .into_iter()
             .map(|(group, plural)| format!("{plural}.{group}"))
@@ -142,7 +148,8 @@ mod tests {
                 "persistentvolumeclaims.",
                 "pods.",
                 "services.",
-                "jobs.batch"
+                "jobs.batch",
+                "resourceclaims.resource.k8s.io"
             ]
         );
     }

@@ -105,7 +105,7 @@ fn handles(measure: &Measure, change: &Change<'_>, object: &Value) -> bool {
     };
     match (measure, change.operation, change.subresource) {
         (_, Operation::Create, None)
-        | (Measure::Services | Measure::Claims, Operation::Update, None)
+        | (Measure::Services | Measure::Claims | Measure::Devices, Operation::Update, None)
         | (Measure::Pods, Operation::Update, Some(Subresource::Resize)) => true,
         (Measure::Pods, Operation::Update, None) => differs(&["spec", "activeDeadlineSeconds"]),
         (Measure::Claims, Operation::Update, Some(Subresource::Status)) => {

@@ -224,3 +224,40 @@ async fn make_namespace_with_loops(admin: &Caller, name: &str) {
     }
     panic!("no account in {name}");
 }
+
+#[tokio::test]
+async fn devices_are_charged_by_class() {
+    let (_cluster, admin) = open("bounded", &json!({})).await;
+    let gpus = "gpu.deviceclass.resource.k8s.io/devices";
+    let hard = json!({"hard": {gpus: "4"}});
+    quota(&admin, "q", &hard, &json!({gpus: "0"})).await;
+    let claims = "/apis/resource.k8s.io/v1/namespaces/bounded/resourceclaims";
+    let claim = |name: &str, class: &str, count: i64| {
+        json!({"metadata": {"name": name}, "spec": {"devices": {"requests": [
+            {"name": "r", "exactly": {"deviceClassName": class, "allocationMode": "ExactCount",
+                "count": count}}]}}})
+    };
+    admin.post(claims, &claim("a", "gpu", 3)).await.expect(201);
+    assert_eq!(used(&admin, "q").await, json!({gpus: "3"}));
+    // Another class is nobody's business.
+    admin.post(claims, &claim("n", "nic", 9)).await.expect(201);
+    let refused = admin.post(claims, &claim("b", "gpu", 2)).await.expect(403);
+    assert_eq!(
+        refused.message(),
+        format!(
+            "resourceclaims.resource.k8s.io \"b\" is forbidden: exceeded quota: q, requested: \
+             {gpus}=2, used: {gpus}=3, limited: {gpus}=4"
+        )
+    );
+    let mut all = claim("c", "gpu", 1);
+    all["spec"]["devices"]["requests"][0]["exactly"] =
+        json!({"deviceClassName": "gpu", "allocationMode": "All"});
+    let refused = admin.post(claims, &all).await.expect(403);
+    assert!(
+        refused
+            .message()
+            .contains("requested: gpu.deviceclass.resource.k8s.io/devices=32")
+    );
+    admin.post(claims, &claim("d", "gpu", 1)).await.expect(201);
+    assert_eq!(used(&admin, "q").await, json!({gpus: "4"}));
+}
