@@ -10,7 +10,7 @@ use std::sync::{Arc, LazyLock};
 
 use evenkeel_cel::{Env, ObjectType, Program, Schema, Type, authorizer_type, resource_check_type};
 
-pub use typing::{Finding, schema_of, type_check};
+pub use typing::{Documents, Finding, GroupVersion, documents, schema_of, type_check};
 
 /// Which variables there are beyond `object`, `oldObject`, `request` and `namespaceObject`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
