@@ -20,6 +20,7 @@ spec:
       image: shop:latest
       imagePullPolicy: IfNotPresent
       ports: [{{containerPort: 8080}}]
+      startupProbe: {{httpGet: {{path: /health/live, port: 8080}}, periodSeconds: 1, failureThreshold: 60}}
       readinessProbe: {{httpGet: {{path: /health/ready, port: 8080}}, periodSeconds: 1, failureThreshold: 1}}
       livenessProbe: {{httpGet: {{path: /health/live, port: 8080}}, periodSeconds: 1, timeoutSeconds: 1, failureThreshold: 2}}
       {more}
