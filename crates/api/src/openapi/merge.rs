@@ -348,8 +348,10 @@ mod tests {
                     {"group": "", "version": "v1", "kind": "Options"}]},
             },
         });
-        let mut other = document.clone();
-        other["paths"] = json!({"/apis/h/v1/others": path("Meta")});
+        let other = json!({
+            "paths": {"/apis/h/v1/others": path("Meta")},
+            "definitions": {"Meta": document["definitions"]["Meta"]},
+        });
         let merged = merged(vec![document, other]);
         let paths: Vec<&String> = merged.paths().keys().collect();
         assert_eq!(paths, ["/apis/g/v1/things", "/apis/h/v1/others"]);

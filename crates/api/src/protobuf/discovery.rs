@@ -174,7 +174,7 @@ mod tests {
             (envelope.api_version, envelope.kind),
             ("v1", "APIResourceList")
         );
-        let mut expected = b"\x0a\x04g/v1\x12\x1f".to_vec();
+        let mut expected = b"\x0a\x04g/v1\x12\x1d".to_vec();
         expected.extend_from_slice(b"\x0a\x04pods\x10\x01\x1a\x03Pod\x22\x05\x0a\x03get");
         expected.extend_from_slice(b"\x2a\x02po\x32\x03pod");
         assert_eq!(envelope.raw, expected);

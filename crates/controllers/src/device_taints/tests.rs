@@ -216,7 +216,9 @@ fn what_a_rule_says() {
 fn pod() -> Pod {
     serde_json::from_value(json!({
         "metadata": {"namespace": "default", "name": "web", "uid": "u"},
+        // No agent ends it here.
         "spec": {"nodeName": "n", "containers": [{"name": "c", "image": "i"}],
+            "terminationGracePeriodSeconds": 0,
             "resourceClaims": [{"name": "gpu", "resourceClaimName": "gpu"}]},
         "status": {"phase": "Running"},
     }))

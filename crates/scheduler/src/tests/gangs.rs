@@ -376,10 +376,12 @@ proptest! {
         }
         let mut known: HashMap<(usize, usize), Pod> = HashMap::new();
         let mut under_way: Vec<(Arc<PodInfo>, Arc<str>, crate::framework::CycleState)> = Vec::new();
-        for step in steps {
+        for (serial, step) in steps.into_iter().enumerate() {
             match step {
                 Step::Member(group, at, cpu) => {
-                    let pod = member(&format!("g{group}"), &format!("p{group}-{at}"), cpu);
+                    // A name may come again, for another pod.
+                    let uid = json!({"metadata": {"uid": format!("u{serial}")}});
+                    let pod = member_with(&format!("g{group}"), &format!("p{group}-{at}"), cpu, &uid);
                     if let std::collections::hash_map::Entry::Vacant(free) = known.entry((group, at)) {
                         core.pod(&change(None, Some(&pod)), now);
                         free.insert(pod);

@@ -454,7 +454,8 @@ fn what_is_not_supported_is_refused_by_name() {
     let decision = decide(&[node("n", 1000, 1024)], &[], pod_with("web", 1, &grouped));
     assert_eq!(
         decision.filtered(),
-        "0/1 nodes are available: spec.schedulingGroup is not supported by Evenkeel's scheduler yet."
+        "0/1 nodes are available: spec.schedulingGroup needs pod groups, which are not served: the \
+         feature gate GenericWorkload is closed (--feature-gates GenericWorkload=true opens it)."
     );
 }
 

@@ -199,9 +199,20 @@ fn merge_patch_of_rfc_7386() {
     );
 }
 
+fn has_null_in_list(value: &Value, in_list: bool) -> bool {
+    match value {
+        Value::Null => in_list,
+        Value::Array(items) => items.iter().any(|item| has_null_in_list(item, true)),
+        Value::Object(fields) => fields.values().any(|item| has_null_in_list(item, in_list)),
+        _ => false,
+    }
+}
+
 proptest! {
+    /// Nulls within lists are taken out of them only where no object was, as the reference does.
     #[test]
     fn merging_twice_is_merging_once(object in any_json(), patch in any_json()) {
+        prop_assume!(!has_null_in_list(&patch, false));
         if let Ok(once) = merge_patch(&object, &patch) {
             prop_assert_eq!(merge_patch(&once, &patch).expect("merges again"), once);
         }
