@@ -31,10 +31,19 @@ pub struct PodGroups;
 
 /// Takes off what belongs to gates that are closed, unless it was there before.
 fn drop_gated(spec: &mut Value, old: Option<&Value>, names: &[&str]) {
+    let Value::Object(spec) = spec else {
+        return;
+    };
     for name in names {
-        let was = old.is_some_and(|old| old.get(name).is_some_and(|value| !value.is_null()));
-        if !was && let Value::Object(spec) = spec {
-            spec.remove(*name);
+        match old.and_then(|old| old.get(name)) {
+            None => {
+                spec.remove(*name);
+            }
+            // As the object shows that there is nothing.
+            Some(Value::Null) => {
+                spec.insert((*name).to_owned(), Value::Null);
+            }
+            Some(_) => {}
         }
     }
 }
