@@ -38,22 +38,38 @@ pub(crate) async fn keep(door: tokio::sync::oneshot::Receiver<Weak<Door>>) {
     }) else {
         return;
     };
+    // Maps of others change all the time: what these two were like when they were looked at.
+    let mut seen = None;
     loop {
         changes.mark_unchanged();
         {
             let Some(door) = door.upgrade() else { return };
-            let both = async {
-                authentication(&door).await?;
-                info(&door, false).await
-            };
-            if let Err(status) = both.await {
-                tracing::warn!(%status.message, "what others are told can't be written");
+            let now = revisions(&door);
+            if seen != Some(now) {
+                let both = async {
+                    authentication(&door).await?;
+                    info(&door, false).await
+                };
+                match both.await {
+                    Ok(()) => seen = Some(now),
+                    Err(status) => {
+                        tracing::warn!(%status.message, "what others are told can't be written");
+                    }
+                }
             }
         }
-        if let Ok(Err(_)) = tokio::time::timeout(AGAIN, changes.changed()).await {
-            return;
+        match tokio::time::timeout(AGAIN, changes.changed()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return,
+            Err(_) => seen = None,
         }
     }
+}
+
+/// The revisions of both maps, where they are there.
+fn revisions(door: &Arc<Door>) -> [Option<u64>; 2] {
+    [(SYSTEM, AUTHENTICATION), (PUBLIC, INFO)]
+        .map(|(namespace, name)| known(door, namespace, name).map(|map| map.revision))
 }
 
 fn maps(door: &Door) -> Option<Arc<ResourceDef>> {
