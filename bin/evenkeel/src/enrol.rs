@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use evenkeel_client::Api;
 use evenkeel_server::pki::join::{self, lives};
 use evenkeel_server::pki::{Leaf, LeafSpec};
 use jiff::{SignedDuration, Timestamp};
@@ -21,7 +22,7 @@ use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Api, Client, Config};
+use kube::{Client, Config};
 use serde_json::json;
 
 use crate::kubeconfig;

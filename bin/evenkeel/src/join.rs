@@ -17,6 +17,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use clap::{Args, Subcommand};
 use evenkeel_api::clock::{Clock, SharedClock, SystemClock};
+use evenkeel_client::Api;
 use evenkeel_server::pki::{self, Leaf, LeafSpec, Pki};
 use ipnet::Ipv4Net;
 use jiff::SignedDuration;
@@ -25,7 +26,7 @@ use k8s_openapi::api::core::v1::Node as NodeObject;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::PostParams;
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Api, Client, Config};
+use kube::{Client, Config};
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
@@ -33,7 +34,7 @@ use crate::config::{LogFormat, Settings, UpArgs};
 use crate::enrol::{self, Authority, Invitation};
 use crate::node::{Node, Way};
 use crate::running::Running;
-use crate::{kubeconfig, up};
+use crate::{kubeconfig, rest, up};
 
 /// Between two looks at the certificates.
 const LOOK: Duration = Duration::from_secs(60);
@@ -435,11 +436,7 @@ enum Ended {
 pub(crate) fn main(args: NodeArgs) -> anyhow::Result<()> {
     let told = args.settle()?;
     up::logging(&told.settings)?;
-    let ended = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .context("can't start threads")?
-        .block_on(run(told))?;
+    let ended = rest::run(run(told))?;
     match ended {
         Ended::Asked => Ok(()),
         // Containers outlive the agent, so beginning anew is the simplest way to new certificates

@@ -12,6 +12,7 @@ mod local;
 mod node;
 mod open;
 mod outside;
+mod rest;
 mod running;
 mod token;
 mod up;

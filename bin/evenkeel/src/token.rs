@@ -4,10 +4,10 @@
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use evenkeel_api::clock::{Clock as _, SystemClock, rfc3339};
+use evenkeel_client::Api;
 use evenkeel_server::pki::join::key_hash;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Secret;
-use kube::Api;
 use kube::api::{DeleteParams, ListParams, PostParams};
 use rand::Rng as _;
 use serde_json::json;

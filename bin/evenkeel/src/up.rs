@@ -28,7 +28,7 @@ use crate::config::{LogFormat, Settings, UpArgs};
 use crate::node::{Node, Way};
 use crate::open::{self, Opened};
 use crate::running::Running;
-use crate::{kubeconfig, local};
+use crate::{kubeconfig, local, rest};
 
 /// History is kept this long, as by the reference with etcd.
 const HISTORY: Duration = Duration::from_secs(300);
@@ -44,11 +44,7 @@ const CERTIFICATES: Duration = Duration::from_secs(12 * 3600);
 pub(crate) fn main(args: UpArgs) -> anyhow::Result<()> {
     let settings = args.settle()?;
     logging(&settings)?;
-    tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .context("can't start threads")?
-        .block_on(run(settings))
+    rest::run(run(settings))
 }
 
 pub(crate) fn logging(settings: &Settings) -> anyhow::Result<()> {

@@ -279,8 +279,8 @@ impl Reconciler {
             fresh.status = Some(status);
             let namespace = scaler.metadata.namespace.as_deref().unwrap_or_default();
             let name = scaler.metadata.name.as_deref().unwrap_or_default();
-            let api: Api<HorizontalPodAutoscaler> =
-                Api::namespaced(self.context.client.clone(), namespace);
+            let api: evenkeel_client::Api<HorizontalPodAutoscaler> =
+                evenkeel_client::Api::namespaced(self.context.client.clone(), namespace);
             let params = PostParams::default();
             match api
                 .replace_subresource("status", name, &params, &fresh)

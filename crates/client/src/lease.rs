@@ -7,10 +7,10 @@
 use std::future::Future;
 use std::time::Duration;
 
+use crate::Api;
 use evenkeel_api::clock::SharedClock;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
-use kube::Api;
 use kube::api::PostParams;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;

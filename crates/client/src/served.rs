@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::view::Kind;
+use crate::kind::Kind;
 use crate::{Backoff, Client, errors};
 
 /// Does the door serve the kind? Waits for an answer.

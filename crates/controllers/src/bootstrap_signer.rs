@@ -11,11 +11,11 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use evenkeel_client::Api;
 use evenkeel_client::view::{Event, Sink, Target, reflect};
 use evenkeel_client::{LoopContext, ObjectKey, Outcome, WorkQueue, errors, run_loop};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
-use kube::Api;
 use kube::api::PostParams;
 use parking_lot::Mutex;
 use ring::hmac;
@@ -95,6 +95,7 @@ pub async fn run(context: LoopContext) {
         path: path.to_owned(),
         metadata_only: false,
         field_selector: Some(selector),
+        label_selector: None,
     };
     let following_map = reflect(
         context.client.clone(),

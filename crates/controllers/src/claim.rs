@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use evenkeel_api::selector::LabelSelector;
+use evenkeel_client::Api;
 use evenkeel_client::{Client, Kind, ObjectKey, View, WorkQueue, errors};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{
     LabelSelector as SelectorSpec, ObjectMeta, OwnerReference,
 };
-use kube::Api;
 use kube::api::{Patch, PatchParams};
 use kube::core::NamespaceResourceScope;
 use serde_json::json;

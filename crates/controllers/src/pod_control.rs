@@ -5,12 +5,12 @@
 
 use std::sync::Arc;
 
-use evenkeel_client::view::Kind;
+use evenkeel_client::Api;
+use evenkeel_client::Kind;
 use evenkeel_client::{EventType, LoopContext, View, errors};
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
-use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use serde_json::json;
 

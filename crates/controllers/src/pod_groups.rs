@@ -3,12 +3,12 @@
 
 use std::sync::Arc;
 
+use evenkeel_client::Api;
 use evenkeel_client::{
     LoopContext, ObjectKey, Outcome, View, WorkQueue, errors, is_served, run_loop,
 };
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::scheduling::v1beta1::PodGroup;
-use kube::Api;
 use kube::api::{ListParams, PostParams};
 
 use crate::error::ReconcileError;

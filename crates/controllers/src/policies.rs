@@ -7,11 +7,11 @@ use std::sync::{Arc, LazyLock};
 
 use evenkeel_api::Rows;
 use evenkeel_api::expressions::{Documents, documents, type_check};
+use evenkeel_client::Api;
 use evenkeel_client::{Client, LoopContext, ObjectKey, Outcome, WorkQueue, errors, run_loop};
 use k8s_openapi::api::admissionregistration::v1::{
     ExpressionWarning, TypeChecking, ValidatingAdmissionPolicy, ValidatingAdmissionPolicyStatus,
 };
-use kube::Api;
 use kube::api::PostParams;
 
 use crate::error::ReconcileError;

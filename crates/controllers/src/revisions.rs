@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
+use evenkeel_client::Api;
 use evenkeel_client::{LoopContext, View, errors};
 use k8s_openapi::api::apps::v1::ControllerRevision;
-use kube::Api;
 use kube::api::{DeleteParams, PostParams, Preconditions};
 
 use crate::claim;

@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use evenkeel_api::selector::LabelSelector;
+use evenkeel_client::Api;
 use evenkeel_client::{LoopContext, ObjectKey, Outcome, WorkQueue, errors, run_loop};
 use k8s_openapi::api::rbac::v1::{ClusterRole, PolicyRule};
-use kube::Api;
 use kube::api::PostParams;
 
 use crate::error::ReconcileError;

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use evenkeel_client::Api;
 use evenkeel_client::{Kind, LoopContext, View, errors};
-use kube::Api;
 use kube::api::PostParams;
 use kube::core::NamespaceResourceScope;
 use serde::Serialize;

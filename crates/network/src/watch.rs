@@ -7,11 +7,10 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use evenkeel_client::{Client, Decode, Target, Update};
 use futures::{FutureExt, Stream, StreamExt};
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
-use kube::runtime::watcher::{self, Event};
-use kube::{Api, Client};
 
 use crate::node::{Change, NetworkError, NodeNetwork};
 use crate::service::{key, service, slice};
@@ -91,10 +90,9 @@ impl NodeNetwork {
 /// begun again with growing waits.
 pub fn kubernetes(client: Client, node: &str) -> impl Stream<Item = Change> {
     let services = follow_kind(
-        Api::<core::Service>::all(client.clone()),
-        watcher::Config::default(),
-        "services",
-        |object| match service(object) {
+        client.clone(),
+        Target::of::<core::Service>(),
+        |object: &core::Service| match service(object) {
             Some(service) => Change::Service(service),
             None => Change::ServiceGone(key(&object.metadata)),
         },
@@ -102,10 +100,9 @@ pub fn kubernetes(client: Client, node: &str) -> impl Stream<Item = Change> {
         |objects| Change::Services(objects.iter().filter_map(service).collect()),
     );
     let slices = follow_kind(
-        Api::<discovery::EndpointSlice>::all(client.clone()),
-        watcher::Config::default(),
-        "endpoint slices",
-        |object| match slice(object) {
+        client.clone(),
+        Target::of::<discovery::EndpointSlice>(),
+        |object: &discovery::EndpointSlice| match slice(object) {
             Some(slice) => Change::Slice(slice),
             None => Change::SliceGone(key(&object.metadata)),
         },
@@ -113,10 +110,12 @@ pub fn kubernetes(client: Client, node: &str) -> impl Stream<Item = Change> {
         |objects| Change::Slices(objects.iter().filter_map(slice).collect()),
     );
     let node = follow_kind(
-        Api::<core::Node>::all(client),
-        watcher::Config::default().fields(&format!("metadata.name={node}")),
-        "this node",
-        |object| Change::Zone(zone(object)),
+        client,
+        Target {
+            field_selector: Some(format!("metadata.name={node}")),
+            ..Target::of::<core::Node>()
+        },
+        |object: &core::Node| Change::Zone(zone(object)),
         |_| Change::Zone(None),
         |objects| Change::Zone(objects.first().and_then(zone)),
     );
@@ -130,38 +129,19 @@ fn zone(node: &core::Node) -> Option<String> {
 }
 
 fn follow_kind<K>(
-    api: Api<K>,
-    config: watcher::Config,
-    what: &'static str,
+    client: Client,
+    target: Target,
     applied: fn(&K) -> Change,
     deleted: fn(&K) -> Change,
     listed: fn(&[K]) -> Change,
 ) -> impl Stream<Item = Change>
 where
-    K: kube::Resource + Clone + std::fmt::Debug + serde::de::DeserializeOwned + Send + 'static,
+    K: kube::Resource + Decode + Send + 'static,
 {
-    use kube::runtime::WatchStreamExt;
-    let events = watcher::watcher(api, config).default_backoff();
-    let mut list: Vec<K> = Vec::new();
-    events.filter_map(move |event| {
-        let change = match event {
-            Ok(Event::Apply(object)) => Some(applied(&object)),
-            Ok(Event::Delete(object)) => Some(deleted(&object)),
-            Ok(Event::Init) => {
-                list.clear();
-                None
-            }
-            Ok(Event::InitApply(object)) => {
-                list.push(object);
-                None
-            }
-            Ok(Event::InitDone) => Some(listed(&std::mem::take(&mut list))),
-            Err(error) => {
-                tracing::warn!(%error, "watching {what}");
-                None
-            }
-        };
-        std::future::ready(change)
+    evenkeel_client::follow(client, target).map(move |update| match update {
+        Update::All(all) => listed(&all),
+        Update::Put(object) => applied(&object),
+        Update::Gone(object) => deleted(&object),
     })
 }
 

@@ -5,16 +5,15 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use evenkeel_client::{Target, Update, follow};
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Pod;
-use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{self, Event};
-use kube::{Api, ResourceExt};
+use kube::ResourceExt;
 use parking_lot::Mutex;
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 use crate::admission::Ledger;
 use crate::backend::AgentBackend;
@@ -290,83 +289,87 @@ struct Handle {
 }
 
 async fn follow_pods(context: Arc<Context>) {
-    let api: Api<Pod> = Api::all(context.config.client.clone());
-    let config = watcher::Config::default()
-        .fields(&format!("spec.nodeName={}", context.config.name))
-        .any_semantic();
-    let mut stream = watcher::watcher(api, config).default_backoff().boxed();
+    let target = Target {
+        field_selector: Some(format!("spec.nodeName={}", context.config.name)),
+        ..Target::of::<Pod>()
+    };
+    let mut updates = follow::<Pod>(context.config.client.clone(), target).boxed();
     let mut workers: HashMap<String, Handle> = HashMap::new();
-    let mut listed: Option<HashMap<String, Arc<Pod>>> = None;
     let mut first = true;
     let mut statics = StaticPods::new(&context.config.name);
     let mut look = tokio::time::interval(STATIC_PERIOD);
     let dir = context.config.static_pods.clone();
     loop {
-        let event = tokio::select! {
+        let update = tokio::select! {
             // Files first: what they name must be known before orphans are looked for.
             biased;
             _ = look.tick(), if dir.is_some() => {
                 if let Some(dir) = &dir {
                     look_at_files(&context, &mut workers, &mut statics, dir);
                 }
-                if listed.is_none() && !first {
+                if !first {
                     mirror(&context, &statics);
                 }
                 continue;
             }
-            event = stream.next() => event,
+            update = updates.next() => update,
         };
-        let Some(event) = event else { return };
-        match event {
-            Ok(Event::Init) => {
-                listed = Some(HashMap::new());
+        match update {
+            None => return,
+            Some(Update::All(pods)) => {
                 statics.forget_mirrors();
-            }
-            Ok(Event::InitApply(pod) | Event::Apply(pod)) if static_pods::is_mirror(&pod) => {
-                if let Some(pod) = statics.mirrored(Arc::new(pod)) {
-                    apply(&context, &mut workers, pod);
-                } else {
-                    mirror(&context, &statics);
+                let mut listed = HashSet::new();
+                for pod in pods.into_iter().map(Arc::new) {
+                    if !static_pods::is_mirror(&pod) {
+                        listed.extend(pod.uid());
+                        apply(&context, &mut workers, pod);
+                    } else if let Some(pod) = statics.mirrored(pod) {
+                        apply(&context, &mut workers, pod);
+                    }
                 }
-            }
-            Ok(Event::Delete(pod)) if static_pods::is_mirror(&pod) => {
-                statics.unmirrored(&pod);
-                mirror(&context, &statics);
-            }
-            Ok(Event::InitApply(pod)) => {
-                let pod = Arc::new(pod);
-                if let (Some(listed), Some(uid)) = (&mut listed, pod.uid()) {
-                    listed.insert(uid, Arc::clone(&pod));
-                }
-                apply(&context, &mut workers, pod);
-            }
-            Ok(Event::InitDone) => {
-                let listed = listed.take().unwrap_or_default();
-                let gone: Vec<Arc<Pod>> = context
-                    .pods
-                    .lock()
-                    .iter()
-                    .filter(|(uid, _)| {
-                        !listed.contains_key(*uid) && !statics.uids().any(|one| one == **uid)
-                    })
-                    .map(|(_, pod)| Arc::clone(pod))
-                    .collect();
-                for pod in gone {
-                    remove(&context, &workers, pod);
-                }
+                remove_missing(&context, &workers, &statics, &listed);
                 if std::mem::take(&mut first) {
                     let files = statics.uids().map(str::to_owned);
-                    let known: HashSet<String> = listed.keys().cloned().chain(files).collect();
+                    let known: HashSet<String> = listed.into_iter().chain(files).collect();
                     context.devices.keep(&|uid| known.contains(uid));
                     context.dra.keep(&|uid| known.contains(uid));
                     orphan::clean_up_all(&context, &known);
                 }
                 mirror(&context, &statics);
             }
-            Ok(Event::Apply(pod)) => apply(&context, &mut workers, Arc::new(pod)),
-            Ok(Event::Delete(pod)) => remove(&context, &workers, Arc::new(pod)),
-            Err(error) => debug!(%error, "pod watch"),
+            Some(Update::Put(pod)) if static_pods::is_mirror(&pod) => {
+                if let Some(pod) = statics.mirrored(Arc::new(pod)) {
+                    apply(&context, &mut workers, pod);
+                } else {
+                    mirror(&context, &statics);
+                }
+            }
+            Some(Update::Gone(pod)) if static_pods::is_mirror(&pod) => {
+                statics.unmirrored(&pod);
+                mirror(&context, &statics);
+            }
+            Some(Update::Put(pod)) => apply(&context, &mut workers, Arc::new(pod)),
+            Some(Update::Gone(pod)) => remove(&context, &workers, Arc::new(pod)),
         }
+    }
+}
+
+/// Ends the pods that are here and neither listed nor in a file.
+fn remove_missing(
+    context: &Arc<Context>,
+    workers: &HashMap<String, Handle>,
+    statics: &StaticPods,
+    listed: &HashSet<String>,
+) {
+    let gone: Vec<Arc<Pod>> = {
+        let pods = context.pods.lock();
+        let missing = pods
+            .iter()
+            .filter(|(uid, _)| !listed.contains(*uid) && !statics.uids().any(|one| one == **uid));
+        missing.map(|(_, pod)| Arc::clone(pod)).collect()
+    };
+    for pod in gone {
+        remove(context, workers, pod);
     }
 }
 

@@ -7,11 +7,12 @@
 use std::collections::HashMap;
 
 use evenkeel_api::clock::SharedClock;
+use evenkeel_client::Api;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Client;
-use kube::api::{Api, Patch, PatchParams, PostParams};
+use kube::api::{Patch, PatchParams, PostParams};
 use tokio::sync::mpsc;
 use tracing::{debug, warn};
 

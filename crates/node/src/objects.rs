@@ -8,10 +8,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use evenkeel_api::clock::SharedClock;
+use evenkeel_client::Api;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::Client;
-use kube::api::Api;
 use parking_lot::Mutex;
 
 /// Entries kept at most; beyond it, old ones are dropped.
@@ -94,11 +94,7 @@ impl Objects {
         age: SignedDuration,
     ) -> Result<Option<Arc<K>>, kube::Error>
     where
-        K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope>
-            + Clone
-            + std::fmt::Debug
-            + serde::de::DeserializeOwned,
-        K::DynamicType: Default,
+        K: evenkeel_client::Kind + kube::Resource<Scope = k8s_openapi::NamespaceResourceScope>,
     {
         let key = (namespace.to_owned(), name.to_owned());
         let now = self.clock.now();

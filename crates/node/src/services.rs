@@ -4,14 +4,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use evenkeel_client::{Client, Target, Update, follow};
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Service;
-use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{self, Event};
-use kube::{Api, Client};
 use parking_lot::Mutex;
 use tokio::sync::watch;
-use tracing::debug;
 
 use crate::spec::service_env::{ServiceFacts, add};
 
@@ -38,27 +35,24 @@ impl Services {
 
     /// Follows the API until the future is dropped.
     pub async fn run(&self, client: Client) {
-        let api: Api<Service> = Api::all(client);
-        let mut stream = watcher::watcher(api, watcher::Config::default())
-            .default_backoff()
-            .boxed();
-        let mut fresh: HashMap<String, ByName> = HashMap::new();
-        while let Some(event) = stream.next().await {
-            match event {
-                Ok(Event::Init) => fresh.clear(),
-                Ok(Event::InitApply(service)) => put(&mut fresh, &service),
-                Ok(Event::InitDone) => {
-                    *self.by_namespace.lock() = std::mem::take(&mut fresh);
+        let mut updates = follow::<Service>(client, Target::of::<Service>()).boxed();
+        while let Some(update) = updates.next().await {
+            match update {
+                Update::All(services) => {
+                    let mut fresh = HashMap::new();
+                    for service in &services {
+                        put(&mut fresh, service);
+                    }
+                    *self.by_namespace.lock() = fresh;
                     self.synced.send_replace(true);
                 }
-                Ok(Event::Apply(service)) => put(&mut self.by_namespace.lock(), &service),
-                Ok(Event::Delete(service)) => {
+                Update::Put(service) => put(&mut self.by_namespace.lock(), &service),
+                Update::Gone(service) => {
                     let (namespace, name) = key(&service);
                     if let Some(services) = self.by_namespace.lock().get_mut(&namespace) {
                         services.remove(&name);
                     }
                 }
-                Err(error) => debug!(%error, "service watch"),
             }
         }
     }

@@ -11,9 +11,10 @@ use std::sync::Arc;
 
 use evenkeel_api::Strategy as _;
 use evenkeel_api::kinds::pod::Pods;
+use evenkeel_client::Api;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use kube::api::{Api, DeleteParams, PostParams, Preconditions};
+use kube::api::{DeleteParams, PostParams, Preconditions};
 use serde_json::{Value, json};
 use tracing::{debug, info, warn};
 

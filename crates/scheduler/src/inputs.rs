@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use evenkeel_client::view::Kind;
+use evenkeel_client::Kind;
 use evenkeel_client::{Change, Changes, LoopContext, View, is_served};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, ReplicationController};

@@ -1,9 +1,9 @@
 //! Carries events to the door.
 
+use crate::Api;
 use evenkeel_api::clock::SharedClock;
 use k8s_openapi::api::core::v1::{Event, EventSource};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
-use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
 use tokio::sync::mpsc;
 

@@ -1,7 +1,7 @@
 //! The fake holds what it promises.
 
+use crate::Api;
 use k8s_openapi::api::core::v1::ConfigMap;
-use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::json;
 

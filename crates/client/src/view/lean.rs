@@ -11,7 +11,7 @@ const KEY: &str = "\"managedFields\":[";
 
 /// A JSON text without any managed fields. What is not written as expected stays: it is only a matter
 /// of cost.
-pub(super) fn without_managed_fields(text: &str) -> Cow<'_, str> {
+pub(crate) fn without_managed_fields(text: &str) -> Cow<'_, str> {
     let Some(first) = text.find(KEY) else {
         return Cow::Borrowed(text);
     };

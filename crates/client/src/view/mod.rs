@@ -9,6 +9,7 @@
 //! expectations and rules out the classic double create. It rests on resource versions of a kind
 //! being one growing number, which Kubernetes promises since 1.35 (KEP-5504).
 
+mod follow;
 mod lean;
 mod reflect;
 mod state;
@@ -25,28 +26,20 @@ use evenkeel_api::clock::SharedClock;
 use evenkeel_api::selector::LabelSelector;
 use kube::Resource;
 use parking_lot::{Mutex, RwLock};
-use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::key::ObjectKey;
+use crate::kind::Kind;
 use state::State;
 
+pub use follow::{Update, follow};
+pub(crate) use lean::without_managed_fields;
+pub(crate) use reflect::RawList;
 pub use reflect::{Event, Sink, Target, reflect};
 pub use state::IndexFn;
 pub use subscribe::Changes;
-
-/// A kind that a view can hold: every type of k8s-openapi with metadata.
-pub trait Kind:
-    Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static
-{
-}
-
-impl<K> Kind for K where
-    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static
-{
-}
 
 /// What happened to one object.
 #[derive(Debug, Clone)]
@@ -218,7 +211,8 @@ impl<K: Kind> View<K> {
     /// Takes in the answer to a create, update or patch before the watch brings it. Returns the
     /// object as kept.
     pub fn note_written(&self, object: K) -> Arc<K> {
-        let object = state::stripped(object);
+        let mut object = object;
+        object.trim();
         let handlers = self.delivery.lock();
         let (kept, change) = self.state.write().note_written(object);
         hand_on(&handlers, change.as_ref());
@@ -338,12 +332,12 @@ impl Views {
         let mut views = self.0.views.lock();
         let kept = views.entry(TypeId::of::<K>()).or_insert_with(|| {
             let view = Arc::new(View::<K>::new());
-            self.0.tasks.spawn(reflect(
+            reflect::reflect_in(
+                &self.0.tasks,
                 self.0.client.clone(),
-                Target::of::<K>(),
                 Arc::clone(&view),
                 self.0.shutdown.clone(),
-            ));
+            );
             view
         });
         Arc::clone(kept)

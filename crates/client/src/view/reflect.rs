@@ -4,21 +4,24 @@
 //! (bookmarks included) whenever it ends; 410 Gone means a new list; errors are backed off from
 //! 100 ms to 30 s. The same code feeds typed views and the metadata-only ownership graph.
 
-use std::fmt::Debug;
+use std::borrow::Cow;
 use std::hash::{Hash as _, Hasher as _};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::{AsyncBufRead, AsyncBufReadExt as _};
+use futures::AsyncBufReadExt as _;
 use kube::Resource;
 use kube::core::params::{ListParams, WatchParams};
-use kube::core::{ObjectList, Request, Status, WatchEvent};
-use serde::de::DeserializeOwned;
+use kube::core::{ListMeta, ObjectMeta, Request, Status};
+use serde::Deserialize;
+use serde_json::value::RawValue;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::lean::without_managed_fields;
 use super::state::revision;
 use crate::errors;
+use crate::kind::{Decode, JsonError};
 use crate::retry::Backoff;
 
 /// Objects of a page of a list.
@@ -39,6 +42,8 @@ pub struct Target {
     pub metadata_only: bool,
     /// Only objects that this field selector matches, such as `metadata.name=x`.
     pub field_selector: Option<String>,
+    /// Only objects that this label selector matches.
+    pub label_selector: Option<String>,
 }
 
 impl Target {
@@ -49,6 +54,7 @@ impl Target {
             path: K::url_path(&(), None),
             metadata_only: false,
             field_selector: None,
+            label_selector: None,
         }
     }
 }
@@ -72,6 +78,52 @@ pub trait Sink<K>: Send + Sync + 'static {
     fn bookmark(&self, revision: u64);
 }
 
+/// What takes in texts of any kind, so that the way to follow one is built once and not for each.
+trait Texts: Send {
+    /// A page of a list that is being read.
+    fn page(&mut self, items: &[&RawValue]) -> Result<(), JsonError>;
+    /// The pages since the last call are all objects there are at `revision`.
+    fn listed(&mut self, revision: u64);
+    /// One object changed; the answer is its revision.
+    fn event(&mut self, object: &RawValue, gone: bool) -> Result<u64, JsonError>;
+    /// Nothing older than `revision` will come.
+    fn bookmark(&mut self, revision: u64);
+}
+
+struct Decoded<K, S> {
+    sink: Arc<S>,
+    items: Vec<K>,
+}
+
+impl<K: Decode + Resource + Send, S: Sink<K>> Texts for Decoded<K, S> {
+    fn page(&mut self, items: &[&RawValue]) -> Result<(), JsonError> {
+        for item in items {
+            self.items.push(K::decode(item.get())?);
+        }
+        Ok(())
+    }
+
+    fn listed(&mut self, revision: u64) {
+        self.sink.replace(std::mem::take(&mut self.items), revision);
+    }
+
+    fn event(&mut self, object: &RawValue, gone: bool) -> Result<u64, JsonError> {
+        let object = K::decode(object.get())?;
+        let revision = revision(&object);
+        let event = if gone {
+            Event::Gone(object)
+        } else {
+            Event::Put(object)
+        };
+        self.sink.event(event, revision);
+        Ok(revision)
+    }
+
+    fn bookmark(&mut self, revision: u64) {
+        self.sink.bookmark(revision);
+    }
+}
+
 enum Ended {
     Relist,
     Resume,
@@ -79,27 +131,66 @@ enum Ended {
 }
 
 /// Follows `target` into `sink` until `shutdown`.
-pub async fn reflect<K, S>(
+pub fn reflect<K, S>(
     client: kube::Client,
     target: Target,
     sink: Arc<S>,
     shutdown: CancellationToken,
-) where
-    K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+) -> impl Future<Output = ()> + Send + use<K, S>
+where
+    K: Decode + Resource + Send + 'static,
     S: Sink<K>,
 {
-    let follow = follow(&client, &target, sink.as_ref());
+    follow_until(shutdown, client, target, texts(sink))
+}
+
+/// Follows in a task of its own.
+pub(super) fn reflect_in<K, S>(
+    tasks: &TaskTracker,
+    client: kube::Client,
+    sink: Arc<S>,
+    shutdown: CancellationToken,
+) where
+    K: Decode + Resource<DynamicType = ()> + Send + 'static,
+    S: Sink<K>,
+{
+    spawn(tasks, shutdown, client, Target::of::<K>(), texts(sink));
+}
+
+fn texts<K, S>(sink: Arc<S>) -> Box<dyn Texts>
+where
+    K: Decode + Resource + Send + 'static,
+    S: Sink<K>,
+{
+    Box::new(Decoded {
+        sink,
+        items: Vec::new(),
+    })
+}
+
+fn spawn(
+    tasks: &TaskTracker,
+    shutdown: CancellationToken,
+    client: kube::Client,
+    target: Target,
+    texts: Box<dyn Texts>,
+) {
+    tasks.spawn(follow_until(shutdown, client, target, texts));
+}
+
+async fn follow_until(
+    shutdown: CancellationToken,
+    client: kube::Client,
+    target: Target,
+    mut texts: Box<dyn Texts>,
+) {
     tokio::select! {
         () = shutdown.cancelled() => {}
-        () = follow => {}
+        () = follow(&client, &target, texts.as_mut()) => {}
     }
 }
 
-async fn follow<K, S>(client: &kube::Client, target: &Target, sink: &S)
-where
-    K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
-    S: Sink<K>,
-{
+async fn follow(client: &kube::Client, target: &Target, texts: &mut dyn Texts) {
     let mut hasher = std::hash::DefaultHasher::new();
     target.path.hash(&mut hasher);
     let mut backoff = Backoff::new(
@@ -108,11 +199,8 @@ where
         hasher.finish(),
     );
     loop {
-        let mut at = match list(client, target).await {
-            Ok((items, at)) => {
-                sink.replace(items, at);
-                at
-            }
+        let mut at = match list(client, target, texts).await {
+            Ok(at) => at,
             Err(error) => {
                 pause(&mut backoff, target, "list", &error).await;
                 continue;
@@ -120,7 +208,7 @@ where
         };
         loop {
             let began = at;
-            let ended = watch(client, target, sink, &mut at).await;
+            let ended = watch(client, target, texts, &mut at).await;
             if at > began {
                 backoff.reset();
             }
@@ -151,14 +239,15 @@ async fn pause(backoff: &mut Backoff, target: &Target, verb: &str, error: &kube:
     tokio::time::sleep(wait).await;
 }
 
-async fn list<K>(client: &kube::Client, target: &Target) -> Result<(Vec<K>, u64), kube::Error>
-where
-    K: Clone + DeserializeOwned + Debug,
-{
+async fn list(
+    client: &kube::Client,
+    target: &Target,
+    texts: &mut dyn Texts,
+) -> Result<u64, kube::Error> {
     let request = Request::new(&target.path);
     let mut params = ListParams::default().limit(PAGE);
     params.field_selector.clone_from(&target.field_selector);
-    let mut items = Vec::new();
+    params.label_selector.clone_from(&target.label_selector);
     loop {
         let built = if target.metadata_only {
             request.list_metadata(&params)
@@ -168,28 +257,34 @@ where
         let text = client
             .request_text(built.map_err(kube::Error::BuildRequest)?)
             .await?;
-        let page: ObjectList<K> = serde_json::from_str(&without_managed_fields(&text))
+        let page = without_managed_fields(&text);
+        let page: RawList<'_> = serde_json::from_str(&page).map_err(kube::Error::SerdeError)?;
+        texts
+            .page(page.items.as_deref().unwrap_or_default())
             .map_err(kube::Error::SerdeError)?;
-        items.extend(page.items);
         let next = page.metadata.continue_.filter(|token| !token.is_empty());
         match next {
             Some(token) => params.continue_token = Some(token),
             None => {
                 let at = page.metadata.resource_version.unwrap_or_default();
-                return Ok((items, at.parse().unwrap_or(0)));
+                let at = at.parse().unwrap_or(0);
+                texts.listed(at);
+                return Ok(at);
             }
         }
     }
 }
 
-async fn watch<K, S>(client: &kube::Client, target: &Target, sink: &S, at: &mut u64) -> Ended
-where
-    K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
-    S: Sink<K>,
-{
+async fn watch(
+    client: &kube::Client,
+    target: &Target,
+    texts: &mut dyn Texts,
+    at: &mut u64,
+) -> Ended {
     let request = Request::new(&target.path);
     let params = WatchParams {
         field_selector: target.field_selector.clone(),
+        label_selector: target.label_selector.clone(),
         ..WatchParams::default()
     };
     let from = at.to_string();
@@ -209,65 +304,99 @@ where
     };
     let mut lines = match answer {
         Ok(answer) => std::pin::pin!(answer),
-        Err(error) if errors::is_gone(&error) => return Ended::Relist,
-        Err(error) => return Ended::Failed(error),
+        Err(error) => return ended(error),
     };
     let mut line = String::new();
     loop {
-        let event = match tokio::time::timeout(SILENCE, next_event(&mut lines, &mut line)).await {
-            Ok(Ok(Some(event))) => event,
-            Ok(Err(error)) if errors::is_gone(&error) => return Ended::Relist,
-            Ok(Err(error)) => return Ended::Failed(error),
-            Ok(Ok(None)) | Err(_) => return Ended::Resume,
-        };
-        match event {
-            WatchEvent::Added(object) | WatchEvent::Modified(object) => {
-                *at = revision(&object);
-                sink.event(Event::Put(object), *at);
+        line.clear();
+        // One large object is no reason to keep the room for it.
+        line.shrink_to(LINE);
+        match tokio::time::timeout(SILENCE, lines.read_line(&mut line)).await {
+            Ok(Ok(0)) | Err(_) => return Ended::Resume,
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "a watch was cut off");
+                return Ended::Resume;
             }
-            WatchEvent::Deleted(object) => {
-                *at = revision(&object);
-                sink.event(Event::Gone(object), *at);
-            }
-            WatchEvent::Bookmark(bookmark) => {
-                if let Ok(revision) = bookmark.metadata.resource_version.parse() {
-                    *at = revision;
-                    sink.bookmark(revision);
-                }
-            }
-            WatchEvent::Error(status) => {
-                let error = kube::Error::Api(status);
-                if errors::is_gone(&error) {
-                    return Ended::Relist;
-                }
-                return Ended::Failed(error);
-            }
+        }
+        match take_in(&without_managed_fields(&line), texts) {
+            Ok(Some(revision)) => *at = revision,
+            Ok(None) => {}
+            // The connection ended in the middle of an event.
+            Err(kube::Error::SerdeError(error)) if error.is_eof() => return Ended::Resume,
+            Err(error) => return ended(error),
         }
     }
 }
 
-/// The next event; `None` when the connection ends, in the middle of an event too.
-async fn next_event<K: Clone + DeserializeOwned>(
-    lines: &mut (impl AsyncBufRead + Unpin),
-    line: &mut String,
-) -> Result<Option<WatchEvent<K>>, kube::Error> {
-    line.clear();
-    // One large object is no reason to keep the room for it.
-    line.shrink_to(LINE);
-    match lines.read_line(line).await {
-        Ok(0) => return Ok(None),
-        Ok(_) => {}
-        Err(error) => {
-            tracing::debug!(%error, "a watch was cut off");
-            return Ok(None);
-        }
-    }
-    match serde_json::from_str(&without_managed_fields(line)) {
-        Ok(event) => Ok(Some(event)),
-        Err(error) if error.is_eof() => Ok(None),
-        Err(error) => match serde_json::from_str::<Status>(line) {
-            Ok(status) => Err(kube::Error::Api(status.boxed())),
-            Err(_) => Err(kube::Error::SerdeError(error)),
-        },
+fn ended(error: kube::Error) -> Ended {
+    if errors::is_gone(&error) {
+        Ended::Relist
+    } else {
+        Ended::Failed(error)
     }
 }
+
+/// One line of a watch.
+#[derive(Deserialize)]
+struct RawEvent<'a> {
+    #[serde(rename = "type")]
+    kind: Cow<'a, str>,
+    #[serde(borrow)]
+    object: &'a RawValue,
+}
+
+/// Hands one event on. The answer is the revision that it leads to.
+fn take_in(line: &str, texts: &mut dyn Texts) -> Result<Option<u64>, kube::Error> {
+    let event: RawEvent<'_> = match serde_json::from_str(line) {
+        Ok(event) => event,
+        Err(error) if error.is_eof() => return Err(kube::Error::SerdeError(error)),
+        // What went wrong may be told in place of an event.
+        Err(error) => {
+            return Err(serde_json::from_str(line)
+                .map_or(kube::Error::SerdeError(error), |status: Status| {
+                    kube::Error::Api(status.boxed())
+                }));
+        }
+    };
+    let taken = match &*event.kind {
+        "ADDED" | "MODIFIED" => texts.event(event.object, false).map(Some),
+        "DELETED" => texts.event(event.object, true).map(Some),
+        "BOOKMARK" => bookmark_in(event.object.get()).inspect(|revision| {
+            if let Some(revision) = revision {
+                texts.bookmark(*revision);
+            }
+        }),
+        "ERROR" => match serde_json::from_str::<Status>(event.object.get()) {
+            Ok(status) => return Err(kube::Error::Api(status.boxed())),
+            Err(error) => Err(error),
+        },
+        other => {
+            tracing::debug!(other, "an event of a type that nobody knows was left out");
+            Ok(None)
+        }
+    };
+    taken.map_err(kube::Error::SerdeError)
+}
+
+fn bookmark_in(object: &str) -> Result<Option<u64>, JsonError> {
+    #[derive(Deserialize)]
+    struct Bookmark {
+        metadata: ObjectMeta,
+    }
+    let bookmark: Bookmark = serde_json::from_str(object)?;
+    let revision = bookmark.metadata.resource_version;
+    Ok(revision.and_then(|revision| revision.parse().ok()))
+}
+
+/// The form of every list, its objects not yet read.
+#[derive(Deserialize)]
+pub(crate) struct RawList<'a> {
+    #[serde(default)]
+    pub(crate) metadata: ListMeta,
+    #[serde(borrow, default)]
+    pub(crate) items: Option<Vec<&'a RawValue>>,
+}
+
+#[cfg(test)]
+mod tests;

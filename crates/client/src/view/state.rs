@@ -1,16 +1,15 @@
 //! What a view holds, and how lists, events and own writes change it. Pure: no I/O, no waiting.
 
-use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::Pod;
 use kube::Resource;
 
+use super::Change;
 use super::reflect::Event;
-use super::{Change, Kind};
 use crate::key::ObjectKey;
+use crate::kind::Kind;
 
 /// Computes the values under which an object is found in an index.
 pub type IndexFn<K> = fn(&K) -> Vec<String>;
@@ -40,21 +39,6 @@ impl<K> Default for State<K> {
             indexes: HashMap::new(),
         }
     }
-}
-
-/// The object without what no loop reads: `metadata.managedFields`, often the larger half, and of pods
-/// the projected volumes, such as the one with the token that every pod is given (a volume is three
-/// kilobytes of empty fields). The server keeps the former when an update comes without; a pod is
-/// changed by patches, never written as a whole.
-pub(super) fn stripped<K: Resource + 'static>(mut object: K) -> K {
-    object.meta_mut().managed_fields = None;
-    let any: &mut dyn Any = &mut object;
-    if let Some(spec) = any.downcast_mut::<Pod>().and_then(|pod| pod.spec.as_mut())
-        && let Some(volumes) = &mut spec.volumes
-    {
-        volumes.retain(|volume| volume.projected.is_none());
-    }
-    object
 }
 
 /// The revision of an object, 0 when it has none.
@@ -96,10 +80,8 @@ impl<K: Kind> State<K> {
             .collect()
     }
 
-    fn put(&mut self, key: ObjectKey, object: K) -> Change<K> {
-        // A decoder lets lists grow, and leaves room for four containers where there is one. A
-        // copy has no more than it needs; the object stays for long.
-        let object = Arc::new(object.clone());
+    fn put(&mut self, key: ObjectKey, object: &K) -> Change<K> {
+        let object = object.kept();
         let old = self.objects.insert(key.clone(), Arc::clone(&object));
         self.reindex(&key, old.as_deref(), Some(&object));
         Change {
@@ -152,14 +134,15 @@ impl<K: Kind> State<K> {
                 if self.was_removed(&object) {
                     return None;
                 }
-                let object = stripped(object);
+                let mut object = object;
+                object.trim();
                 let key = ObjectKey::of(&object);
                 let held = self.objects.get(&key);
                 // An own write is held already, or an older event arrives late.
                 if held.is_some_and(|held| self::revision(held.as_ref()) >= revision) {
                     return None;
                 }
-                Some(self.put(key, object))
+                Some(self.put(key, &object))
             }
             Event::Gone(object) => {
                 if let Some(uid) = object.meta().uid.as_deref() {
@@ -181,7 +164,7 @@ impl<K: Kind> State<K> {
         let mut changes = Vec::new();
         let mut listed = BTreeSet::new();
         let mut still_listed = HashSet::new();
-        for object in items {
+        for mut object in items {
             let key = ObjectKey::of(&object);
             if self.was_removed(&object) {
                 still_listed.extend(object.meta().uid.clone());
@@ -193,7 +176,8 @@ impl<K: Kind> State<K> {
             if held.is_some_and(|held| self::revision(held.as_ref()) >= version) {
                 continue;
             }
-            changes.push(self.put(key, stripped(object)));
+            object.trim();
+            changes.push(self.put(key, &object));
         }
         self.removed = still_listed;
         let gone: Vec<_> = self
@@ -221,7 +205,7 @@ impl<K: Kind> State<K> {
             let kept = self.objects.get(&key).cloned();
             return (kept.unwrap_or_else(|| Arc::new(object)), None);
         }
-        let change = self.put(key, object);
+        let change = self.put(key, &object);
         (Arc::clone(change.latest()), Some(change))
     }
 

@@ -1,9 +1,9 @@
 //! Carries the plan out: annotations first, so that a node that sees the address knows who
 //! announces it, then the status.
 
+use evenkeel_client::Api;
 use evenkeel_client::{EventType, LoopContext, View, errors};
 use k8s_openapi::api::core::v1::Service;
-use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 

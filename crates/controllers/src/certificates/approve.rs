@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use evenkeel_client::Api;
 use evenkeel_client::{LoopContext, ObjectKey, Outcome, View, WorkQueue, run_loop};
 use k8s_openapi::api::authorization::v1::{
     ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec,
@@ -17,7 +18,6 @@ use k8s_openapi::api::certificates::v1::{
     CertificateSigningRequest, CertificateSigningRequestCondition,
 };
 use k8s_openapi::api::core::v1::Node;
-use kube::Api;
 use kube::api::PostParams;
 
 use super::request::{

@@ -3,10 +3,10 @@
 
 use std::time::Duration;
 
+use evenkeel_client::Api;
 use evenkeel_client::{LoopContext, errors};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
-use kube::Api;
 use kube::api::{DeleteParams, Preconditions};
 use x509_parser::pem::parse_x509_pem;
 

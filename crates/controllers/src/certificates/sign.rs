@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use evenkeel_client::Api;
 use evenkeel_client::{LoopContext, ObjectKey, Outcome, View, WorkQueue, run_loop};
 use jiff::Timestamp;
 use k8s_openapi::ByteString;
@@ -9,7 +10,6 @@ use k8s_openapi::api::certificates::v1::{
     CertificateSigningRequest, CertificateSigningRequestCondition,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use kube::Api;
 use kube::api::PostParams;
 
 use super::request::{

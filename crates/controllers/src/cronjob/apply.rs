@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
+use evenkeel_client::Api;
 use evenkeel_client::view::index;
 use evenkeel_client::{EventType, LoopContext, ObjectKey, Outcome, View, errors};
 use k8s_openapi::api::batch::v1::{CronJob, CronJobStatus, Job};
 use k8s_openapi::api::core::v1::ObjectReference;
-use kube::Api;
 use kube::api::{DeleteParams, PostParams, Preconditions, PropagationPolicy};
 
 use super::plan::{Plan, plan};

@@ -4,12 +4,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use evenkeel_api::selector::LabelSelector;
+use evenkeel_client::Api;
 use evenkeel_client::view::index;
 use evenkeel_client::{EventType, LoopContext, ObjectKey, Outcome, View};
 use futures::future::join_all;
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, DaemonSetStatus};
 use k8s_openapi::api::core::v1::{Node, Pod};
-use kube::Api;
 use kube::api::{Patch, PatchParams};
 use parking_lot::Mutex;
 use serde_json::json;

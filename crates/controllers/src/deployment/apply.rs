@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use evenkeel_api::selector::LabelSelector;
+use evenkeel_client::Api;
 use evenkeel_client::view::index;
 use evenkeel_client::{EventType, LoopContext, ObjectKey, Outcome, View, errors};
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus, ReplicaSet};
 use k8s_openapi::api::core::v1::Pod;
-use kube::Api;
 use kube::api::{DeleteParams, PostParams, Preconditions};
 
 use super::{limits, plan, revision, status};

@@ -15,13 +15,13 @@ use std::time::Duration;
 
 use evenkeel_api::devices::claims::{allocation, claim_names, is_reserved_for};
 use evenkeel_api::devices::taints::applies;
+use evenkeel_client::Api;
 use evenkeel_client::{
     Change, EventType, LoopContext, ObjectKey, Outcome, View, WorkQueue, errors, run_loop,
 };
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::resource::v1::{DeviceTaintRule, ResourceClaim, ResourceSlice};
-use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use parking_lot::Mutex;
 use serde_json::json;

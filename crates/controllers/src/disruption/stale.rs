@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
+use evenkeel_client::Api;
 use evenkeel_client::{LoopContext, ObjectKey, Outcome, View, WorkQueue, errors, run_loop};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
 

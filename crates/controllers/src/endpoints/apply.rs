@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use evenkeel_client::Api;
 use evenkeel_client::{EventType, LoopContext, ObjectKey, Outcome, View, errors};
 use futures::future::try_join_all;
 use k8s_openapi::api::core::v1::{Endpoints, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::Api;
 use kube::api::{DeleteParams, PostParams, Preconditions};
 
 use super::{BY_SERVICE, MANAGED_BY, MIRROR_LOOP, SLICE_LOOP, legacy, members, slices};

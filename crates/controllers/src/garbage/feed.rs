@@ -60,6 +60,7 @@ impl Feed {
                     path: resource.path(""),
                     metadata_only: true,
                     field_selector: None,
+                    label_selector: None,
                 };
                 let sink = Arc::new(GraphSink {
                     shared: Arc::clone(shared),

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
+use evenkeel_client::Api;
 use evenkeel_client::{LoopContext, ObjectKey, Outcome, WorkQueue, errors, run_loop};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::batch::v1::Job;
-use kube::Api;
 use kube::api::{DeleteParams, Preconditions, PropagationPolicy};
 
 use super::facts;

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use evenkeel_client::Api;
 use evenkeel_client::{LoopContext, ObjectKey, Outcome, View, errors};
 use k8s_openapi::api::core::v1::Namespace;
-use kube::Api;
 use kube::api::{DeleteParams, ListParams, PostParams};
 use kube::core::{DynamicObject, ObjectList, PartialObjectMeta, Request};
 use serde_json::Value;

@@ -5,11 +5,11 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use evenkeel_client::Api;
 use evenkeel_client::view::{Event, Sink, Target, reflect};
 use evenkeel_client::{LoopContext, ObjectKey, Outcome, WorkQueue, errors, run_loop};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::Api;
 use kube::api::PostParams;
 use parking_lot::Mutex;
 use tokio::sync::watch;

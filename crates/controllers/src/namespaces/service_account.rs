@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
+use evenkeel_client::Api;
 use evenkeel_client::{LoopContext, ObjectKey, Outcome, WorkQueue, errors, run_loop};
 use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::Api;
 use kube::api::PostParams;
 
 use super::plan;

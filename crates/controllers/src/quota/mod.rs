@@ -11,10 +11,10 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use evenkeel_client::Api;
 use evenkeel_client::view::{Event, Sink, Target, reflect};
 use evenkeel_client::{LoopContext, ObjectKey, Outcome, View, WorkQueue, errors, run_loop};
 use k8s_openapi::api::core::v1::{Pod, ResourceQuota};
-use kube::Api;
 use kube::api::{Patch, PatchParams};
 use kube::core::params::ListParams;
 use kube::core::{DynamicObject, PartialObjectMeta, Request};
@@ -175,6 +175,7 @@ impl Reconciler {
             path: served.path(""),
             metadata_only: true,
             field_selector: None,
+            label_selector: None,
         };
         let shutdown = self.context.shutdown.clone();
         let following = reflect(

@@ -11,7 +11,8 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use evenkeel_api::selector::LabelSelector;
-use evenkeel_client::view::{Kind, index};
+use evenkeel_client::Kind;
+use evenkeel_client::view::index;
 use evenkeel_client::{Change, LoopContext, ObjectKey, View, WorkQueue, run_loop};
 use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetStatus};
 use k8s_openapi::api::core::v1::{Pod, ReplicationController};

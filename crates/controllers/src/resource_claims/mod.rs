@@ -12,12 +12,12 @@ use std::fmt;
 use std::sync::Arc;
 
 use evenkeel_api::devices::claims::{PodClaimName, claim_name, claim_names, made_for, pod_claims};
+use evenkeel_client::Api;
 use evenkeel_client::{
     EventType, LoopContext, ObjectKey, Outcome, View, WorkQueue, errors, run_loop,
 };
 use k8s_openapi::api::core::v1::{Pod, PodResourceClaim};
 use k8s_openapi::api::resource::v1::{ResourceClaim, ResourceClaimTemplate};
-use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use serde_json::json;
 

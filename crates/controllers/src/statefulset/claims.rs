@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
+use evenkeel_client::Api;
 use evenkeel_client::{EventType, LoopContext, View, errors};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
-use kube::Api;
 use kube::api::PostParams;
 
 use super::identity::name;

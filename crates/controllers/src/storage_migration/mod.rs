@@ -86,7 +86,8 @@ impl Reconciler {
     }
 
     async fn write(&self, wanted: &StorageVersionMigration) -> Result<(), ReconcileError> {
-        let api: Api<StorageVersionMigration> = Api::all(self.context.client.clone());
+        let api: evenkeel_client::Api<StorageVersionMigration> =
+            evenkeel_client::Api::all(self.context.client.clone());
         let name = wanted.metadata.name.as_deref().unwrap_or_default();
         match api
             .replace_status(name, &PostParams::default(), wanted)

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use evenkeel_client::Api;
 use evenkeel_client::{EventType, LoopContext, ObjectKey, Outcome, View, WorkQueue, errors};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::storage::v1::StorageClass;
-use kube::Api;
 use kube::api::PostParams;
 
 use super::facts::{

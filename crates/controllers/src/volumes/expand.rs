@@ -9,13 +9,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use evenkeel_api::local_volume;
+use evenkeel_client::Api;
 use evenkeel_client::{EventType, LoopContext, ObjectKey, Outcome, View, WorkQueue, run_loop};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     PersistentVolume, PersistentVolumeClaim, PersistentVolumeClaimCondition,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use kube::Api;
 use kube::api::PostParams;
 
 use super::facts::{

@@ -13,6 +13,7 @@ use std::time::Duration;
 use evenkeel_api::local_volume::{
     self, CLASS, DIRECTORY, FINALIZER, NODE_LABEL, PROVISIONER, SOURCE,
 };
+use evenkeel_client::Api;
 use evenkeel_client::{
     EventType, LoopContext, ObjectKey, Outcome, View, WorkQueue, errors, run_loop,
 };
@@ -23,7 +24,6 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::Api;
 use kube::api::{DeleteParams, PostParams, Preconditions};
 
 use super::binding::reference;

@@ -6,13 +6,13 @@
 
 use std::sync::Arc;
 
+use evenkeel_client::Api;
 use evenkeel_client::{Change, LoopContext, ObjectKey, Outcome, View, WorkQueue, run_loop};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     PersistentVolume, PersistentVolumeClaim, PersistentVolumeClaimCondition, Pod,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
-use kube::Api;
 use kube::api::{ListParams, PostParams};
 
 use super::facts::{BY_CLAIM, by_claim, claim_phase, is_made_for, name, pod_claims, volume_phase};

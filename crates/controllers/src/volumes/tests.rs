@@ -675,7 +675,8 @@ async fn a_claim_is_served_by_a_directory_of_the_chosen_node_and_gives_it_back()
     })
     .await;
     // Deleted: the node removes the directory, and then its finalizer.
-    let api: kube::Api<PersistentVolumeClaim> = kube::Api::namespaced(fake.client(), "a");
+    let api: evenkeel_client::Api<PersistentVolumeClaim> =
+        evenkeel_client::Api::namespaced(fake.client(), "a");
     api.delete("c", &kube::api::DeleteParams::default())
         .await
         .unwrap();

@@ -16,11 +16,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use evenkeel_api::devices::claims::{PodClaimName, allocation, claim_name, is_reserved_for};
+use evenkeel_client::Api;
 use evenkeel_grpc::{Channel, Target};
 use http::HeaderMap;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use k8s_openapi::api::resource::v1::ResourceClaim;
-use kube::{Api, Client};
+use kube::Client;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;

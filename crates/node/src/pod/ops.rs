@@ -3,11 +3,12 @@
 
 use std::sync::Arc;
 
+use evenkeel_client::Api;
 use evenkeel_runtime::{PortMapping, RuntimeError, SandboxConfig};
 use futures::future::join_all;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
-use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
+use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use serde_json::Value;
 
 use super::model::{PodModel, Role};

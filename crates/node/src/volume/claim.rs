@@ -6,11 +6,11 @@
 use std::path::{Path, PathBuf};
 
 use evenkeel_api::placement::NodeTerm;
+use evenkeel_client::Api;
 use k8s_openapi::api::core::v1::{
     Node, NodeSelectorTerm, PersistentVolume, PersistentVolumeClaim, PersistentVolumeSpec, Volume,
 };
 use kube::Client;
-use kube::api::Api;
 
 use super::{Gatherer, MountedVolume, VolumeError, blocking, host_path, ownership};
 use crate::csi::set_up::{Source, Wanted};

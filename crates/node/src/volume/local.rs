@@ -20,12 +20,11 @@ use evenkeel_api::local_volume::{
     SNAPSHOTS, SOURCE,
 };
 use evenkeel_api::quantity::Quantity;
+use evenkeel_client::{Api, Target, Update, follow};
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolume};
-use kube::api::{Api, Patch, PatchParams};
-use kube::runtime::WatchStreamExt as _;
-use kube::runtime::watcher::{self, Event};
+use kube::api::{Patch, PatchParams};
 use kube::{Client, Resource as _};
 use serde_json::json;
 use tracing::{info, warn};
@@ -540,11 +539,11 @@ pub(super) fn remove_tree(path: &Path) -> Result<(), String> {
 /// Follows the volumes of this node until the future is dropped.
 pub(crate) async fn run(context: Arc<Context>) {
     let volumes = &context.gatherer.local;
-    let api: Api<PersistentVolume> = Api::all(volumes.client.clone());
-    let config = watcher::Config::default()
-        .labels(&format!("{NODE_LABEL}={}", volumes.node))
-        .any_semantic();
-    let mut stream = watcher::watcher(api, config).default_backoff().boxed();
+    let target = Target {
+        label_selector: Some(format!("{NODE_LABEL}={}", volumes.node)),
+        ..Target::of::<PersistentVolume>()
+    };
+    let mut updates = follow::<PersistentVolume>(volumes.client.clone(), target).boxed();
     volumes.sweep(volumes.root.clone(), str::to_owned).await;
     // What could not be done, by name.
     let mut failed: HashMap<String, PersistentVolume> = HashMap::new();
@@ -553,13 +552,13 @@ pub(crate) async fn run(context: Arc<Context>) {
     let mut copies = FuturesUnordered::new();
     loop {
         let due: Vec<PersistentVolume> = tokio::select! {
-            event = stream.next() => match event {
-                Some(Ok(Event::Apply(volume) | Event::InitApply(volume))) => vec![volume],
-                Some(Ok(Event::Delete(volume))) => {
+            update = updates.next() => match update {
+                Some(Update::All(volumes)) => volumes,
+                Some(Update::Put(volume)) => vec![volume],
+                Some(Update::Gone(volume)) => {
                     failed.remove(volume.metadata.name.as_deref().unwrap_or_default());
                     continue;
                 }
-                Some(_) => continue,
                 None => return,
             },
             Some((volume, done)) = copies.next(), if !copies.is_empty() => {

@@ -17,12 +17,11 @@ use evenkeel_api::local_volume::{
     BEING_DELETED, CONTENT_FINALIZER, FINALIZER, NODE_LABEL, SIZE, SNAPSHOT_GROUP, parse_handle,
     snapshot_handle,
 };
+use evenkeel_client::{Target, Update, follow};
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams};
-use kube::runtime::WatchStreamExt as _;
-use kube::runtime::watcher::{self, Event};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tracing::{info, warn};
@@ -317,18 +316,21 @@ pub(crate) async fn run(context: Arc<Context>) {
         volumes,
         api: Api::all_with(volumes.client().clone(), &resource),
     };
-    let config = watcher::Config::default()
-        .labels(&format!("{NODE_LABEL}={}", volumes.node()))
-        .any_semantic();
-    let api = snapshots.api.clone();
-    let mut stream = watcher::watcher(api, config).default_backoff().boxed();
+    let target = Target {
+        path: format!("/apis/{SNAPSHOT_GROUP}/v1/volumesnapshotcontents"),
+        metadata_only: false,
+        field_selector: None,
+        label_selector: Some(format!("{NODE_LABEL}={}", volumes.node())),
+    };
+    let mut updates = follow::<DynamicObject>(volumes.client().clone(), target).boxed();
     let mut failed: HashMap<String, DynamicObject> = HashMap::new();
     let mut retry = tokio::time::interval(RETRY);
     let mut work = FuturesUnordered::new();
     loop {
         let due: Vec<DynamicObject> = tokio::select! {
-            event = stream.next() => match event {
-                Some(Ok(Event::Apply(content) | Event::InitApply(content))) => {
+            update = updates.next() => match update {
+                Some(Update::All(contents)) => contents,
+                Some(Update::Put(content)) => {
                     let name = content.metadata.name.clone().unwrap_or_default();
                     match failed.get_mut(&name) {
                         // What it says now may be the failure itself: the next try is soon.
@@ -339,11 +341,10 @@ pub(crate) async fn run(context: Arc<Context>) {
                         _ => vec![content],
                     }
                 }
-                Some(Ok(Event::Delete(content))) => {
+                Some(Update::Gone(content)) => {
                     failed.remove(content.metadata.name.as_deref().unwrap_or_default());
                     continue;
                 }
-                Some(_) => continue,
                 None => return,
             },
             Some((content, done)) = work.next(), if !work.is_empty() => {

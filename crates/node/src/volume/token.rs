@@ -4,11 +4,11 @@
 use std::collections::HashMap;
 
 use evenkeel_api::clock::SharedClock;
+use evenkeel_client::Api;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{ServiceAccount, ServiceAccountTokenProjection};
 use kube::Client;
-use kube::api::{Api, PostParams};
 use parking_lot::Mutex;
 
 use super::payload::api_text;
@@ -147,10 +147,13 @@ impl Tokens {
         };
         let api: Api<ServiceAccount> = Api::namespaced(self.client.clone(), model.namespace());
         let failed = |error: String| format!("failed to fetch token: {error}");
+        let body = serde_json::to_vec(&request).map_err(|error| failed(error.to_string()))?;
         let answer = api
-            .create_token_request(account, &PostParams::default(), &request)
+            .post_subresource("token", account, body)
             .await
             .map_err(|error| failed(api_text(&error)))?;
+        let answer: TokenRequest =
+            serde_json::from_str(&answer).map_err(|error| failed(error.to_string()))?;
         let status = answer
             .status
             .ok_or_else(|| failed("no status in the answer".to_owned()))?;

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use evenkeel_client::{Api, EventType, LoopContext, LoopMetrics, errors};
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Taint};
-use kube::api::{DeleteParams, EvictParams, Patch, PatchParams, Preconditions};
+use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -291,16 +291,13 @@ impl Descheduler {
         for one in &drain.evict {
             let pods: Api<Pod> =
                 Api::namespaced(self.context.client.clone(), &one.pod.key.namespace);
-            let params = EvictParams {
-                delete_options: Some(DeleteParams {
-                    // A pod of the same name that came later is not meant.
-                    preconditions: Some(Preconditions {
-                        uid: Some(one.pod.uid.to_string()),
-                        ..Preconditions::default()
-                    }),
-                    ..DeleteParams::default()
+            let params = DeleteParams {
+                // A pod of the same name that came later is not meant.
+                preconditions: Some(Preconditions {
+                    uid: Some(one.pod.uid.to_string()),
+                    ..Preconditions::default()
                 }),
-                ..EvictParams::default()
+                ..DeleteParams::default()
             };
             match pods.evict(&one.pod.key.name, &params).await {
                 Ok(_) => self.context.recorder.tell(

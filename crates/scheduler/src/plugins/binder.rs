@@ -5,7 +5,6 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::{Binding as BindingObject, ObjectReference, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::PostParams;
 
 use crate::framework::{Bind, BindError, Binding, ClusterEvent, Plugin};
 use crate::pod::PodInfo;
@@ -46,9 +45,8 @@ impl DefaultBinder {
             },
         };
         let pods: Api<Pod> = Api::namespaced(self.0.clone(), namespace);
-        let _status: serde_json::Value = pods
-            .create_subresource("binding", name, &PostParams::default(), &body)
-            .await?;
+        let body = serde_json::to_vec(&body).map_err(kube::Error::SerdeError)?;
+        pods.post_subresource("binding", name, body).await?;
         Ok(())
     }
 }

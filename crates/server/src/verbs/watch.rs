@@ -5,6 +5,8 @@
 //! lists again. Nothing is ever skipped, and a slow reader costs a writer nothing.
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -18,7 +20,7 @@ use futures::StreamExt as _;
 use http::StatusCode;
 use serde_json::{Value, json};
 use tokio::sync::watch::Receiver;
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
 
 use super::Request;
 use super::read::{revision_of, selection};
@@ -39,6 +41,9 @@ const DEFAULT_TIMEOUT: u64 = 1800;
 const BATCH: usize = 256;
 /// and about so many bytes are handed on at once.
 const PIECE: usize = 64 << 10;
+/// Over a connection changes are told at once when all is quiet, and in a burst once in this time,
+/// all that came together: a write to a socket costs more than the event in it.
+const PACE: Duration = Duration::from_millis(5);
 
 /// Where changes come from.
 enum Source {
@@ -73,6 +78,13 @@ pub(super) struct Watch {
     /// When the initial objects were asked for, until they are all sent.
     listing: Option<(Instant, Arc<Histogram>)>,
     deadline: Instant,
+    /// Goes off at the next bookmark or the end. Kept from event to event: a new timer for each
+    /// would cost more than many an event.
+    alarm: Pin<Box<Sleep>>,
+    /// Somebody reads it over a connection.
+    remote: bool,
+    /// When changes were told last.
+    told_at: Option<Instant>,
     done: bool,
 }
 
@@ -114,6 +126,7 @@ pub(super) async fn watch(mut request: Request<'_>) -> Result<Answer, Status> {
         &*request.row.plural,
         &*request.row.gvk.version,
     ];
+    let deadline = Instant::now() + Duration::from_secs(timeout);
     let mut watch = Watch {
         registry: registry.clone(),
         cache: Arc::clone(&cache),
@@ -136,7 +149,10 @@ pub(super) async fn watch(mut request: Request<'_>) -> Result<Answer, Status> {
         after: 0,
         began: Instant::now(),
         listing: None,
-        deadline: Instant::now() + Duration::from_secs(timeout),
+        deadline,
+        alarm: Box::pin(tokio::time::sleep_until(deadline)),
+        remote: request.call.parts.extensions.get::<SocketAddr>().is_some(),
+        told_at: None,
         done: false,
     };
     let with_objects = send_initial.unwrap_or(from == 0);
@@ -270,11 +286,20 @@ impl Watch {
             if self.done {
                 return None;
             }
+            if self.remote
+                && let Some(told_at) = self.told_at.take()
+                && told_at.elapsed() < PACE
+            {
+                tokio::time::sleep_until(told_at + PACE).await;
+            }
             let wake = if self.bookmarks {
                 self.next_bookmark.min(self.deadline)
             } else {
                 self.deadline
             };
+            if self.alarm.deadline() != wake {
+                self.alarm.as_mut().reset(wake);
+            }
             // Only custom kinds can lose their cache.
             let lost = async {
                 match &self.row.custom {
@@ -286,13 +311,14 @@ impl Watch {
                 biased;
                 step = step(&mut self.source, &self.cache, &self.row, &self.registry, self.last) => step,
                 () = lost => return None,
-                () = tokio::time::sleep_until(wake) => Step::Wake,
+                () = &mut self.alarm => Step::Wake,
             };
             match step {
                 Step::Changes(changes) => {
                     match self.registry.shown_changes(&self.row, changes).await {
                         Ok(changes) => {
                             if let Some(piece) = self.take(&changes) {
+                                self.told_at = Some(Instant::now());
                                 return Some(piece);
                             }
                         }

@@ -201,6 +201,8 @@ macro_rules! custom {
                 &mut self.metadata
             }
         }
+
+        evenkeel_client::kinds!($type);
     };
 }
 

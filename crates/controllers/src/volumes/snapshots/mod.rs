@@ -16,11 +16,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use evenkeel_api::local_volume::{CLASS, MADE, NODE_LABEL, PROVISIONER, SNAPSHOTS};
+use evenkeel_client::Api;
 use evenkeel_client::{
     Backoff, EventType, LoopContext, ObjectKey, Outcome, View, WorkQueue, errors, run_loop,
 };
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim};
-use kube::Api;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
 use serde_json::{Value, json};
 

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use evenkeel_api::local_volume::{
     BEING_DELETED, CONTENT_FINALIZER, FINALIZER, MADE, NODE_LABEL, PROVISIONER, SNAPSHOTS, SOURCE,
 };
+use evenkeel_client::Api;
 use evenkeel_client::testing::{FakeApi, FakeClock};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Event, Node, PersistentVolume, PersistentVolumeClaim};
-use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
@@ -300,7 +300,7 @@ fn a_source_is_refused_in_the_fields_words() {
 
 async fn patch<K>(api: &Api<K>, name: &str, status: bool, patch: Value)
 where
-    K: Clone + std::fmt::Debug + serde::de::DeserializeOwned,
+    K: evenkeel_client::Kind,
 {
     let params = PatchParams::default();
     let patch = Patch::Merge(&patch);

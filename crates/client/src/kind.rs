@@ -1,0 +1,177 @@
+//! The kinds that loops read and write, each with its one decoder.
+//!
+//! Decoders and encoders are generic code, made anew in each crate that asks for them: for forty
+//! kinds in six crates that was a large part of the program's text, of the memory it holds and of
+//! the time it takes to build (0040). Here each is made once, behind a function that is not generic.
+//! What never lives here: rules of a kind, and the way to the door.
+
+use std::fmt::Debug;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicy;
+use k8s_openapi::api::apps::v1::{
+    ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet,
+};
+use k8s_openapi::api::authentication::v1::{SelfSubjectReview, TokenReview};
+use k8s_openapi::api::authorization::v1::SubjectAccessReview;
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
+use k8s_openapi::api::batch::v1::{CronJob, Job};
+use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Endpoints, Event, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod,
+    ReplicationController, ResourceQuota, Secret, Service, ServiceAccount,
+};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::rbac::v1::ClusterRole;
+use k8s_openapi::api::resource::v1::{
+    DeviceClass, DeviceTaintRule, ResourceClaim, ResourceClaimTemplate, ResourceSlice,
+};
+use k8s_openapi::api::scheduling::v1beta1::PodGroup;
+use k8s_openapi::api::storage::v1::{
+    CSIDriver, CSINode, CSIStorageCapacity, StorageClass, VolumeAttachment,
+};
+use k8s_openapi::api::storagemigration::v1::StorageVersionMigration;
+use kube::Resource;
+use kube::core::{DynamicObject, ObjectMeta, PartialObjectMeta};
+use serde::Deserialize;
+
+/// Why a JSON text is not what was expected.
+pub type JsonError = serde_json::Error;
+
+/// What an object of the door can be read as.
+pub trait Decode: Sized {
+    /// Reads the JSON of one object.
+    ///
+    /// # Errors
+    /// When a field has another type, or the text is no JSON.
+    fn decode(json: &str) -> Result<Self, JsonError>;
+}
+
+/// A kind that loops know by its type.
+pub trait Kind:
+    Resource<DynamicType = ()> + Decode + Clone + Debug + Send + Sync + 'static
+{
+    /// Its JSON.
+    ///
+    /// # Errors
+    /// When a map has keys that are no strings, which no kind has.
+    fn encode(&self) -> Result<Vec<u8>, JsonError>;
+
+    /// A copy for keeping: with no more room than it needs, where a decoder lets lists grow and
+    /// leaves room for four containers when there is one.
+    fn kept(&self) -> Arc<Self>;
+
+    /// Takes off what no loop reads, before the object is kept in a view.
+    fn trim(&mut self) {
+        self.meta_mut().managed_fields = None;
+    }
+}
+
+/// Makes types with `serde`'s traits and [`Resource`] kinds of loops, with their decoders in this place.
+#[macro_export]
+macro_rules! kinds {
+    ($($type:ty $({ $($more:item)* })?),+ $(,)?) => {$(
+        impl $crate::kind::Decode for $type {
+            #[inline(never)]
+            fn decode(json: &str) -> Result<Self, $crate::kind::JsonError> {
+                ::serde_json::from_str(json)
+            }
+        }
+
+        impl $crate::Kind for $type {
+            #[inline(never)]
+            fn encode(&self) -> Result<Vec<u8>, $crate::kind::JsonError> {
+                ::serde_json::to_vec(self)
+            }
+
+            #[inline(never)]
+            fn kept(&self) -> ::std::sync::Arc<Self> {
+                ::std::sync::Arc::new(self.clone())
+            }
+
+            $($($more)*)?
+        }
+    )+};
+}
+
+kinds!(
+    CSIDriver,
+    CSINode,
+    CSIStorageCapacity,
+    CertificateSigningRequest,
+    ClusterRole,
+    ConfigMap,
+    ControllerRevision,
+    CronJob,
+    DaemonSet,
+    Deployment,
+    DeviceClass,
+    DeviceTaintRule,
+    EndpointSlice,
+    Endpoints,
+    Event,
+    HorizontalPodAutoscaler,
+    Job,
+    Lease,
+    Namespace,
+    Node,
+    PersistentVolume,
+    PersistentVolumeClaim,
+    Pod {
+        /// Without projected volumes too, such as the one with the token that every pod is given: a
+        /// volume is three kilobytes of empty fields. A pod is changed by patches, never written as a
+        /// whole.
+        fn trim(&mut self) {
+            self.metadata.managed_fields = None;
+            if let Some(volumes) = self.spec.as_mut().and_then(|spec| spec.volumes.as_mut()) {
+                volumes.retain(|volume| volume.projected.is_none());
+            }
+        }
+    },
+    PodDisruptionBudget,
+    PodGroup,
+    ReplicaSet,
+    ReplicationController,
+    ResourceClaim,
+    ResourceClaimTemplate,
+    ResourceQuota,
+    ResourceSlice,
+    Secret,
+    SelfSubjectReview,
+    Service,
+    ServiceAccount,
+    StatefulSet,
+    StorageClass,
+    StorageVersionMigration,
+    SubjectAccessReview,
+    TokenReview,
+    ValidatingAdmissionPolicy,
+    VolumeAttachment,
+);
+
+/// Metadata alone, whatever the kind.
+impl Decode for PartialObjectMeta<DynamicObject> {
+    fn decode(json: &str) -> Result<Self, JsonError> {
+        #[derive(Deserialize)]
+        struct Found {
+            #[serde(default)]
+            metadata: ObjectMeta,
+        }
+        let found: Found = serde_json::from_str(json)?;
+        Ok(Self {
+            types: None,
+            metadata: found.metadata,
+            _phantom: PhantomData,
+        })
+    }
+}
+
+/// Any kind, as a tree.
+impl Decode for DynamicObject {
+    fn decode(json: &str) -> Result<Self, JsonError> {
+        serde_json::from_str(json)
+    }
+}
