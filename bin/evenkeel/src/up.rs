@@ -1,6 +1,7 @@
 //! `evenkeel up`: opens the store, the door, the loops and the node, in that order, and closes
 //! them in the opposite one.
 
+use std::io::IsTerminal as _;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
@@ -52,6 +53,7 @@ pub(crate) fn logging(settings: &Settings) -> anyhow::Result<()> {
         .with_context(|| format!("--log {:?}", settings.log))?;
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     match settings.log_format {
         LogFormat::Text => lines.with_target(false).init(),

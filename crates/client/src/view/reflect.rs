@@ -29,6 +29,8 @@ const PAGE: u32 = 2000;
 /// A watch is given up when nothing, not even its end, came for so long: the server ends watches
 /// after 290 s, so the connection behind it is dead.
 const SILENCE: Duration = Duration::from_secs(330);
+/// When tries to follow what is not served are this far apart, it is worth a warning.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Bytes that the buffer for an event keeps.
 const LINE: usize = 16 << 10;
@@ -229,13 +231,18 @@ async fn follow(client: &kube::Client, target: &Target, texts: &mut dyn Texts) {
 async fn pause(backoff: &mut Backoff, target: &Target, verb: &str, error: &kube::Error) {
     let wait = backoff.next_wait();
     let message = errors::message(error);
-    tracing::warn!(
-        path = target.path,
-        verb,
-        error = message,
-        ?wait,
-        "cannot follow, trying again"
-    );
+    // The definition of a custom kind may be made at this moment.
+    if errors::is_not_found(error) && wait < PATIENCE {
+        tracing::debug!(path = target.path, verb, ?wait, "not served yet");
+    } else {
+        tracing::warn!(
+            path = target.path,
+            verb,
+            error = message,
+            ?wait,
+            "cannot follow, trying again"
+        );
+    }
     tokio::time::sleep(wait).await;
 }
 
