@@ -97,6 +97,39 @@ macro_rules! kinds {
     )+};
 }
 
+/// Makes a type with a field `metadata` a custom kind of loops: its scope, group, version, kind and
+/// plural.
+#[macro_export]
+macro_rules! custom_kind {
+    ($type:ty, $scope:ty, $group:expr, $version:expr, $kind:literal, $plural:literal) => {
+        impl ::kube::Resource for $type {
+            type DynamicType = ();
+            type Scope = $scope;
+
+            fn kind((): &()) -> ::std::borrow::Cow<'_, str> {
+                ::std::borrow::Cow::Borrowed($kind)
+            }
+            fn group((): &()) -> ::std::borrow::Cow<'_, str> {
+                ::std::borrow::Cow::Borrowed($group)
+            }
+            fn version((): &()) -> ::std::borrow::Cow<'_, str> {
+                ::std::borrow::Cow::Borrowed($version)
+            }
+            fn plural((): &()) -> ::std::borrow::Cow<'_, str> {
+                ::std::borrow::Cow::Borrowed($plural)
+            }
+            fn meta(&self) -> &::kube::core::ObjectMeta {
+                &self.metadata
+            }
+            fn meta_mut(&mut self) -> &mut ::kube::core::ObjectMeta {
+                &mut self.metadata
+            }
+        }
+
+        $crate::kinds!($type);
+    };
+}
+
 kinds!(
     CSIDriver,
     CSINode,

@@ -4,11 +4,9 @@
 //! They are custom resources with definitions that this loop makes when they are not there. A
 //! definition that somebody else wrote stays as it is: what is read here is the published shape.
 
-use std::borrow::Cow;
-
+use evenkeel_client::custom_kind;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector, ObjectMeta};
-use kube::Resource;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -120,38 +118,22 @@ pub struct AdvertisementSpec {
     pub interfaces: Vec<String>,
 }
 
-macro_rules! custom {
-    ($type:ty, $kind:literal, $plural:literal) => {
-        impl Resource for $type {
-            type DynamicType = ();
-            type Scope = NamespaceResourceScope;
-
-            fn kind((): &()) -> Cow<'_, str> {
-                Cow::Borrowed($kind)
-            }
-            fn group((): &()) -> Cow<'_, str> {
-                Cow::Borrowed(GROUP)
-            }
-            fn version((): &()) -> Cow<'_, str> {
-                Cow::Borrowed(VERSION)
-            }
-            fn plural((): &()) -> Cow<'_, str> {
-                Cow::Borrowed($plural)
-            }
-            fn meta(&self) -> &ObjectMeta {
-                &self.metadata
-            }
-            fn meta_mut(&mut self) -> &mut ObjectMeta {
-                &mut self.metadata
-            }
-        }
-
-        evenkeel_client::kinds!($type);
-    };
-}
-
-custom!(AddressPool, "IPAddressPool", "ipaddresspools");
-custom!(Advertisement, "L2Advertisement", "l2advertisements");
+custom_kind!(
+    AddressPool,
+    NamespaceResourceScope,
+    GROUP,
+    VERSION,
+    "IPAddressPool",
+    "ipaddresspools"
+);
+custom_kind!(
+    Advertisement,
+    NamespaceResourceScope,
+    GROUP,
+    VERSION,
+    "L2Advertisement",
+    "l2advertisements"
+);
 
 fn selectors(about: &str) -> Value {
     json!({

@@ -4,15 +4,14 @@
 //! They are custom resources with definitions that the loop makes when they are not there. A
 //! definition that somebody else wrote stays as it is.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use evenkeel_api::local_volume::SNAPSHOT_GROUP;
+use evenkeel_client::custom_kind;
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use k8s_openapi::{ClusterResourceScope, NamespaceResourceScope};
-use kube::Resource;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -176,51 +175,27 @@ pub struct Class {
     pub deletion_policy: String,
 }
 
-macro_rules! custom {
-    ($type:ty, $scope:ty, $kind:literal, $plural:literal) => {
-        impl Resource for $type {
-            type DynamicType = ();
-            type Scope = $scope;
-
-            fn kind((): &()) -> Cow<'_, str> {
-                Cow::Borrowed($kind)
-            }
-            fn group((): &()) -> Cow<'_, str> {
-                Cow::Borrowed(SNAPSHOT_GROUP)
-            }
-            fn version((): &()) -> Cow<'_, str> {
-                Cow::Borrowed(VERSION)
-            }
-            fn plural((): &()) -> Cow<'_, str> {
-                Cow::Borrowed($plural)
-            }
-            fn meta(&self) -> &ObjectMeta {
-                &self.metadata
-            }
-            fn meta_mut(&mut self) -> &mut ObjectMeta {
-                &mut self.metadata
-            }
-        }
-
-        evenkeel_client::kinds!($type);
-    };
-}
-
-custom!(
+custom_kind!(
     Snapshot,
     NamespaceResourceScope,
+    SNAPSHOT_GROUP,
+    VERSION,
     "VolumeSnapshot",
     "volumesnapshots"
 );
-custom!(
+custom_kind!(
     Content,
     ClusterResourceScope,
+    SNAPSHOT_GROUP,
+    VERSION,
     "VolumeSnapshotContent",
     "volumesnapshotcontents"
 );
-custom!(
+custom_kind!(
     Class,
     ClusterResourceScope,
+    SNAPSHOT_GROUP,
+    VERSION,
     "VolumeSnapshotClass",
     "volumesnapshotclasses"
 );
