@@ -57,6 +57,9 @@ pub struct NodeInfo {
     pub name: Arc<str>,
     /// The object; `None` while only pods are known that name it.
     pub node: Option<Arc<Node>>,
+    /// It is cordoned or has taints. Most nodes have neither, and to fetch the object of each for
+    /// every pod costs more than the other filters together.
+    pub guarded: bool,
     /// Grows with every change of the node or its pods.
     pub generation: u64,
     /// What pods may take.
@@ -404,6 +407,9 @@ impl Snapshot {
         let slot = &mut self.slots[at];
         slot.allocatable = allocatable;
         slot.allowed_pods = pods;
+        slot.guarded = node.spec.as_ref().is_some_and(|spec| {
+            spec.unschedulable == Some(true) || spec.taints.iter().flatten().next().is_some()
+        });
         slot.node = Some(Arc::clone(node));
         slot.generation = generation;
         self.reorder();
@@ -450,6 +456,7 @@ impl Snapshot {
         self.generation += 1;
         let slot = &mut self.slots[at];
         slot.node = None;
+        slot.guarded = false;
         slot.generation = self.generation;
         self.order_stale = true;
         self.topologies.get_mut().clear();

@@ -14,6 +14,9 @@ use crate::snapshot::{NodeInfo, Snapshot};
 pub struct NodeUnschedulable;
 
 fn cordoned(pod: &PodInfo, node: &NodeInfo) -> bool {
+    if !node.guarded {
+        return false;
+    }
     let spec = node.node.as_ref().and_then(|node| node.spec.as_ref());
     if spec.is_none_or(|spec| spec.unschedulable != Some(true)) {
         return false;

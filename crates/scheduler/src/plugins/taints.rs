@@ -50,8 +50,9 @@ pub fn tolerated(pod: &PodInfo, taint: &Taint) -> bool {
 }
 
 fn taints(node: &NodeInfo) -> impl Iterator<Item = &Taint> {
-    node.node
-        .iter()
+    let object = node.node.as_ref().filter(|_| node.guarded);
+    object
+        .into_iter()
         .filter_map(|node| node.spec.as_ref()?.taints.as_ref())
         .flatten()
 }
