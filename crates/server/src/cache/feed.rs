@@ -1,10 +1,12 @@
 //! What fills the caches: everything that is stored at start, then every change.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use evenkeel_store::{EventBatch, EventKind, Range, Store, StoreError, WatchStream, prefix_end};
 use futures::StreamExt as _;
+use tokio::time::MissedTickBehavior;
 
 use super::{Caches, KindCache};
 use crate::definitions::is_definition;
@@ -15,6 +17,8 @@ use crate::seal::Seal;
 const ROOT: &[u8] = b"/registry/";
 /// So many revisions are taken in before watchers are told of the first of them.
 const CHUNK: usize = 64;
+/// Events that were written for watchers are let go of after this time, or twice of it.
+const TIDY: Duration = Duration::from_secs(5);
 
 /// Why the caches can't be filled.
 #[derive(Debug, thiserror::Error)]
@@ -65,7 +69,19 @@ impl Caches {
         // What one fsync made durable comes at once: watchers are told of it at once, and write it
         // out as one piece instead of event by event.
         let mut chunks = changes.ready_chunks(CHUNK);
-        while let Some(chunk) = chunks.next().await {
+        let mut tidy = tokio::time::interval(TIDY);
+        tidy.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let chunk = tokio::select! {
+                chunk = chunks.next() => chunk,
+                _ = tidy.tick() => {
+                    self.each(|cache| cache.forget_lines());
+                    continue;
+                }
+            };
+            let Some(chunk) = chunk else {
+                return FeedError::Ended;
+            };
             let mut changed: Vec<Arc<KindCache>> = Vec::new();
             let (mut reached, mut failed) = (0, None);
             for batch in chunk {
@@ -95,7 +111,6 @@ impl Caches {
                 return FeedError::Store(error);
             }
         }
-        FeedError::Ended
     }
 
     /// Takes in a batch; notes the caches whose watchers are to be told.

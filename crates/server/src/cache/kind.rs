@@ -2,14 +2,14 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 
-use bytes::Bytes;
 use evenkeel_api::row::ResourceDef;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
+use super::change::{Change, ChangeKind};
 use crate::object::Object;
 
 /// The log of a kind keeps at least this many changes,
@@ -18,91 +18,8 @@ const LOG_LEAST: usize = 1_024;
 const LOG_MOST: usize = 32_768;
 /// and, beyond the least, no more bytes of objects than that.
 const LOG_BYTES: usize = 4 << 20;
-
-/// What happened to an object.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ChangeKind {
-    /// It was not there before.
-    Added,
-    /// It changed.
-    Modified,
-    /// It is gone.
-    Deleted,
-}
-
-impl ChangeKind {
-    /// As in watch events.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Added => "ADDED",
-            Self::Modified => "MODIFIED",
-            Self::Deleted => "DELETED",
-        }
-    }
-}
-
-/// A change of an object.
-#[derive(Debug)]
-pub struct Change {
-    /// What happened.
-    pub kind: ChangeKind,
-    /// The object; of a deleted one the last state, with the revision of its deletion.
-    pub object: Arc<Object>,
-    /// What it was before.
-    pub previous: Option<Arc<Object>>,
-    /// Its place in the kind's log.
-    sequence: u64,
-    /// The watch event as JSON, written once for all watchers.
-    line: OnceLock<Bytes>,
-}
-
-impl Change {
-    /// A change outside a log, as watches of older history make them.
-    #[must_use]
-    pub fn new(kind: ChangeKind, object: Arc<Object>, previous: Option<Arc<Object>>) -> Self {
-        Self {
-            kind,
-            object,
-            previous,
-            sequence: 0,
-            line: OnceLock::new(),
-        }
-    }
-
-    /// The JSON watch event, shared by all watchers that see the change as what it is.
-    pub fn line(&self) -> Bytes {
-        self.line
-            .get_or_init(|| event_line(self.kind, &self.object))
-            .clone()
-    }
-}
-
-/// Writes a JSON watch event.
-#[must_use]
-pub fn event_line(kind: ChangeKind, object: &Object) -> Bytes {
-    let mut out = Vec::with_capacity(object.bytes.len() + 96);
-    frame(&mut out, kind, |out| object.write(out));
-    Bytes::from(out)
-}
-
-/// Writes a JSON watch event that shows metadata alone, in a version of `meta.k8s.io`.
-#[must_use]
-pub fn metadata_line(kind: ChangeKind, object: &Object, api_version: &str) -> Bytes {
-    let mut out = Vec::with_capacity(1024);
-    frame(&mut out, kind, |out| {
-        object.write_metadata(out, api_version)
-    });
-    Bytes::from(out)
-}
-
-fn frame(out: &mut Vec<u8>, kind: ChangeKind, write: impl FnOnce(&mut Vec<u8>)) {
-    out.extend_from_slice(b"{\"type\":\"");
-    out.extend_from_slice(kind.as_str().as_bytes());
-    out.extend_from_slice(b"\",\"object\":");
-    write(out);
-    out.extend_from_slice(b"}\n");
-}
+/// So many changes are taken from the log at once to let go of their events.
+const FORGET: u64 = 256;
 
 /// The objects of a kind at one moment.
 #[derive(Debug)]
@@ -189,6 +106,16 @@ pub struct KindCache {
     end: watch::Sender<u64>,
     filling: tokio::sync::Mutex<()>,
     retired: watch::Sender<bool>,
+    lines: Mutex<Lines>,
+}
+
+/// Which changes of the log may still have the events that were written of them, by sequence.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Lines {
+    /// None before it.
+    from: u64,
+    /// What was there when it was looked at last.
+    seen: u64,
 }
 
 impl KindCache {
@@ -204,6 +131,7 @@ impl KindCache {
             end: watch::Sender::new(0),
             filling: tokio::sync::Mutex::default(),
             retired: watch::Sender::new(false),
+            lines: Mutex::default(),
         }
     }
 
@@ -465,19 +393,40 @@ impl KindCache {
         let sequence = state.first + state.log.len() as u64;
         self.set_last(state, object.revision);
         state.log_bytes += object.bytes.len();
-        state.log.push_back(Arc::new(Change {
-            sequence,
-            ..Change::new(kind, object, previous)
-        }));
+        let change = Change::new(kind, object, previous).at(sequence);
+        state.log.push_back(Arc::new(change));
         while state.log.len() > LOG_MOST
             || (state.log.len() > LOG_LEAST && state.log_bytes > LOG_BYTES)
         {
             let Some(oldest) = state.log.pop_front() else {
                 break;
             };
-            state.first = oldest.sequence + 1;
+            state.first = oldest.sequence() + 1;
             state.since = oldest.object.revision;
             state.log_bytes -= oldest.object.bytes.len();
+        }
+    }
+
+    /// Lets go of the events that were written of changes that were there at the last call. They are
+    /// as large as the objects again, and nobody comes for them any more but who is far behind.
+    pub(super) fn forget_lines(&self) {
+        let mut lines = self.lines.lock();
+        loop {
+            let (end, old): (u64, Vec<Arc<Change>>) = {
+                let state = self.state.read();
+                let end = state.first + state.log.len() as u64;
+                lines.from = lines.from.clamp(state.first, end);
+                let until = lines.seen.clamp(lines.from, lines.from + FORGET).min(end);
+                let at = |sequence: u64| usize::try_from(sequence - state.first).unwrap_or(0);
+                let old = state.log.range(at(lines.from)..at(until));
+                (end, old.cloned().collect())
+            };
+            let Some(last) = old.last() else {
+                lines.seen = end;
+                return;
+            };
+            lines.from = last.sequence() + 1;
+            old.iter().for_each(|change| change.forget_line());
         }
     }
 
@@ -493,3 +442,6 @@ impl KindCache {
         });
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,7 @@
 //! it owns no buffer, costs a writer nothing, and can't skip: when the log has moved past its
 //! cursor, the watch goes on from the store's own history, or ends with 410 where that is gone.
 
+mod change;
 mod feed;
 mod kind;
 
@@ -20,8 +21,9 @@ use crate::definitions::Kinds;
 use crate::object::Object;
 use crate::seal::Seal;
 
+pub use change::{Change, ChangeKind, event_line, metadata_line};
 pub use feed::FeedError;
-pub use kind::{Change, ChangeKind, KindCache, event_line, metadata_line};
+pub use kind::KindCache;
 
 /// The caches of all kinds.
 ///
