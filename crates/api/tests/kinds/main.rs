@@ -1,6 +1,7 @@
 //! The built-in kinds from outside: manifests as users write them, what is refused and with which
 //! words, what may change, and how tables look.
 
+mod certificates;
 mod changes;
 mod defaults;
 mod groups;

@@ -10,6 +10,7 @@ mod env;
 mod level;
 mod limits;
 mod probes;
+mod projected;
 mod resize;
 pub mod resources;
 mod scheduling;
