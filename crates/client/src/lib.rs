@@ -21,7 +21,7 @@ pub use evenkeel_api::clock::{Clock, SharedClock, SystemClock};
 pub use key::ObjectKey;
 pub use kube::{Api, Client};
 pub use lease::{LeaderElector, LeaseTimes};
-pub use metrics::{LoopMetrics, LoopRegistry};
+pub use metrics::{Family, FamilyKind, LoopMetrics, LoopRegistry};
 pub use queue::WorkQueue;
 pub use recorder::{EventType, Recorder};
 pub use retry::{Backoff, retry_on_conflict};

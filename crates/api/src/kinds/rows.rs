@@ -383,6 +383,7 @@ fn core_rows() -> Vec<ResourceDef> {
             .columns(columns::service()),
         ResourceDef::of::<core::Endpoints>()
             .short("ep")
+            .deprecated(endpoints::DEPRECATED)
             .columns(columns::endpoints())
             .strategy(endpoints::Endpoints),
         ResourceDef::of::<core::ConfigMap>()
