@@ -21,7 +21,7 @@ fn started() -> Node {
     node
 }
 
-fn mount(node: &Node, sources: &Value) -> impl Fn() -> PathBuf {
+fn mount(node: &Node, sources: &Value) -> impl Fn() -> PathBuf + use<> {
     let mut app = container("app");
     app["volumeMounts"] = json!([{ "name": "v", "mountPath": "/v" }]);
     node.pod(
