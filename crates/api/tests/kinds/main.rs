@@ -10,6 +10,7 @@ mod properties;
 mod refused;
 mod refused_batch;
 mod refused_cluster;
+mod refused_devices;
 mod refused_others;
 mod refused_storage;
 mod refused_workloads;
