@@ -1,5 +1,6 @@
 //! Tests of the whole scheduler and of its parts.
 
+mod device_shares;
 mod devices;
 mod door;
 mod extenders;
