@@ -396,7 +396,10 @@ fn refers_to(pod: &Value, what: &str, name: &str) -> bool {
             all.iter()
                 .any(|one| object::text(one, &["resourceClaimName"]) == name)
         };
-        return named(&["spec", "resourceClaims"]) || named(&["status", "resourceClaimStatuses"]);
+        let extended = ["status", "extendedResourceClaimStatus", "resourceClaimName"];
+        return named(&["spec", "resourceClaims"])
+            || named(&["status", "resourceClaimStatuses"])
+            || object::text(pod, &extended) == name;
     }
     if what == CLAIM {
         let of = object::name(pod);

@@ -607,7 +607,7 @@ fn system(workloads: bool) -> Vec<Value> {
         "storage.k8s.io : csidrivers,csinodes,csistoragecapacities,storageclasses : get,list,watch",
         "core : persistentvolumeclaims,persistentvolumes : get,list,watch,patch,update",
         "resource.k8s.io : deviceclasses,devicetaintrules,resourceslices : get,list,watch",
-        "resource.k8s.io : resourceclaims : get,list,watch,update",
+        "resource.k8s.io : resourceclaims : create,delete,get,list,update,watch",
         "resource.k8s.io : resourceclaims/status : patch,update",
         "coordination.k8s.io : leases : create,get,list,update,watch",
         "core,events.k8s.io : events : create,patch,update",
