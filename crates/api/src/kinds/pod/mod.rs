@@ -7,6 +7,7 @@
 mod containers;
 mod defaults;
 mod env;
+mod label_keys;
 mod level;
 mod limits;
 mod probes;
@@ -67,6 +68,7 @@ impl Strategy for Pods {
             }]);
         }
         fields(object).insert("status".to_owned(), status);
+        label_keys::merge(object);
     }
 
     fn prepare_update(&self, new: &mut Value, old: &Value) {
