@@ -31,7 +31,7 @@ pub(super) fn read<K: serde::de::DeserializeOwned>(value: Value) -> K {
     serde_json::from_value(value).expect("an object")
 }
 
-fn added<K: kube::Resource<DynamicType = ()>>(object: K) -> Change<K> {
+pub(super) fn added<K: kube::Resource<DynamicType = ()>>(object: K) -> Change<K> {
     Change {
         key: ObjectKey::of(&object),
         old: None,
@@ -97,7 +97,7 @@ fn core(devices: usize) -> Core {
     core
 }
 
-fn next(core: &mut Core) -> Result<String, Decision> {
+pub(super) fn next(core: &mut Core) -> Result<String, Decision> {
     match core.cycle(Instant::now()).expect("a pod waits") {
         Action::Bind { node, .. } => Ok(node.to_string()),
         Action::Tell { decision, .. } => Err(decision),

@@ -3,6 +3,7 @@
 mod device_shares;
 mod devices;
 mod door;
+mod extended;
 mod extenders;
 mod gangs;
 pub(crate) mod objects;

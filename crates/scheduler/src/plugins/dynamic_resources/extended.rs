@@ -157,7 +157,8 @@ impl DynamicResources {
             .allocate_special(door, claims, pod, &made, special.mappings)
             .await;
         if done.is_err() {
-            discard(claims, made.clone()).await;
+            let name = made.metadata.name.as_deref().unwrap_or_default();
+            discard(claims, name).await;
             let own = made.metadata.uid.as_deref();
             self.flights.lock().keep(|uid, _| Some(uid) != own);
         }
@@ -199,33 +200,30 @@ impl DynamicResources {
 }
 
 /// Takes a claim for extended resources away.
-pub(super) async fn discard(claims: &Api<ResourceClaim>, mut claim: ResourceClaim) {
-    let name = claim.metadata.name.clone().unwrap_or_default();
-    let tell = |error: &kube::Error| {
-        let error = errors::message(error);
+pub(super) async fn discard(claims: &Api<ResourceClaim>, name: &str) {
+    if let Err(error) = try_discard(claims, name).await
+        && !errors::is_not_found(&error)
+    {
+        let error = errors::message(&error);
         tracing::debug!(claim = name, error, "not deleted");
-    };
+    }
+}
+
+async fn try_discard(claims: &Api<ResourceClaim>, name: &str) -> Result<(), kube::Error> {
     for _ in 0..TRIES {
+        // It may have got its finalizer since it was seen here.
+        let mut claim = claims.get(name).await?;
         let finalizers = claim.metadata.finalizers.get_or_insert_default();
         let before = finalizers.len();
         finalizers.retain(|one| one != FINALIZER);
         if finalizers.len() < before {
-            match claims.replace(&name, &PostParams::default(), &claim).await {
-                Ok(_) => {}
-                Err(error) if errors::is_conflict(&error) => {
-                    match claims.get(&name).await {
-                        Ok(newer) => claim = newer,
-                        Err(error) => return tell(&error),
-                    }
-                    continue;
-                }
-                Err(error) => return tell(&error),
-            }
+            match claims.replace(name, &PostParams::default(), &claim).await {
+                Err(error) if errors::is_conflict(&error) => continue,
+                written => written?,
+            };
         }
-        match claims.delete(&name, &DeleteParams::default()).await {
-            Err(error) if !errors::is_not_found(&error) => tell(&error),
-            _ => {}
-        }
-        return;
+        claims.delete(name, &DeleteParams::default()).await?;
+        return Ok(());
     }
+    Ok(())
 }

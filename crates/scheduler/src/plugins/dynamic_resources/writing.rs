@@ -214,7 +214,7 @@ pub(crate) async fn deallocate(client: Client, claim: Arc<ResourceClaim>) {
     let key = ObjectKey::of(&*claim);
     let claims: Api<ResourceClaim> = Api::namespaced(client, &key.namespace);
     if is_for_extended_resources(&claim) {
-        discard(&claims, (*claim).clone()).await;
+        discard(&claims, &key.name).await;
         return;
     }
     // At the revision at which nobody else used it.
