@@ -162,8 +162,7 @@ async fn the_texts_name_what_is_missing() {
                 "c",
                 &exactly(&json!({"capacity": {"requests": {"memory": "1Gi"}}})),
             )),
-            "2 cannot allocate all claims. still not schedulable, preemption: 0/2 nodes are \
-             available: 2 Preemption is not helpful for scheduling.",
+            "2 cannot allocate all claims.",
         ),
     ];
     for (claim, text) in rows {
