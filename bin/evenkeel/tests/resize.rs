@@ -199,7 +199,7 @@ fn the_pod_as_a_whole_gets_other_resources() {
             pod["spec"]["resources"]["limits"]["cpu"] = json!(cpu);
             pod["spec"]["resources"]["requests"]["cpu"] = json!("60m");
             let to = format!("{path}/resize");
-            let send = ["replace", "--raw", &to, "-f", "-"];
+            let send = ["replace", "--raw", to.as_str(), "-f", "-"];
             let sent = cluster.kubectl_with(&send, &pod.to_string());
             let conflict = sent.all().contains("the object has been modified");
             assert!(sent.code == 0 || conflict, "{}", sent.all());
