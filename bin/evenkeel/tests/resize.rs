@@ -59,9 +59,12 @@ fn groups(below: &Path, id: &str, found: &mut Vec<PathBuf>) {
 /// µs of processor time that the container, and its pod, may use in 100 ms.
 fn quotas(cluster: &Cluster) -> (String, String) {
     let id = cluster.value("pod sized", &format!("{STATUS}.containerID}}"));
-    let id = id.trim_start_matches("evenkeel://").to_owned();
+    quotas_of(id.trim_start_matches("evenkeel://"))
+}
+
+fn quotas_of(id: &str) -> (String, String) {
     let mut found = Vec::new();
-    groups(Path::new("/sys/fs/cgroup"), &id, &mut found);
+    groups(Path::new("/sys/fs/cgroup"), id, &mut found);
     let read = |directory: &Path| {
         ["cpu.max", "cpu.cfs_quota_us"]
             .iter()
@@ -154,4 +157,71 @@ fn a_running_pod_gets_other_resources_as_its_policies_and_the_node_allow() {
     cluster.value_becomes("pod sized", &limit, "500m");
     assert_eq!(quotas(&cluster).0, "50000");
     assert_eq!(cluster.value("pod sized", &restarts), "1");
+}
+
+const WHOLE: &str = "apiVersion: v1
+kind: Pod
+metadata: {name: whole}
+spec:
+  terminationGracePeriodSeconds: 0
+  resources:
+    requests: {cpu: 50m, memory: 32Mi}
+    limits: {cpu: 200m, memory: 64Mi}
+  containers:
+  - name: main
+    image: busybox:test
+    imagePullPolicy: IfNotPresent
+    command: [sleep, '3600']
+";
+
+#[test]
+fn the_pod_as_a_whole_gets_other_resources() {
+    if !common::can_run_containers() {
+        return;
+    }
+    let mut cluster = Cluster::with_node(27);
+    cluster.import_busybox();
+    cluster.apply(WHOLE);
+    cluster.value_becomes("pod whole", &format!("{STATUS}.ready}}"), "true");
+    let limit = "{.status.resources.limits.cpu}";
+    cluster.value_becomes("pod whole", limit, "200m");
+    let allocated = "{.status.allocatedResources.cpu}";
+    assert_eq!(cluster.value("pod whole", allocated), "50m");
+    let pods_quota = |cluster: &Cluster| {
+        let id = cluster.value("pod whole", &format!("{STATUS}.containerID}}"));
+        quotas_of(id.trim_start_matches("evenkeel://")).1
+    };
+    assert_eq!(pods_quota(&cluster), "20000");
+    let resize = |cluster: &mut Cluster, cpu: &str| {
+        let path = "/api/v1/namespaces/default/pods/whole";
+        cluster.until("the resize is taken", |cluster| {
+            let mut pod: Value = serde_json::from_str(&cluster.ok(&["get", "--raw", path])).ok()?;
+            pod["spec"]["resources"]["limits"]["cpu"] = json!(cpu);
+            pod["spec"]["resources"]["requests"]["cpu"] = json!("60m");
+            let to = format!("{path}/resize");
+            let send = ["replace", "--raw", to.as_str(), "-f", "-"];
+            let sent = cluster.kubectl_with(&send, &pod.to_string());
+            let conflict = sent.all().contains("the object has been modified");
+            assert!(sent.code == 0 || conflict, "{}", sent.all());
+            (sent.code == 0).then_some(())
+        });
+    };
+    for (milli, quota) in [("400m", "40000"), ("300m", "30000")] {
+        resize(&mut cluster, milli);
+        cluster.value_becomes("pod whole", limit, milli);
+        cluster.until("the kernel has it", |cluster| {
+            (pods_quota(cluster) == quota).then_some(())
+        });
+    }
+    assert_eq!(cluster.value("pod whole", allocated), "60m");
+    assert_eq!(
+        cluster.value("pod whole", &format!("{STATUS}.restartCount}}")),
+        "0"
+    );
+    // A new agent goes on from what is.
+    cluster.down("-KILL");
+    cluster.up();
+    resize(&mut cluster, "500m");
+    cluster.value_becomes("pod whole", limit, "500m");
+    assert_eq!(pods_quota(&cluster), "50000");
 }

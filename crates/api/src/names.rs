@@ -129,6 +129,12 @@ fn name_part_shape(text: &str) -> bool {
             .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
 }
 
+/// Nothing is wrong with any text: whoever says so checks it otherwise.
+#[must_use]
+pub fn any(_: &str) -> Vec<String> {
+    Vec::new()
+}
+
 /// What is wrong with `text` as a qualified name (label and annotation keys).
 #[must_use]
 pub fn qualified_name(text: &str) -> Vec<String> {

@@ -120,6 +120,16 @@ impl Quantity {
         clamp(div_up(self.nano, NANO / 1000))
     }
 
+    /// Thousandths, where they say it exactly and fit.
+    #[must_use]
+    pub fn exact_milli(&self) -> Option<i64> {
+        let each = NANO / 1000;
+        let exact = self.nano % each == 0;
+        exact
+            .then(|| i64::try_from(self.nano / each).ok())
+            .flatten()
+    }
+
     /// Below zero?
     #[must_use]
     pub fn is_negative(&self) -> bool {
@@ -149,6 +159,21 @@ impl Quantity {
         Self {
             nano: self.nano.saturating_add(other.nano),
             format,
+        }
+    }
+
+    /// The first of `from`, `from + step`, `from + 2 step` and so on that is at least `self`, in the
+    /// format of `step`; `self` where the step leads nowhere.
+    #[must_use]
+    pub fn stepped(&self, from: &Self, step: &Self) -> Self {
+        if step.nano <= 0 {
+            return *self;
+        }
+        let over = self.nano.saturating_sub(from.nano).max(0);
+        let steps = over / step.nano + i128::from(over % step.nano != 0);
+        Self {
+            nano: from.nano.saturating_add(steps.saturating_mul(step.nano)),
+            format: step.format,
         }
     }
 

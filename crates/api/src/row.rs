@@ -296,6 +296,10 @@ pub trait Strategy: Send + Sync + 'static {
     fn validate_status(&self, _new: &Value, _old: &Value) -> ErrorList {
         ErrorList::new()
     }
+    /// Like [`Self::validate_status`], for kinds whose answers must be of now.
+    fn validate_status_at(&self, new: &Value, old: &Value, _now: jiff::Timestamp) -> ErrorList {
+        self.validate_status(new, old)
+    }
     /// Warnings for the client.
     fn warnings(&self, _new: &Value, _old: Option<&Value>) -> Vec<String> {
         Vec::new()

@@ -3,10 +3,14 @@
 //! Admission charges by this, and the quota controller counts by the same. The rules are those of
 //! the reference's evaluators: pods, services and claims are measured, everything else is counted.
 
+mod devices;
+
 use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
+
+pub use devices::{Around, Classes};
 
 use crate::kinds::{compute_qos, pod_limits, pod_requests};
 use crate::object;
@@ -16,10 +20,6 @@ use crate::quantity::{Format, Quantity};
 pub type Amounts = BTreeMap<String, Quantity>;
 
 const BY_CLASS: &str = ".storageclass.storage.k8s.io/";
-/// Behind the name of a class: the devices of it that claims ask for.
-const DEVICES: &str = ".deviceclass.resource.k8s.io/devices";
-/// A claim for all devices is charged for as many as one can have.
-const DEVICES_MOST: i64 = 32;
 const COMPUTE: [&str; 3] = ["cpu", "memory", "ephemeral-storage"];
 /// Where these are limited, every container must say how much it asks for.
 const EXPLICIT: [&str; 6] = [
@@ -71,16 +71,21 @@ impl Measure {
         })
     }
 
-    /// Of the resources that a quota limits, those that are about this measure.
+    /// Of the resources that a quota limits, those that are about this measure. Only devices are
+    /// known by their classes.
     #[must_use]
-    pub fn names<'n>(&self, limited: impl Iterator<Item = &'n str>) -> Vec<String> {
+    pub fn names<'n>(
+        &self,
+        limited: impl Iterator<Item = &'n str>,
+        classes: &Classes,
+    ) -> Vec<String> {
         limited
-            .filter(|name| self.knows(name))
+            .filter(|name| self.knows(name, classes))
             .map(str::to_owned)
             .collect()
     }
 
-    fn knows(&self, name: &str) -> bool {
+    fn knows(&self, name: &str, classes: &Classes) -> bool {
         match self {
             Self::Pods => {
                 let plain = name
@@ -102,21 +107,19 @@ impl Measure {
                 matches!(plain, "persistentvolumeclaims" | "requests.storage")
                     || name == "count/persistentvolumeclaims"
             }
-            Self::Devices => {
-                name == "count/resourceclaims.resource.k8s.io" || name.ends_with(DEVICES)
-            }
+            Self::Devices => classes.measures(name),
             Self::Count(names) => names.iter().any(|known| known == name),
         }
     }
 
     /// What an object uses now.
     #[must_use]
-    pub fn usage(&self, object: &Value, now: Timestamp) -> Amounts {
+    pub fn usage(&self, object: &Value, around: &Around<'_>) -> Amounts {
         match self {
-            Self::Pods => of_pod(object, now),
+            Self::Pods => of_pod(object, around.now),
             Self::Services => of_service(object),
             Self::Claims => of_claim(object),
-            Self::Devices => of_devices(object),
+            Self::Devices => devices::usage(object, around),
             Self::Count(names) => names.iter().map(|name| (name.clone(), number(1))).collect(),
         }
     }
@@ -124,10 +127,16 @@ impl Measure {
     /// Is a quota about an object: does it limit anything of its measure, and do all its scopes
     /// hold for it? `limited` are the resources of the quota, from its status or its spec.
     #[must_use]
-    pub fn matches(&self, quota: &Value, limited: &Value, object: &Value) -> bool {
+    pub fn matches(
+        &self,
+        quota: &Value,
+        limited: &Value,
+        object: &Value,
+        classes: &Classes,
+    ) -> bool {
         let limited = limited.as_object().into_iter().flatten();
         let any = !self
-            .names(limited.map(|(name, _)| name.as_str()))
+            .names(limited.map(|(name, _)| name.as_str()), classes)
             .is_empty();
         any && self.in_scopes(quota, object)
     }
@@ -322,42 +331,6 @@ fn of_service(service: &Value) -> Amounts {
     .collect()
 }
 
-/// What a claim of devices may get at most, by class. Of requests that name alternatives each class
-/// counts with the most that one of them wants.
-fn of_devices(claim: &Value) -> Amounts {
-    let name = count_name("resource.k8s.io", "resourceclaims");
-    let mut sum = Amounts::from([(name, number(1))]);
-    let count = |request: &Value| match object::text(request, &["allocationMode"]) {
-        "All" => DEVICES_MOST,
-        // Defaults say it for every object that was kept.
-        "ExactCount" | "" => object::integer(request, &["count"]).unwrap_or(1),
-        _ => 0,
-    };
-    for request in object::list(claim, &["spec", "devices", "requests"]) {
-        let alternatives = object::list(request, &["firstAvailable"]);
-        let exactly = request.get("exactly").filter(|it| it.is_object());
-        let wanted: Vec<&Value> = if alternatives.is_empty() {
-            exactly.into_iter().collect()
-        } else {
-            alternatives.iter().collect()
-        };
-        let mut most: BTreeMap<&str, i64> = BTreeMap::new();
-        for request in wanted {
-            let of_class = most
-                .entry(object::text(request, &["deviceClassName"]))
-                .or_default();
-            *of_class = count(request).max(*of_class);
-        }
-        for (class, count) in most {
-            let name = format!("{class}{DEVICES}");
-            let more = Quantity::from_units(count, Format::DecimalSi);
-            let all = sum.get(&name).map_or(more, |before| before.plus(&more));
-            sum.insert(name, all);
-        }
-    }
-    sum
-}
-
 fn of_claim(claim: &Value) -> Amounts {
     let mut sum = Amounts::new();
     for name in ["persistentvolumeclaims", "count/persistentvolumeclaims"] {
@@ -404,7 +377,7 @@ mod tests {
 
     fn usage(measure: &Measure, object: &Value) -> Vec<String> {
         let now = "2026-01-01T00:00:00Z".parse().expect("a time");
-        shown(&measure.usage(object, now))
+        shown(&measure.usage(object, &Around::nothing(now)))
     }
 
     #[test]
@@ -458,34 +431,6 @@ mod tests {
     }
 
     #[test]
-    fn claims_of_devices_are_measured_by_class() {
-        let devices = Measure::of("resource.k8s.io", "resourceclaims").expect("measured");
-        let claim = json!({"spec": {"devices": {"requests": [
-            {"name": "a", "exactly": {"deviceClassName": "gpu", "allocationMode": "ExactCount",
-                "count": 2}},
-            {"name": "b", "exactly": {"deviceClassName": "nic", "allocationMode": "All"}},
-            {"name": "c", "firstAvailable": [
-                {"name": "x", "deviceClassName": "gpu", "allocationMode": "ExactCount",
-                    "count": 1},
-                {"name": "y", "deviceClassName": "gpu", "allocationMode": "ExactCount",
-                    "count": 3},
-                {"name": "z", "deviceClassName": "small", "allocationMode": "ExactCount",
-                    "count": 4}]},
-            {"name": "d", "later": {}}]}}});
-        assert_eq!(
-            usage(&devices, &claim),
-            [
-                "count/resourceclaims.resource.k8s.io=1",
-                "gpu.deviceclass.resource.k8s.io/devices=5",
-                "nic.deviceclass.resource.k8s.io/devices=32",
-                "small.deviceclass.resource.k8s.io/devices=4",
-            ]
-        );
-        let limited = ["gpu.deviceclass.resource.k8s.io/devices", "pods"];
-        assert_eq!(devices.names(limited.into_iter()), [limited[0]]);
-    }
-
-    #[test]
     fn everything_else_is_counted() {
         let jobs = Measure::of("batch", "jobs").expect("counted");
         assert_eq!(usage(&jobs, &json!({})), ["count/jobs.batch=1"]);
@@ -502,7 +447,8 @@ mod tests {
         let pod = |spec: Value| json!({ "spec": spec });
         let quota = |spec: Value| json!({ "spec": spec });
         let hard = json!({"pods": "1"});
-        let about = |quota: &Value, pod: &Value| Measure::Pods.matches(quota, &hard, pod);
+        let none = Classes::default();
+        let about = |quota: &Value, pod: &Value| Measure::Pods.matches(quota, &hard, pod, &none);
         let bounded = pod(json!({"activeDeadlineSeconds": 5, "containers": [{"name": "c"}]}));
         let classed = pod(json!({"priorityClassName": "high", "containers": [
             {"name": "c", "resources": {"requests": {"cpu": "1"}}}]}));
@@ -519,8 +465,9 @@ mod tests {
         assert!(about(&term("NotIn", json!(["high"])), &bounded));
         assert!(about(&term("Exists", json!([])), &classed));
         assert!(about(&term("DoesNotExist", json!([])), &bounded));
-        assert!(!Measure::Services.matches(&terminating, &json!({"services": "1"}), &json!({})));
-        assert!(!Measure::Pods.matches(&quota(json!({})), &json!({"services": "1"}), &classed));
+        let services = json!({"services": "1"});
+        assert!(!Measure::Services.matches(&terminating, &services, &json!({}), &none));
+        assert!(!Measure::Pods.matches(&quota(json!({})), &services, &classed, &none));
     }
 
     #[test]

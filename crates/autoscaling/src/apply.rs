@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use evenkeel_api::selector::LabelSelector;
 use evenkeel_client::{EventType, LoopContext, ObjectKey, Outcome, View, errors};
@@ -15,9 +16,11 @@ use kube::api::PostParams;
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
 use kube::discovery::oneshot;
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use crate::behavior::Memory;
 use crate::custom::{Asked, OtherMetrics};
+use crate::monitor::{Fault, Monitor, action};
 use crate::plan::{self, Plan, Seen};
 use crate::sample::{Figure, PodMetrics, SampleError};
 use crate::{PERIOD, pods_of};
@@ -30,6 +33,7 @@ pub(crate) struct Reconciler {
     memories: Mutex<HashMap<String, Memory>>,
     /// Resources of target kinds, as discovery named them.
     resources: Mutex<HashMap<(String, String), ApiResource>>,
+    monitor: Arc<Monitor>,
 }
 
 fn asked<'a>(namespace: &'a str, metric: &'a MetricIdentifier) -> Asked<'a> {
@@ -46,6 +50,7 @@ impl Reconciler {
         context: LoopContext,
         metrics: Arc<dyn PodMetrics>,
         others: Arc<dyn OtherMetrics>,
+        monitor: Arc<Monitor>,
     ) -> Self {
         Self {
             scalers,
@@ -54,6 +59,7 @@ impl Reconciler {
             others,
             memories: Mutex::new(HashMap::new()),
             resources: Mutex::new(HashMap::new()),
+            monitor,
         }
     }
 
@@ -62,33 +68,72 @@ impl Reconciler {
             self.forget_gone();
             return Ok(Outcome::Done);
         };
+        let began = Instant::now();
+        let mut done = ("none", Fault::None);
+        let outcome = self.look(&scaler, &mut done).await;
+        if outcome.is_err() {
+            done.1 = Fault::Internal;
+        }
+        self.monitor.reconciled(done.0, done.1, began.elapsed());
+        outcome
+    }
+
+    /// Looks at an autoscaler, and notes what came of it.
+    async fn look(
+        &self,
+        scaler: &HorizontalPodAutoscaler,
+        done: &mut (&'static str, Fault),
+    ) -> Result<Outcome, kube::Error> {
         let now = self.context.clock.now();
-        let scales = match self.scales(&scaler).await {
-            Ok(scales) => scales,
+        let target = &scaler.spec.scale_target_ref;
+        let found = match self.scales(scaler).await {
+            Ok(scales) => scales
+                .get_scale(&target.name)
+                .await
+                .map(|scale| (scales, scale)),
+            Err(error) => Err(error),
+        };
+        let (scales, scale) = match found {
+            Ok(found) => found,
             Err(error) => {
-                let plan = plan::unreadable(&scaler, &errors::message(&error), now);
-                return self.finish(&scaler, plan.status, plan.warnings).await;
+                let version = target.api_version.as_deref().unwrap_or_default();
+                let readable = version.matches('/').count() < 2;
+                done.1 = if readable {
+                    Fault::Internal
+                } else {
+                    Fault::Spec
+                };
+                let plan = plan::unreadable(scaler, &errors::message(&error), now);
+                return self.finish(scaler, plan.status, plan.warnings).await;
             }
         };
-        let target = &scaler.spec.scale_target_ref.name;
-        let scale = match scales.get_scale(target).await {
-            Ok(scale) => scale,
-            Err(error) => {
-                let plan = plan::unreadable(&scaler, &errors::message(&error), now);
-                return self.finish(&scaler, plan.status, plan.warnings).await;
-            }
-        };
-        let plan = self.decide(&scaler, &scale).await;
         let Plan {
             rescale,
             mut status,
             warnings,
-        } = plan;
-        if let Some((replicas, reason)) = rescale {
-            self.rescale(&scaler, &scales, &scale, replicas, &reason, &mut status)
-                .await;
+            ..
+        } = self.decide(scaler, &scale).await;
+        if !warnings.is_empty() {
+            done.1 = Fault::Internal;
         }
-        self.finish(&scaler, status, warnings).await
+        if let Some((replicas, reason)) = rescale {
+            let from = scale.spec.as_ref().and_then(|spec| spec.replicas);
+            let written = self
+                .rescale(scaler, &scales, &scale, replicas, &reason, &mut status)
+                .await;
+            if written {
+                done.0 = action(from.unwrap_or(0), replicas);
+            } else {
+                done.1 = Fault::Internal;
+            }
+        }
+        let meta = &scaler.metadata;
+        self.monitor.desires(
+            meta.namespace.as_deref().unwrap_or_default(),
+            meta.name.as_deref().unwrap_or_default(),
+            status.desired_replicas,
+        );
+        self.finish(scaler, status, warnings).await
     }
 
     fn forget_gone(&self) {
@@ -143,7 +188,8 @@ impl Reconciler {
         } else {
             view.matching(namespace, &parsed)
         };
-        let figures = self.figures(scaler, namespace, selector).await;
+        let (figures, took) = self.figures(scaler, namespace, selector).await;
+        let began = Instant::now();
         let measured = |figure: &Figure| matches!(figure, Figure::Samples);
         let samples = if pods.is_empty() || !figures.iter().any(measured) {
             Ok(Vec::new())
@@ -166,8 +212,34 @@ impl Reconciler {
             now: self.context.clock.now(),
         };
         let uid = scaler.metadata.uid.clone().unwrap_or_default();
-        let mut memories = self.memories.lock();
-        plan::plan(&seen, memories.entry(uid).or_default())
+        let plan = {
+            let mut memories = self.memories.lock();
+            plan::plan(&seen, memories.entry(uid).or_default())
+        };
+        self.count_metrics(scaler, &plan, &took, began.elapsed());
+        plan
+    }
+
+    /// Counts what came of each metric. What the pods use is read for all of them at once, so its
+    /// time is that of each.
+    fn count_metrics(
+        &self,
+        scaler: &HorizontalPodAutoscaler,
+        plan: &Plan,
+        took: &[Duration],
+        of_pods: Duration,
+    ) {
+        let status = scaler.status.as_ref();
+        let current = status.and_then(|it| it.current_replicas).unwrap_or(0);
+        let metrics = scaler.spec.metrics.iter().flatten();
+        for ((metric, replicas), took) in metrics.zip(&plan.proposed).zip(took) {
+            let (action, fault) = match replicas {
+                Some(replicas) => (action(current, *replicas), Fault::None),
+                None => ("none", Fault::Internal),
+            };
+            let took = *took + of_pods;
+            self.monitor.computed(&metric.type_, action, fault, took);
+        }
     }
 
     /// What the metrics need that the pods' samples do not have.
@@ -176,9 +248,10 @@ impl Reconciler {
         scaler: &HorizontalPodAutoscaler,
         namespace: &str,
         pods: &str,
-    ) -> Vec<Figure> {
-        let mut found = Vec::new();
+    ) -> (Vec<Figure>, Vec<Duration>) {
+        let (mut found, mut took) = (Vec::new(), Vec::new());
         for spec in scaler.spec.metrics.iter().flatten() {
+            let began = Instant::now();
             found.push(match spec {
                 MetricSpec {
                     pods: Some(source), ..
@@ -202,10 +275,12 @@ impl Reconciler {
                 }
                 _ => Figure::Samples,
             });
+            took.push(began.elapsed());
         }
-        found
+        (found, took)
     }
 
+    /// Writes the scale; answers whether that went well.
     async fn rescale(
         &self,
         scaler: &HorizontalPodAutoscaler,
@@ -214,7 +289,7 @@ impl Reconciler {
         replicas: i32,
         reason: &str,
         status: &mut HorizontalPodAutoscalerStatus,
-    ) {
+    ) -> bool {
         let now = self.context.clock.now();
         let recorder = &self.context.recorder;
         let from = scale
@@ -243,6 +318,7 @@ impl Reconciler {
                     .entry(uid)
                     .or_default()
                     .changed(from, replicas, now);
+                true
             }
             Err(error) => {
                 let why = errors::message(&error);
@@ -259,6 +335,7 @@ impl Reconciler {
                 let text = format!("New size: {replicas}; reason: {reason}; error: {why}");
                 recorder.tell(scaler, EventType::Warning, "FailedRescale", text);
                 status.desired_replicas = from;
+                false
             }
         }
     }

@@ -10,6 +10,7 @@ mod apply;
 pub mod behavior;
 pub mod calculate;
 pub mod custom;
+mod monitor;
 pub mod plan;
 mod proposal;
 pub mod sample;
@@ -49,9 +50,15 @@ pub async fn run_with(
     let queue = WorkQueue::new(context.metrics.of("horizontal-pod-autoscaler"));
     let scalers = context.views.of::<HorizontalPodAutoscaler>();
     scalers.synced().await;
+    let monitor = Arc::new(monitor::Monitor::new(&context.metrics));
     {
-        let queue = Arc::clone(&queue);
+        let (queue, monitor) = (Arc::clone(&queue), Arc::clone(&monitor));
         scalers.on_change(move |change| {
+            match (&change.old, &change.new) {
+                (None, Some(_)) => monitor.came(),
+                (Some(_), None) => monitor.went(&change.key.namespace, &change.key.name),
+                _ => {}
+            }
             let generation = |side: &Option<Arc<HorizontalPodAutoscaler>>| {
                 side.as_ref()
                     .map(|it| (it.metadata.uid.clone(), it.metadata.generation))
@@ -62,7 +69,7 @@ pub async fn run_with(
             }
         });
     }
-    let reconciler = apply::Reconciler::new(scalers, context.clone(), metrics, others);
+    let reconciler = apply::Reconciler::new(scalers, context.clone(), metrics, others, monitor);
     run_loop(
         "horizontal-pod-autoscaler",
         WORKERS,

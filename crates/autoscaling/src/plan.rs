@@ -44,6 +44,8 @@ pub struct Plan {
     pub rescale: Option<(i32, String)>,
     /// The status, before the outcome of the write is known.
     pub status: HorizontalPodAutoscalerStatus,
+    /// What each metric asked for, as far as they were looked at.
+    pub proposed: Vec<Option<i32>>,
     /// Warnings to tell: reason and message.
     pub warnings: Vec<(&'static str, String)>,
 }
@@ -92,6 +94,7 @@ pub fn unreadable(scaler: &HorizontalPodAutoscaler, why: &str, now: Timestamp) -
     Plan {
         rescale: None,
         status,
+        proposed: Vec::new(),
         warnings: vec![("FailedGetScale", why.to_owned())],
     }
 }
@@ -118,6 +121,7 @@ pub fn plan(seen: &Seen<'_>, memory: &mut Memory) -> Plan {
     let mut plan = Plan {
         rescale: None,
         status,
+        proposed: Vec::new(),
         warnings: Vec::new(),
     };
     if memory.recommendations.is_empty() {
@@ -237,12 +241,14 @@ fn by_metrics(seen: &Seen<'_>, plan: &mut Plan) -> Option<(i32, String)> {
     for (index, metric) in metrics.iter().enumerate() {
         match proposal(seen, metric, seen.figures.get(index), tolerances) {
             Ok(found) => {
+                plan.proposed.push(Some(found.replicas));
                 if best.as_ref().is_none_or(|best| found.replicas > best.0) {
                     best = Some((found.replicas, found.name));
                 }
                 statuses.push(found.status);
             }
             Err(failure) => {
+                plan.proposed.push(None);
                 plan.warnings.push((failure.reason, failure.text.clone()));
                 first.get_or_insert(failure);
                 invalid += 1;

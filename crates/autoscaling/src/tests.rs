@@ -639,6 +639,24 @@ async fn a_busy_deployment_grows_and_shrinks_after_its_window() {
     .await;
     let waited = clock.now().duration_since(grown);
     assert!(waited >= SignedDuration::from_secs(285), "{waited:?}");
+    let name = "horizontal_pod_autoscaler_controller";
+    let counted = [
+        format!("{name}_reconciliations_total{{action=\"scale_up\",error=\"none\"}} 1\n"),
+        format!("{name}_num_horizontal_pod_autoscalers{{}} 1\n"),
+        format!("{name}_desired_replicas{{namespace=\"a\",hpa_name=\"web\"}} "),
+        format!(
+            "{name}_metric_computation_total{{action=\"scale_up\",error=\"none\",\
+             metric_type=\"Resource\"}} "
+        ),
+        format!(
+            "{name}_reconciliation_duration_seconds_bucket{{action=\"scale_up\",error=\"none\",\
+             le=\"16.384\"}} 1\n"
+        ),
+    ];
+    let text = context.metrics.render();
+    for wanted in counted {
+        assert!(text.contains(&wanted), "{wanted} in\n{text}");
+    }
     context.shutdown.cancel();
     task.await.unwrap();
     context.views.shutdown().await;

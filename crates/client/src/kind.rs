@@ -17,7 +17,9 @@ use k8s_openapi::api::authentication::v1::{SelfSubjectReview, TokenReview};
 use k8s_openapi::api::authorization::v1::SubjectAccessReview;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::batch::v1::{CronJob, Job};
-use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
+use k8s_openapi::api::certificates::v1::{
+    CertificateSigningRequest, ClusterTrustBundle, PodCertificateRequest,
+};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
     ConfigMap, Endpoints, Event, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod,
@@ -136,6 +138,7 @@ kinds!(
     CSIStorageCapacity,
     CertificateSigningRequest,
     ClusterRole,
+    ClusterTrustBundle,
     ConfigMap,
     ControllerRevision,
     CronJob,
@@ -164,6 +167,7 @@ kinds!(
             }
         }
     },
+    PodCertificateRequest,
     PodDisruptionBudget,
     PodGroup,
     ReplicaSet,

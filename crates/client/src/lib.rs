@@ -25,7 +25,7 @@ pub use key::ObjectKey;
 pub use kind::{Decode, Kind};
 pub use kube::Client;
 pub use lease::{LeaderElector, LeaseTimes};
-pub use metrics::{LoopMetrics, LoopRegistry};
+pub use metrics::{Family, FamilyKind, LoopMetrics, LoopRegistry};
 pub use queue::WorkQueue;
 pub use recorder::{EventType, Recorder};
 pub use retry::{Backoff, retry_on_conflict};

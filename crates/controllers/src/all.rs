@@ -227,6 +227,23 @@ pub fn all(composition: &Composition) -> Vec<Loop> {
             certificates::clean::run(context("certificate-controller", "csrcleaner")),
         ),
         Loop::new(
+            "podcertificaterequestcleaner",
+            certificates::clean_pods::run(context(
+                "podcertificaterequestcleaner",
+                "podcertificaterequestcleaner",
+            )),
+        ),
+        Loop::new(
+            "kube-apiserver-serving-clustertrustbundle-publisher",
+            certificates::publish::run(
+                context(
+                    "kube-apiserver-serving-clustertrustbundle-publisher",
+                    "kube-apiserver-serving-clustertrustbundle-publisher",
+                ),
+                composition.cluster_ca.clone(),
+            ),
+        ),
+        Loop::new(
             "persistentvolume-binder",
             volumes::run_binder(context(
                 "persistent-volume-binder",

@@ -35,8 +35,10 @@ use crate::static_pods::{self, StaticPods};
 use crate::stats::StatsSampler;
 use crate::view::{RuntimeView, Wakers};
 use crate::volume::local::{self, LocalVolumes};
+use crate::volume::pod_certificate::PodCertificates;
 use crate::volume::snapshot;
 use crate::volume::token::Tokens;
+use crate::volume::trust::Bundles;
 use crate::volume::usage::Usage;
 use crate::volume::{Gatherer, release};
 use crate::{eviction, gc, images_gc, orphan, pod_resources, register, server};
@@ -96,6 +98,13 @@ impl Agent {
                 root: config.root.clone(),
                 objects: Arc::clone(&objects),
                 tokens: Tokens::new(config.client.clone(), Arc::clone(&config.clock)),
+                certificates: PodCertificates::new(
+                    config.client.clone(),
+                    Arc::clone(&config.clock),
+                    config.name.clone(),
+                    recorder.clone(),
+                ),
+                bundles: Bundles::new(config.client.clone(), Arc::clone(&config.clock)),
                 local: LocalVolumes::new(
                     config.volumes.clone(),
                     config.name.clone(),

@@ -53,6 +53,8 @@ pub mod proto {
         pub pool_name: String,
         #[prost(string, tag = "4")]
         pub device_name: String,
+        #[prost(string, optional, tag = "5")]
+        pub share_id: Option<String>,
     }
 
     #[derive(Clone, PartialEq, prost::Message)]
@@ -125,6 +127,7 @@ impl Lister {
                 driver_name: used.driver,
                 pool_name: used.pool,
                 device_name: used.device,
+                share_id: used.share,
             };
             let all = claims.entry((used.namespace, used.claim)).or_default();
             all.push(resource);

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use evenkeel_api::devices::claims::is_for_extended_resources;
 use k8s_openapi::api::resource::v1::ResourceClaim;
 
 use crate::extenders::{Outside, POINT};
@@ -370,8 +371,13 @@ fn post_filter(what_if: &mut WhatIf<'_>, decision: &mut Decision, turn: &mut Tur
                 return;
             }
             PostFiltered::Deallocate(claim) => {
+                let done = if is_for_extended_resources(&claim) {
+                    "deletion of ResourceClaim completed"
+                } else {
+                    "deallocation of ResourceClaim completed"
+                };
                 decision.deallocate = Some(claim);
-                decision.post = Some("deallocation of ResourceClaim completed".to_owned());
+                decision.post = Some(done.to_owned());
                 return;
             }
             PostFiltered::Rejected {

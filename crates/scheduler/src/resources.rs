@@ -224,7 +224,17 @@ pub fn pod_requests(pod: &Pod) -> PodRequests {
         .as_ref()
         .and_then(|resources| resources.requests.as_ref());
     if let Some(list) = whole {
-        let level = Resources::read(Some(list));
+        let mut level = Resources::read(Some(list));
+        // While it is resized, the larger of what is wanted, allocated and actual, likewise.
+        let allocated = status.and_then(|status| status.allocated_resources.as_ref());
+        let actual = status.and_then(|status| status.resources.as_ref());
+        let actual = actual.and_then(|actual| actual.requests.as_ref());
+        if infeasible && allocated.is_some() {
+            level = Resources::default();
+        }
+        for known in [allocated, actual].into_iter().flatten() {
+            level.raise(&Resources::read(Some(known)));
+        }
         if list.contains_key("cpu") {
             exact.milli_cpu = level.milli_cpu;
             scored_milli_cpu = level.milli_cpu;

@@ -80,7 +80,7 @@ impl Scheduler {
         let configured = configs.first().map(|config| config.extenders.as_slice());
         let extenders = Extenders::new(configured.unwrap_or_default());
         let binder = DefaultBinder::new(context.client.clone());
-        let profiles = plugins::configured(configs, &extenders, &binder);
+        let profiles = plugins::configured(configs, &extenders, &binder, &context);
         Self::with_profiles(context, profiles)
     }
 

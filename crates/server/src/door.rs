@@ -153,7 +153,9 @@ impl Door {
         options: DoorOptions,
     ) -> Result<(Arc<Self>, JoinHandle<FeedError>), DoorError> {
         let rows = Arc::new(Rows::with_gates(&options.gates));
-        let caches = Arc::new(Caches::new(&rows, Arc::new(Kinds::new(&rows))));
+        let counted = Families::shared();
+        let kinds = Kinds::new(&rows).timed_by(Arc::clone(&counted) as _);
+        let caches = Arc::new(Caches::new(&rows, Arc::new(kinds)));
         options.seal.prepare().await;
         let changes = caches.fill(options.store.as_ref(), &options.seal).await?;
         let (opened, open) = tokio::sync::oneshot::channel();
@@ -182,7 +184,7 @@ impl Door {
             caches,
             seal: options.seal,
             converters: Arc::default(),
-            counted: Arc::default(),
+            counted,
         };
         let tokens = Arc::new(options.pki.token_keys(&options.issuer));
         let tls = options
@@ -712,13 +714,23 @@ impl Door {
             self.authenticator
                 .impersonate(headers, identity, attributes, self.authorizer())
         };
-        match take(identity.clone()) {
+        let began = tokio::time::Instant::now();
+        let taken = match take(identity.clone()) {
             Err(status) if status.code == 403 => {
                 self.registry.fresh().await?;
                 take(identity)
             }
             taken => taken,
-        }
+        };
+        let mode = match &taken {
+            Ok(taken) if taken.constraint.is_empty() => Some("legacy"),
+            Ok(taken) => taken.constraint.strip_prefix("impersonate:"),
+            Err(_) => None,
+        };
+        self.registry
+            .counted
+            .impersonation_tried(mode, began.elapsed());
+        taken
     }
 
     async fn dispatch(self: &Arc<Self>, call: Call) -> Result<Answer, Status> {

@@ -3,18 +3,17 @@
 //!
 //! What counts requests themselves is in [`crate::metrics`].
 
-use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use evenkeel_api::custom::Stopwatch;
 use evenkeel_api::row::ResourceDef;
 use evenkeel_store::StoreError;
-use parking_lot::RwLock;
 use tokio::time::Instant;
 
-use crate::metrics::{Histogram, LATENCIES, head};
+use crate::metrics::LATENCIES;
+pub(crate) use crate::series::nanoseconds;
+use crate::series::{Counters, Histograms, Marks};
 
 const STORAGE: &[&str] = &["group", "operation", "resource"];
 
@@ -38,132 +37,13 @@ const EVENTS: &[f64] = &[
     1024.0, 2048.0, 4096.0, 8192.0, 16384.0, 32768.0, 65536.0, 131_072.0,
 ];
 
-/// What series of one name are told apart by, and what they are for.
-#[derive(Debug)]
-struct Named {
-    name: &'static str,
-    help: &'static str,
-    labels: &'static [&'static str],
-}
-
-impl Named {
-    /// The labels as they are written. Values that come from users are escaped.
-    fn text(&self, values: &[&str]) -> String {
-        debug_assert_eq!(self.labels.len(), values.len());
-        let mut out = String::new();
-        for (name, value) in self.labels.iter().zip(values) {
-            let comma = if out.is_empty() { "" } else { "," };
-            let value = value
-                .replace('\\', "\\\\")
-                .replace('"', "\\\"")
-                .replace('\n', "\\n");
-            // Writing into a String can't fail.
-            write!(out, "{comma}{name}=\"{value}\"").unwrap_or_default();
-        }
-        out
-    }
-}
-
-fn of<T>(
-    series: &RwLock<BTreeMap<String, Arc<T>>>,
-    key: String,
-    new: impl FnOnce() -> T,
-) -> Arc<T> {
-    if let Some(found) = series.read().get(&key) {
-        return Arc::clone(found);
-    }
-    let mut series = series.write();
-    Arc::clone(series.entry(key).or_insert_with(|| Arc::new(new())))
-}
-
-/// Histograms of one name.
-#[derive(Debug)]
-pub(crate) struct Histograms {
-    named: Named,
-    bounds: &'static [f64],
-    series: RwLock<BTreeMap<String, Arc<Histogram>>>,
-}
-
-impl Histograms {
-    fn new(
-        name: &'static str,
-        help: &'static str,
-        labels: &'static [&'static str],
-        bounds: &'static [f64],
-    ) -> Self {
-        Self {
-            named: Named { name, help, labels },
-            bounds,
-            series: RwLock::default(),
-        }
-    }
-
-    /// The series of some values.
-    pub(crate) fn of(&self, values: &[&str]) -> Arc<Histogram> {
-        let key = self.named.text(values);
-        of(&self.series, key, || Histogram::new(self.bounds))
-    }
-
-    /// Counts how long something took.
-    pub(crate) fn took(&self, values: &[&str], took: Duration) {
-        self.of(values).observe(nanoseconds(took));
-    }
-
-    fn write(&self, out: &mut String) {
-        let series = self.series.read();
-        if series.is_empty() {
-            return;
-        }
-        head(out, self.named.name, "histogram", self.named.help);
-        for (labels, histogram) in series.iter() {
-            histogram.write(out, self.named.name, labels);
-        }
-    }
-}
-
-/// Counters of one name.
-#[derive(Debug)]
-pub(crate) struct Counters {
-    named: Named,
-    series: RwLock<BTreeMap<String, Arc<AtomicU64>>>,
-}
-
-impl Counters {
-    fn new(name: &'static str, help: &'static str, labels: &'static [&'static str]) -> Self {
-        Self {
-            named: Named { name, help, labels },
-            series: RwLock::default(),
-        }
-    }
-
-    /// The series of some values.
-    pub(crate) fn of(&self, values: &[&str]) -> Arc<AtomicU64> {
-        of(&self.series, self.named.text(values), AtomicU64::default)
-    }
-
-    /// Counts one.
-    pub(crate) fn one(&self, values: &[&str]) {
-        self.of(values).fetch_add(1, Ordering::Relaxed);
-    }
-
-    fn write(&self, out: &mut String) {
-        let series = self.series.read();
-        if series.is_empty() {
-            return;
-        }
-        let name = self.named.name;
-        head(out, name, "counter", self.named.help);
-        for (labels, count) in series.iter() {
-            let count = count.load(Ordering::Relaxed);
-            writeln!(out, "{name}{{{labels}}} {count}").unwrap_or_default();
-        }
-    }
-}
-
-/// As a histogram takes it.
-pub(crate) fn nanoseconds(took: Duration) -> u64 {
-    u64::try_from(took.as_nanos()).unwrap_or(u64::MAX)
-}
+/// From a millisecond, doubling.
+const DOUBLING: &[f64] = &[
+    0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024, 2.048, 4.096,
+    8.192, 16.384,
+];
+/// The buckets of who names none.
+const DEFAULT: &[f64] = RIGHTS;
 
 /// Everything that is counted beside requests.
 #[derive(Debug)]
@@ -206,6 +86,28 @@ pub(crate) struct Families {
     pub(crate) watch_lists: Histograms,
     /// No labels.
     pub(crate) valid_tokens: Counters,
+    /// No labels: tokens that were kept in Secrets. The door takes none.
+    legacy_tokens: Counters,
+    /// No labels: tokens used beyond the time that they were asked for. The door extends none.
+    stale_tokens: Counters,
+    /// `group`, `removed_release`, `resource`, `subresource`, `version`.
+    pub(crate) deprecated: Marks,
+    /// `decision`, `mode`.
+    impersonations: Counters,
+    /// The same.
+    impersonations_took: Histograms,
+    /// The same: the questions that were asked for them.
+    impersonation_rights: Counters,
+    /// The same.
+    impersonation_rights_took: Histograms,
+    /// No labels.
+    cel_compilation: Histograms,
+    /// No labels.
+    cel_evaluation: Histograms,
+    /// No labels.
+    pub(crate) webhooks_without_names: Counters,
+    /// No labels.
+    pub(crate) webhooks_with_sha1: Counters,
     /// `filter`.
     pub(crate) filters: Histograms,
     /// `name`, `result`.
@@ -359,6 +261,78 @@ impl Default for Families {
                 "Cumulative valid projected service account tokens used",
                 &[],
             ),
+            legacy_tokens: Counters::new(
+                "serviceaccount_legacy_tokens_total",
+                "Cumulative legacy service account tokens used",
+                &[],
+            ),
+            stale_tokens: Counters::new(
+                "serviceaccount_stale_tokens_total",
+                "Cumulative stale projected service account tokens used",
+                &[],
+            ),
+            deprecated: Marks::new(
+                "apiserver_requested_deprecated_apis",
+                "Gauge of deprecated APIs that have been requested, broken out by API group, \
+                 version, resource, subresource, and removed_release.",
+                &[
+                    "group",
+                    "removed_release",
+                    "resource",
+                    "subresource",
+                    "version",
+                ],
+            ),
+            impersonations: Counters::new(
+                "apiserver_impersonation_attempts_total",
+                "Total number of impersonation attempts split by mode and decision.",
+                &["decision", "mode"],
+            ),
+            impersonations_took: Histograms::new(
+                "apiserver_impersonation_attempts_duration_seconds",
+                "Latency of impersonation attempts in seconds split by mode and decision.",
+                &["decision", "mode"],
+                DOUBLING,
+            ),
+            impersonation_rights: Counters::new(
+                "apiserver_impersonation_authorization_attempts_total",
+                "Total number of authorization checks made by the impersonation handler split by \
+                 mode and decision.",
+                &["decision", "mode"],
+            ),
+            impersonation_rights_took: Histograms::new(
+                "apiserver_impersonation_authorization_attempts_duration_seconds",
+                "Latency of authorization checks made by the impersonation handler in seconds split \
+                 by mode and decision.",
+                &["decision", "mode"],
+                DOUBLING,
+            ),
+            cel_compilation: Histograms::new(
+                "apiserver_cel_compilation_duration_seconds",
+                "CEL compilation time in seconds.",
+                &[],
+                DEFAULT,
+            ),
+            cel_evaluation: Histograms::new(
+                "apiserver_cel_evaluation_duration_seconds",
+                "CEL evaluation time in seconds.",
+                &[],
+                DEFAULT,
+            ),
+            webhooks_without_names: Counters::new(
+                "apiserver_webhooks_x509_missing_san_total",
+                "Counts the number of requests to servers missing SAN extension in their serving \
+                 certificate OR the number of connection failures due to the lack of x509 \
+                 certificate SAN extension missing (either/or, based on the runtime environment)",
+                &[],
+            ),
+            webhooks_with_sha1: Counters::new(
+                "apiserver_webhooks_x509_insecure_sha1_total",
+                "Counts the number of requests to servers with insecure SHA1 signatures in their \
+                 serving certificate OR the number of connection failures due to the insecure SHA1 \
+                 signatures (either/or, based on the runtime environment)",
+                &[],
+            ),
             filters: Histograms::new(
                 "apiserver_request_filter_duration_seconds",
                 "Request filter latency distribution in seconds, for each filter type",
@@ -402,7 +376,51 @@ impl Default for Families {
     }
 }
 
+impl Stopwatch for Families {
+    fn compile(&self, work: &mut dyn FnMut()) {
+        let began = Instant::now();
+        work();
+        self.cel_compilation.took(&[], began.elapsed());
+    }
+
+    fn evaluate(&self, work: &mut dyn FnMut()) {
+        let began = Instant::now();
+        work();
+        self.cel_evaluation.took(&[], began.elapsed());
+    }
+}
+
 impl Families {
+    /// What is counted beside requests, with the series that are there from the start.
+    pub(crate) fn shared() -> Arc<Self> {
+        let families = Self::default();
+        for counters in [
+            &families.valid_tokens,
+            &families.legacy_tokens,
+            &families.stale_tokens,
+            &families.webhooks_without_names,
+            &families.webhooks_with_sha1,
+        ] {
+            counters.of(&[]);
+        }
+        Arc::new(families)
+    }
+
+    /// Counts that somebody wanted to be another one; with the way in which he is, if he is.
+    pub(crate) fn impersonation_tried(&self, mode: Option<&str>, took: Duration) {
+        let decision = if mode.is_some() { "allowed" } else { "denied" };
+        let told = [decision, mode.unwrap_or_default()];
+        self.impersonations.one(&told);
+        self.impersonations_took.took(&told, took);
+    }
+
+    /// Counts a question that was asked for that.
+    pub(crate) fn impersonation_asked(&self, mode: &str, allowed: bool, took: Duration) {
+        let told = [if allowed { "allowed" } else { "denied" }, mode];
+        self.impersonation_rights.one(&told);
+        self.impersonation_rights_took.took(&told, took);
+    }
+
     /// Counts an answer of the store.
     pub(crate) fn stored<T>(
         &self,
@@ -467,9 +485,14 @@ impl Families {
             &self.filters,
             &self.rights_took,
             &self.storage_took,
+            &self.impersonations_took,
+            &self.impersonation_rights_took,
+            &self.cel_compilation,
+            &self.cel_evaluation,
         ] {
             histograms.write(&mut out);
         }
+        self.deprecated.write(&mut out);
         for counters in [
             &self.webhook_requests,
             &self.webhook_rejections,
@@ -481,6 +504,12 @@ impl Families {
             &self.conversion_requests,
             &self.watch_events,
             &self.valid_tokens,
+            &self.legacy_tokens,
+            &self.stale_tokens,
+            &self.webhooks_without_names,
+            &self.webhooks_with_sha1,
+            &self.impersonations,
+            &self.impersonation_rights,
             &self.rights,
             &self.rights_failed_open,
             &self.storage,

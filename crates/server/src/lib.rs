@@ -29,6 +29,7 @@ pub mod pipeline;
 pub mod pki;
 pub mod registry;
 pub mod seal;
+mod series;
 mod verbs;
 
 pub use auth::{Identity, Outside};

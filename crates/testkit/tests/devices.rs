@@ -275,3 +275,150 @@ async fn a_rule_taints_devices_makes_their_users_go_and_says_so() {
     .await;
     drop(node);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_extended_resource_is_a_device_of_a_class() {
+    let cluster = Cluster::start().await;
+    let admin = cluster.caller(Identity::user("admin", &[ADMIN]));
+    let node = cluster.node("one");
+    node.images.put("app:1");
+    let mut class = class("device.driver == 'gpu.example.com'");
+    class["spec"]["extendedResourceName"] = json!("example.com/gpu");
+    let classes = format!("{DEVICES}/deviceclasses");
+    admin.post(&classes, &class).await.expect(201);
+    let slice = json!({
+        "apiVersion": "resource.k8s.io/v1", "kind": "ResourceSlice", "metadata": {"name": "gpus"},
+        "spec": {"driver": "gpu.example.com", "nodeName": "one",
+            "pool": {"name": "one", "generation": 1, "resourceSliceCount": 1},
+            "devices": [{"name": "gpu-0"}]},
+    });
+    let slices = format!("{DEVICES}/resourceslices");
+    admin.post(&slices, &slice).await.expect(201);
+    until(
+        &admin,
+        &format!("{CORE}/serviceaccounts/default"),
+        "the account",
+        |it| it["kind"] == "ServiceAccount",
+    )
+    .await;
+    let pods = format!("{CORE}/pods");
+    let asking = |name: &str, resource: &str| {
+        json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},
+            "spec": {"terminationGracePeriodSeconds": 0, "containers": [
+                {"name": "main", "image": "app:1",
+                    "resources": {"requests": {resource: "1"}, "limits": {resource: "1"}}}]},
+        })
+    };
+    let first = asking("first", "example.com/gpu");
+    admin.post(&pods, &first).await.expect(201);
+    let first = until(&admin, &format!("{pods}/first"), "its node", |pod| {
+        pod["spec"]["nodeName"] == "one"
+    })
+    .await;
+    let made = &first["status"]["extendedResourceClaimStatus"];
+    assert_eq!(
+        made["requestMappings"],
+        json!([{"containerName": "main", "resourceName": "example.com/gpu",
+            "requestName": "container-0-request-0"}]),
+        "{first:#}"
+    );
+    let name = made["resourceClaimName"].as_str().unwrap().to_owned();
+    assert!(name.starts_with("first-extended-resources-"), "{name}");
+    let path = format!("{CLAIMS}/{name}");
+    let claim = admin.get(&path).await.expect(200).body;
+    let annotations = &claim["metadata"]["annotations"];
+    assert_eq!(
+        annotations["resource.kubernetes.io/extended-resource-claim"],
+        "true"
+    );
+    let result = &claim["status"]["allocation"]["devices"]["results"][0];
+    assert_eq!(result["device"], "gpu-0", "{claim:#}");
+    assert_eq!(claim["status"]["reservedFor"][0]["name"], "first");
+    // The next one asks for it by the class's own name, and waits.
+    let implicit = "deviceclass.resource.kubernetes.io/gpu";
+    admin
+        .post(&pods, &asking("second", implicit))
+        .await
+        .expect(201);
+    until(&admin, &format!("{pods}/second"), "why it waits", |pod| {
+        let all = pod["status"]["conditions"].as_array();
+        all.is_some_and(|all| {
+            all.iter().any(|one| {
+                let text = one["message"].as_str().unwrap_or_default();
+                one["type"] == "PodScheduled" && text.contains("1 cannot allocate all claims")
+            })
+        })
+    })
+    .await;
+    // The agent reads the claim, as it may, and has no driver for it.
+    until(
+        &admin,
+        &format!("{CORE}/events"),
+        "the agent's words",
+        |events| {
+            let items = events["items"].as_array();
+            items.is_some_and(|all| {
+                all.iter().any(|event| {
+                    let text = event["message"].as_str().unwrap_or_default();
+                    event["reason"] == "FailedPrepareDynamicResources"
+                        && text.contains("DRA driver gpu.example.com is not registered")
+                })
+            })
+        },
+    )
+    .await;
+    let now = json!({"gracePeriodSeconds": 0});
+    admin.delete(&format!("{pods}/first"), Some(&now)).await;
+    until(&admin, &path, "the claim to go", |it| it["code"] == 404).await;
+    let second = until(&admin, &format!("{pods}/second"), "its node", |pod| {
+        pod["spec"]["nodeName"] == "one"
+    })
+    .await;
+    let made = &second["status"]["extendedResourceClaimStatus"];
+    assert_eq!(made["requestMappings"][0]["resourceName"], implicit);
+    drop(node);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn quotas_count_devices_by_the_resources_that_they_stand_for() {
+    let cluster = Cluster::start().await;
+    let admin = cluster.caller(Identity::user("admin", &[ADMIN]));
+    let mut class = class("device.driver == 'gpu.example.com'");
+    class["spec"]["extendedResourceName"] = json!("example.com/gpu");
+    let classes = format!("{DEVICES}/deviceclasses");
+    admin.post(&classes, &class).await.expect(201);
+    let quota = json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "q"},
+        "spec": {"hard": {"requests.example.com/gpu": "3",
+            "requests.deviceclass.resource.kubernetes.io/gpu": "5"}}});
+    let quotas = format!("{CORE}/resourcequotas");
+    admin.post(&quotas, &quota).await.expect(201);
+    let used = |explicit: &'static str, implicit: &'static str| {
+        move |quota: &Value| {
+            let used = &quota["status"]["used"];
+            used["requests.example.com/gpu"] == explicit
+                && used["requests.deviceclass.resource.kubernetes.io/gpu"] == implicit
+        }
+    };
+    let path = format!("{quotas}/q");
+    until(&admin, &path, "nothing used", used("0", "0")).await;
+    let claim = |name: &str, count: i64| {
+        json!({"apiVersion": "resource.k8s.io/v1", "kind": "ResourceClaim",
+            "metadata": {"name": name}, "spec": {"devices": {"requests": [
+                {"name": "r", "exactly": {"deviceClassName": "gpu", "count": count}}]}}})
+    };
+    admin.post(CLAIMS, &claim("two", 2)).await.expect(201);
+    until(&admin, &path, "two used", used("2", "2")).await;
+    let refused = admin.post(CLAIMS, &claim("more", 2)).await;
+    let refused = refused.expect(403);
+    assert!(
+        refused.message().contains(
+            "exceeded quota: q, requested: requests.example.com/gpu=2, used: \
+             requests.example.com/gpu=2, limited: requests.example.com/gpu=3"
+        ),
+        "{}",
+        refused.message()
+    );
+    admin.delete(&format!("{CLAIMS}/two"), None).await;
+    until(&admin, &path, "nothing used again", used("0", "0")).await;
+}

@@ -35,6 +35,14 @@ pub struct Definition {
     rows: Vec<Arc<ResourceDef>>,
 }
 
+/// Measures what rules in CEL take: it has the clock, which nothing here has.
+pub trait Stopwatch: std::fmt::Debug + Send + Sync {
+    /// Does the work, which is to compile the rules of a version.
+    fn compile(&self, work: &mut dyn FnMut());
+    /// Does the work, which is to hold an object to its rules.
+    fn evaluate(&self, work: &mut dyn FnMut());
+}
+
 /// What the versions of a definition share.
 #[derive(Debug)]
 struct Types {
@@ -47,6 +55,7 @@ struct Types {
     versions: Vec<Version>,
     /// How they are converted when names and pruning are not all.
     conversion: Option<Conversion>,
+    stopwatch: OnceLock<Arc<dyn Stopwatch>>,
 }
 
 #[derive(Debug)]
@@ -71,6 +80,11 @@ pub struct CustomType {
 }
 
 impl Definition {
+    /// Has what its rules take measured from now on.
+    pub fn timed_by(&self, stopwatch: &Arc<dyn Stopwatch>) {
+        self.types.stopwatch.get_or_init(|| Arc::clone(stopwatch));
+    }
+
     /// Reads a stored definition. `before` is what it was; types that have not changed are kept,
     /// with all that has been compiled of them.
     #[must_use]
@@ -321,6 +335,7 @@ impl Types {
                 })
                 .collect(),
             conversion: Conversion::read(value),
+            stopwatch: OnceLock::new(),
         }
     }
 
@@ -352,7 +367,12 @@ impl Types {
                 preserve: true,
                 ..Structural::default()
             });
-            let rules = Rules::compile(&schema, &structural);
+            let mut rules = None;
+            let mut compile = || rules = Rules::compile(&schema, &structural);
+            match self.stopwatch.get() {
+                Some(stopwatch) => stopwatch.compile(&mut compile),
+                None => compile(),
+            }
             let (merge, ty) = merge_type(&structural, metadata_types());
             Compiled {
                 structural,
@@ -373,6 +393,14 @@ impl CustomType {
     #[must_use]
     pub fn structural(&self) -> &Structural {
         &self.compiled().structural
+    }
+
+    /// Does some work that holds an object to its rules, and has it measured.
+    pub(super) fn timed(&self, mut work: impl FnMut()) {
+        match self.types.stopwatch.get() {
+            Some(stopwatch) => stopwatch.evaluate(&mut work),
+            None => work(),
+        }
     }
 
     /// The schema's rules in CEL.

@@ -14,7 +14,7 @@ mod spec;
 
 pub use conditions::{condition, is_true as condition_is_true, set as set_condition};
 pub use conversion::{Conversion, settle as settle_converted};
-pub use kind::{CustomType, Definition};
+pub use kind::{CustomType, Definition, Stopwatch};
 pub use spec::{API_APPROVED, approval};
 
 /// The finalizer that holds a definition until its objects are gone.

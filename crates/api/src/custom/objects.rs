@@ -83,7 +83,8 @@ impl Objects {
             ));
             return;
         }
-        out.extend(rules.check(self.custom.structural(), &Path::root(), new, old));
+        self.custom
+            .timed(|| out.extend(rules.check(self.custom.structural(), &Path::root(), new, old)));
     }
 
     /// What stood twice before may go on doing so.

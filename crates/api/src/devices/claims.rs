@@ -1,7 +1,7 @@
 //! What pods and claims of devices say of each other: small questions that the scheduler, the loops
 //! and the nodes ask alike.
 
-use k8s_openapi::api::core::v1::{Pod, PodResourceClaim};
+use k8s_openapi::api::core::v1::{Pod, PodExtendedResourceClaimStatus, PodResourceClaim};
 use k8s_openapi::api::resource::v1::{
     AllocationResult, ResourceClaim, ResourceClaimConsumerReference,
 };
@@ -10,6 +10,11 @@ use k8s_openapi::api::resource::v1::{
 pub const RESERVED_MAX: usize = 256;
 /// Most devices of one claim.
 pub const RESULTS_MAX: usize = 32;
+/// On a claim that was made for the extended resources of a pod (KEP-5004): `true`.
+pub const FOR_EXTENDED_RESOURCES: &str = "resource.kubernetes.io/extended-resource-claim";
+/// Before the name of a class: the extended resource that its devices are, whatever else they are
+/// called.
+pub const BY_CLASS: &str = "deviceclass.resource.kubernetes.io/";
 /// On a claim: it is allocated, so that it is not removed before somebody gives it back.
 pub const FINALIZER: &str = "resource.kubernetes.io/delete-protection";
 
@@ -86,8 +91,35 @@ pub fn pod_claims(pod: &Pod) -> &[PodResourceClaim] {
         .unwrap_or_default()
 }
 
-/// The names of the claims that a pod uses, as far as it knows them by now.
+/// The claim that was made for the extended resources of a pod, as its status says.
+#[must_use]
+pub fn extended_claim(pod: &Pod) -> Option<&PodExtendedResourceClaimStatus> {
+    pod.status.as_ref()?.extended_resource_claim_status.as_ref()
+}
+
+/// Was the claim made for the extended resources of a pod?
+#[must_use]
+pub fn is_for_extended_resources(claim: &ResourceClaim) -> bool {
+    let annotations = claim.metadata.annotations.as_ref();
+    let value = annotations.and_then(|all| all.get(FOR_EXTENDED_RESOURCES));
+    value.is_some_and(|value| value == "true")
+}
+
+/// May devices of a class stand behind a resource of this name?
+#[must_use]
+pub fn may_be_devices(resource: &str) -> bool {
+    resource.starts_with(BY_CLASS) || crate::kinds::is_extended_resource(resource)
+}
+
+/// The names of the claims that a pod uses, as far as it knows them by now: those that it lists, and
+/// the one for its extended resources.
 pub fn claim_names(pod: &Pod) -> impl Iterator<Item = &str> {
+    let made = extended_claim(pod).map(|made| made.resource_claim_name.as_str());
+    listed_claim_names(pod).chain(made)
+}
+
+/// The names of the claims that a pod lists, as far as it knows them by now.
+pub fn listed_claim_names(pod: &Pod) -> impl Iterator<Item = &str> {
     pod_claims(pod)
         .iter()
         .filter_map(|wanted| match claim_name(pod, wanted) {

@@ -1,5 +1,6 @@
 //! The columns of all kinds but pods.
 
+mod certificates;
 mod cluster;
 mod networking;
 mod storage;
@@ -10,9 +11,10 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 use serde_json::Value;
 
+pub(super) use certificates::{pod_certificate_request, signing_request, trust_bundle};
 pub(super) use cluster::{
     csi_driver, csi_node, csi_storage_capacity, device_taint_rule, flow_schema, only_age,
-    pod_group, priority_level, resource_claim, resource_slice, runtime_class, signing_request,
+    pod_group, priority_level, resource_claim, resource_slice, runtime_class,
     storage_version_migration, volume_attachment, volume_attributes_class,
 };
 pub(super) use networking::{ingress, ingress_class, ip_address, network_policy, service_cidr};

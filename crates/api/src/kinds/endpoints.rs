@@ -10,7 +10,8 @@ use crate::row::Strategy;
 use crate::validation::{self, Cursor};
 
 const PROTOCOLS: [&str; 3] = ["SCTP", "TCP", "UDP"];
-const DEPRECATED: &str =
+/// What whoever asks for endpoints is told.
+pub(super) const DEPRECATED: &str =
     "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice";
 const ENDPOINTS_MAX: usize = 1000;
 const ADDRESSES_MAX: usize = 100;
@@ -37,10 +38,6 @@ fn each<'a>(value: &'a mut Value, name: &str) -> impl Iterator<Item = &'a mut Va
 }
 
 impl Strategy for Endpoints {
-    fn warnings(&self, _new: &Value, _old: Option<&Value>) -> Vec<String> {
-        vec![DEPRECATED.to_owned()]
-    }
-
     fn defaults(&self, object: &mut Value) {
         for subset in each(object, "subsets") {
             for port in each(subset, "ports") {

@@ -222,6 +222,19 @@ fn cluster_rows() -> Vec<ResourceDef> {
             .selectable("spec.signerName")
             .columns(columns::signing_request())
             .strategy(requests::CertificateSigningRequests),
+        // Its name depends on its signer, and is checked with it.
+        ResourceDef::of::<certificates::ClusterTrustBundle>()
+            .named(names::any)
+            .selectable("spec.signerName")
+            .columns(columns::trust_bundle())
+            .strategy(requests::ClusterTrustBundles),
+        ResourceDef::of::<certificates::PodCertificateRequest>()
+            .with(&[Sub::Status])
+            .selectable("spec.signerName")
+            .selectable("spec.podName")
+            .selectable("spec.nodeName")
+            .columns(columns::pod_certificate_request())
+            .strategy(requests::PodCertificateRequests),
         ResourceDef::of::<flowcontrol::FlowSchema>()
             .with(&[Sub::Status])
             .generations()
@@ -370,6 +383,7 @@ fn core_rows() -> Vec<ResourceDef> {
             .columns(columns::service()),
         ResourceDef::of::<core::Endpoints>()
             .short("ep")
+            .deprecated(endpoints::DEPRECATED)
             .columns(columns::endpoints())
             .strategy(endpoints::Endpoints),
         ResourceDef::of::<core::ConfigMap>()

@@ -18,7 +18,7 @@ pub fn validate_metadata(row: &ResourceDef, object: &Value) -> ErrorList {
     let meta = Cursor::root(object).child("metadata");
     let generate = meta.text("generateName");
     if !generate.is_empty() {
-        let sample = with_masked_dash(generate);
+        let sample = masked_prefix(generate);
         for wrong in (row.name_rule)(&sample) {
             out.push(FieldError::invalid(
                 &meta.at("generateName"),
@@ -108,7 +108,8 @@ pub fn validate_metadata_update(row: &ResourceDef, new: &Value, old: &Value) -> 
 }
 
 /// A prefix that ends in a dash gets something after it; the rule sees a name without the dash.
-fn with_masked_dash(prefix: &str) -> String {
+#[must_use]
+pub fn masked_prefix(prefix: &str) -> String {
     match prefix.strip_suffix('-') {
         Some(rest) if !rest.is_empty() => {
             let mut kept = rest.to_owned();

@@ -18,7 +18,7 @@ pub use labels::{
     annotations, label_name, label_selector, labels, labels_match, qualified_name, selects,
 };
 pub(crate) use metadata::plain_finalizer;
-pub use metadata::{validate_metadata, validate_metadata_update};
+pub use metadata::{masked_prefix, validate_metadata, validate_metadata_update};
 pub use network::{cidr, ip, legacy_cidr, legacy_ip, non_special_ip, parse_ip_sloppy};
 
 use serde_json::Value;

@@ -1,6 +1,7 @@
 //! The built-in kinds from outside: manifests as users write them, what is refused and with which
 //! words, what may change, and how tables look.
 
+mod certificates;
 mod changes;
 mod defaults;
 mod groups;
@@ -10,6 +11,7 @@ mod properties;
 mod refused;
 mod refused_batch;
 mod refused_cluster;
+mod refused_devices;
 mod refused_others;
 mod refused_storage;
 mod refused_workloads;

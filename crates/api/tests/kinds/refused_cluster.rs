@@ -8,7 +8,7 @@ use super::{SUBDOMAIN, check, create_errors, prepared, row_of, texts, update_err
 /// A signing request of `CN=dora, O=dev` with a P-256 key that nobody has.
 pub(super) const REQUEST: &str = "LS0tLS1CRUdJTiBDRVJUSUZJQ0FURSBSRVFVRVNULS0tLS0KTUlIWU1IOENBUUF3SFRFTU1Bb0dBMVVFQ2d3RFpHVjJNUTB3Q3dZRFZRUUREQVJrYjNKaE1Ga3dFd1lIS29aSQp6ajBDQVFZSUtvWkl6ajBEQVFjRFFnQUVwN1NNeExuMmlSSDZOb0Fvcmh5Q0cveE42UTFMWmUrTFdaWHlNcUpSCmpZd1JxS3pSNVNYZ09pOUdaMXhoM3VOUXBVblR6ZGI0V2g2S0JVaHJodXcrWmFBQU1Bb0dDQ3FHU000OUJBTUMKQTBrQU1FWUNJUURFRmNvcktnazdYbHVFa04yMm8vR2JsdVprVTliTCs5a1JLOEVLUmo3V0dRSWhBTTJCZTRnTgpWZVFTQVZoTGVwdHp1MTVnSzF5ck5STTN2MTUwOW1wNmNmWGQKLS0tLS1FTkQgQ0VSVElGSUNBVEUgUkVRVUVTVC0tLS0tCg==";
 
-fn named(api_version: &str, kind: &str, rest: &Value) -> Value {
+pub(super) fn named(api_version: &str, kind: &str, rest: &Value) -> Value {
     let mut object = json!({"apiVersion": api_version, "kind": kind, "metadata": {"name": "a"}});
     for (name, value) in rest.as_object().into_iter().flatten() {
         object[name] = value.clone();

@@ -1,9 +1,12 @@
-//! Certificate requests: approved, signed with the cluster's authority, and cleaned up.
+//! Certificate requests: approved, signed with the cluster's authority, and cleaned up; and the
+//! bundle by which the API server is trusted.
 //!
 //! What never lives here: the authority's key. Whoever starts the loops hands in what signs.
 
 pub mod approve;
 pub mod clean;
+pub mod clean_pods;
+pub mod publish;
 pub mod request;
 pub mod sign;
 #[cfg(test)]

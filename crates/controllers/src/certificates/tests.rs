@@ -5,14 +5,16 @@ use std::sync::Arc;
 use evenkeel_client::testing::{FakeApi, FakeClock};
 use jiff::Timestamp;
 use k8s_openapi::ByteString;
-use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
+use k8s_openapi::api::certificates::v1::{
+    CertificateSigningRequest, ClusterTrustBundle, PodCertificateRequest,
+};
 use k8s_openapi::api::core::v1::Node;
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, SanType};
 use serde_json::{Value, json};
 
 use super::approve::{self, Verdict};
 use super::request::{self, CLIENT, KUBELET_CLIENT, KUBELET_SERVING};
-use super::{Signer, clean, sign};
+use super::{Signer, clean, clean_pods, publish, sign};
 use crate::testing::start;
 
 fn pem(common_name: &str, organization: &str, names: &[SanType]) -> Vec<u8> {
@@ -292,5 +294,79 @@ async fn approved_requests_are_signed_or_say_why_not() {
         .unwrap();
     assert_eq!(why.reason.as_deref(), Some("SignerValidationFailure"));
     assert!(!request::is_issued(&get(&fake, "denied")));
+    world.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_for_pods_go_after_a_quarter_of_an_hour() {
+    let clock = FakeClock::shared();
+    let fake = FakeApi::new(Arc::clone(&clock));
+    let put = |name: &str, minutes: i64| {
+        let made = clock.now() - jiff::SignedDuration::from_mins(minutes);
+        let request: PodCertificateRequest = serde_json::from_value(json!({
+            "metadata": {"name": name, "namespace": "x",
+                "creationTimestamp": evenkeel_api::clock::rfc3339(made)},
+            "spec": {"signerName": "example.com/a", "podName": "p", "podUID": "u",
+                "serviceAccountName": "s", "serviceAccountUID": "u", "nodeName": "n",
+                "nodeUID": "u", "stubPKCS10Request": ""},
+        }))
+        .unwrap();
+        fake.put(&request);
+    };
+    put("old", 15);
+    put("young", 1);
+    let world = start(&fake, |context| Box::pin(clean_pods::run(context)));
+    fake.wait_for("the old one is gone", |fake| {
+        let gone = fake.get::<PodCertificateRequest>("x", "old").is_none();
+        gone.then_some(())
+    })
+    .await;
+    assert!(fake.get::<PodCertificateRequest>("x", "young").is_some());
+    world.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_bundle_says_how_the_api_server_is_trusted() {
+    assert_eq!(
+        publish::name_of(publish::SIGNER, "PEM"),
+        "kubernetes.io:kube-apiserver-serving:384fb9a44fabe158be2757b9"
+    );
+    let fake = FakeApi::new(FakeClock::shared());
+    let put = |name: &str, signer: &str| {
+        let bundle: ClusterTrustBundle = serde_json::from_value(json!({
+            "metadata": {"name": name},
+            "spec": {"signerName": signer, "trustBundle": "old"},
+        }))
+        .unwrap();
+        fake.put(&bundle);
+    };
+    put("kubernetes.io:kube-apiserver-serving:old", publish::SIGNER);
+    put("example.com:foo:a", "example.com/foo");
+    let world = start(&fake, |context| {
+        Box::pin(publish::run(context, "PEM".to_owned()))
+    });
+    let name = publish::name_of(publish::SIGNER, "PEM");
+    let good = |fake: &FakeApi| {
+        let bundles = fake.all::<ClusterTrustBundle>();
+        let mut of_signer = bundles
+            .iter()
+            .filter(|it| it.spec.signer_name.as_deref() == Some(publish::SIGNER));
+        let only = of_signer.next()?;
+        let right = only.metadata.name.as_deref() == Some(&name)
+            && only.spec.trust_bundle == "PEM"
+            && of_signer.next().is_none();
+        right.then_some(())
+    };
+    fake.wait_for("the bundle is there", good).await;
+    let mut bundle = fake.get::<ClusterTrustBundle>("", &name).unwrap();
+    bundle.spec.trust_bundle = "changed".to_owned();
+    fake.put(&bundle);
+    fake.wait_for("it is right again", good).await;
+    fake.remove::<ClusterTrustBundle>("", &name);
+    fake.wait_for("it is back", good).await;
+    assert!(
+        fake.get::<ClusterTrustBundle>("", "example.com:foo:a")
+            .is_some()
+    );
     world.end().await;
 }

@@ -11,6 +11,8 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use evenkeel_api::object;
+use evenkeel_api::usage::{Around, Classes};
 use evenkeel_client::Api;
 use evenkeel_client::view::{Event, Sink, Target, reflect};
 use evenkeel_client::{LoopContext, ObjectKey, Outcome, View, WorkQueue, errors, run_loop};
@@ -81,7 +83,8 @@ impl Reconciler {
         let unreadable = |error: serde_json::Error| ReconcileError::State(error.to_string());
         let quota = serde_json::to_value(quota.as_ref()).map_err(unreadable)?;
         let mut objects = BTreeMap::new();
-        for resource in plan::resources(&quota) {
+        let classes = self.classes(&quota).await?;
+        for resource in plan::resources(&quota, &classes) {
             let Some(served) = self.served(&resource).await? else {
                 continue;
             };
@@ -89,7 +92,27 @@ impl Reconciler {
             let listed = self.list(&served, &key.namespace).await?;
             objects.insert(resource, listed);
         }
-        let Some(status) = plan::status(&quota, &objects, self.context.clock.now()) else {
+        let devices = (plan::DEVICES.0.to_owned(), plan::DEVICES.1.to_owned());
+        let claims: &[Value] = objects.get(&devices).map_or(&[], Vec::as_slice);
+        let pods: Vec<Value> = if Classes::need_pods(claims) {
+            self.listed(("", "pods"), &key.namespace).await?
+        } else {
+            Vec::new()
+        };
+        // Not held over what comes next, which waits.
+        let status = {
+            let around = Around {
+                now: self.context.clock.now(),
+                classes: &classes,
+                pod: &|_, name| {
+                    let mut pods = pods.iter();
+                    pods.find(|pod| object::name(pod) == name).cloned()
+                },
+                claims: &|_| claims.to_vec(),
+            };
+            plan::status(&quota, &objects, &around)
+        };
+        let Some(status) = status else {
             return Ok(Outcome::After(RESYNC));
         };
         let api: Api<ResourceQuota> = Api::namespaced(self.context.client.clone(), &key.namespace);
@@ -109,13 +132,42 @@ impl Reconciler {
         }
     }
 
-    /// How the door serves a resource; `None` when it does not.
+    /// What classes of devices say, where the quota may ask for that.
+    async fn classes(&self, quota: &Value) -> Result<Classes, ReconcileError> {
+        if !plan::asks_for_classes(quota) {
+            return Ok(Classes::default());
+        }
+        let classes = self
+            .listed(("resource.k8s.io", "deviceclasses"), "")
+            .await?;
+        Ok(Classes::read(classes.iter()))
+    }
+
+    /// All objects of a resource; none where it is not served.
+    async fn listed(
+        &self,
+        (group, plural): (&str, &str),
+        namespace: &str,
+    ) -> Result<Vec<Value>, ReconcileError> {
+        let wanted = (group.to_owned(), plural.to_owned());
+        match self.any(&wanted).await? {
+            Some(served) => self.list(&served, namespace).await,
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// How the door serves a resource of namespaces; `None` when it does not.
     async fn served(&self, wanted: &plan::Resource) -> Result<Option<Resource>, ReconcileError> {
+        let found = self.any(wanted).await?;
+        Ok(found.filter(|known| known.namespaced))
+    }
+
+    async fn any(&self, wanted: &plan::Resource) -> Result<Option<Resource>, ReconcileError> {
         let find = |known: &[Resource]| {
             known
                 .iter()
                 .find(|known| known.group == wanted.0 && known.plural == wanted.1)
-                .filter(|known| known.namespaced && known.can(&["list", "watch"]))
+                .filter(|known| known.can(&["list", "watch"]))
                 .cloned()
         };
         if let Some(found) = find(&self.known.lock()) {

@@ -4,51 +4,61 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use evenkeel_api::object;
 use evenkeel_api::quantity::Quantity;
-use evenkeel_api::usage::{Amounts, Measure};
-use jiff::Timestamp;
+use evenkeel_api::usage::{Amounts, Around, Classes, Measure};
 use serde_json::{Map, Value, json};
 
 /// Group and plural of a resource.
 pub(super) type Resource = (String, String);
 
+/// Claims of devices.
+pub(super) const DEVICES: (&str, &str) = ("resource.k8s.io", "resourceclaims");
+
 fn hard(quota: &Value) -> &Value {
     object::at(quota, &["spec", "hard"]).unwrap_or(&Value::Null)
 }
 
+/// Does a quota limit anything that classes of devices may stand behind?
+pub(super) fn asks_for_classes(quota: &Value) -> bool {
+    let limited = hard(quota).as_object();
+    let mut names = limited.into_iter().flatten().map(|(name, _)| name);
+    names.any(|name| Classes::may_matter(name))
+}
+
 /// The resources whose objects a quota counts.
-pub(super) fn resources(quota: &Value) -> BTreeSet<Resource> {
-    let core = |plural: &str| (String::new(), plural.to_owned());
-    hard(quota)
-        .as_object()
-        .into_iter()
-        .flatten()
-        .filter_map(|(name, _)| {
-            if let Some(counted) = name.strip_prefix("count/") {
-                let (plural, group) = counted.split_once('.').unwrap_or((counted, ""));
-                return Some((group.to_owned(), plural.to_owned()));
-            }
-            let devices = ("resource.k8s.io".to_owned(), "resourceclaims".to_owned());
-            let measured = Measure::of(&devices.0, &devices.1);
-            if measured.is_some_and(|it| !it.names([name.as_str()].into_iter()).is_empty()) {
-                return Some(devices);
-            }
-            [
-                "pods",
-                "services",
-                "persistentvolumeclaims",
-                "configmaps",
-                "secrets",
-                "replicationcontrollers",
-                "resourcequotas",
-            ]
-            .into_iter()
-            .map(core)
-            .find(|(group, plural)| {
-                Measure::of(group, plural)
-                    .is_some_and(|measure| !measure.names([name.as_str()].into_iter()).is_empty())
-            })
-        })
-        .collect()
+pub(super) fn resources(quota: &Value, classes: &Classes) -> BTreeSet<Resource> {
+    let limited = hard(quota).as_object().into_iter().flatten();
+    let mut all = BTreeSet::new();
+    for (name, _) in limited {
+        if let Some(counted) = name.strip_prefix("count/") {
+            let (plural, group) = counted.split_once('.').unwrap_or((counted, ""));
+            all.insert((group.to_owned(), plural.to_owned()));
+            continue;
+        }
+        let about = |(group, plural): &(&str, &str)| {
+            let measure = Measure::of(group, plural);
+            let names = || [name.as_str()].into_iter();
+            measure.is_some_and(|measure| !measure.names(names(), classes).is_empty())
+        };
+        let own = |(group, plural): (&str, &str)| (group.to_owned(), plural.to_owned());
+        // An extended resource is counted for pods, and for claims of the devices behind it.
+        all.extend(Some(DEVICES).filter(about).map(own));
+        let core = [
+            "pods",
+            "services",
+            "persistentvolumeclaims",
+            "configmaps",
+            "secrets",
+            "replicationcontrollers",
+            "resourcequotas",
+        ];
+        all.extend(
+            core.map(|plural| ("", plural))
+                .into_iter()
+                .find(about)
+                .map(own),
+        );
+    }
+    all
 }
 
 /// The status that a quota must have, given the objects of its resources; a resource that is not
@@ -56,7 +66,7 @@ pub(super) fn resources(quota: &Value) -> BTreeSet<Resource> {
 pub(super) fn status(
     quota: &Value,
     objects: &BTreeMap<Resource, Vec<Value>>,
-    now: Timestamp,
+    around: &Around<'_>,
 ) -> Option<Value> {
     let limited = hard(quota);
     let mut used = Amounts::new();
@@ -65,14 +75,15 @@ pub(super) fn status(
             continue;
         };
         let names = limited.as_object().into_iter().flatten();
-        for name in measure.names(names.map(|(name, _)| name.as_str())) {
+        let names = names.map(|(name, _)| name.as_str());
+        for name in measure.names(names, around.classes) {
             used.entry(name).or_default();
         }
         for object in objects {
-            if !measure.matches(quota, limited, object) {
+            if !measure.matches(quota, limited, object, around.classes) {
                 continue;
             }
-            for (name, amount) in measure.usage(object, now) {
+            for (name, amount) in measure.usage(object, around) {
                 if let Some(sum) = used.get_mut(&name) {
                     *sum = sum.plus(&amount);
                 }
@@ -127,8 +138,8 @@ pub(super) fn patch(quota: &Value, status: &Value) -> Value {
 mod tests {
     use super::*;
 
-    fn now() -> Timestamp {
-        "2026-01-01T00:00:00Z".parse().expect("a time")
+    fn around() -> Around<'static> {
+        Around::nothing("2026-01-01T00:00:00Z".parse().expect("a time"))
     }
 
     #[test]
@@ -137,7 +148,7 @@ mod tests {
             "count/jobs.batch": "3", "count/configmaps": "1", "services.nodeports": "0",
             "gold.storageclass.storage.k8s.io/requests.storage": "1Gi", "nonsense": "1",
             "gpu.deviceclass.resource.k8s.io/devices": "4"}}});
-        let found: Vec<String> = resources(&quota)
+        let found: Vec<String> = resources(&quota, &Classes::default())
             .into_iter()
             .map(|(group, plural)| format!("{plural}.{group}"))
             .collect();
@@ -152,6 +163,24 @@ mod tests {
                 "resourceclaims.resource.k8s.io"
             ]
         );
+    }
+
+    #[test]
+    fn extended_resources_are_counted_for_pods_and_claims() {
+        let quota = json!({"spec": {"hard": {"requests.example.com/gpu": "1"}}});
+        assert!(asks_for_classes(&quota));
+        let class = json!({"metadata": {"name": "gpu"},
+            "spec": {"extendedResourceName": "example.com/gpu"}});
+        let plurals = |classes: &Classes| -> Vec<String> {
+            let found = resources(&quota, classes).into_iter();
+            found.map(|(_, plural)| plural).collect()
+        };
+        assert_eq!(plurals(&Classes::default()), ["pods"]);
+        let classes = Classes::read([&class].into_iter());
+        assert_eq!(plurals(&classes), ["pods", "resourceclaims"]);
+        assert!(!asks_for_classes(
+            &json!({"spec": {"hard": {"requests.cpu": "1"}}})
+        ));
     }
 
     #[test]
@@ -174,7 +203,7 @@ mod tests {
             ),
             (("batch".to_owned(), "jobs".to_owned()), Vec::new()),
         ]);
-        let wanted = status(&quota, &objects, now()).expect("wrong before");
+        let wanted = status(&quota, &objects, &around()).expect("wrong before");
         assert_eq!(
             wanted["used"],
             json!({"pods": "2", "requests.cpu": "750m", "count/jobs.batch": "0"})
@@ -183,6 +212,6 @@ mod tests {
         assert_eq!(patch["status"]["used"]["gone"], Value::Null);
         assert_eq!(patch["metadata"]["resourceVersion"], "7");
         quota["status"] = wanted;
-        assert_eq!(status(&quota, &objects, now()), None);
+        assert_eq!(status(&quota, &objects, &around()), None);
     }
 }

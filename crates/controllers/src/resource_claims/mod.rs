@@ -11,7 +11,9 @@ mod tests;
 use std::fmt;
 use std::sync::Arc;
 
-use evenkeel_api::devices::claims::{PodClaimName, claim_name, claim_names, made_for, pod_claims};
+use evenkeel_api::devices::claims::{
+    PodClaimName, claim_name, claim_names, listed_claim_names, made_for, pod_claims,
+};
 use evenkeel_client::Api;
 use evenkeel_client::{
     EventType, LoopContext, ObjectKey, Outcome, View, WorkQueue, errors, run_loop,
@@ -171,7 +173,7 @@ impl Reconciler {
     /// A pod that was bound past the scheduler uses what is allocated.
     async fn reserve(&self, pod: &Pod) -> Result<(), ReconcileError> {
         let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-        for name in claim_names(pod) {
+        for name in listed_claim_names(pod) {
             let Some(claim) = self.claims.get(namespace, name) else {
                 return Ok(());
             };
@@ -291,11 +293,14 @@ pub async fn run(context: LoopContext) {
         let (queue, claims) = (Arc::clone(&queue), Arc::clone(&claims));
         pods.on_change(move |change| {
             for pod in change.sides() {
-                if pod_claims(pod).is_empty() {
+                let over = change.new.is_none() || plan::is_done(pod);
+                if !pod_claims(pod).is_empty() {
+                    queue.add(Work::Pod(change.key.clone()));
+                } else if !over {
+                    // One for its extended resources is reserved by who made it.
                     continue;
                 }
-                queue.add(Work::Pod(change.key.clone()));
-                if change.new.is_none() || plan::is_done(pod) {
+                if over {
                     for name in claim_names(pod) {
                         let key = ObjectKey::new(change.key.namespace.clone(), name);
                         queue.add(Work::Claim(key));

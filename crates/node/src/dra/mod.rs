@@ -9,23 +9,28 @@
 pub mod proto;
 #[cfg(test)]
 mod tests;
+mod used;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use evenkeel_api::devices::claims::{PodClaimName, allocation, claim_name, is_reserved_for};
+use evenkeel_api::devices::claims::{
+    PodClaimName, allocation, claim_name, extended_claim, is_reserved_for,
+};
 use evenkeel_client::Api;
 use evenkeel_grpc::{Channel, Target};
 use http::HeaderMap;
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::resource::v1::ResourceClaim;
 use kube::Client;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use tracing::{info, warn};
+
+pub use used::Used;
 
 use crate::context::Context;
 use crate::devices::{read, write};
@@ -56,6 +61,8 @@ struct Device {
     pool: String,
     device: String,
     cdi: Vec<String>,
+    /// Which share of it, where several have one.
+    share: Option<String>,
 }
 
 /// A claim that is prepared, or is about to be.
@@ -101,23 +108,6 @@ fn version(versions: &[String]) -> Option<&'static str> {
         versions.contains(&name)
     };
     VERSIONS.into_iter().find(has)
-}
-
-/// A device that a container uses.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Used {
-    /// The claim's namespace.
-    pub namespace: String,
-    /// The claim.
-    pub claim: String,
-    /// The driver.
-    pub driver: String,
-    /// Its pool.
-    pub pool: String,
-    /// Its name there.
-    pub device: String,
-    /// What it is called in the Container Device Interface.
-    pub cdi: Vec<String>,
 }
 
 impl Dra {
@@ -199,6 +189,14 @@ impl Dra {
                 continue;
             }
             self.prepare_one(uid, pod, namespace, name).await?;
+        }
+        // The scheduler has made one for extended resources that are devices of a class.
+        if let Some(made) = extended_claim(pod) {
+            let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+            let name = &made.resource_claim_name;
+            if !self.is_prepared(uid, namespace, name) {
+                self.prepare_one(uid, pod, namespace, name).await?;
+            }
         }
         Ok(())
     }
@@ -311,60 +309,9 @@ impl Dra {
                 pool: one.pool_name.clone(),
                 device: one.device_name.clone(),
                 cdi: one.cdi_device_ids.clone(),
+                share: one.share_id.clone(),
             })
             .collect())
-    }
-
-    /// The devices that a container is to have.
-    #[must_use]
-    pub fn of(&self, uid: &str, pod: &Pod, container: &Container) -> Vec<Used> {
-        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-        let resources = container.resources.as_ref();
-        let wanted = resources.and_then(|resources| resources.claims.as_ref());
-        let entries: Vec<_> = pod
-            .spec
-            .iter()
-            .flat_map(|spec| spec.resource_claims.iter().flatten())
-            .collect();
-        let kept = self.kept.lock();
-        let mut out: Vec<Used> = Vec::new();
-        for wish in wanted.into_iter().flatten() {
-            let entry = entries.iter().find(|entry| entry.name == wish.name);
-            let name = entry.map(|entry| claim_name(pod, entry));
-            let Some(PodClaimName::Named(name) | PodClaimName::Generated(name)) = name else {
-                continue;
-            };
-            let mut all = kept.values();
-            let held = all.find(|held| {
-                held.namespace == namespace && held.name == name && held.pods.contains(uid)
-            });
-            let Some(held) = held else { continue };
-            for (driver, devices) in &held.drivers {
-                for device in devices.iter().flatten() {
-                    let request = wish.request.as_deref().filter(|it| !it.is_empty());
-                    // `REQUEST/ALTERNATIVE` is one of the request's.
-                    let is_for = |of: &String| {
-                        request.is_none_or(|request| {
-                            of == request || of.split('/').next() == Some(request)
-                        })
-                    };
-                    if device.requests.is_empty() || device.requests.iter().any(is_for) {
-                        let used = Used {
-                            namespace: namespace.to_owned(),
-                            claim: name.to_owned(),
-                            driver: driver.clone(),
-                            pool: device.pool.clone(),
-                            device: device.device.clone(),
-                            cdi: device.cdi.clone(),
-                        };
-                        if !out.contains(&used) {
-                            out.push(used);
-                        }
-                    }
-                }
-            }
-        }
-        out
     }
 
     /// A pod has stopped: what nobody else uses is taken back.

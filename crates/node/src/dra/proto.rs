@@ -35,6 +35,8 @@ pub struct Device {
     pub device_name: String,
     #[prost(string, repeated, tag = "4")]
     pub cdi_device_ids: Vec<String>,
+    #[prost(string, optional, tag = "5")]
+    pub share_id: Option<String>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

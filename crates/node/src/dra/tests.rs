@@ -137,3 +137,28 @@ async fn what_is_not_prepared_says_why() {
     let unallocated = node(home.path(), api(free), &driver);
     assert!(why(unallocated).await.contains("not allocated"));
 }
+
+#[tokio::test]
+async fn devices_of_extended_resources_are_prepared_for_the_containers_that_ask() {
+    let home = tempfile::tempdir().expect("a directory");
+    let driver = FakeResourceDriver::start(DRIVER, "v.com/gpu=one", home.path(), home.path());
+    let dra = node(home.path(), api(claim(&["p"])), &driver);
+    let pod: Pod = serde_json::from_value(json!({
+        "metadata": {"name": "p", "namespace": "a", "uid": "p"},
+        "spec": {"containers": [{"name": "with"}, {"name": "without"}]},
+        "status": {"extendedResourceClaimStatus": {"resourceClaimName": "shared",
+            "requestMappings": [{"containerName": "with", "resourceName": "example.com/gpu",
+                "requestName": "container-0-request-0"}]}},
+    }))
+    .expect("a pod");
+    dra.prepare("p", &pod).await.expect("prepared");
+    dra.prepare("p", &pod).await.expect("prepared already");
+    assert_eq!(driver.calls(), ["prepare shared"]);
+    let containers = &pod.spec.as_ref().expect("a spec").containers;
+    let used = |at: usize| dra.of("p", &pod, &containers[at]);
+    assert_eq!(used(0).len(), 1);
+    assert_eq!(used(0)[0].cdi, ["v.com/gpu=one"]);
+    assert!(used(1).is_empty());
+    dra.release("p");
+    assert!(dra.take_back().await && !dra.holds("p"));
+}

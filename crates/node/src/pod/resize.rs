@@ -64,6 +64,8 @@ pub struct Progress {
     pub generation: Option<i64>,
     /// The pod's limits before.
     pub before: Resources,
+    /// What was set for the pod as a whole before.
+    pub whole: Option<ResourceRequirements>,
     /// The pod's own limits, and those of containers that need no restart, are set.
     pub limits_set: bool,
     /// What went wrong, and when it is tried again.
@@ -99,35 +101,45 @@ pub fn shown(pod: &Pod) -> Allocation {
         return all;
     };
     let statuses = status.container_statuses.iter().flatten();
+    let mut some_run = false;
     for one in statuses.chain(status.init_container_statuses.iter().flatten()) {
         let runs = one.state.as_ref().is_some_and(|it| it.running.is_some());
+        some_run |= runs;
         let (Some(have), Some(asks)) = (&one.resources, all.get_mut(&one.name)) else {
             continue;
         };
-        if !runs {
-            continue;
+        if runs {
+            take_over(asks, have);
         }
-        for (asks, have) in [
-            (&mut asks.requests, &have.requests),
-            (&mut asks.limits, &have.limits),
-        ] {
-            for name in RESIZABLE {
-                let value = have.as_ref().and_then(|list| list.get(name)).cloned();
-                match value {
-                    Some(value) => {
-                        let list = asks.get_or_insert_with(BTreeMap::new);
-                        list.insert(name.to_owned(), value);
-                    }
-                    None => {
-                        if let Some(list) = asks {
-                            list.remove(name);
-                        }
+    }
+    let have = status.resources.as_ref().filter(|_| some_run);
+    if let (Some(have), Some(asks)) = (have, all.get_mut(WHOLE)) {
+        take_over(asks, have);
+    }
+    all
+}
+
+/// Puts what there is in place of what is asked for, as far as it can be resized.
+fn take_over(asks: &mut ResourceRequirements, have: &ResourceRequirements) {
+    for (asks, have) in [
+        (&mut asks.requests, &have.requests),
+        (&mut asks.limits, &have.limits),
+    ] {
+        for name in RESIZABLE {
+            let value = have.as_ref().and_then(|list| list.get(name)).cloned();
+            match value {
+                Some(value) => {
+                    let list = asks.get_or_insert_with(BTreeMap::new);
+                    list.insert(name.to_owned(), value);
+                }
+                None => {
+                    if let Some(list) = asks {
+                        list.remove(name);
                     }
                 }
             }
         }
     }
-    all
 }
 
 /// Are two wishes the same, whatever the way they are written?
@@ -236,6 +248,25 @@ fn wider(one: &Resources, other: &Resources) -> Resources {
     })
 }
 
+/// What the running containers of a pod use together, in bytes.
+async fn memory_usage(
+    context: &Context,
+    model: &PodModel,
+) -> Result<i64, evenkeel_runtime::RuntimeError> {
+    let observed = context.view.observed(model.uid());
+    let mut sum = 0i64;
+    for container in &model.containers {
+        let latest = observed.latest(container.name());
+        let running = latest.filter(|it| it.state == evenkeel_runtime::ContainerState::Running);
+        if let Some(running) = running {
+            let stats = context.config.runtime.container_stats(&running.id).await?;
+            let usage = i64::try_from(stats.memory_usage).unwrap_or(i64::MAX);
+            sum = sum.saturating_add(usage);
+        }
+    }
+    Ok(sum)
+}
+
 /// Gives containers (name and id) what was granted: the pod first has room for both, and at last
 /// for no more than is granted.
 ///
@@ -274,6 +305,19 @@ pub async fn carry_out(
         wanted.push((id, resources));
     }
     let after = explicit(pod_resources(model));
+    if let Some(limit) = after.memory_limit.filter(|limit| *limit > 0)
+        && before.memory_limit.is_none_or(|before| limit < before)
+        && model.spec().is_some_and(|spec| spec.resources.is_some())
+    {
+        // Containers without limits of their own share the pod's.
+        let usage = memory_usage(context, model).await.map_err(said)?;
+        if usage >= limit {
+            return Err(format!(
+                "cannot decrease memory limits: attempting to set pod memory limit ({limit}) \
+                 below current usage ({usage})"
+            ));
+        }
+    }
     let both = wider(before, &pod_resources(model));
     runtime.update_sandbox(sandbox, &both).await.map_err(said)?;
     for (id, resources) in wanted {
@@ -333,6 +377,14 @@ mod tests {
                 .as_ref()
                 .is_none_or(|it| !it.contains_key("cpu"))
         );
+        // What the pod as a whole has goes on likewise.
+        let mut whole = (*running).clone();
+        whole.spec.as_mut().expect("a spec").resources =
+            Some(serde_json::from_value(json!({"limits": {"cpu": "3"}})).expect("resources"));
+        whole.status.as_mut().expect("a status").resources =
+            Some(serde_json::from_value(json!({"limits": {"cpu": "2"}})).expect("resources"));
+        let has = shown(&whole);
+        assert_eq!(has[WHOLE].limits.as_ref().expect("some")["cpu"].0, "2");
         let ended = pod("2", status(json!({"terminated": {"exitCode": 0}})));
         assert!(all_same(&shown(&ended), &asked(&ended)));
     }

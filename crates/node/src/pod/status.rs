@@ -10,8 +10,9 @@ use evenkeel_runtime::{ContainerState as RuntimeState, ContainerStatus as Runtim
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting,
-    ContainerStatus, HostIP, PodIP, PodStatus, VolumeMountStatus,
+    ContainerStatus, HostIP, PodIP, PodStatus, ResourceRequirements, VolumeMountStatus,
 };
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::conditions::conditions;
@@ -111,7 +112,10 @@ pub fn compute(inputs: StatusInputs<'_>) -> PodStatus {
     if terminal && memory.termination.is_some() {
         settle(&mut init, &mut apps, initialized_before);
     }
+    let (allocated_resources, resources) = of_the_whole(model, &memory.resize);
     let mut status = PodStatus {
+        allocated_resources,
+        resources,
         phase: Some(phase.to_owned()),
         reason,
         message,
@@ -252,6 +256,25 @@ fn container_status(inputs: &StatusInputs<'_>, container: &ContainerModel) -> Co
     }
     readiness(inputs, container, latest, &mut status);
     status
+}
+
+/// What is granted to the pod as a whole, and what it has, where its specification says so.
+fn of_the_whole(
+    model: &PodModel,
+    resize: &Resize,
+) -> (
+    Option<BTreeMap<String, Quantity>>,
+    Option<ResourceRequirements>,
+) {
+    let granted = model.spec().and_then(|spec| spec.resources.as_ref());
+    let says = |list: &Option<BTreeMap<_, _>>| list.as_ref().is_some_and(|list| !list.is_empty());
+    let Some(granted) = granted.filter(|it| says(&it.requests) || says(&it.limits)) else {
+        return (None, None);
+    };
+    let progress = resize.progress.as_ref().filter(|it| !it.limits_set);
+    let before = progress.and_then(|progress| progress.whole.clone());
+    let has = before.unwrap_or_else(|| granted.clone());
+    (granted.requests.clone(), Some(has))
 }
 
 fn previous_status<'a>(

@@ -8,7 +8,8 @@ use serde_json::{Map, Value, json};
 use super::conditions::RESIZE;
 
 /// Fields that only the node writes; a patch may clear them.
-const OWNED: [&str; 14] = [
+const OWNED: [&str; 16] = [
+    "allocatedResources",
     "containerStatuses",
     "ephemeralContainerStatuses",
     "hostIP",
@@ -23,6 +24,7 @@ const OWNED: [&str; 14] = [
     "reason",
     "startTime",
     "resize",
+    "resources",
 ];
 
 /// The patch that leads from `have` to `want`, `None` when nothing differs.

@@ -295,10 +295,18 @@ impl FakeApi {
     }
 
     fn create(&self, place: &Place, mut body: Value) -> Answer {
-        let name = body["metadata"]["name"]
-            .as_str()
-            .unwrap_or_default()
-            .to_owned();
+        let given = |field: &str| {
+            body["metadata"][field]
+                .as_str()
+                .unwrap_or_default()
+                .to_owned()
+        };
+        let mut name = given("name");
+        if name.is_empty() && body["metadata"]["generateName"].is_string() {
+            let count = self.shared.state.lock().version;
+            name = format!("{}{count}", given("generateName"));
+            body["metadata"]["name"] = json!(name);
+        }
         if !place.namespace.is_empty() {
             body["metadata"]["namespace"] = json!(place.namespace);
         }

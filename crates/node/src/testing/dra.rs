@@ -197,6 +197,7 @@ impl State {
                             pool_name: "pool".to_owned(),
                             device_name: "one".to_owned(),
                             cdi_device_ids: vec![self.cdi.clone()],
+                            share_id: None,
                         });
                     }
                     (claim.uid, prepared)

@@ -10,14 +10,17 @@ pub mod claim;
 pub mod copy;
 pub mod empty_dir;
 pub mod host_path;
+mod keys;
 pub mod local;
 pub mod ownership;
 pub mod payload;
+pub mod pod_certificate;
 pub mod quota;
 pub mod release;
 pub mod snapshot;
 pub mod subpath;
 pub mod token;
+pub mod trust;
 pub mod usage;
 
 use std::collections::BTreeMap;

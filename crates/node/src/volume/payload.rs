@@ -4,13 +4,15 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{DownwardAPIVolumeFile, KeyToPath, Volume, VolumeProjection};
 
 use super::atomic::FileEntry;
 use super::claim::Made;
 use super::local::LocalVolumes;
+use super::pod_certificate::PodCertificates;
 use super::token::Tokens;
+use super::trust::Bundles;
 use crate::csi::Csi;
 use crate::objects::Objects;
 use crate::pod::model::PodModel;
@@ -28,6 +30,10 @@ pub struct Gatherer {
     pub objects: Arc<Objects>,
     /// Where service account tokens come from.
     pub tokens: Tokens,
+    /// Where pods' own certificates come from.
+    pub certificates: PodCertificates,
+    /// Where the certificates come from that others are trusted by.
+    pub bundles: Bundles,
     /// Volumes that are directories of this node.
     pub local: LocalVolumes,
     /// Volumes that drivers make.
@@ -68,7 +74,15 @@ impl Gatherer {
     /// Forgets what was prepared for a pod.
     pub fn forget(&self, uid: &str) {
         self.tokens.forget(uid);
+        self.certificates.forget(uid);
         self.claims.lock().retain(|(pod, _), _| pod != uid);
+    }
+
+    /// When something in a pod's volumes is to be replaced.
+    #[must_use]
+    pub fn renew_at(&self, uid: &str) -> Option<Timestamp> {
+        let times = [self.tokens.renew_at(uid), self.certificates.renew_at(uid)];
+        times.into_iter().flatten().min()
     }
 
     /// The files of a volume.
@@ -110,8 +124,10 @@ impl Gatherer {
         if let Some(source) = &volume.projected {
             let style = Style::new(source.default_mode, source.default_user)?;
             let sources = source.sources.as_deref().unwrap_or_default();
-            let parts = futures::future::join_all(sources.iter().map(|projection| {
-                self.projection(model, facts, &volume.name, projection, style, age)
+            let sources = sources.iter().enumerate();
+            let parts = futures::future::join_all(sources.map(|(index, projection)| {
+                let at = (volume.name.as_str(), index);
+                self.projection(model, facts, at, projection, style, age)
             }))
             .await;
             let (mut files, mut errors) = (Vec::new(), Vec::new());
@@ -134,7 +150,7 @@ impl Gatherer {
         &self,
         model: &PodModel,
         facts: &NodeFacts,
-        volume: &str,
+        (volume, index): (&str, usize),
         projection: &VolumeProjection,
         style: Style,
         age: SignedDuration,
@@ -167,35 +183,33 @@ impl Gatherer {
         }
         if let Some(source) = &projection.service_account_token {
             let token = self.tokens.token(model, volume, source).await?;
-            let fs_user = common_user(model);
-            let fs_group = model
-                .spec()
-                .and_then(|spec| spec.security_context.as_ref())
-                .and_then(|context| context.fs_group);
-            // With an owner or a group to give the file to, nobody else needs to read it.
-            let mode = if fs_user.is_some() || fs_group.is_some() {
-                0o600
-            } else {
-                style.mode
-            };
-            let user = source.user.map(uid).transpose()?.or(style.user).or(fs_user);
-            return Ok(vec![FileEntry {
-                path: source.path.clone(),
-                data: token.into_bytes(),
-                mode,
-                user,
-            }]);
+            let guarded = Guarded::new(model, style, source.user)?;
+            return Ok(vec![guarded.file(&source.path, token.into_bytes())]);
         }
-        let name = if projection.cluster_trust_bundle.is_some() {
-            "clusterTrustBundle"
-        } else if projection.pod_certificate.is_some() {
-            "podCertificate"
-        } else {
-            return Ok(Vec::new());
-        };
-        Err(format!(
-            "projected source {name} is not supported by this node"
-        ))
+        if let Some(source) = &projection.cluster_trust_bundle {
+            let anchors = self.bundles.anchors(source, age).await?;
+            let guarded = Guarded::new(model, style, source.user)?;
+            return Ok(vec![guarded.file(&source.path, anchors)]);
+        }
+        if let Some(source) = &projection.pod_certificate {
+            let certificates = &self.certificates;
+            let made = certificates
+                .credentials(model, volume, index, source)
+                .await?;
+            let guarded = Guarded::new(model, style, source.user)?;
+            let both = format!("{}{}", made.key, made.chain);
+            let files = [
+                (&source.credential_bundle_path, both),
+                (&source.key_path, made.key),
+                (&source.certificate_chain_path, made.chain),
+            ];
+            let wanted = files.into_iter().filter_map(|(path, text)| {
+                let path = path.as_deref().filter(|path| !path.is_empty())?;
+                Some(guarded.file(path, text.into_bytes()))
+            });
+            return Ok(wanted.collect());
+        }
+        Ok(Vec::new())
     }
 
     /// The files of a config map or secret.
@@ -304,6 +318,40 @@ impl Style {
             mode: bits(mode.unwrap_or(DEFAULT_MODE))?,
             user: user.map(uid).transpose()?,
         })
+    }
+}
+
+/// How a file is kept that says who a pod is, or whom it trusts.
+#[derive(Debug, Clone, Copy)]
+struct Guarded {
+    mode: u32,
+    user: Option<u32>,
+}
+
+impl Guarded {
+    fn new(model: &PodModel, style: Style, user: Option<i64>) -> Result<Self, String> {
+        let fs_user = common_user(model);
+        let fs_group = model
+            .spec()
+            .and_then(|spec| spec.security_context.as_ref())
+            .and_then(|context| context.fs_group);
+        // With an owner or a group to give the file to, nobody else needs to read it.
+        let mode = if fs_user.is_some() || fs_group.is_some() {
+            0o600
+        } else {
+            style.mode
+        };
+        let user = user.map(uid).transpose()?.or(style.user).or(fs_user);
+        Ok(Self { mode, user })
+    }
+
+    fn file(self, path: &str, data: Vec<u8>) -> FileEntry {
+        FileEntry {
+            path: path.to_owned(),
+            data,
+            mode: self.mode,
+            user: self.user,
+        }
     }
 }
 

@@ -90,6 +90,11 @@ impl Node {
         }
     }
 
+    /// The time that the node has.
+    pub(crate) fn now(&self) -> jiff::Timestamp {
+        self.clock.now()
+    }
+
     /// Binds a pod to the node.
     pub(crate) fn pod(&self, name: &str, spec: Value) {
         let mut spec = spec;

@@ -11,15 +11,15 @@ use std::sync::Arc;
 
 use evenkeel_api::devices::claims::RESULTS_MAX;
 use evenkeel_api::devices::taints::{applies, tolerates};
-use evenkeel_api::quantity::Quantity;
-use k8s_openapi::api::resource::v1::{
-    AllocationResult, Device, DeviceAttribute, DeviceConstraint, DeviceToleration,
-};
+use k8s_openapi::api::resource::v1::{AllocationResult, Device, DeviceToleration};
 
+use super::constraint::{Constraint, constraints};
+use super::counters::Counters;
 use super::pools::{Pool, PoolId, SliceInfo};
 use super::request::{Alternative, Want, Wanted};
 use super::result::{Picked, allocation};
-use super::{DeviceId, Devices};
+use super::shares::{Amounts, is_shared, suffices, takes};
+use super::{DeviceId, Devices, Outstanding, Shares};
 use crate::snapshot::NodeInfo;
 
 /// Devices that one search looks at, at most.
@@ -31,21 +31,22 @@ const STEPS: usize = 100_000;
 /// A selector failed, a pool is being changed, or the search became too long.
 pub fn allocate(
     devices: &Devices,
-    in_use: &dyn Fn(&DeviceId) -> bool,
+    outstanding: &Outstanding,
     wanted: &[Wanted],
     node: &NodeInfo,
 ) -> Result<Option<Vec<AllocationResult>>, String> {
     let pools = devices.pools.of(node);
     let mut search = Search {
         devices,
-        in_use,
+        outstanding,
         wanted,
         node,
         pools: &pools,
         taken: HashMap::new(),
+        shares: HashMap::new(),
         picked: vec![Vec::new(); wanted.len()],
         constraints: wanted.iter().map(constraints).collect(),
-        consumed: HashMap::new(),
+        counters: Counters::default(),
         steps: 0,
     };
     match search.claim(0) {
@@ -53,7 +54,7 @@ pub fn allocate(
             let results = wanted
                 .iter()
                 .zip(&search.picked)
-                .map(|(wanted, picked)| allocation(wanted, picked));
+                .map(|(wanted, picked)| allocation(wanted, picked, &node.name));
             Ok(Some(results.collect()))
         }
         Err(Miss::None | Miss::TooMany) => {
@@ -76,66 +77,6 @@ enum Miss {
     Broken(String),
 }
 
-/// A constraint and the values of the devices chosen so far.
-struct Constraint<'c> {
-    written: &'c DeviceConstraint,
-    values: Vec<DeviceAttribute>,
-}
-
-fn constraints(wanted: &Wanted) -> Vec<Constraint<'_>> {
-    let devices = wanted.devices();
-    let written = devices.and_then(|devices| devices.constraints.as_ref());
-    let read = |written| Constraint {
-        written,
-        values: Vec::new(),
-    };
-    written.into_iter().flatten().map(read).collect()
-}
-
-impl Constraint<'_> {
-    fn is_about(&self, alternative: &Alternative) -> bool {
-        let about = self.written.requests.as_deref().unwrap_or_default();
-        about.is_empty()
-            || about.contains(&alternative.request)
-            || about.contains(&alternative.name)
-    }
-
-    /// Takes a device in, if it agrees with the others.
-    fn add(&mut self, driver: &str, device: &Device) -> bool {
-        let (name, same) = match (
-            &self.written.match_attribute,
-            &self.written.distinct_attribute,
-        ) {
-            (Some(name), _) => (name, true),
-            (None, Some(name)) => (name, false),
-            (None, None) => return false,
-        };
-        let Some(value) = attribute(driver, device, name).filter(|value| is_single(value)) else {
-            return false;
-        };
-        let known = self.values.contains(value);
-        if !self.values.is_empty() && known != same {
-            return false;
-        }
-        self.values.push(value.clone());
-        true
-    }
-}
-
-/// Lists are equal to nothing.
-fn is_single(value: &DeviceAttribute) -> bool {
-    value.string.is_some() || value.int.is_some() || value.bool.is_some() || value.version.is_some()
-}
-
-/// An attribute by its full name; a driver need not write its own domain.
-fn attribute<'d>(driver: &str, device: &'d Device, name: &str) -> Option<&'d DeviceAttribute> {
-    let attributes = device.attributes.as_ref()?;
-    attributes.get(name).or_else(|| {
-        let (domain, id) = name.split_once('/')?;
-        (domain == driver).then(|| attributes.get(id))?
-    })
-}
-
 /// Does a request mind the taints of a device, those of its driver and those of rules?
 fn is_tainted(
     devices: &Devices,
@@ -153,23 +94,21 @@ fn is_tainted(
     })
 }
 
-/// A counter of a set of a pool.
-type CounterId = (PoolId, String, String);
-
 struct Search<'s> {
     devices: &'s Devices,
-    in_use: &'s dyn Fn(&DeviceId) -> bool,
+    outstanding: &'s Outstanding,
     wanted: &'s [Wanted],
     node: &'s NodeInfo,
     pools: &'s [Pool],
     /// Devices chosen so far, and for which claims.
     taken: HashMap<DeviceId, Vec<usize>>,
+    /// Shares of devices chosen so far.
+    shares: HashMap<DeviceId, Shares>,
     /// By claim.
     picked: Vec<Vec<Picked>>,
     /// By claim.
     constraints: Vec<Vec<Constraint<'s>>>,
-    /// What is taken of shared counters, by others and by devices chosen so far.
-    consumed: HashMap<CounterId, Quantity>,
+    counters: Counters,
     steps: usize,
 }
 
@@ -266,7 +205,10 @@ impl<'s> Search<'s> {
             }
             for (slice_at, slice) in pool.here.iter().enumerate() {
                 for device in 0..slice.devices.len() {
-                    if self.is_selected(at, slice, device)? {
+                    // One that has not so much left of it is not among all.
+                    if self.is_selected(at, slice, device)?
+                        && self.amounts(at, slice, device).is_some()
+                    {
                         all.push((pool_at, slice_at, device));
                     }
                 }
@@ -309,12 +251,13 @@ impl<'s> Search<'s> {
                 for device in first..slice.devices.len() {
                     self.step()?;
                     let place = (pool_at, slice_at, device);
-                    if !self.is_free(at, &slice.devices[device].id)
+                    if !self.is_free(at, slice, device)
                         || !self.is_selected(at, slice, device)?
                         || !self.take(at, place)
                     {
                         continue;
                     }
+                    // One of which others may have the rest does not serve a request twice either.
                     let next = (pool_at, slice_at, device + 1);
                     let done = self.some(at, count - 1, next);
                     match done {
@@ -342,23 +285,39 @@ impl<'s> Search<'s> {
         Ok(())
     }
 
-    fn is_free(&self, at: At, id: &DeviceId) -> bool {
+    fn is_free(&self, at: At, slice: &SliceInfo, device: usize) -> bool {
+        let id = &slice.devices[device].id;
+        let shared = slice.device(device).is_some_and(is_shared);
         let taken = self.taken.get(id);
         if self.of(at).admin {
             // Not twice in one claim; whoever else has it does not matter.
-            return !taken.is_some_and(|claims| claims.contains(&at.claim));
+            return shared || !taken.is_some_and(|claims| claims.contains(&at.claim));
         }
-        taken.is_none_or(Vec::is_empty) && !self.devices.is_held(id) && !(self.in_use)(id)
+        if self.devices.is_held(id) || self.outstanding.holds(id) {
+            return false;
+        }
+        // How much is left of a shared one is asked when it is taken.
+        shared || (taken.is_none_or(Vec::is_empty) && self.shares_of(id).is_empty())
+    }
+
+    /// What the request takes of the capacities of a device; `None` when there is not so much of them
+    /// for it.
+    fn amounts(&self, at: At, slice: &SliceInfo, device: usize) -> Option<Amounts> {
+        let alternative = self.of(at);
+        let id = &slice.devices[device].id;
+        let device = slice.device(device)?;
+        let shared = is_shared(device);
+        if !shared && alternative.capacity.is_empty() {
+            return Some(Amounts::new());
+        }
+        let amounts = takes(device, &id.driver, &alternative.capacity)?;
+        let enough =
+            !shared || alternative.admin || suffices(device, &amounts, &self.shares_of(id));
+        enough.then_some(amounts)
     }
 
     fn is_selected(&self, at: At, slice: &SliceInfo, device: usize) -> Result<bool, Miss> {
-        let written = slice.device(device);
-        // What only its driver or several consumers at once could make of it is not done here.
-        let simple = written.is_some_and(|device| {
-            device.binding_conditions.as_ref().is_none_or(Vec::is_empty)
-                && device.allow_multiple_allocations != Some(true)
-        });
-        if !simple || !slice.device_reaches(device, self.node) {
+        if !slice.device_reaches(device, self.node) {
             return Ok(false);
         }
         for selector in &self.of(at).selectors {
@@ -388,9 +347,15 @@ impl<'s> Search<'s> {
         let Some(device) = slice.device(place.2) else {
             return false;
         };
-        if !self.is_free(at, id)
+        let share = is_shared(device);
+        let Some(amounts) = self.amounts(at, slice, place.2) else {
+            return false;
+        };
+        // Whoever shares a device takes its counters once for all.
+        let counts = !alternative.admin && (!share || self.shares_of(id).is_empty());
+        if !self.is_free(at, slice, place.2)
             || is_tainted(self.devices, id, device, &alternative.tolerations)
-            || !(alternative.admin || self.counters_suffice(pool, device))
+            || (counts && !self.counters_suffice(pool, device))
         {
             return false;
         }
@@ -405,20 +370,25 @@ impl<'s> Search<'s> {
         if added < constraints.len() {
             for constraint in &mut constraints[..added] {
                 if constraint.is_about(alternative) {
-                    constraint.values.pop();
+                    constraint.give_back();
                 }
             }
             return false;
         }
-        if !alternative.admin {
-            self.count(pool, device, true);
+        if counts {
+            self.counters.count(pool, device, true);
         }
-        self.taken.entry(id.clone()).or_default().push(at.claim);
+        if share && !alternative.admin {
+            self.shares.entry(id.clone()).or_default().add(&amounts);
+        } else if !share {
+            self.taken.entry(id.clone()).or_default().push(at.claim);
+        }
         self.picked[at.claim].push(Picked {
             request: at.request,
             alternative: at.alternative,
             slice: Arc::clone(slice),
             at: place.2,
+            share: share.then_some(amounts),
         });
         true
     }
@@ -429,88 +399,53 @@ impl<'s> Search<'s> {
         let pool = &pools[place.0];
         let slice = &pool.here[place.1];
         let alternative = self.of(at);
-        self.picked[at.claim].pop();
-        if let Some(claims) = self.taken.get_mut(&slice.devices[place.2].id) {
-            claims.pop();
-        }
-        for constraint in &mut self.constraints[at.claim] {
-            if constraint.is_about(alternative) {
-                constraint.values.pop();
-            }
-        }
-        if let Some(device) = slice.device(place.2)
-            && !alternative.admin
-        {
-            self.count(pool, device, false);
-        }
-    }
-
-    fn count(&mut self, pool: &Pool, device: &Device, add: bool) {
-        for (id, amount) in consumption(&pool.id, device) {
-            let taken = self.consumed.entry(id).or_default();
-            *taken = if add {
-                taken.plus(&amount)
-            } else {
-                taken.minus(&amount)
-            };
-        }
-    }
-
-    /// Is there enough of each counter that the device takes from (KEP-4815)?
-    fn counters_suffice(&mut self, pool: &Pool, device: &Device) -> bool {
-        if device.consumes_counters.as_ref().is_none_or(Vec::is_empty) {
-            return true;
-        }
-        // Others' devices of this pool, once.
-        let marker = (pool.id.clone(), String::new(), String::new());
-        if !self.consumed.contains_key(&marker) {
-            self.consumed.insert(marker, Quantity::default());
-            for slice in &pool.all {
-                for (at, info) in slice.devices.iter().enumerate() {
-                    let held = self.devices.is_held(&info.id) || (self.in_use)(&info.id);
-                    if let Some(device) = slice.device(at).filter(|_| held) {
-                        self.count(pool, device, true);
+        let id = &slice.devices[place.2].id;
+        let picked = self.picked[at.claim].pop();
+        let share = picked.and_then(|picked| picked.share);
+        match &share {
+            Some(_) if alternative.admin => {}
+            Some(amounts) => {
+                if let Some(shares) = self.shares.get_mut(id) {
+                    shares.remove(amounts);
+                    if shares.count == 0 {
+                        self.shares.remove(id);
                     }
                 }
             }
+            None => {
+                if let Some(claims) = self.taken.get_mut(id) {
+                    claims.pop();
+                }
+            }
         }
-        let mut wanted: HashMap<CounterId, Quantity> = HashMap::new();
-        for (id, amount) in consumption(&pool.id, device) {
-            let sum = wanted.entry(id).or_default();
-            *sum = sum.plus(&amount);
+        for constraint in &mut self.constraints[at.claim] {
+            if constraint.is_about(alternative) {
+                constraint.give_back();
+            }
         }
-        wanted.into_iter().all(|(id, amount)| {
-            let taken = self.consumed.get(&id).copied().unwrap_or_default();
-            capacity(pool, &id.1, &id.2).is_some_and(|most| taken.plus(&amount) <= most)
+        let counted = !alternative.admin && (share.is_none() || self.shares_of(id).is_empty());
+        if let Some(device) = slice.device(place.2).filter(|_| counted) {
+            self.counters.count(pool, device, false);
+        }
+    }
+
+    fn counters_suffice(&mut self, pool: &Pool, device: &Device) -> bool {
+        let (devices, outstanding) = (self.devices, self.outstanding);
+        self.counters.suffice(pool, device, |id| {
+            devices.is_held(id)
+                || outstanding.holds(id)
+                || devices.shares(id).is_some()
+                || outstanding.shares(id).is_some()
         })
     }
-}
 
-fn quantity(text: &str) -> Quantity {
-    text.parse().unwrap_or_default()
-}
-
-/// What a device takes from the shared counters of its pool.
-fn consumption<'d>(
-    pool: &'d PoolId,
-    device: &'d Device,
-) -> impl Iterator<Item = (CounterId, Quantity)> + 'd {
-    let sets = device.consumes_counters.iter().flatten();
-    sets.flat_map(move |set| {
-        set.counters.iter().map(move |(name, counter)| {
-            let id = (pool.clone(), set.counter_set.clone(), name.clone());
-            (id, quantity(&counter.value.0))
-        })
-    })
-}
-
-/// How much of a counter the pool has.
-fn capacity(pool: &Pool, set: &str, counter: &str) -> Option<Quantity> {
-    let sets = pool
-        .all
-        .iter()
-        .flat_map(|slice| slice.slice.spec.shared_counters.iter().flatten());
-    let mut sets = sets.filter(|known| known.name == set);
-    let found = sets.next()?.counters.get(counter)?;
-    Some(quantity(&found.value.0))
+    /// Who has a share of the device: claims, what is set aside, and this search.
+    fn shares_of(&self, id: &DeviceId) -> Vec<&Shares> {
+        let all = [
+            self.devices.shares(id),
+            self.outstanding.shares(id),
+            self.shares.get(id),
+        ];
+        all.into_iter().flatten().collect()
+    }
 }

@@ -2,21 +2,27 @@
 //! which free devices would serve a pod's claims on a node. Pure: nothing is written here.
 
 pub mod allocate;
+pub mod binding;
+mod constraint;
+mod counters;
+pub mod extended;
 pub mod pools;
 pub mod request;
 pub mod result;
+pub mod shares;
 
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
-use evenkeel_api::devices::claims::allocation;
+use evenkeel_api::devices::claims::{allocation, is_for_extended_resources, made_for};
 use evenkeel_client::ObjectKey;
 use k8s_openapi::api::resource::v1::{
     AllocationResult, DeviceClass, DeviceTaintRule, ResourceClaim, ResourceSlice,
 };
 
 pub use pools::{Pool, PoolId, Pools, SliceInfo};
+pub use shares::{Outstanding, Shares, shared};
 
 /// A device, among all of the cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -35,7 +41,8 @@ impl fmt::Display for DeviceId {
     }
 }
 
-/// The devices that an allocation keeps others from. Access for administrators keeps nobody.
+/// The devices that an allocation keeps others from. Access for administrators keeps nobody, and
+/// shares ([`shares::shared`]) only from what is not left.
 #[must_use]
 pub fn taken(allocation: &AllocationResult) -> Vec<DeviceId> {
     let results = allocation
@@ -45,7 +52,7 @@ pub fn taken(allocation: &AllocationResult) -> Vec<DeviceId> {
     results
         .into_iter()
         .flatten()
-        .filter(|result| result.admin_access != Some(true))
+        .filter(|result| result.admin_access != Some(true) && result.share_id.is_none())
         .map(|result| DeviceId {
             driver: result.driver.as_str().into(),
             pool: result.pool.as_str().into(),
@@ -66,6 +73,8 @@ pub struct Devices {
     claims: HashMap<ObjectKey, Arc<ResourceClaim>>,
     /// How many claims hold a device: one, unless somebody else than this scheduler allocates.
     held: HashMap<DeviceId, u32>,
+    /// What claims take of devices that they share.
+    shares: HashMap<DeviceId, Shares>,
 }
 
 impl Devices {
@@ -75,10 +84,26 @@ impl Devices {
         self.claims.get(key)
     }
 
+    /// The claim that was made for the extended resources of a pod.
+    #[must_use]
+    pub fn extended_claim(&self, pod_uid: &str) -> Option<&Arc<ResourceClaim>> {
+        let mut claims = self.claims.values();
+        claims.find(|claim| {
+            is_for_extended_resources(claim)
+                && made_for(claim).is_some_and(|(_, uid)| uid == pod_uid)
+        })
+    }
+
     /// Does any claim hold the device?
     #[must_use]
     pub fn is_held(&self, id: &DeviceId) -> bool {
         self.held.contains_key(id)
+    }
+
+    /// What claims have of a device that several share.
+    #[must_use]
+    pub fn shares(&self, id: &DeviceId) -> Option<&Shares> {
+        self.shares.get(id)
     }
 
     /// Takes in a claim, or that it is gone. Answers whether devices have become free.
@@ -102,6 +127,17 @@ impl Devices {
         }
         for id in is.map(taken).unwrap_or_default() {
             *self.held.entry(id).or_default() += 1;
+        }
+        for (id, amounts) in was.map(shared).unwrap_or_default() {
+            if let Some(shares) = self.shares.get_mut(&id) {
+                shares.remove(&amounts);
+                if shares.count == 0 {
+                    self.shares.remove(&id);
+                }
+            }
+        }
+        for (id, amounts) in is.map(shared).unwrap_or_default() {
+            self.shares.entry(id).or_default().add(&amounts);
         }
         was.is_some()
     }

@@ -90,6 +90,8 @@ pub struct SliceInfo {
     pub reach: Reach,
     /// Its devices, in its order.
     pub devices: Vec<DeviceInfo>,
+    /// A device of it is bound under conditions: those that are simpler come first.
+    pub conditional: bool,
     /// Answers of selectors, by expression: the same devices are asked for again and again.
     answers: Mutex<HashMap<Arc<str>, Answers>>,
 }
@@ -116,7 +118,9 @@ impl SliceInfo {
                 spec.node_selector.as_ref(),
             )
         };
-        let devices = spec.devices.iter().flatten().map(|device| DeviceInfo {
+        let all = || spec.devices.iter().flatten();
+        let conditional = all().any(|device| device.binding_conditions.is_some());
+        let devices = all().map(|device| DeviceInfo {
             id: DeviceId {
                 driver: Arc::clone(&pool.driver),
                 pool: Arc::clone(&pool.pool),
@@ -133,6 +137,7 @@ impl SliceInfo {
         });
         Self {
             reach,
+            conditional,
             devices: devices.collect(),
             pool,
             answers: Mutex::default(),
@@ -200,7 +205,7 @@ pub struct Pool {
     pub id: PoolId,
     /// Slices are missing.
     pub incomplete: bool,
-    /// A device is there twice.
+    /// A device or set of counters is there twice, or a counter that a device takes from is not.
     pub invalid: bool,
     /// Its slices that the node reaches, by name.
     pub here: Vec<Arc<SliceInfo>>,
@@ -229,6 +234,29 @@ fn count(of: &mut BTreeMap<PoolId, usize>, id: &PoolId, add: bool) {
     if *count == 0 {
         of.remove(id);
     }
+}
+
+/// Does each device and each set of counters of a pool have a name of its own, and is there every
+/// counter that devices take from?
+fn is_valid(slices: &[Arc<SliceInfo>]) -> bool {
+    let mut names = HashSet::new();
+    let mut devices = slices.iter().flat_map(|slice| &slice.devices);
+    if !devices.all(|device| names.insert(&*device.id.device)) {
+        return false;
+    }
+    let mut sets = HashMap::new();
+    let counters = slices.iter();
+    let mut counters = counters.flat_map(|slice| slice.slice.spec.shared_counters.iter().flatten());
+    if !counters.all(|set| sets.insert(set.name.as_str(), &set.counters).is_none()) {
+        return false;
+    }
+    let devices = slices.iter();
+    let devices = devices.flat_map(|slice| slice.slice.spec.devices.iter().flatten());
+    let mut taken = devices.flat_map(|device| device.consumes_counters.iter().flatten());
+    taken.all(|from| {
+        let known = sets.get(from.counter_set.as_str());
+        known.is_some_and(|known| from.counters.keys().all(|name| known.contains_key(name)))
+    })
 }
 
 impl Pools {
@@ -277,9 +305,10 @@ impl Pools {
             .into_iter()
             .flat_map(BTreeMap::keys);
         let ids: BTreeSet<&PoolId> = local.chain(self.wide.keys()).collect();
-        ids.into_iter()
-            .filter_map(|id| self.pool(id, node))
-            .collect()
+        let pools = ids.into_iter().filter_map(|id| self.pool(id, node));
+        let mut pools: Vec<Pool> = pools.collect();
+        pools.sort_by_key(|pool| pool.all.iter().any(|slice| slice.conditional));
+        pools
     }
 
     fn pool(&self, id: &PoolId, node: &NodeInfo) -> Option<Pool> {
@@ -291,7 +320,7 @@ impl Pools {
             .filter(|slice| generation(slice) == newest)
             .cloned()
             .collect();
-        let here: Vec<Arc<SliceInfo>> = all
+        let mut here: Vec<Arc<SliceInfo>> = all
             .iter()
             .filter(|slice| slice.reaches(node))
             .cloned()
@@ -299,15 +328,14 @@ impl Pools {
         if here.is_empty() {
             return None;
         }
+        here.sort_by_key(|slice| slice.conditional);
         let wanted = all.first()?.slice.spec.pool.resource_slice_count;
-        let mut names = HashSet::new();
-        let mut devices = all.iter().flat_map(|slice| &slice.devices);
         Some(Pool {
             id: id.clone(),
             incomplete: i64::try_from(all.len()) != Ok(wanted),
-            invalid: !devices.all(|device| names.insert(&*device.id.device)),
+            invalid: !is_valid(&all),
             here,
-            all: all.clone(),
+            all,
         })
     }
 }

@@ -5,12 +5,15 @@ use std::sync::Arc;
 
 use evenkeel_api::devices::DeviceSelector;
 use evenkeel_api::devices::claims::RESULTS_MAX;
+use evenkeel_api::quantity::Quantity;
 use evenkeel_client::ObjectKey;
 use k8s_openapi::api::resource::v1::{
     CapacityRequirements, DeviceClaim, DeviceClass, DeviceClassConfiguration,
     DeviceSelector as Written, DeviceToleration, ResourceClaim,
 };
 use parking_lot::Mutex;
+
+use super::shares::Amounts;
 
 /// Compiled selectors by their text.
 #[derive(Debug, Default)]
@@ -71,6 +74,8 @@ pub struct Alternative {
     pub admin: bool,
     /// Taints it does not mind.
     pub tolerations: Vec<DeviceToleration>,
+    /// How much of their capacities it asks for.
+    pub capacity: Amounts,
 }
 
 impl Alternative {
@@ -187,6 +192,17 @@ impl Wanted {
     }
 }
 
+fn capacity(written: Option<&CapacityRequirements>, request: &str) -> Result<Amounts, String> {
+    let requests = written.and_then(|written| written.requests.as_ref());
+    let requests = requests.into_iter().flatten();
+    requests
+        .map(|(name, amount)| match amount.0.parse::<Quantity>() {
+            Ok(amount) => Ok((name.clone(), amount)),
+            Err(error) => Err(format!("request {request}, capacity {name}: {error}")),
+        })
+        .collect()
+}
+
 fn alternative(
     part: Part<'_>,
     key: &ObjectKey,
@@ -194,17 +210,6 @@ fn alternative(
     compiled: &Selectors,
 ) -> Result<Alternative, String> {
     let Part { name, class, .. } = part;
-    if part.capacity.is_some_and(|capacity| {
-        capacity
-            .requests
-            .as_ref()
-            .is_some_and(|all| !all.is_empty())
-    }) {
-        return Err(format!(
-            "claim {key}, request {name}: capacity.requests is not supported by Evenkeel's \
-             scheduler yet"
-        ));
-    }
     let class = classes
         .get(class)
         .ok_or_else(|| format!("request {name}: device class {class} does not exist"))?;
@@ -242,12 +247,13 @@ fn alternative(
         });
     }
     Ok(Alternative {
-        name,
         request: part.request.to_owned(),
         class: Arc::clone(class),
         selectors,
         want,
         admin: part.admin,
         tolerations: part.tolerations.cloned().unwrap_or_default(),
+        capacity: capacity(part.capacity, &name)?,
+        name,
     })
 }

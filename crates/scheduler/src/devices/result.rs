@@ -1,5 +1,6 @@
 //! What is written of an allocation: devices, configuration, and the nodes that reach them.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{NodeSelector, NodeSelectorRequirement, NodeSelectorTerm};
@@ -8,8 +9,11 @@ use k8s_openapi::api::resource::v1::{
     DeviceRequestAllocationResult,
 };
 
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+
 use super::pools::SliceInfo;
 use super::request::{Alternative, Wanted};
+use super::shares::Amounts;
 
 /// A device chosen for a request.
 #[derive(Debug, Clone)]
@@ -22,15 +26,22 @@ pub struct Picked {
     pub slice: Arc<SliceInfo>,
     /// Its position in the slice.
     pub at: usize,
+    /// How much of it, if others may have the rest.
+    pub share: Option<Amounts>,
 }
 
-/// The allocation of a claim.
+/// The allocation of a claim, made for a node.
 #[must_use]
-pub fn allocation(wanted: &Wanted, picked: &[Picked]) -> AllocationResult {
+pub fn allocation(wanted: &Wanted, picked: &[Picked], node: &str) -> AllocationResult {
     let results = picked.iter().map(|pick| {
         let alternative = &wanted.requests[pick.request][pick.alternative];
         let id = &pick.slice.devices[pick.at].id;
         let tolerations = &alternative.tolerations;
+        let device = pick.slice.device(pick.at);
+        let consumed = pick.share.iter().flatten();
+        let consumed: BTreeMap<String, Quantity> = consumed
+            .map(|(name, amount)| (name.clone(), Quantity(amount.to_string())))
+            .collect();
         DeviceRequestAllocationResult {
             request: alternative.name.clone(),
             driver: id.driver.to_string(),
@@ -38,6 +49,12 @@ pub fn allocation(wanted: &Wanted, picked: &[Picked]) -> AllocationResult {
             device: id.device.to_string(),
             admin_access: alternative.admin.then_some(true),
             tolerations: (!tolerations.is_empty()).then(|| tolerations.clone()),
+            consumed_capacity: (!consumed.is_empty()).then_some(consumed),
+            // Whoever keeps the result names the share.
+            share_id: pick.share.is_some().then(String::new),
+            binding_conditions: device.and_then(|device| device.binding_conditions.clone()),
+            binding_failure_conditions: device
+                .and_then(|device| device.binding_failure_conditions.clone()),
             ..DeviceRequestAllocationResult::default()
         }
     });
@@ -47,7 +64,7 @@ pub fn allocation(wanted: &Wanted, picked: &[Picked]) -> AllocationResult {
             config: (!config.is_empty()).then_some(config),
             results: Some(results.collect()),
         }),
-        node_selector: node_selector(picked),
+        node_selector: node_selector(picked, node),
         ..AllocationResult::default()
     }
 }
@@ -118,7 +135,7 @@ fn configuration(wanted: &Wanted, picked: &[Picked]) -> Vec<DeviceAllocationConf
 }
 
 /// The nodes that reach all of the devices; `None` for all nodes.
-fn node_selector(picked: &[Picked]) -> Option<NodeSelector> {
+fn node_selector(picked: &[Picked], node: &str) -> Option<NodeSelector> {
     let mut term = NodeSelectorTerm::default();
     for pick in picked {
         let spec = &pick.slice.slice.spec;
@@ -131,11 +148,12 @@ fn node_selector(picked: &[Picked]) -> Option<NodeSelector> {
         } else {
             (spec.node_name.as_ref(), spec.node_selector.as_ref())
         };
-        if let Some(name) = name {
+        let binds = device.and_then(|device| device.binds_to_node) == Some(true);
+        if name.is_some() || binds {
             let field = NodeSelectorRequirement {
                 key: "metadata.name".to_owned(),
                 operator: "In".to_owned(),
-                values: Some(vec![name.clone()]),
+                values: Some(vec![node.to_owned()]),
             };
             return Some(one(NodeSelectorTerm {
                 match_fields: Some(vec![field]),

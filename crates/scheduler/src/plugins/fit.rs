@@ -2,6 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use evenkeel_api::devices::claims::may_be_devices;
+
+use super::dynamic_resources::Delegated;
 use super::scoring::Scoring;
 use crate::framework::{ClusterEvent, CycleState, Filter, Plugin, Rejection, Score};
 use crate::pod::PodInfo;
@@ -26,8 +29,14 @@ impl Fit {
     }
 }
 
-/// What the node lacks for the pod, in the reference's order.
-fn insufficient(fit: &Fit, pod: &PodInfo, node: &NodeInfo) -> Option<Rejection> {
+/// What the node lacks for the pod, in the reference's order. `delegated` resources are found by
+/// others where the node does not have them itself.
+fn insufficient(
+    fit: &Fit,
+    pod: &PodInfo,
+    node: &NodeInfo,
+    delegated: impl Fn(&str) -> bool,
+) -> Option<Rejection> {
     let mut reasons = Vec::new();
     let mut resolvable = true;
     if node.pods.len() + 1 > node.allowed_pods {
@@ -51,8 +60,9 @@ fn insufficient(fit: &Fit, pod: &PodInfo, node: &NodeInfo) -> Option<Rejection> 
         used.ephemeral_storage,
     );
     for (name, amount) in &wanted.scalar {
-        if !fit.ignores(name) {
-            check(name, *amount, all.scalar(name), used.scalar(name));
+        let there = all.scalar(name);
+        if !fit.ignores(name) && (there > 0 || !delegated(name)) {
+            check(name, *amount, there, used.scalar(name));
         }
     }
     (!reasons.is_empty()).then_some(Rejection {
@@ -67,7 +77,14 @@ fn makes_room(fit: &Fit, pod: &PodInfo, event: &ClusterEvent<'_>) -> bool {
         ClusterEvent::PodGone(_) | ClusterEvent::PodShrunk(_) => true,
         // Whatever else the node changed, it helps only if the pod fits now.
         ClusterEvent::Node { node, delta } => {
-            (delta.added || delta.allocatable) && insufficient(fit, pod, node).is_none()
+            // Devices may stand behind what the node does not have; who knows is asked again.
+            (delta.added || delta.allocatable)
+                && insufficient(fit, pod, node, may_be_devices).is_none()
+        }
+        // A class may say that its devices are what the pod asks for.
+        ClusterEvent::Devices => {
+            let mut scalar = pod.requests.exact.scalar.iter();
+            scalar.any(|(name, _)| may_be_devices(name))
         }
         _ => false,
     }
@@ -84,8 +101,8 @@ impl Plugin for Fit {
 }
 
 impl Filter for Fit {
-    fn filter(&self, _state: &CycleState, pod: &PodInfo, node: &NodeInfo) -> Option<Rejection> {
-        insufficient(self, pod, node)
+    fn filter(&self, state: &CycleState, pod: &PodInfo, node: &NodeInfo) -> Option<Rejection> {
+        insufficient(self, pod, node, |name| Delegated::has(state, name))
     }
 
     fn detail(&self, pod: &PodInfo, node: &NodeInfo) -> Option<String> {

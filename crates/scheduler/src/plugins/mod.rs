@@ -20,6 +20,8 @@ pub mod volumes;
 
 use std::sync::Arc;
 
+use evenkeel_client::LoopContext;
+
 use crate::config::ProfileConfig;
 use crate::extenders::{ExtenderBinder, Extenders};
 use crate::framework::Plugin as _;
@@ -34,11 +36,16 @@ pub fn configured(
     configs: &[ProfileConfig],
     extenders: &Extenders,
     binder: &binder::DefaultBinder,
+    context: &LoopContext,
 ) -> Profiles {
     // What is set aside for one profile's pods is so for all: they share nodes, volumes and devices.
     let shared = Shared {
         volumes: VolumeBinding::new(Some(binder.client())),
-        devices: DynamicResources::new(Some(binder.client())),
+        devices: DynamicResources::writing(
+            context.client.clone(),
+            context.recorder.clone(),
+            Arc::clone(&context.clock),
+        ),
     };
     let profiles = configs.iter().map(|config| {
         let mut profile = with_shared(config, shared.clone());
@@ -88,7 +95,7 @@ macro_rules! list {
 pub fn placement(config: &ProfileConfig) -> Profile {
     let shared = Shared {
         volumes: VolumeBinding::new(None),
-        devices: DynamicResources::new(None),
+        devices: DynamicResources::new(),
     };
     with_shared(config, shared)
 }

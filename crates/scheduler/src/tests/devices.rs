@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use evenkeel_api::devices::claims::{allocation, is_reserved_for, reserved_for};
 use evenkeel_client::testing::{FakeApi, FakeClock};
-use evenkeel_client::{Change, ObjectKey};
+use evenkeel_client::{Change, ObjectKey, Recorder};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::resource::v1::{
     AllocationResult, DeviceClass, ResourceClaim, ResourceClaimStatus, ResourceSlice,
@@ -20,18 +20,18 @@ use crate::core::{Action, Core};
 use crate::cycle::Decision;
 use crate::devices::allocate::allocate;
 use crate::devices::request::{Selectors, Wanted};
-use crate::devices::{DeviceId, Devices, taken};
+use crate::devices::{DeviceId, Devices, Outstanding, taken};
 use crate::framework::{Binding, CycleState, PreBind, PreFilter, Reserve};
 use crate::plugins::default_placement;
 use crate::plugins::dynamic_resources::DynamicResources;
 use crate::pod::PodInfo;
 use crate::snapshot::Snapshot;
 
-fn read<K: serde::de::DeserializeOwned>(value: Value) -> K {
+pub(super) fn read<K: serde::de::DeserializeOwned>(value: Value) -> K {
     serde_json::from_value(value).expect("an object")
 }
 
-fn added<K: kube::Resource<DynamicType = ()>>(object: K) -> Change<K> {
+pub(super) fn added<K: kube::Resource<DynamicType = ()>>(object: K) -> Change<K> {
     Change {
         key: ObjectKey::of(&object),
         old: None,
@@ -39,7 +39,7 @@ fn added<K: kube::Resource<DynamicType = ()>>(object: K) -> Change<K> {
     }
 }
 
-fn class(name: &str, spec: &Value) -> DeviceClass {
+pub(super) fn class(name: &str, spec: &Value) -> DeviceClass {
     read(json!({"metadata": {"name": name}, "spec": spec}))
 }
 
@@ -51,7 +51,7 @@ fn gpus() -> DeviceClass {
 }
 
 /// A slice of one node's pool, the pool being named after the node.
-fn slice(node: &str, devices: &Value) -> ResourceSlice {
+pub(super) fn slice(node: &str, devices: &Value) -> ResourceSlice {
     read(json!({
         "metadata": {"name": format!("{node}-gpu")},
         "spec": {"driver": "gpu.example.com", "nodeName": node,
@@ -60,13 +60,13 @@ fn slice(node: &str, devices: &Value) -> ResourceSlice {
     }))
 }
 
-fn plain(count: usize) -> Value {
+pub(super) fn plain(count: usize) -> Value {
     (0..count)
         .map(|at| json!({"name": format!("gpu-{at}")}))
         .collect()
 }
 
-fn claim(name: &str, devices: &Value) -> ResourceClaim {
+pub(super) fn claim(name: &str, devices: &Value) -> ResourceClaim {
     read(json!({
         "metadata": {"namespace": "default", "name": name, "uid": format!("uid-{name}"),
             "resourceVersion": "5"},
@@ -74,13 +74,13 @@ fn claim(name: &str, devices: &Value) -> ResourceClaim {
     }))
 }
 
-fn exactly(more: &Value) -> Value {
+pub(super) fn exactly(more: &Value) -> Value {
     let mut value = json!({"deviceClassName": "gpu", "allocationMode": "ExactCount", "count": 1});
     merge(&mut value, more);
     json!({"requests": [{"name": "r", "exactly": value}]})
 }
 
-fn using(name: &str, claim: &str) -> Pod {
+pub(super) fn using(name: &str, claim: &str) -> Pod {
     let claims = json!({"spec": {"resourceClaims": [
         {"name": "devices", "resourceClaimName": claim}]}});
     pod_with(name, 100, &claims)
@@ -97,7 +97,7 @@ fn core(devices: usize) -> Core {
     core
 }
 
-fn next(core: &mut Core) -> Result<String, Decision> {
+pub(super) fn next(core: &mut Core) -> Result<String, Decision> {
     match core.cycle(Instant::now()).expect("a pod waits") {
         Action::Bind { node, .. } => Ok(node.to_string()),
         Action::Tell { decision, .. } => Err(decision),
@@ -162,8 +162,7 @@ async fn the_texts_name_what_is_missing() {
                 "c",
                 &exactly(&json!({"capacity": {"requests": {"memory": "1Gi"}}})),
             )),
-            "claim default/c, request r: capacity.requests is not supported by Evenkeel's \
-             scheduler yet.",
+            "2 cannot allocate all claims.",
         ),
     ];
     for (claim, text) in rows {
@@ -263,7 +262,10 @@ async fn an_allocation_confines_its_users_and_is_given_up_when_it_keeps_them_out
 }
 
 /// Allocates one claim on node `n` with the devices given.
-fn on_node(slices: &[ResourceSlice], spec: &Value) -> Result<Option<AllocationResult>, String> {
+pub(super) fn on_node(
+    slices: &[ResourceSlice],
+    spec: &Value,
+) -> Result<Option<AllocationResult>, String> {
     let mut devices = Devices::default();
     let classes = [gpus(), class("any", &json!({}))];
     for class in classes {
@@ -279,11 +281,16 @@ fn on_node(slices: &[ResourceSlice], spec: &Value) -> Result<Option<AllocationRe
     let at = snapshot.find("n").expect("a node");
     let claim = Arc::new(claim("c", spec));
     let wanted = Wanted::read(&claim, &devices.classes, &Selectors::default())?;
-    let found = allocate(&devices, &|_| false, &[wanted], snapshot.node(at))?;
+    let found = allocate(
+        &devices,
+        &Outstanding::default(),
+        &[wanted],
+        snapshot.node(at),
+    )?;
     Ok(found.map(|mut all| all.remove(0)))
 }
 
-fn names(found: Option<&AllocationResult>) -> Vec<String> {
+pub(super) fn names(found: Option<&AllocationResult>) -> Vec<String> {
     let results = found.and_then(|found| found.devices.as_ref()?.results.clone());
     let results = results.unwrap_or_default().into_iter();
     results
@@ -474,7 +481,7 @@ fn what_is_written_names_nodes_and_configuration() {
 async fn the_claim_is_written_before_the_binding_and_no_device_is_given_meanwhile() {
     let api = FakeApi::new(FakeClock::shared());
     let made = api.put(&claim("c", &exactly(&json!({}))));
-    let plugin = DynamicResources::new(Some(api.client()));
+    let plugin = DynamicResources::writing(api.client(), Recorder::silent(), FakeClock::shared());
     let mut snapshot = Snapshot::default();
     snapshot.set_node(&Arc::new(node("n", 4000, 4096)));
     let devices = Arc::make_mut(&mut snapshot.devices);
@@ -574,7 +581,7 @@ proptest! {
                 .expect("readable")];
             for (node_at, here) in nodes.iter().enumerate() {
                 let index = snapshot.find(&format!("n{node_at}")).expect("a node");
-                let found = allocate(&devices, &|_| false, &wanted, snapshot.node(index))
+                let found = allocate(&devices, &Outstanding::default(), &wanted, snapshot.node(index))
                     .expect("no error");
                 // All sets of free devices of that size.
                 let free: Vec<(u8, u8)> = here

@@ -1,7 +1,9 @@
 //! Tests of the whole scheduler and of its parts.
 
+mod device_shares;
 mod devices;
 mod door;
+mod extended;
 mod extenders;
 mod gangs;
 pub(crate) mod objects;

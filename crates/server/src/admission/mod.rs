@@ -13,6 +13,7 @@ mod namespace;
 mod node;
 mod notes;
 mod pod;
+mod pod_certificates;
 mod policy;
 mod priority;
 mod quota;
@@ -199,6 +200,8 @@ impl Admission {
         counted: &Families,
     ) -> Self {
         let signers = certificates::Signers(Arc::clone(&authorizer));
+        let attest = certificates::Attest(Arc::clone(&authorizer));
+        let nodes = restriction::NodeRestriction(Arc::clone(&authorizer));
         let plugins: Vec<(Box<dyn Plugin>, &str)> = vec![
             (
                 Box::new(namespace::NamespaceLifecycle),
@@ -206,7 +209,7 @@ impl Admission {
             ),
             (Box::new(limits::LimitRanger), "LimitRanger"),
             (Box::new(pod::ServiceAccount), "ServiceAccount"),
-            (Box::new(restriction::NodeRestriction), "NodeRestriction"),
+            (Box::new(nodes), "NodeRestriction"),
             (
                 Box::new(node::TaintNodesByCondition),
                 "TaintNodesByCondition",
@@ -232,6 +235,7 @@ impl Admission {
             (Box::new(classes::RuntimeClass), "RuntimeClass"),
             // Approval and signing are one plugin here.
             (Box::new(signers), "CertificateApproval"),
+            (Box::new(attest), "ClusterTrustBundleAttest"),
             (
                 Box::new(certificates::CertificateSubjectRestriction),
                 "CertificateSubjectRestriction",

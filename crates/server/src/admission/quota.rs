@@ -11,12 +11,12 @@ use std::sync::Arc;
 
 use evenkeel_api::clock::SharedClock;
 use evenkeel_api::row::{ResourceDef, Subresource};
-use evenkeel_api::usage::{Amounts, Measure};
+use evenkeel_api::usage::{Amounts, Around, Classes, Measure};
 use evenkeel_api::{Status, object};
 use parking_lot::Mutex;
 use serde_json::Value;
 
-use super::{Change, Operation};
+use super::{Change, Operation, look_up};
 use crate::object::Object;
 use crate::registry::{Outcome, Registry};
 
@@ -75,10 +75,13 @@ impl Quotas {
         }
         let turn = self.turn(change.namespace);
         let _turn = turn.lock().await;
+        let classes = classes(registry, &measure);
         let request = Request {
             measure,
             change,
             object,
+            classes,
+            registry,
             now: self.clock.now(),
         };
         let quotas = cache.list(change.namespace, None);
@@ -134,10 +137,21 @@ fn amounts(quota: &Value, part: &str) -> Amounts {
         .collect()
 }
 
+/// What classes of devices say, where that matters.
+fn classes(registry: &Registry, measure: &Measure) -> Classes {
+    if *measure != Measure::Devices {
+        return Classes::default();
+    }
+    let kind = ("resource.k8s.io", "v1", "DeviceClass");
+    Classes::read(look_up::objects(registry, kind, "").iter())
+}
+
 struct Request<'r> {
     measure: Measure,
     change: &'r Change<'r>,
     object: &'r Value,
+    classes: Classes,
+    registry: &'r Registry,
     now: jiff::Timestamp,
 }
 
@@ -146,15 +160,30 @@ impl Request<'_> {
         self.change.forbidden(self.object, why)
     }
 
+    fn usage(&self, object: &Value) -> Amounts {
+        let claims = ("resource.k8s.io", "v1", "ResourceClaim");
+        let around = Around {
+            now: self.now,
+            classes: &self.classes,
+            pod: &|namespace, name| {
+                look_up::object(self.registry, ("", "v1", "Pod"), namespace, name)
+            },
+            claims: &|namespace| look_up::objects(self.registry, claims, namespace),
+        };
+        self.measure.usage(object, &around)
+    }
+
     /// What a quota's used amounts become; `None` when they stay.
     fn charged(&self, quota: &Value) -> Result<Option<Amounts>, Status> {
         let name = object::name(quota);
         let (hard, used) = (amounts(quota, "hard"), amounts(quota, "used"));
         let limited = object::at(quota, &["status", "hard"]).unwrap_or(&Value::Null);
-        if !self.measure.matches(quota, limited, self.object) {
+        let matches = |object: &Value| self.measure.matches(quota, limited, object, &self.classes);
+        if !matches(self.object) {
             return Ok(None);
         }
-        let concerned = self.measure.names(hard.keys().map(String::as_str));
+        let names = hard.keys().map(String::as_str);
+        let concerned = self.measure.names(names, &self.classes);
         if let Some(missing) = self.measure.missing(&concerned, self.object) {
             return Err(self.refuse(&format!("failed quota: {name}: {missing}")));
         }
@@ -164,7 +193,7 @@ impl Request<'_> {
                 concerned.join(",")
             )));
         }
-        let mut wanted = self.measure.usage(self.object, self.now);
+        let mut wanted = self.usage(self.object);
         let negative: Vec<&str> = wanted
             .iter()
             .filter(|(_, amount)| amount.is_negative())
@@ -176,12 +205,8 @@ impl Request<'_> {
                 negative.join(",")
             )));
         }
-        if let Some(old) = self
-            .change
-            .old
-            .filter(|old| self.measure.matches(quota, limited, old))
-        {
-            for (name, before) in self.measure.usage(old, self.now) {
+        if let Some(old) = self.change.old.filter(|old| matches(old)) {
+            for (name, before) in self.usage(old) {
                 if let Some(amount) = wanted.get_mut(&name) {
                     *amount = amount.minus(&before);
                 }

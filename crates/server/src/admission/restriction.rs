@@ -1,14 +1,17 @@
 //! `NodeRestriction`: a node's agent touches its own node, its own lease, the pods bound to it and
 //! tokens for them, and nothing that would bring foreign pods to it.
 
+use std::sync::Arc;
+
 use evenkeel_api::row::Subresource;
 use evenkeel_api::{Status, local_volume, object};
 use serde_json::Value;
 
-use super::{Change, Operation, Plugin, look_up};
+use super::{Change, Operation, Plugin, look_up, pod_certificates};
+use crate::auth::Authorizer;
 use crate::registry::Registry;
 
-const MIRROR: &str = "kubernetes.io/config.mirror";
+pub(super) const MIRROR: &str = "kubernetes.io/config.mirror";
 /// Labels of the system that agents know about themselves.
 const OWN_LABELS: [&str; 11] = [
     "beta.kubernetes.io/arch",
@@ -24,7 +27,7 @@ const OWN_LABELS: [&str; 11] = [
     "topology.kubernetes.io/zone",
 ];
 
-pub(super) struct NodeRestriction;
+pub(super) struct NodeRestriction(pub(super) Arc<dyn Authorizer>);
 
 impl Plugin for NodeRestriction {
     fn validate(
@@ -41,6 +44,9 @@ impl Plugin for NodeRestriction {
             return Ok(());
         };
         let gvk = &change.row.gvk;
+        if gvk.group == pod_certificates::GROUP && gvk.kind == pod_certificates::KIND {
+            return pod_certificates::validate(&*self.0, registry, change, node, object);
+        }
         let agent = Agent {
             node,
             registry,
@@ -369,6 +375,7 @@ fn reference(pod: &Value) -> Option<&'static str> {
         ("configMapKeyRef", "configmaps"),
         ("serviceAccountToken", "serviceaccounts"),
         ("clusterTrustBundle", "clustertrustbundles"),
+        ("podCertificate", "podcertificates"),
         ("nodePublishSecretRef", "secrets"),
     ];
     names

@@ -200,7 +200,11 @@ impl Authenticator {
         attributes: &Attributes,
         authorizer: &dyn Authorizer,
     ) -> Result<Impersonated, Status> {
-        self.ways
-            .impersonate(headers, identity, attributes, authorizer)
+        self.ways.impersonate(
+            headers,
+            identity,
+            attributes,
+            (authorizer, &self.registry.counted),
+        )
     }
 }

@@ -13,8 +13,10 @@ use evenkeel_api::field::Path;
 use evenkeel_api::{Status, names, validation};
 use http::{HeaderMap, HeaderValue};
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use super::{AUTHENTICATED, Authorizer, Decision, Identity, MASTERS, UNAUTHENTICATED};
+use crate::families::Families;
 use crate::http::{Attributes, decode_segment};
 use crate::pipeline::refusal;
 
@@ -58,7 +60,7 @@ impl Mode {
             Self::ArbitraryNode => "arbitrary-node",
             Self::ServiceAccount => "serviceaccount",
             Self::UserInfo => "user-info",
-            Self::Legacy => "",
+            Self::Legacy => "legacy",
         }
     }
 
@@ -181,11 +183,18 @@ struct Rights<'r> {
     mode: Mode,
     caller: &'r Identity,
     authorizer: &'r dyn Authorizer,
+    counted: &'r Families,
 }
 
 impl Rights<'_> {
     fn may(&self, attributes: &Attributes) -> Result<(), Status> {
-        match self.authorizer.authorize(self.caller, attributes) {
+        let began = Instant::now();
+        let decision = self.authorizer.authorize(self.caller, attributes);
+        let allowed = matches!(decision, Decision::Allow(_));
+        let mode = self.mode.name();
+        self.counted
+            .impersonation_asked(mode, allowed, began.elapsed());
+        match decision {
             Decision::Allow(_) => Ok(()),
             Decision::NoOpinion(why) | Decision::Deny(why) => {
                 Err(refusal(self.caller, attributes, &why))
@@ -370,7 +379,7 @@ impl Ways {
         headers: &HeaderMap,
         caller: Identity,
         attributes: &Attributes,
-        authorizer: &dyn Authorizer,
+        (authorizer, counted): (&dyn Authorizer, &Families),
     ) -> Result<Impersonated, Status> {
         if !acts_as_another(headers) {
             return Ok(Impersonated::himself(caller));
@@ -392,7 +401,7 @@ impl Ways {
             if !mode.is_for(&wanted, &caller) {
                 continue;
             }
-            match take(mode, &wanted, &caller, attributes, authorizer) {
+            match take(mode, &wanted, &caller, attributes, (authorizer, counted)) {
                 Ok(identity) => {
                     if last != Some(mode) {
                         let mut ways = self.0.lock();
@@ -424,7 +433,7 @@ fn take(
     wanted: &Wanted,
     caller: &Identity,
     attributes: &Attributes,
-    authorizer: &dyn Authorizer,
+    (authorizer, counted): (&dyn Authorizer, &Families),
 ) -> Result<Identity, Status> {
     let mut seen = caller.clone();
     if mode == Mode::AssociatedNode {
@@ -435,6 +444,7 @@ fn take(
         mode,
         caller: &seen,
         authorizer,
+        counted,
     };
     if rights.is_constrained() {
         rights.may(&Attributes {
@@ -498,8 +508,15 @@ mod tests {
         caller: &Identity,
         pairs: &[(&'static str, &'static str)],
     ) -> Result<Impersonated, String> {
-        ways.impersonate(&headers(pairs), caller.clone(), &listing(), rights)
-            .map_err(|status| status.message)
+        let rights: &dyn Authorizer = rights;
+        let counted = Families::default();
+        ways.impersonate(
+            &headers(pairs),
+            caller.clone(),
+            &listing(),
+            (rights, &counted),
+        )
+        .map_err(|status| status.message)
     }
 
     #[test]

@@ -238,6 +238,9 @@ impl RbacAuthorizer {
             ("volumeattachments", "storage.k8s.io") => {
                 return Some(self.node_may_attachment(node, attributes));
             }
+            ("podcertificaterequests", "certificates.k8s.io") => {
+                return Some(self.node_may_request(node, attributes));
+            }
             _ => return None,
         };
         let claim_status = field == CLAIM && attributes.subresource == "status";
@@ -282,6 +285,34 @@ impl RbacAuthorizer {
             let held = |part| object::text(&volume, &["spec", "claimRef", part]);
             names && self.node_uses(node, CLAIM, held("namespace"), held("name")) == Some(true)
         })
+    }
+
+    /// A node agent may ask for certificates, which admission looks at, and see what became of it.
+    fn node_may_request(&self, node: &str, attributes: &Attributes) -> bool {
+        if !attributes.subresource.is_empty() {
+            return false;
+        }
+        match attributes.verb.as_str() {
+            "create" => true,
+            "get" => {
+                let kind = "PodCertificateRequest";
+                let rows = &self.registry.rows;
+                let path = crate::registry::path(&attributes.namespace, &attributes.name);
+                let found = rows
+                    .by_kind("certificates.k8s.io", "v1", kind)
+                    .and_then(|row| self.registry.caches.of(row))
+                    .and_then(|cache| cache.get(&path));
+                found.is_some_and(|found| {
+                    object::text(&found.value(), &["spec", "nodeName"]) == node
+                })
+            }
+            "list" | "watch" => {
+                let own = format!("spec.nodeName={node}");
+                let mut terms = attributes.field_selector.split(',');
+                terms.any(|term| term.replace("==", "=") == own)
+            }
+            _ => false,
+        }
     }
 
     /// A node agent may read the attachments of volumes to its node.
@@ -396,7 +427,10 @@ fn refers_to(pod: &Value, what: &str, name: &str) -> bool {
             all.iter()
                 .any(|one| object::text(one, &["resourceClaimName"]) == name)
         };
-        return named(&["spec", "resourceClaims"]) || named(&["status", "resourceClaimStatuses"]);
+        let extended = ["status", "extendedResourceClaimStatus", "resourceClaimName"];
+        return named(&["spec", "resourceClaims"])
+            || named(&["status", "resourceClaimStatuses"])
+            || object::text(pod, &extended) == name;
     }
     if what == CLAIM {
         let of = object::name(pod);

@@ -52,7 +52,7 @@ const ADMIN: &[&str] = &[
     "rbac.authorization.k8s.io : roles,rolebindings : get,list,watch,create,delete,deletecollection,patch,update",
 ];
 
-/// The rights of a node's agent. Secrets, ConfigMaps and tokens are given by the node authorizer,
+/// The rights of a node's agent. Secrets, ConfigMaps, tokens and pods' certificates are given by the node authorizer,
 /// for what the node's pods refer to.
 const NODE: &[&str] = &[
     "authentication.k8s.io : tokenreviews : create",
@@ -67,6 +67,7 @@ const NODE: &[&str] = &[
     "core : pods/eviction : create",
     "coordination.k8s.io : leases : create,delete,get,patch,update",
     "certificates.k8s.io : certificatesigningrequests : create,get,list,watch",
+    "certificates.k8s.io : clustertrustbundles : get,list,watch",
     "storage.k8s.io : csidrivers : get,list,watch",
     "storage.k8s.io : csinodes : create,delete,get,patch,update",
 ];
@@ -371,6 +372,17 @@ const LOOPS: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "podcertificaterequestcleaner",
+        &["certificates.k8s.io : podcertificaterequests : get,list,watch,delete"],
+    ),
+    (
+        "kube-apiserver-serving-clustertrustbundle-publisher",
+        &[
+            "certificates.k8s.io : signers : attest : kubernetes.io/kube-apiserver-serving",
+            "certificates.k8s.io : clustertrustbundles : create,update,delete,list,watch",
+        ],
+    ),
+    (
         "storage-version-migrator-controller",
         &[
             // Whatever is to be migrated.
@@ -607,7 +619,7 @@ fn system(workloads: bool) -> Vec<Value> {
         "storage.k8s.io : csidrivers,csinodes,csistoragecapacities,storageclasses : get,list,watch",
         "core : persistentvolumeclaims,persistentvolumes : get,list,watch,patch,update",
         "resource.k8s.io : deviceclasses,devicetaintrules,resourceslices : get,list,watch",
-        "resource.k8s.io : resourceclaims : get,list,watch,update",
+        "resource.k8s.io : resourceclaims : create,delete,get,list,update,watch",
         "resource.k8s.io : resourceclaims/status : patch,update",
         "coordination.k8s.io : leases : create,get,list,update,watch",
         "core,events.k8s.io : events : create,patch,update",
@@ -646,6 +658,15 @@ fn system(workloads: bool) -> Vec<Value> {
         binding(
             "system:service-account-issuer-discovery",
             "system:service-account-issuer-discovery",
+            vec![subject("Group", "system:serviceaccounts")],
+        ),
+        role(
+            "system:cluster-trust-bundle-discovery",
+            rules(&["certificates.k8s.io : clustertrustbundles : get,list,watch"]),
+        ),
+        binding(
+            "system:cluster-trust-bundle-discovery",
+            "system:cluster-trust-bundle-discovery",
             vec![subject("Group", "system:serviceaccounts")],
         ),
         role(

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use evenkeel_api::Rows;
-use evenkeel_api::custom::{Definition, GROUP};
+use evenkeel_api::custom::{Definition, GROUP, Stopwatch};
 use evenkeel_api::row::ResourceDef;
 use parking_lot::Mutex;
 
@@ -30,6 +30,7 @@ pub(crate) fn is_definition(row: &ResourceDef) -> bool {
 pub struct Kinds {
     current: ArcSwap<Rows>,
     definitions: Mutex<BTreeMap<String, Arc<Definition>>>,
+    stopwatch: Option<Arc<dyn Stopwatch>>,
 }
 
 impl Kinds {
@@ -39,7 +40,21 @@ impl Kinds {
         Self {
             current: ArcSwap::from_pointee(builtin.clone()),
             definitions: Mutex::default(),
+            stopwatch: None,
         }
+    }
+
+    /// With somebody who measures what rules take.
+    #[must_use]
+    pub fn timed_by(self, stopwatch: Arc<dyn Stopwatch>) -> Self {
+        Self {
+            stopwatch: Some(stopwatch),
+            ..self
+        }
+    }
+
+    fn put(&self, definitions: &mut BTreeMap<String, Arc<Definition>>, object: &Object) -> bool {
+        put(definitions, object, self.stopwatch.as_ref())
     }
 
     /// The set of rows as it is now.
@@ -52,7 +67,7 @@ impl Kinds {
     pub fn load(&self, stored: &[Arc<Object>]) {
         let mut definitions = self.definitions.lock();
         for object in stored {
-            put(&mut definitions, object);
+            self.put(&mut definitions, object);
         }
         self.exchange(&definitions);
     }
@@ -60,7 +75,7 @@ impl Kinds {
     /// Takes in a new or changed definition; answers whether the rows are others now.
     pub fn define(&self, object: &Object) -> bool {
         let mut definitions = self.definitions.lock();
-        let changed = put(&mut definitions, object);
+        let changed = self.put(&mut definitions, object);
         if changed {
             self.exchange(&definitions);
         }
@@ -89,11 +104,18 @@ impl Kinds {
     }
 }
 
-fn put(definitions: &mut BTreeMap<String, Arc<Definition>>, object: &Object) -> bool {
+fn put(
+    definitions: &mut BTreeMap<String, Arc<Definition>>,
+    object: &Object,
+    stopwatch: Option<&Arc<dyn Stopwatch>>,
+) -> bool {
     let name = object.head.name.to_string();
     let before = definitions.get(&name).cloned();
     let value = object.value();
     let definition = Definition::read(&value, object.bytes.clone(), before.as_deref());
+    if let Some(stopwatch) = stopwatch {
+        definition.timed_by(stopwatch);
+    }
     let same = |before: &Definition| {
         before.rows().len() == definition.rows().len()
             && before

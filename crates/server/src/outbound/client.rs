@@ -5,6 +5,7 @@
 //! the reference's HTTP client, because people search for them.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,7 +20,7 @@ use rustls::ClientConfig;
 use serde_json::Value;
 
 use super::link;
-use super::trust;
+use super::trust::{self, Oddities};
 use crate::registry::Registry;
 
 /// Longer answers are no answers.
@@ -38,6 +39,7 @@ pub(crate) struct Client {
     /// What the server's certificate must be about.
     server: String,
     tls: Result<Arc<ClientConfig>, String>,
+    oddities: Arc<Oddities>,
     idle: Mutex<Vec<SendRequest<Full<Bytes>>>>,
 }
 
@@ -64,7 +66,8 @@ impl Client {
     /// Reads a `clientConfig`.
     pub(crate) fn read(config: &Value) -> Self {
         let bundle = object::text(config, &["caBundle"]);
-        let tls = trust::tls(bundle);
+        let oddities = Arc::<Oddities>::default();
+        let tls = trust::tls(bundle, &oddities);
         let idle = Mutex::default();
         if let Some(service) = config.get("service") {
             let text = |name: &str| object::text(service, &[name]).to_owned();
@@ -83,6 +86,7 @@ impl Client {
                 path,
                 server,
                 tls,
+                oddities,
                 idle,
             };
         }
@@ -105,6 +109,7 @@ impl Client {
             server: host.clone(),
             place: Place::Host { host, port },
             tls,
+            oddities,
             idle,
         }
     }
@@ -191,6 +196,23 @@ impl Client {
         Ok((code, body))
     }
 
+    /// Counts what was seen of certificates that were refused.
+    fn count_oddities(&self, registry: &Registry) {
+        let counted = &registry.counted;
+        for (seen, counters) in [
+            (
+                &self.oddities.without_names,
+                &counted.webhooks_without_names,
+            ),
+            (&self.oddities.with_sha1, &counted.webhooks_with_sha1),
+        ] {
+            let seen = seen.swap(0, Ordering::Relaxed);
+            if seen > 0 {
+                counters.of(&[]).fetch_add(seen, Ordering::Relaxed);
+            }
+        }
+    }
+
     async fn connect(&self, registry: &Registry) -> Result<SendRequest<Full<Bytes>>, String> {
         let tls = self.tls.clone()?;
         let addresses = match &self.place {
@@ -204,7 +226,11 @@ impl Client {
             }
             Place::Host { host, port } => link::look_up_host(host, *port).await?,
         };
-        let stream = link::connect(&addresses, tls, &self.server).await?;
+        let stream = link::connect(&addresses, tls, &self.server).await;
+        if stream.is_err() {
+            self.count_oddities(registry);
+        }
+        let stream = stream?;
         let (sender, connection) = handshake(TokioIo::new(stream))
             .await
             .map_err(|error| error.to_string())?;

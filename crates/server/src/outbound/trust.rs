@@ -4,6 +4,7 @@
 //! authority by its own words: most who sign their own do so, and the reference accepts it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -31,11 +32,50 @@ const SYSTEM_ROOTS: [&str; 4] = [
 ///
 /// # Errors
 /// The bundle is unreadable.
-pub(super) fn tls(bundle: &str) -> Result<Arc<ClientConfig>, String> {
+pub(super) fn tls(bundle: &str, oddities: &Arc<Oddities>) -> Result<Arc<ClientConfig>, String> {
     let pem = STANDARD
         .decode(bundle)
         .map_err(|error| format!("illegal base64 data: {error}"))?;
-    config(&Trust::Bundle(pem), None)
+    build(&Trust::Bundle(pem), None, Arc::clone(oddities))
+}
+
+/// How often certificates were refused for what was given up long ago.
+#[derive(Debug, Default)]
+pub(super) struct Oddities {
+    /// The server is named by the common name alone.
+    pub(super) without_names: AtomicU64,
+    /// Signed over SHA-1.
+    pub(super) with_sha1: AtomicU64,
+}
+
+impl Oddities {
+    /// Looks at a chain that was refused.
+    fn note(
+        &self,
+        leaf: &CertificateDer<'_>,
+        others: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+    ) {
+        const SHA1: [&str; 2] = ["1.2.840.113549.1.1.5", "1.2.840.10045.4.1"];
+        if let Ok((_, parsed)) = X509Certificate::from_der(leaf) {
+            let server = name.to_str();
+            let common = parsed.subject().iter_common_name();
+            let mut common = common.filter_map(|name| name.as_str().ok());
+            let nameless = matches!(parsed.subject_alternative_name(), Ok(None));
+            if nameless && common.any(|common| common.eq_ignore_ascii_case(&server)) {
+                self.without_names.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        let weak = std::iter::once(leaf).chain(others).any(|certificate| {
+            X509Certificate::from_der(certificate).is_ok_and(|(_, parsed)| {
+                let algorithm = parsed.signature_algorithm.algorithm.to_id_string();
+                SHA1.contains(&algorithm.as_str()) && parsed.issuer() != parsed.subject()
+            })
+        });
+        if weak {
+            self.with_sha1.fetch_add(1, Ordering::Relaxed);
+        }
+    }
 }
 
 /// Whom to believe.
@@ -55,9 +95,17 @@ pub(crate) fn config(
     trust: &Trust,
     shown: Option<Arc<dyn ResolvesClientCert>>,
 ) -> Result<Arc<ClientConfig>, String> {
+    build(trust, shown, Arc::default())
+}
+
+fn build(
+    trust: &Trust,
+    shown: Option<Arc<dyn ResolvesClientCert>>,
+    oddities: Arc<Oddities>,
+) -> Result<Arc<ClientConfig>, String> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let verifier: Arc<dyn ServerCertVerifier> = match trust {
-        Trust::Bundle(pem) => Arc::new(verifier(pem, &provider)?),
+        Trust::Bundle(pem) => Arc::new(verifier(pem, &provider, oddities)?),
         Trust::Anybody => Arc::new(Anybody(Arc::clone(&provider))),
     };
     let builder = ClientConfig::builder_with_provider(provider)
@@ -73,7 +121,11 @@ pub(crate) fn config(
     Ok(Arc::new(config))
 }
 
-fn verifier(bundle: &[u8], provider: &Arc<CryptoProvider>) -> Result<Verifier, String> {
+fn verifier(
+    bundle: &[u8],
+    provider: &Arc<CryptoProvider>,
+    oddities: Arc<Oddities>,
+) -> Result<Verifier, String> {
     let pem = if bundle.is_empty() {
         SYSTEM_ROOTS
             .iter()
@@ -103,6 +155,7 @@ fn verifier(bundle: &[u8], provider: &Arc<CryptoProvider>) -> Result<Verifier, S
         known: certificates,
         chains,
         provider: Arc::clone(provider),
+        oddities,
     })
 }
 
@@ -152,6 +205,7 @@ struct Verifier {
     known: Vec<CertificateDer<'static>>,
     chains: Option<Arc<WebPkiServerVerifier>>,
     provider: Arc<CryptoProvider>,
+    oddities: Arc<Oddities>,
 }
 
 impl Verifier {
@@ -185,14 +239,24 @@ impl ServerCertVerifier for Verifier {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        if self.known.iter().any(|known| known == end_entity) {
-            return Self::verify_known(end_entity, server_name, now);
+        let verified = if self.known.iter().any(|known| known == end_entity) {
+            Self::verify_known(end_entity, server_name, now)
+        } else {
+            let none = Error::InvalidCertificate(CertificateError::UnknownIssuer);
+            self.chains.as_ref().ok_or(none).and_then(|chains| {
+                chains.verify_server_cert(
+                    end_entity,
+                    intermediates,
+                    server_name,
+                    ocsp_response,
+                    now,
+                )
+            })
+        };
+        if verified.is_err() {
+            self.oddities.note(end_entity, intermediates, server_name);
         }
-        let chains = self
-            .chains
-            .as_ref()
-            .ok_or(Error::InvalidCertificate(CertificateError::UnknownIssuer))?;
-        chains.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+        verified
     }
 
     fn verify_tls12_signature(

@@ -121,6 +121,16 @@ pub(crate) async fn serve(door: &Arc<Door>, call: Authorized<Call>) -> Result<An
     let deprecation = row.deprecation.clone();
     if deprecation.is_some() {
         call.notes.annotate("k8s.io/deprecated", "true");
+        let Attributes {
+            group,
+            version,
+            resource,
+            subresource,
+            ..
+        } = &call.attributes;
+        // None of them is going to be removed.
+        let told = [group.as_str(), "", resource, subresource, version];
+        door.registry.counted.deprecated.mark(&told);
     }
     let mut answer = serve_row(door, row, call).await?;
     if let Some(told) = deprecation {

@@ -390,9 +390,10 @@ async fn steps(
             errors.extend(row.strategy.validate_change(new, old));
         }
         Some(Subresource::Status) => {
-            let now = clock::rfc3339(door.clock().now());
-            row.strategy.prepare_status_at(new, old, &now);
-            errors.extend(row.strategy.validate_status(new, old));
+            let now = door.clock().now();
+            row.strategy
+                .prepare_status_at(new, old, &clock::rfc3339(now));
+            errors.extend(row.strategy.validate_status_at(new, old, now));
         }
         Some(Subresource::Approval) => {
             let now = clock::rfc3339(door.clock().now());

@@ -38,9 +38,18 @@ impl Hook {
         answer: impl Fn(&Value) -> Value + Send + Sync + 'static,
     ) -> Self {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-        let signed = rcgen::generate_simple_self_signed(names).unwrap();
-        let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(signed.signing_key.serialize_der()));
-        let chain = vec![CertificateDer::from(signed.cert.der().to_vec())];
+        Self::with(rcgen::CertificateParams::new(names).unwrap(), answer).await
+    }
+
+    /// Starts a webhook with such a certificate, which is its own authority.
+    pub(crate) async fn with(
+        params: rcgen::CertificateParams,
+        answer: impl Fn(&Value) -> Value + Send + Sync + 'static,
+    ) -> Self {
+        let signing = rcgen::KeyPair::generate().unwrap();
+        let cert = params.self_signed(&signing).unwrap();
+        let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(signing.serialize_der()));
+        let chain = vec![CertificateDer::from(cert.der().to_vec())];
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let tls = rustls::ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -60,7 +69,7 @@ impl Hook {
         );
         Self {
             port,
-            bundle: STANDARD.encode(signed.cert.pem()),
+            bundle: STANDARD.encode(cert.pem()),
             asked,
             _serving: AbortOnDropHandle::new(tokio::spawn(serving)),
         }

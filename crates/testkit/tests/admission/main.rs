@@ -7,6 +7,7 @@ mod classes;
 mod hook;
 mod limits;
 mod nodes;
+mod pod_certificates;
 mod policies;
 mod quota;
 mod rights;

@@ -58,6 +58,15 @@ async fn somebody_is_impersonated_part_by_part() {
             "system:authenticated"
         ])
     );
+    let text = admin.get("/metrics").await.expect(200).body;
+    let text = text.as_str().unwrap();
+    for wanted in [
+        "apiserver_impersonation_attempts_total{decision=\"allowed\",mode=\"",
+        "apiserver_impersonation_attempts_duration_seconds_count{decision=\"allowed\",mode=\"",
+        "apiserver_impersonation_authorization_attempts_total{decision=\"allowed\",mode=\"",
+    ] {
+        assert!(text.contains(wanted), "{wanted} in\n{text}");
+    }
     let reply = who(&admin, &[("impersonate-group", "dev")])
         .await
         .expect(400);

@@ -560,3 +560,28 @@ async fn match_conditions_decide_whether_a_webhook_is_asked() {
         assert!(text.as_str().unwrap().contains(&expected), "{expected}");
     }
 }
+
+#[tokio::test]
+async fn certificates_without_names_are_counted() {
+    let (_cluster, admin) = open("hooked", &json!({})).await;
+    let mut params = rcgen::CertificateParams::default();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params
+        .distinguished_name
+        .push(rcgen::DnType::CommonName, "localhost");
+    let hook = Hook::with(params, allow).await;
+    let rule = rule(&["CREATE"], &["configmaps"]);
+    let (path, body) = validating("old", &[hook.entry("old.hooks.test", &rule)]);
+    admin.post(&path, &body).await.expect(201);
+    let missing = |text: &Value, count: u32| {
+        let wanted = format!("apiserver_webhooks_x509_missing_san_total{{}} {count}\n");
+        assert!(text.as_str().unwrap().contains(&wanted), "{wanted}");
+    };
+    missing(&admin.get("/metrics").await.expect(200).body, 0);
+    admin.post(MAPS, &map("m")).await.expect(500);
+    assert_eq!(hook.count(), 0);
+    let text = admin.get("/metrics").await.expect(200).body;
+    missing(&text, 1);
+    let sha1 = "apiserver_webhooks_x509_insecure_sha1_total{} 0\n";
+    assert!(text.as_str().unwrap().contains(sha1));
+}

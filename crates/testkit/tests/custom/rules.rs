@@ -73,6 +73,11 @@ async fn rules_hold_for_objects_and_their_changes() {
             .expect(422);
         assert!(refused.message().ends_with(text), "{}", refused.message());
     }
+    let text = admin.get("/metrics").await.expect(200).body;
+    for step in ["compilation", "evaluation"] {
+        let count = format!("apiserver_cel_{step}_duration_seconds_count{{}} ");
+        assert!(text.as_str().unwrap().contains(&count), "{count}");
+    }
     let good = json!({"spec": {"max": 4, "ports": [{"key": "y", "port": 1},
         {"key": "x", "port": 81}]}});
     admin.patch(&one, MERGE_PATCH, &good).await.expect(200);

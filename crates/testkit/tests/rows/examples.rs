@@ -6,6 +6,12 @@ use serde_json::{Value, json};
 /// A signing request of `CN=dora, O=dev` with a P-256 key that nobody has.
 const REQUEST: &str = "LS0tLS1CRUdJTiBDRVJUSUZJQ0FURSBSRVFVRVNULS0tLS0KTUlIWU1IOENBUUF3SFRFTU1Bb0dBMVVFQ2d3RFpHVjJNUTB3Q3dZRFZRUUREQVJrYjNKaE1Ga3dFd1lIS29aSQp6ajBDQVFZSUtvWkl6ajBEQVFjRFFnQUVwN1NNeExuMmlSSDZOb0Fvcmh5Q0cveE42UTFMWmUrTFdaWHlNcUpSCmpZd1JxS3pSNVNYZ09pOUdaMXhoM3VOUXBVblR6ZGI0V2g2S0JVaHJodXcrWmFBQU1Bb0dDQ3FHU000OUJBTUMKQTBrQU1FWUNJUURFRmNvcktnazdYbHVFa04yMm8vR2JsdVprVTliTCs5a1JLOEVLUmo3V0dRSWhBTTJCZTRnTgpWZVFTQVZoTGVwdHp1MTVnSzF5ck5STTN2MTUwOW1wNmNmWGQKLS0tLS1FTkQgQ0VSVElGSUNBVEUgUkVRVUVTVC0tLS0tCg==";
 
+/// The certificate of an authority with the same fate.
+const ANCHOR: &str = "-----BEGIN CERTIFICATE-----\nMIIBeTCCAR+gAwIBAgIUaWZmBHUuAdTdslECLqzzv866DWowCgYIKoZIzj0EAwIwETEPMA0GA1UEAwwGbm9ib2R5MCAXDTI2MTEyMTIxNTIyOVoYDzIxMjYxMDI4MjE1MjI5WjARMQ8wDQYDVQQDDAZub2JvZHkwWTATBgcqhkjOPQIBBggqhkjOPQMBBwNCAAQ6SR4kqQFoxz8uuq6i2xNMSAxp1ALcESHU+tnikFCdjqVWnEW/NR80aYm3Jdhkp6fOpQuSohA1DXn/F95d8bODo1MwUTAdBgNVHQ4EFgQUa2kQYXPbxBhx3OKl9hgROVLdebcwHwYDVR0jBBgwFoAUa2kQYXPbxBhx3OKl9hgROVLdebcwDwYDVR0TAQH/BAUwAwEB/zAKBggqhkjOPQQDAgNIADBFAiEAtyj+h1L8JWsLSSLoqNS/4kGNNdsgCeERCTsxumYMDekCIHFYatuehGYwIpNJKOEn4TrSPqwwXu7XFC2B2156R4rh\n-----END CERTIFICATE-----\n";
+
+/// An empty request in DER with a P-256 key, base64.
+const STUB: &str = "MIG6MGICAQAwADBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IABDpJHiSpAWjHPy66rqLbE0xIDGnUAtwRIdT62eKQUJ2OpVacRb81HzRpibcl2GSnp86lC5KiEDUNef8X3l3xs4OgADAKBggqhkjOPQQDAgNIADBFAiEAoBZ+OWSh3KRzhpittyERDpc7AMHlteI7t/nIwTDHBZECIBIS42PpTJW9XUzgTp2F/nmrERTIpus23A9Q2c756yEH";
+
 /// What makes an object of this kind valid, beside its metadata.
 pub(crate) fn example(kind: &str) -> Option<Value> {
     let containers = json!([{"name": "app", "image": "app:1"}]);
@@ -77,6 +83,10 @@ pub(crate) fn example(kind: &str) -> Option<Value> {
         "RuntimeClass" => json!({"handler": "runc"}),
         "CertificateSigningRequest" => json!({"spec": {"request": REQUEST,
             "signerName": "example.com/clients", "usages": ["client auth"]}}),
+        "ClusterTrustBundle" => json!({"spec": {"trustBundle": ANCHOR}}),
+        "PodCertificateRequest" => json!({"spec": {"signerName": "example.com/pods",
+            "podName": "p", "podUID": "pu", "serviceAccountName": "s", "serviceAccountUID": "su",
+            "nodeName": "n", "nodeUID": "nu", "stubPKCS10Request": STUB}}),
         "FlowSchema" => json!({"spec": {"priorityLevelConfiguration": {"name": "low"}}}),
         "PriorityLevelConfiguration" => json!({"spec": {"type": "Limited",
             "limited": {"limitResponse": {"type": "Reject"}}}}),
@@ -137,6 +147,8 @@ pub(crate) fn status(kind: &str) -> Value {
         "VolumeAttachment" => json!({"attached": true}),
         "ResourceClaim" => json!({"allocation": {"devices": {"results": [
             {"request": "gpu", "driver": "gpus.example.com", "pool": "n1", "device": "gpu-0"}]}}}),
+        "PodCertificateRequest" => json!({"conditions": [{"type": "Denied", "status": "True",
+            "lastTransitionTime": "2026-01-01T00:00:00Z", "reason": "Test", "message": "m"}]}),
         "CertificateSigningRequest" => json!({"conditions": [{"type": "Tested", "status": "True",
             "lastUpdateTime": "2026-01-01T00:00:00Z",
             "lastTransitionTime": "2026-01-01T00:00:00Z"}]}),

@@ -11,6 +11,10 @@ async fn parts_tell_whether_they_run() {
     let runs = cluster.the_door().components().runs("scheduler");
     let list = admin.get("/api/v1/componentstatuses").await.expect(200);
     assert_eq!(list.warnings.len(), 1, "it is deprecated");
+    let text = admin.get("/metrics").await.expect(200).body;
+    let wanted = "apiserver_requested_deprecated_apis{group=\"\",removed_release=\"\",\
+                  resource=\"componentstatuses\",subresource=\"\",version=\"v1\"} 1\n";
+    assert!(text.as_str().unwrap().contains(wanted), "{wanted}");
     let told = |list: &Value| -> Vec<(String, String)> {
         let items = list["items"].as_array().unwrap().iter();
         let text = |value: &Value| value.as_str().unwrap().to_owned();

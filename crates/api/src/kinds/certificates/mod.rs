@@ -1,13 +1,20 @@
-//! Certificate signing requests, as `pkg/apis/certificates` of the reference.
+//! Certificate signing requests, as `pkg/apis/certificates` of the reference; in modules of their
+//! own bundles of trust, and what nodes ask for their pods.
 //!
 //! Who asks is written in by the door; the conditions of approval are written through the
 //! subresource of that name, the certificate through the status.
 
+mod keys;
 pub mod pem;
+mod pod_requests;
+mod trust_bundles;
 
 use serde_json::{Value, json};
 
-use crate::field::{ErrorList, FieldError};
+pub use pod_requests::PodCertificateRequests;
+pub use trust_bundles::{ClusterTrustBundles, bundle_name};
+
+use crate::field::{ErrorList, FieldError, Path};
 use crate::object::{self, child, fields, list_mut};
 use crate::row::Strategy;
 use crate::validation::{Cursor, is_new};
@@ -194,40 +201,96 @@ fn signer_name(spec: &Cursor<'_>, out: &mut ErrorList) {
         ));
         return;
     }
+    validate_signer_name(name, &path, out);
+}
+
+/// Is it a signer of the Kubernetes project's own?
+#[must_use]
+pub fn is_kubernetes_signer(name: &str) -> bool {
+    let domain = name.split('/').next().unwrap_or_default();
+    domain == "kubernetes.io" || domain.ends_with(".kubernetes.io")
+}
+
+/// Checks the name of a signer, `example.com/signer-name`.
+pub fn validate_signer_name(name: &str, path: &Path, out: &mut ErrorList) {
+    const DOMAIN_MAX: usize = 253;
+    const NAME_MAX: usize = DOMAIN_MAX + 1 + 63 + 1 + 253;
     if name.is_empty() {
-        out.push(FieldError::required(&path, ""));
+        out.push(FieldError::required(path, ""));
         return;
     }
     let parts: Vec<&str> = name.split('/').collect();
     let [domain, rest] = parts[..] else {
         out.push(FieldError::invalid(
-            &path,
+            path,
             name,
             "must be a fully qualified domain and path of the form 'example.com/signer-name'",
         ));
         return;
     };
+    if domain.len() > DOMAIN_MAX {
+        out.push(FieldError::too_long(path, DOMAIN_MAX));
+    }
     let first_wrong = |text: &str, rule: crate::names::NameRule| {
         text.split('.')
             .map(|label| (label.to_owned(), rule(label)))
             .find(|(_, wrong)| !wrong.is_empty())
     };
-    let mut labels = |text: &str, found: Option<(String, Vec<String>)>| {
-        for (label, wrong) in found.into_iter() {
+    let tell = |text: &str, found: Option<(String, Vec<String>)>, out: &mut ErrorList| {
+        if let Some((label, wrong)) = found {
             for wrong in wrong {
                 let told = format!("validating label {label:?}: {wrong}");
-                out.push(FieldError::invalid(&path, text, &told));
+                out.push(FieldError::invalid(path, text, &told));
             }
         }
     };
-    labels(domain, first_wrong(domain, crate::names::dns1123_label));
-    labels(rest, first_wrong(rest, crate::names::dns1123_subdomain));
+    tell(
+        domain,
+        first_wrong(domain, crate::names::dns1123_label),
+        out,
+    );
     if !domain.contains('.') {
         out.push(FieldError::invalid(
-            &path,
+            path,
             domain,
             "should be a domain with at least two segments separated by dots",
         ));
+    }
+    tell(
+        rest,
+        first_wrong(rest, crate::names::dns1123_subdomain),
+        out,
+    );
+    if name.len() > NAME_MAX {
+        out.push(FieldError::too_long(path, NAME_MAX));
+    }
+}
+
+/// Checks what people say to signers through pods: annotations whose keys have a domain.
+pub fn validate_user_annotations(map: &Value, path: &Path, out: &mut ErrorList) {
+    const SIZE_MAX: usize = 256 * 1024;
+    let mut size = 0;
+    for (key, value) in map.as_object().into_iter().flatten() {
+        size += key.len() + value.as_str().map_or(0, str::len);
+        let key = key.to_lowercase();
+        if key.is_empty() {
+            out.push(FieldError::required(path, ""));
+            continue;
+        }
+        let wrong = crate::names::qualified_name(&key);
+        if wrong.is_empty() && !key.contains('/') {
+            out.push(FieldError::invalid(
+                path,
+                key.as_str(),
+                "must be a domain-prefixed key (such as \"acme.io/foo\")",
+            ));
+        }
+        for wrong in wrong {
+            out.push(FieldError::invalid(path, key.as_str(), &wrong));
+        }
+    }
+    if size > SIZE_MAX {
+        out.push(FieldError::too_long(path, SIZE_MAX));
     }
 }
 

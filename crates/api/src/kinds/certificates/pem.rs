@@ -2,9 +2,10 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use ring::signature::{self, UnparsedPublicKey, VerificationAlgorithm};
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
+
+use super::keys;
 
 /// Why it could not be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -32,22 +33,68 @@ pub enum PemError {
     BadCertificate,
 }
 
-/// The blocks of a PEM text: label and content.
-fn blocks(text: &str) -> Vec<(String, Vec<u8>)> {
+/// A block of a PEM text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Block {
+    /// What it says it is: `CERTIFICATE`.
+    pub label: String,
+    /// Has it lines of the form `Name: value` before its content?
+    pub has_headers: bool,
+    /// What is in it.
+    pub content: Vec<u8>,
+}
+
+impl Block {
+    /// The block as text, without what it had beside its content.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        const WIDTH: usize = 64;
+        let body = STANDARD.encode(&self.content);
+        let mut text = format!("-----BEGIN {}-----\n", self.label);
+        let mut rest = body.as_str();
+        while !rest.is_empty() {
+            let (line, after) = rest.split_at(rest.len().min(WIDTH));
+            text.push_str(line);
+            text.push('\n');
+            rest = after;
+        }
+        text.push_str(&format!("-----END {}-----\n", self.label));
+        text
+    }
+}
+
+/// The blocks of a PEM text. What is between them, and what only looks like one, is passed over.
+#[must_use]
+pub fn blocks(text: &str) -> Vec<Block> {
     let mut found = Vec::new();
     let mut rest = text;
-    while let Some((_, after)) = rest.split_once("-----BEGIN ") {
-        let Some((label, after)) = after.split_once("-----") else {
-            break;
-        };
-        let Some((body, after)) = after.split_once(&format!("-----END {label}-----")) else {
-            break;
-        };
-        let body: String = body.split_whitespace().collect();
-        if let Ok(content) = STANDARD.decode(body) {
-            found.push((label.to_owned(), content));
-        }
+    while let Some(at) = rest.find("-----BEGIN ") {
+        let begins_line = at == 0 || rest.as_bytes()[at - 1] == b'\n';
+        let after = &rest[at + "-----BEGIN ".len()..];
         rest = after;
+        if !begins_line {
+            continue;
+        }
+        let Some((label, body)) = after.split_once("-----") else {
+            break;
+        };
+        let Some((body, behind)) = body.split_once(&format!("-----END {label}-----")) else {
+            continue;
+        };
+        let header = |line: &&str| line.contains(':');
+        let lines = || body.lines().map(str::trim).filter(|line| !line.is_empty());
+        let coded: String = lines()
+            .skip_while(header)
+            .flat_map(str::split_whitespace)
+            .collect();
+        if let Ok(content) = STANDARD.decode(coded) {
+            found.push(Block {
+                label: label.to_owned(),
+                has_headers: lines().next().is_some_and(|line| line.contains(':')),
+                content,
+            });
+            rest = behind;
+        }
     }
     found
 }
@@ -74,19 +121,18 @@ pub struct SigningRequest {
 /// It is none, or its signature is wrong.
 pub fn signing_request(base64: &str) -> Result<SigningRequest, PemError> {
     let blocks = blocks(&decoded(base64));
-    let der = match blocks.first() {
-        Some((label, der)) if label == "CERTIFICATE REQUEST" => der.clone(),
+    let der = match blocks.into_iter().next() {
+        Some(block) if block.label == "CERTIFICATE REQUEST" => block.content,
         _ => return Err(PemError::NoRequest),
     };
     let (_, request) = X509CertificationRequest::from_der(&der).map_err(|_| PemError::Malformed)?;
     let info = &request.certification_request_info;
-    let algorithm = algorithm(
-        &request.signature_algorithm.algorithm.to_id_string(),
-        info.subject_pki.raw.len(),
+    keys::verify(
+        &info.subject_pki,
+        &request.signature_algorithm,
+        info.raw,
+        &request.signature_value.data,
     )?;
-    UnparsedPublicKey::new(algorithm, &info.subject_pki.subject_public_key.data)
-        .verify(info.raw, &request.signature_value.data)
-        .map_err(|_| PemError::Signature)?;
     let text = |value: &x509_parser::x509::AttributeTypeAndValue<'_>| {
         value.as_str().unwrap_or_default().to_owned()
     };
@@ -104,22 +150,6 @@ pub fn signing_request(base64: &str) -> Result<SigningRequest, PemError> {
     })
 }
 
-/// How a signature is verified. Keys on the larger curve are told by their length.
-fn algorithm(id: &str, key_len: usize) -> Result<&'static dyn VerificationAlgorithm, PemError> {
-    const LARGER_CURVE: usize = 100;
-    Ok(match id {
-        "1.2.840.113549.1.1.11" => &signature::RSA_PKCS1_2048_8192_SHA256,
-        "1.2.840.113549.1.1.12" => &signature::RSA_PKCS1_2048_8192_SHA384,
-        "1.2.840.113549.1.1.13" => &signature::RSA_PKCS1_2048_8192_SHA512,
-        "1.2.840.10045.4.3.2" if key_len > LARGER_CURVE => &signature::ECDSA_P384_SHA256_ASN1,
-        "1.2.840.10045.4.3.2" => &signature::ECDSA_P256_SHA256_ASN1,
-        "1.2.840.10045.4.3.3" if key_len > LARGER_CURVE => &signature::ECDSA_P384_SHA384_ASN1,
-        "1.2.840.10045.4.3.3" => &signature::ECDSA_P256_SHA384_ASN1,
-        "1.3.101.112" => &signature::ED25519,
-        _ => return Err(PemError::Algorithm),
-    })
-}
-
 /// Checks issued certificates (base64 of PEM).
 ///
 /// # Errors
@@ -129,11 +159,11 @@ pub fn certificates(base64: &str) -> Result<(), PemError> {
     if blocks.is_empty() {
         return Err(PemError::NoCertificate);
     }
-    for (label, der) in blocks {
-        if label != "CERTIFICATE" {
+    for block in blocks {
+        if block.label != "CERTIFICATE" {
             return Err(PemError::OtherBlock);
         }
-        X509Certificate::from_der(&der).map_err(|_| PemError::BadCertificate)?;
+        X509Certificate::from_der(&block.content).map_err(|_| PemError::BadCertificate)?;
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::{INTEGER, STRING, count};
-use crate::kinds::table::{age, column, human_duration, or_none, since};
+use crate::kinds::table::{age, column, or_none, since};
 use crate::object::{at, deletion_timestamp, integer, list, text};
 use crate::row::{Cell, Column};
 
@@ -160,64 +160,6 @@ pub(in crate::kinds) fn runtime_class() -> Vec<Column> {
         ),
         age(),
     ]
-}
-
-pub(in crate::kinds) fn signing_request() -> Vec<Column> {
-    vec![
-        age(),
-        column(
-            "SignerName",
-            STRING,
-            Cell::Of(|object| or_none(text(object, &["spec", "signerName"]))),
-            "Who is to sign.",
-        ),
-        column(
-            "Requestor",
-            STRING,
-            Cell::Of(|object| text(object, &["spec", "username"]).into()),
-            "Who asks.",
-        ),
-        column(
-            "RequestedDuration",
-            STRING,
-            Cell::Of(
-                |object| match integer(object, &["spec", "expirationSeconds"]) {
-                    Some(seconds) => human_duration(seconds).into(),
-                    None => "<none>".into(),
-                },
-            ),
-            "For how long.",
-        ),
-        column(
-            "Condition",
-            STRING,
-            Cell::Of(signing_state),
-            "What became of it.",
-        ),
-    ]
-}
-
-fn signing_state(request: &Value) -> Value {
-    let has = |kind: &str| {
-        list(request, &["status", "conditions"])
-            .iter()
-            .any(|condition| text(condition, &["type"]) == kind)
-    };
-    let mut state = if has("Denied") {
-        "Denied"
-    } else if has("Approved") {
-        "Approved"
-    } else {
-        "Pending"
-    }
-    .to_owned();
-    if has("Failed") {
-        state.push_str(",Failed");
-    }
-    if !text(request, &["status", "certificate"]).is_empty() {
-        state.push_str(",Issued");
-    }
-    state.into()
 }
 
 pub(in crate::kinds) fn flow_schema() -> Vec<Column> {

@@ -4,20 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
-use super::{at_most, configuration, distinct, selectors};
+use super::status::{drop_deallocated, status};
+use super::{at_most, configuration, distinct, drop_gated, selectors};
 use crate::field::{ErrorList, FieldError};
-use crate::kinds::pod;
-use crate::kinds::storage::csi_driver;
 use crate::object::{self, child, default_field, fields, list_mut};
 use crate::row::Strategy;
-use crate::validation::{self, Cursor, is_new, required};
+use crate::validation::{self, Cursor, is_new};
 
 const REQUESTS_MAX: usize = 32;
 const ALTERNATIVES_MAX: usize = 8;
 const CONSTRAINTS_MAX: usize = 32;
-const CONFIG_MAX: usize = 32;
-const RESERVED_MAX: usize = 256;
-const RESULTS_MAX: usize = 32;
+pub(super) const CONFIG_MAX: usize = 32;
 const POOL_NAME_MAX: usize = 253;
 const REFERENCE: &str = "must be the name of a request in the claim or the name of a request and \
                          a subrequest separated by '/'";
@@ -50,10 +47,25 @@ fn spec_defaults(spec: &mut Value) {
     }
 }
 
-/// The names of requests, each with those of its alternatives.
-type Requests<'a> = BTreeMap<&'a str, BTreeSet<&'a str>>;
+/// Takes off what belongs to gates that are closed (`DRADerivedAttributes`).
+fn drop_closed(spec: &mut Value) {
+    let Some(devices) = spec.get_mut("devices") else {
+        return;
+    };
+    for request in list_mut(devices, "requests") {
+        if let Some(exactly) = request.get_mut("exactly") {
+            drop_gated(exactly, &["derivedAttributes"]);
+        }
+        for part in list_mut(request, "firstAvailable") {
+            drop_gated(part, &["derivedAttributes"]);
+        }
+    }
+}
 
-fn requests<'a>(devices: &Cursor<'a>) -> Requests<'a> {
+/// The names of requests, each with those of its alternatives.
+pub(super) type Requests<'a> = BTreeMap<&'a str, BTreeSet<&'a str>>;
+
+pub(super) fn requests<'a>(devices: &Cursor<'a>) -> Requests<'a> {
     devices
         .items("requests")
         .map(|request| {
@@ -63,7 +75,7 @@ fn requests<'a>(devices: &Cursor<'a>) -> Requests<'a> {
         .collect()
 }
 
-fn reference(name: &Cursor<'_>, known: &Requests<'_>, out: &mut ErrorList) {
+pub(super) fn reference(name: &Cursor<'_>, known: &Requests<'_>, out: &mut ErrorList) {
     let text = name.value.as_str().unwrap_or_default();
     let parts: Vec<&str> = text.split('/').collect();
     if parts.len() <= 2 {
@@ -81,7 +93,7 @@ fn reference(name: &Cursor<'_>, known: &Requests<'_>, out: &mut ErrorList) {
     }
 }
 
-fn references(at: &Cursor<'_>, known: &Requests<'_>, out: &mut ErrorList) {
+pub(super) fn references(at: &Cursor<'_>, known: &Requests<'_>, out: &mut ErrorList) {
     at_most(at, "requests", REQUESTS_MAX, out);
     at.items("requests")
         .for_each(|name| reference(&name, known, out));
@@ -190,7 +202,7 @@ fn device_request(at: &Cursor<'_>, out: &mut ErrorList) {
     }
 }
 
-fn toleration(at: &Cursor<'_>, out: &mut ErrorList) {
+pub(super) fn toleration(at: &Cursor<'_>, out: &mut ErrorList) {
     let key = at.text("key");
     if !key.is_empty() {
         validation::label_name(key, &at.at("key"), out);
@@ -238,6 +250,7 @@ impl Strategy for ResourceClaims {
 
     fn prepare_create(&self, object: &mut Value) {
         fields(object).insert("status".to_owned(), json!({}));
+        drop_closed(child(object, "spec"));
     }
 
     fn prepare_update(&self, new: &mut Value, old: &Value) {
@@ -275,102 +288,6 @@ impl Strategy for ResourceClaims {
     }
 }
 
-/// Devices that are not allocated any more lose their status.
-fn drop_deallocated(new: &mut Value, old: &Value) {
-    let allocated = |object: &Value| -> BTreeSet<[String; 3]> {
-        object::list(object, &["status", "allocation", "devices", "results"])
-            .iter()
-            .map(|at| ["driver", "pool", "device"].map(|name| object::text(at, &[name]).to_owned()))
-            .collect()
-    };
-    let gone: BTreeSet<[String; 3]> = allocated(old)
-        .difference(&allocated(new))
-        .cloned()
-        .collect();
-    if gone.is_empty() {
-        return;
-    }
-    let status = fields(child(new, "status"));
-    if let Some(devices) = status.get_mut("devices").and_then(Value::as_array_mut) {
-        devices.retain(|at| {
-            let key = ["driver", "pool", "device"].map(|name| object::text(at, &[name]).to_owned());
-            !gone.contains(&key)
-        });
-        if devices.is_empty() {
-            status.remove("devices");
-        }
-    }
-}
-
-fn status(new: &Value, old: &Value, out: &mut ErrorList) {
-    let (at, before) = (
-        Cursor::root(new).child("status"),
-        Cursor::root(old).child("status"),
-    );
-    at_most(&at, "reservedFor", RESERVED_MAX, out);
-    for consumer in at.items("reservedFor") {
-        for name in ["resource", "name", "uid"] {
-            required(&consumer, name, out);
-        }
-    }
-    distinct(at.items("reservedFor"), |at| at.text("uid").to_owned(), out);
-    if !at.list("reservedFor").is_empty() {
-        if !at.has("allocation") {
-            out.push(FieldError::forbidden(
-                &at.at("reservedFor"),
-                "may not be specified when `allocated` is not set",
-            ));
-        } else if object::deletion_timestamp(new).is_some()
-            && !at
-                .list("reservedFor")
-                .iter()
-                .all(|consumer| before.list("reservedFor").contains(consumer))
-        {
-            out.push(FieldError::forbidden(
-                &at.at("reservedFor"),
-                "new entries may not be added while `deallocationRequested` or \
-                 `deletionTimestamp` are set",
-            ));
-        }
-    }
-    match (at.get("allocation"), before.has("allocation")) {
-        (Some(allocation), true) => validation::immutable(
-            allocation.value,
-            before.raw("allocation"),
-            &allocation.path,
-            out,
-        ),
-        (Some(allocation), false) => {
-            let devices = Cursor::root(new).child("spec").child("devices");
-            self::allocation(&allocation, &requests(&devices), out);
-        }
-        (None, _) => {}
-    }
-}
-
-fn allocation(at: &Cursor<'_>, known: &Requests<'_>, out: &mut ErrorList) {
-    let devices = at.child("devices");
-    at_most(&devices, "results", RESULTS_MAX, out);
-    for result in devices.items("results") {
-        reference(&result.child("request"), known, out);
-        csi_driver(result.text("driver"), &result.at("driver"), out);
-        pool_name(&result, "pool", out);
-        validation::dns_label(result.text("device"), &result.at("device"), out);
-        for toleration in result.items("tolerations") {
-            self::toleration(&toleration, out);
-        }
-    }
-    at_most(&devices, "config", 2 * CONFIG_MAX, out);
-    for config in devices.items("config") {
-        validation::required_one_of(&config, "source", &["FromClaim", "FromClass"], out);
-        references(&config, known, out);
-        configuration(&config, out);
-    }
-    if let Some(selector) = at.get("nodeSelector") {
-        pod::validate_node_selector(&selector, out);
-    }
-}
-
 /// Checks the name of a pool: subdomains, separated by slashes.
 pub(super) fn pool_name(at: &Cursor<'_>, name: &str, out: &mut ErrorList) {
     let (text, path) = (at.text(name), at.at(name));
@@ -389,6 +306,10 @@ pub(super) fn pool_name(at: &Cursor<'_>, name: &str, out: &mut ErrorList) {
 impl Strategy for ResourceClaimTemplates {
     fn defaults(&self, object: &mut Value) {
         spec_defaults(child(child(object, "spec"), "spec"));
+    }
+
+    fn prepare_create(&self, object: &mut Value) {
+        drop_closed(child(child(object, "spec"), "spec"));
     }
 
     fn validate(&self, object: &Value) -> ErrorList {

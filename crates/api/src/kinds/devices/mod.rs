@@ -4,8 +4,10 @@
 //! Expressions are compiled as the scheduler does ([`crate::devices`]): what does not compile, is no
 //! truth, or could cost too much is refused.
 
+mod capacity;
 mod claim;
 mod slice;
+mod status;
 mod taint_rule;
 
 use std::collections::BTreeSet;
@@ -49,6 +51,13 @@ impl Strategy for DeviceClasses {
             ));
         }
         out
+    }
+}
+
+/// Takes off what belongs to a gate that is closed.
+fn drop_gated(value: &mut Value, names: &[&str]) {
+    if let Value::Object(fields) = value {
+        fields.retain(|name, _| !names.contains(&name.as_str()));
     }
 }
 

@@ -2,8 +2,9 @@
 
 use serde_json::Value;
 
+use super::capacity::{binding, capacity, consumed_counters, shared_counters};
 use super::claim::pool_name;
-use super::{at_most, distinct};
+use super::{at_most, distinct, drop_gated};
 use crate::field::{ErrorList, FieldError};
 use crate::kinds::pod;
 use crate::kinds::storage::csi_driver;
@@ -13,7 +14,6 @@ use crate::validation::{self, Cursor};
 const DEVICES_MAX: usize = 128;
 /// Devices that are tainted or share counters take more to reckon with.
 const ADVANCED_DEVICES_MAX: usize = 64;
-const COUNTER_SETS_MAX: usize = 8;
 const PROPERTIES_MAX: usize = 32;
 const TAINTS_MAX: usize = 16;
 const TEXT_MAX: usize = 64;
@@ -32,7 +32,72 @@ const ONE_PLACE: &str = "exactly one of `nodeName`, `nodeSelector`, `allNodes`, 
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ResourceSlices;
 
+/// Takes off what belongs to gates that are closed, unless it was there before: lists as attributes,
+/// what devices take of the node's own resources, groups of devices that go together, and node
+/// operations that a driver does not need.
+fn drop_closed(new: &mut Value, old: Option<&Value>) {
+    const LISTS: [&str; 4] = ["ints", "bools", "strings", "versions"];
+    let devices = |object: &Value| -> Vec<Value> {
+        crate::object::list(object, &["spec", "devices"]).to_vec()
+    };
+    let before = old.map(devices).unwrap_or_default();
+    let attributes = |device: &Value| -> Vec<Value> {
+        let map = device.get("attributes").and_then(Value::as_object);
+        map.into_iter()
+            .flat_map(|map| map.values().cloned())
+            .collect()
+    };
+    let has_lists = before.iter().flat_map(attributes).any(|value| {
+        LISTS
+            .iter()
+            .any(|name| value.get(*name).is_some_and(|it| !it.is_null()))
+    });
+    let some = |value: &Value, name: &str| value.get(name).is_some_and(|it| !it.is_null());
+    let has_node = before.iter().any(|it| some(it, "nodeAllocatableResources"));
+    let groups = |device: &Value| -> bool {
+        let sets = crate::object::list(device, &["consumesCounters"]);
+        sets.iter().any(|set| some(set, "compatibilityGroups"))
+    };
+    let has_groups = before.iter().any(groups);
+    let skips = old.and_then(|old| old.get("spec"));
+    if !skips.is_some_and(|spec| some(spec, "skipNodeOperations"))
+        && let Some(spec) = new.get_mut("spec")
+    {
+        drop_gated(spec, &["skipNodeOperations"]);
+    }
+    let now_there = new
+        .pointer_mut("/spec/devices")
+        .and_then(Value::as_array_mut);
+    for device in now_there.into_iter().flatten() {
+        if !has_node {
+            drop_gated(device, &["nodeAllocatableResources"]);
+        }
+        if !has_groups {
+            let sets = device
+                .get_mut("consumesCounters")
+                .and_then(Value::as_array_mut);
+            for set in sets.into_iter().flatten() {
+                drop_gated(set, &["compatibilityGroups"]);
+            }
+        }
+        if !has_lists {
+            let map = device.get_mut("attributes").and_then(Value::as_object_mut);
+            for (_, value) in map.into_iter().flatten() {
+                drop_gated(value, &LISTS);
+            }
+        }
+    }
+}
+
 impl Strategy for ResourceSlices {
+    fn prepare_create(&self, object: &mut Value) {
+        drop_closed(object, None);
+    }
+
+    fn prepare_update(&self, new: &mut Value, old: &Value) {
+        drop_closed(new, Some(old));
+    }
+
     fn prepare_at(&self, new: &mut Value, old: Option<&Value>, now: &str) {
         let devices = |object: &Value| -> Vec<Value> {
             crate::object::list(object, &["spec", "devices"]).to_vec()
@@ -84,14 +149,7 @@ impl Strategy for ResourceSlices {
         }
         let name = |at: &Cursor<'_>| at.text("name").to_owned();
         distinct(spec.items("devices"), name, &mut out);
-        at_most(&spec, "sharedCounters", COUNTER_SETS_MAX, &mut out);
-        for set in spec.items("sharedCounters") {
-            validation::dns_label(set.text("name"), &set.at("name"), &mut out);
-            if set.entries("counters").next().is_none() {
-                out.push(FieldError::required(&set.at("counters"), ""));
-            }
-        }
-        distinct(spec.items("sharedCounters"), name, &mut out);
+        shared_counters(&spec, &mut out);
         out
     }
 
@@ -215,8 +273,11 @@ fn device(at: &Cursor<'_>, per_device: bool, out: &mut ErrorList) {
         for (name, value) in at.entries(list) {
             let path = at.at(list).key(name);
             qualified(name, &path, out);
+            let value = Cursor::new(value, path);
             if list == "attributes" {
-                attribute(&Cursor::new(value, path), out);
+                attribute(&value, out);
+            } else {
+                capacity(&value, at.is_true("allowMultipleAllocations"), out);
             }
         }
     }
@@ -224,31 +285,55 @@ fn device(at: &Cursor<'_>, per_device: bool, out: &mut ErrorList) {
     for taint in at.items("taints") {
         super::taint(&taint, out);
     }
-    let placed = ["nodeName", "nodeSelector", "allNodes"]
-        .iter()
+    consumed_counters(at, out);
+    device_place(at, per_device, out);
+    binding(at, out);
+}
+
+/// Checks where a device is, which it says itself if its slice leaves that to the devices.
+fn device_place(at: &Cursor<'_>, per_device: bool, out: &mut ErrorList) {
+    let given: Vec<&str> = ["nodeName", "nodeSelector", "allNodes"]
+        .into_iter()
         .filter(|name| at.has(name))
-        .count();
-    match (per_device, placed) {
-        (true, 0) => out.push(FieldError::required(
-            &at.path,
-            "exactly one of `nodeName`, `nodeSelector`, or `allNodes` is required when \
-             `perDeviceNodeSelection` is set to true in the spec",
-        )),
-        (false, 1..) => {
-            for name in ["nodeName", "nodeSelector", "allNodes"] {
-                if at.has(name) {
-                    out.push(FieldError::invalid(
-                        &at.at(name),
-                        at.raw(name).clone(),
-                        &format!(
-                            "`{name}` field is only allowed when `perDeviceNodeSelection` is set \
-                             to true in the spec"
-                        ),
-                    ));
-                }
-            }
+        .collect();
+    if !per_device {
+        if !given.is_empty() {
+            out.push(FieldError::invalid(
+                &at.path,
+                Value::Null,
+                "`nodeName`, `nodeSelector` and `allNodes` can only be set if \
+                 `perDeviceNodeSelection` is set to true in the ResourceSlice spec",
+            ));
         }
-        _ => {}
+        return;
+    }
+    let mut set = Vec::new();
+    for name in given {
+        match name {
+            "nodeName" if at.text(name).is_empty() => {
+                out.push(FieldError::invalid(&at.at(name), "", "must not be empty"));
+                continue;
+            }
+            "nodeName" => validation::dns_subdomain(at.text(name), &at.at(name), out),
+            "nodeSelector" => pod::validate_node_selector(&at.child(name), out),
+            _ if !at.is_true(name) => {
+                let text = "must be either unset or set to true";
+                out.push(FieldError::invalid(&at.at(name), false, text));
+                continue;
+            }
+            _ => {}
+        }
+        set.push(format!("`{name}`"));
+    }
+    let text = "exactly one of `nodeName`, `nodeSelector`, or `allNodes` is required when \
+                `perDeviceNodeSelection` is set to true in the ResourceSlice spec";
+    match set.len() {
+        0 => out.push(FieldError::required(&at.path, text)),
+        1 => {}
+        _ => {
+            let set = format!("{{{}}}", set.join(", "));
+            out.push(FieldError::invalid(&at.path, set, text));
+        }
     }
 }
 

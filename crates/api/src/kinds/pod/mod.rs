@@ -7,9 +7,11 @@
 mod containers;
 mod defaults;
 mod env;
+mod label_keys;
 mod level;
 mod limits;
 mod probes;
+mod projected;
 mod resize;
 pub mod resources;
 mod scheduling;
@@ -67,6 +69,7 @@ impl Strategy for Pods {
             }]);
         }
         fields(object).insert("status".to_owned(), status);
+        label_keys::merge(object);
     }
 
     fn prepare_update(&self, new: &mut Value, old: &Value) {

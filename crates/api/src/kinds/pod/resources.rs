@@ -77,6 +77,12 @@ pub fn container_requests(spec: &Value) -> ResourceList {
     summed(&Cursor::root(spec), "requests")
 }
 
+/// What the containers of a pod spec are limited to together, likewise.
+#[must_use]
+pub fn container_limits(spec: &Value) -> ResourceList {
+    summed(&Cursor::root(spec), "limits")
+}
+
 fn total(pod: &Value, what: &str) -> ResourceList {
     let spec = Cursor::root(pod).child("spec");
     let mut sum = summed(&spec, what);

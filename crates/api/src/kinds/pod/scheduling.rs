@@ -1,9 +1,6 @@
 //! Validation of what says where a pod may run: selectors, affinity, tolerations, spreading.
 
-use std::collections::BTreeSet;
-
-use serde_json::Value;
-
+use super::label_keys;
 use crate::field::{ErrorList, FieldError};
 use crate::names;
 use crate::validation::{self, Cursor, label_name, label_selector};
@@ -126,30 +123,7 @@ fn pod_affinity_term(term: &Cursor<'_>, out: &mut ErrorList) {
     for namespace in term.texts("namespaces") {
         validation::dns_label(namespace, &term.at("namespace"), out);
     }
-    for name in ["matchLabelKeys", "mismatchLabelKeys"] {
-        if term.list(name).is_empty() {
-            continue;
-        }
-        if !term.has("labelSelector") {
-            out.push(FieldError::forbidden(
-                &term.at(name),
-                "must not be specified when labelSelector is not set",
-            ));
-            continue;
-        }
-        for key in term.items(name) {
-            label_name(key.value.as_str().unwrap_or_default(), &key.path, out);
-        }
-    }
-    for key in term.items("matchLabelKeys") {
-        if term.list("mismatchLabelKeys").contains(key.value) {
-            out.push(FieldError::invalid(
-                &key.path,
-                key.value.clone(),
-                "exists in both matchLabelKeys and mismatchLabelKeys",
-            ));
-        }
-    }
+    label_keys::validate(term, out);
     if term.text("topologyKey").is_empty() {
         out.push(FieldError::required(
             &term.at("topologyKey"),
@@ -278,41 +252,7 @@ pub(super) fn spread(spec: &Cursor<'_>, out: &mut ErrorList) {
         for name in ["nodeAffinityPolicy", "nodeTaintsPolicy"] {
             validation::one_of(at, name, &["Honor", "Ignore"], out);
         }
-        match_label_keys(at, out);
+        label_keys::validate(at, out);
         label_selector(&at.child("labelSelector"), out);
-    }
-}
-
-fn match_label_keys(at: &Cursor<'_>, out: &mut ErrorList) {
-    if at.list("matchLabelKeys").is_empty() {
-        return;
-    }
-    let selector = at.child("labelSelector");
-    if selector.value.is_null() {
-        out.push(FieldError::forbidden(
-            &at.at("matchLabelKeys"),
-            "must not be specified when labelSelector is not set",
-        ));
-    }
-    let selected: BTreeSet<&str> = selector
-        .entries("matchLabels")
-        .map(|(key, _)| key.as_str())
-        .chain(
-            selector
-                .list("matchExpressions")
-                .iter()
-                .filter_map(|expression| expression.get("key").and_then(Value::as_str)),
-        )
-        .collect();
-    for key in at.items("matchLabelKeys") {
-        let text = key.value.as_str().unwrap_or_default();
-        label_name(text, &key.path, out);
-        if selected.contains(text) {
-            out.push(FieldError::invalid(
-                &key.path,
-                text,
-                "exists in both matchLabelKeys and labelSelector",
-            ));
-        }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::env;
+use super::{env, projected};
 use crate::field::{ErrorList, FieldError, Path};
 use crate::kinds::storage::claim;
 use crate::names;
@@ -127,7 +127,7 @@ fn source(volume: &Cursor<'_>, pod_name: Option<&str>, out: &mut ErrorList) {
                     downward_file(&Cursor::new(item.value, source.path.clone()), out);
                 }
             }
-            "projected" => projected(&source, out),
+            "projected" => projected::validate(&source, out),
             "csi" => csi(&source, out),
             "ephemeral" => ephemeral(volume, &source, pod_name, out),
             "image" => {
@@ -230,7 +230,7 @@ fn ephemeral(
     }
 }
 
-fn mode(at: &Cursor<'_>, name: &str, out: &mut ErrorList) {
+pub(super) fn mode(at: &Cursor<'_>, name: &str, out: &mut ErrorList) {
     if let Some(value) = at.integer(name).filter(|mode| !(0..=0o777).contains(mode)) {
         out.push(FieldError::invalid(&at.at(name), value, FILE_MODE));
     }
@@ -249,14 +249,14 @@ fn files_of(source: &Cursor<'_>, kind: &str, out: &mut ErrorList) {
     }
 }
 
-fn key_to_path(item: &Cursor<'_>, out: &mut ErrorList) {
+pub(super) fn key_to_path(item: &Cursor<'_>, out: &mut ErrorList) {
     validation::required(item, "key", out);
     validation::required(item, "path", out);
     local_path(item.text("path"), &item.at("path"), out);
     mode(item, "mode", out);
 }
 
-fn downward_file(item: &Cursor<'_>, out: &mut ErrorList) {
+pub(super) fn downward_file(item: &Cursor<'_>, out: &mut ErrorList) {
     validation::required(item, "path", out);
     local_path(item.text("path"), &item.at("path"), out);
     if let Some(field) = item.get("fieldRef") {
@@ -279,108 +279,6 @@ fn downward_file(item: &Cursor<'_>, out: &mut ErrorList) {
     mode(item, "mode", out);
 }
 
-fn projected(source: &Cursor<'_>, out: &mut ErrorList) {
-    mode(source, "defaultMode", out);
-    let mut paths = BTreeSet::new();
-    for projection in source.items("sources") {
-        let mut count = 0;
-        for kind in ["secret", "configMap"] {
-            let Some(files) = projection.get(kind) else {
-                continue;
-            };
-            count += 1;
-            validation::required(&files, "name", out);
-            for item in files.items("items") {
-                key_to_path(&item, out);
-                taken(&item, files.text("name"), source, &mut paths, out);
-            }
-        }
-        if let Some(files) = projection.get("downwardAPI") {
-            count += 1;
-            for item in files.items("items") {
-                downward_file(&Cursor::new(item.value, files.path.clone()), out);
-                taken(&item, item.text("path"), source, &mut paths, out);
-            }
-        }
-        if let Some(token) = projection.get("serviceAccountToken") {
-            count += 1;
-            service_account_token(source, &token, out);
-        }
-        if let Some(bundle) = projection.get("clusterTrustBundle") {
-            count += 1;
-            trust_bundle(&bundle, out);
-            taken(&bundle, bundle.text("path"), source, &mut paths, out);
-        }
-        if projection.has("podCertificate") {
-            count += 1;
-        }
-        if count > 1 {
-            out.push(FieldError::forbidden(
-                &projection.path,
-                "may not specify more than 1 volume type per source",
-            ));
-        }
-    }
-}
-
-fn taken<'a>(
-    item: &Cursor<'a>,
-    shown: &str,
-    source: &Cursor<'_>,
-    paths: &mut BTreeSet<&'a str>,
-    out: &mut ErrorList,
-) {
-    let path = item.text("path");
-    if !path.is_empty() && !paths.insert(path) {
-        out.push(FieldError::invalid(
-            &source.path,
-            shown,
-            "conflicting duplicate paths",
-        ));
-    }
-}
-
-fn service_account_token(source: &Cursor<'_>, token: &Cursor<'_>, out: &mut ErrorList) {
-    let seconds = token.number("expirationSeconds");
-    let wrong = if seconds < 600 {
-        Some("may not specify a duration less than 10 minutes")
-    } else if seconds > 1 << 32 {
-        Some("may not specify a duration larger than 2^32 seconds")
-    } else {
-        None
-    };
-    if let Some(wrong) = wrong {
-        out.push(FieldError::invalid(
-            &token.at("expirationSeconds"),
-            seconds,
-            wrong,
-        ));
-    }
-    // The reference names the volume's path here.
-    if token.text("path").is_empty() {
-        out.push(FieldError::required(&source.at("path"), ""));
-    } else {
-        local_path(token.text("path"), &source.at("path"), out);
-    }
-}
-
-fn trust_bundle(bundle: &Cursor<'_>, out: &mut ErrorList) {
-    match (bundle.has("name"), bundle.has("signerName")) {
-        (true, true) => out.push(FieldError::invalid(
-            &bundle.path,
-            bundle.value.clone(),
-            "only one of name and signerName may be used",
-        )),
-        (false, false) => out.push(FieldError::required(
-            &bundle.path,
-            "either name or signerName must be specified",
-        )),
-        _ => {}
-    }
-    validation::required(bundle, "path", out);
-    local_path(bundle.text("path"), &bundle.at("path"), out);
-}
-
 /// Refuses absolute paths and paths that climb.
 pub(super) fn descending_path(path: &str, at: &Path, out: &mut ErrorList) {
     if path.starts_with('/') {
@@ -390,7 +288,7 @@ pub(super) fn descending_path(path: &str, at: &Path, out: &mut ErrorList) {
 }
 
 /// Refuses what [`descending_path`] does, and names that the node keeps for itself.
-fn local_path(path: &str, at: &Path, out: &mut ErrorList) {
+pub(super) fn local_path(path: &str, at: &Path, out: &mut ErrorList) {
     descending_path(path, at, out);
     if path.starts_with("..") && !path.starts_with("../") {
         out.push(FieldError::invalid(at, path, "must not start with '..'"));

@@ -420,11 +420,11 @@ impl Worker {
         false
     }
 
-    /// Contents are read again some time later, and at the latest when a token wants to be
-    /// replaced. One that could not be is not asked for all the time.
+    /// Contents are read again some time later, and at the latest when a token or certificate
+    /// wants to be replaced. One that could not be is not asked for all the time.
     fn plan_refresh(&mut self) {
         self.refresh_at = next_refresh();
-        let renew = self.context.gatherer.tokens.renew_at(self.model.uid());
+        let renew = self.context.gatherer.renew_at(self.model.uid());
         let left = renew.map(|at| at.duration_since(self.now()));
         if let Some(left) = left.and_then(|left| Duration::try_from(left).ok()) {
             let then = tokio::time::Instant::now() + left + Duration::from_millis(1);

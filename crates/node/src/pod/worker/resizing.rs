@@ -35,20 +35,8 @@ impl Worker {
             return;
         }
         let capacity = self.context.capacity();
-        let whole = resize::WHOLE;
-        let of_pod = match (asked.get(whole), self.granted.get(whole)) {
-            (None, None) => true,
-            (Some(one), Some(other)) => resize::same(one, other),
-            _ => false,
-        };
-        let allowed = if of_pod {
-            let (uid, ledger) = (self.model.uid(), &self.context.admitted);
-            ledger.resize(uid, &self.told, &capacity)
-        } else {
-            let why = "resources of the pod as a whole are not resized by this node";
-            Err(("Infeasible", why.to_owned()))
-        };
-        match allowed {
+        let (uid, ledger) = (self.model.uid(), &self.context.admitted);
+        match ledger.resize(uid, &self.told, &capacity) {
             Ok(()) => self.grant(asked),
             Err((reason, message)) => {
                 let told =
@@ -88,11 +76,16 @@ impl Worker {
             }
         }
         let earlier = resize.progress.take();
+        let whole = match &earlier {
+            Some(earlier) if !earlier.limits_set => earlier.whole.clone(),
+            _ => self.granted.get(resize::WHOLE).cloned(),
+        };
         let before = earlier.map_or_else(|| pod_resources(&self.model), |it| it.before);
         resize.pending = None;
         resize.progress = Some(Progress {
             generation: self.told.metadata.generation,
             before,
+            whole,
             ..Progress::default()
         });
         self.granted = asked;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{Method, StatusCode};
+use p521::ecdsa::signature::Verifier as _;
 use ring::signature::{self, RsaParameters, RsaPublicKeyComponents, UnparsedPublicKey};
 use serde_json::Value;
 use tokio::time::Instant;
@@ -18,8 +19,8 @@ const LIMIT: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// The algorithms that are understood.
-pub(super) const ALGORITHMS: [&str; 9] = [
-    "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA",
+pub(super) const ALGORITHMS: [&str; 10] = [
+    "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA",
 ];
 
 /// A public key.
@@ -64,7 +65,7 @@ fn read(key: &Value) -> Option<Key> {
             n: number("n")?,
             e: number("e")?,
         },
-        ("EC", curve @ ("P-256" | "P-384")) => {
+        ("EC", curve @ ("P-256" | "P-384" | "P-521")) => {
             let mut point = vec![4];
             point.extend(bytes("x")?);
             point.extend(bytes("y")?);
@@ -107,6 +108,12 @@ impl Key {
             }
             ("ES384", Form::Ec { curve, point }) if curve == "P-384" => {
                 other(&signature::ECDSA_P384_SHA384_FIXED, point)
+            }
+            ("ES512", Form::Ec { curve, point }) if curve == "P-521" => {
+                let known = p521::ecdsa::VerifyingKey::from_sec1_bytes(point);
+                let given = p521::ecdsa::Signature::from_slice(given);
+                matches!((known, given), (Ok(known), Ok(given))
+                    if known.verify(message, &given).is_ok())
             }
             ("EdDSA", Form::Ed(bytes)) => other(&signature::ED25519, bytes),
             _ => false,
@@ -235,6 +242,29 @@ mod tests {
         "OXrZxvdfN65ZZ3JJ3ENcJdu18uziInAk3kk37lJuHQX1citjrvdwjlBcg2GFMqPFUI637zjpsi1Q_Gec",
         "NDZ5kTUw66bU5KNhgtYM-w",
     ];
+
+    /// Another one, on the curve that `ring` lacks.
+    const X: &str =
+        "ANoGYrdyiTBA-uQRRK_agzIqvDfnQWc5q4OolLBGmd63EkxB6OGtncDu7bTKoHoYOCY-FosEbopkWJ0JbUaTzbK5";
+    const Y: &str =
+        "ANvWc2gF49LE2hx0fC_vUH4ZkNPrEEKE76s4x_x4W3-CwIklbi-ibl3FL9NNt6XKEGdmY9VdOHF-KSWCZcIuQBoi";
+    const ES512: &[&str] = &[
+        "AE7TTGyDpk9Ah4FypLMjQvwKz0a6aiIb-PjEJWR2Lg1J890pUZ_OSn4XmZKkagZ3VL1_hHUsJA-fvuch0g2_7dhr",
+        "ATSjOu5LBd9pHcpluX5gSGLupog6CFdBpHaBON8GtaT_swNbzXNWKZXbmIrAAdEVEKI_ewjEzc5feFpnvJ1-veg8",
+    ];
+
+    #[test]
+    fn keys_of_the_largest_curve_verify() {
+        let key = json!({"kty": "EC", "crv": "P-521", "kid": "k", "x": X, "y": Y});
+        let key = read(&key).unwrap();
+        let mut given = URL_SAFE_NO_PAD.decode(ES512.concat()).unwrap();
+        assert!(key.has_signed("ES512", b"the message", &given));
+        assert!(!key.has_signed("ES512", b"another", &given));
+        assert!(!key.has_signed("ES384", b"the message", &given));
+        assert!(!key.has_signed("ES512", b"the message", &given[1..]));
+        given[70] ^= 1;
+        assert!(!key.has_signed("ES512", b"the message", &given));
+    }
 
     #[test]
     fn keys_of_rsa_verify_both_forms_of_signatures() {

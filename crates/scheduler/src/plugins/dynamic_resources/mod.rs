@@ -5,55 +5,60 @@
 //! the reservation for the pod, before the pod is bound. What is set aside stays so until the view
 //! of the claims has caught up with what was written: no device is given twice.
 
-use std::collections::{HashMap, HashSet};
+mod extended;
+mod flights;
+mod writing;
+
+use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::Duration;
 
 use evenkeel_api::devices::claims::{
-    FINALIZER, PodClaimName, RESERVED_MAX, allocation, claim_name, claim_names, consumer,
-    is_made_for, is_reserved_for, pod_claims, reserved_for,
+    PodClaimName, RESERVED_MAX, allocation, claim_name, claim_names, is_made_for, is_reserved_for,
+    may_be_devices, pod_claims, reserved_for,
 };
 use evenkeel_api::placement::NodeTerm;
-use evenkeel_client::{Api, Backoff, Client, ObjectKey, errors};
+use evenkeel_client::{Client, Clock as _, ObjectKey, Recorder, SharedClock, SystemClock};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use k8s_openapi::api::core::v1::{NodeSelector, Pod};
+use jiff::{Timestamp, Unit};
+use k8s_openapi::api::core::v1::NodeSelector;
 use k8s_openapi::api::resource::v1::{AllocationResult, ResourceClaim};
-use kube::api::PostParams;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use parking_lot::Mutex;
 
+pub(crate) use extended::Delegated;
+use extended::{Extended, special_key};
+use flights::{Flight, Flights};
+pub(crate) use writing::deallocate;
+
+use crate::devices::Devices;
 use crate::devices::allocate::allocate;
+use crate::devices::binding::{BINDING_TIMEOUT, is_late, is_ready};
 use crate::devices::request::{Selectors, Wanted};
-use crate::devices::{DeviceId, Devices, taken};
 use crate::framework::{
     BindError, Binding, ClusterEvent, CycleState, Filter, Plugin, PostFilter, PostFiltered,
     PreBind, PreEnqueue, PreFilter, PreFiltered, Rejection, Reserve,
 };
-use crate::groups::group_of;
 use crate::pod::PodInfo;
 use crate::snapshot::{NodeIndex, NodeInfo, Snapshot};
 use crate::what_if::WhatIf;
 
-/// Tries against concurrent writers.
-const TRIES: usize = 5;
-
-/// An allocation that is set aside.
-#[derive(Debug)]
-struct Flight {
-    key: ObjectKey,
-    pod: Arc<str>,
-    /// The pod's group: its pods are placed in one cycle, and may share a claim that nobody has
-    /// written yet.
-    group: Option<ObjectKey>,
-    allocation: AllocationResult,
-    /// The revision of the claim that has it.
-    written: Option<u64>,
+/// How what was decided is written and told.
+#[derive(Clone)]
+struct Door {
+    client: Client,
+    recorder: Recorder,
+    clock: SharedClock,
 }
 
-impl Flight {
-    /// Is it set aside for the pod, or for another one of its group that goes with it?
-    fn is_of(&self, pod: &str, group: Option<&ObjectKey>) -> bool {
-        *self.pod == *pod || (group.is_some() && self.group.as_ref() == group)
+/// Gives each share of a device the name by which its driver knows it.
+fn name_shares(allocation: &mut AllocationResult) {
+    let devices = allocation.devices.as_mut();
+    let results = devices.and_then(|devices| devices.results.as_mut());
+    for result in results.into_iter().flatten() {
+        if let Some(share) = &mut result.share_id {
+            *share = uuid::Uuid::new_v4().to_string();
+        }
     }
 }
 
@@ -63,57 +68,10 @@ fn terms_of(selector: &NodeSelector) -> Vec<NodeTerm> {
     terms.filter_map(NodeTerm::read).collect()
 }
 
-/// What is set aside and not yet seen in the claims.
-#[derive(Debug, Default)]
-struct Flights {
-    /// By the claim's uid.
-    claims: HashMap<String, Flight>,
-    devices: HashSet<DeviceId>,
-}
-
-impl Flights {
-    fn add(&mut self, uid: String, flight: Flight) {
-        self.devices.extend(taken(&flight.allocation));
-        self.claims.insert(uid, flight);
-    }
-
-    fn keep(&mut self, keep: impl Fn(&str, &Flight) -> bool) {
-        let mut gone = Vec::new();
-        self.claims.retain(|uid, flight| {
-            let stays = keep(uid, flight);
-            if !stays {
-                gone.extend(taken(&flight.allocation));
-            }
-            stays
-        });
-        for id in gone {
-            self.devices.remove(&id);
-        }
-    }
-
-    /// Forgets what the view has caught up with: a claim at least as new as what was written says
-    /// itself what it holds, and one that is gone holds nothing.
-    fn land(&mut self, devices: &Devices) {
-        self.keep(|uid, flight| {
-            let Some(written) = flight.written else {
-                return true;
-            };
-            devices.claim(&flight.key).is_some_and(|claim| {
-                claim.metadata.uid.as_deref() == Some(uid) && revision(claim) < written
-            })
-        });
-    }
-}
-
-fn revision(claim: &ResourceClaim) -> u64 {
-    let text = claim.metadata.resource_version.as_deref();
-    text.and_then(|text| text.parse().ok()).unwrap_or(u64::MAX)
-}
-
 /// The plugin. Clones share what is set aside.
 #[derive(Clone)]
 pub struct DynamicResources {
-    client: Option<Client>,
+    door: Option<Door>,
     flights: Arc<Mutex<Flights>>,
     selectors: Arc<Selectors>,
 }
@@ -132,7 +90,24 @@ struct Prepared {
     claims: Vec<Arc<ResourceClaim>>,
     /// Where the devices of claims that are allocated are reached; empty terms reach nothing.
     reach: Vec<Vec<NodeTerm>>,
+    /// Claims whose devices will not be ready: nobody can use them before they are given up.
+    failed: Vec<Arc<ResourceClaim>>,
     wanted: Vec<Wanted>,
+    /// Its extended resources that are devices.
+    extended: Option<Extended>,
+}
+
+impl Prepared {
+    /// A claim for extended resources that an earlier try has left.
+    fn stale(&self) -> Option<&Arc<ResourceClaim>> {
+        self.extended.as_ref()?.stale.as_ref()
+    }
+}
+
+/// May one of the pod's extended resources be devices of a class?
+fn asks_for_devices(pod: &PodInfo) -> bool {
+    let scalar = &pod.requests.exact.scalar;
+    scalar.iter().any(|(name, _)| may_be_devices(name))
 }
 
 /// The claims of a pod; or why it has to wait.
@@ -166,15 +141,33 @@ fn claims_of(pod: &PodInfo, devices: &Devices) -> Result<Vec<Arc<ResourceClaim>>
 }
 
 impl DynamicResources {
-    /// Writes as the client's identity, which needs get and update on claims and their status.
-    /// Without one it only decides.
+    /// Decides only.
     #[must_use]
-    pub fn new(client: Option<Client>) -> Self {
+    pub fn new() -> Self {
         Self {
-            client,
+            door: None,
             flights: Arc::default(),
             selectors: Arc::default(),
         }
+    }
+
+    /// Writes as the client's identity, which needs get and update on claims and their status.
+    #[must_use]
+    pub fn writing(client: Client, recorder: Recorder, clock: SharedClock) -> Self {
+        let door = Door {
+            client,
+            recorder,
+            clock,
+        };
+        Self {
+            door: Some(door),
+            ..Self::new()
+        }
+    }
+
+    fn now(&self) -> Timestamp {
+        let clock = self.door.as_ref().map(|door| door.clock.now());
+        clock.unwrap_or_else(|| SystemClock.now())
     }
 
     fn prepare(&self, pod: &PodInfo, devices: &Arc<Devices>) -> Result<Prepared, String> {
@@ -183,7 +176,9 @@ impl DynamicResources {
             devices: Some(Arc::clone(devices)),
             claims: Vec::new(),
             reach: Vec::new(),
+            failed: Vec::new(),
             wanted: Vec::new(),
+            extended: None,
         };
         let mut flights = self.flights.lock();
         flights.land(devices);
@@ -196,6 +191,10 @@ impl DynamicResources {
                 }
                 if let Some(selector) = &allocation.node_selector {
                     prepared.reach.push(terms_of(selector));
+                }
+                let late = || is_late(&claim, self.now(), BINDING_TIMEOUT);
+                if is_ready(&claim).map_or(true, |ready| !ready && late()) {
+                    prepared.failed.push(Arc::clone(&claim));
                 }
             } else if let Some(flight) = flights.claims.get(uid) {
                 if flight.is_of(&pod.uid, pod.group.as_ref()) {
@@ -215,6 +214,13 @@ impl DynamicResources {
             }
             prepared.claims.push(claim);
         }
+        prepared.extended = self.extended(pod, devices, &prepared.wanted);
+        if prepared.extended.is_some() && flights.special_of(&pod.uid) {
+            return Err(format!(
+                "resource claim {}/<extended-resources> is in the process of being allocated",
+                pod.key.namespace
+            ));
+        }
         Ok(prepared)
     }
 
@@ -225,138 +231,8 @@ impl DynamicResources {
         node: &NodeInfo,
     ) -> Result<Vec<AllocationResult>, String> {
         let flights = self.flights.lock();
-        let in_use = |id: &DeviceId| flights.devices.contains(id);
-        let found = allocate(devices, &in_use, wanted, node)?;
+        let found = allocate(devices, &flights.outstanding, wanted, node)?;
         found.ok_or_else(|| "cannot allocate all claims".to_owned())
-    }
-
-    async fn carry_out(&self, binding: &Binding) -> Result<(), BindError> {
-        let Some(client) = &self.client else {
-            return Ok(());
-        };
-        let pod = &binding.pod;
-        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-        let claims: Api<ResourceClaim> = Api::namespaced(client.clone(), namespace);
-        for name in claim_names(pod) {
-            self.bind_claim(&claims, name, pod).await?;
-        }
-        Ok(())
-    }
-
-    /// Writes what is set aside for a claim, and the reservation. Says nothing before it is known
-    /// whether that was written.
-    async fn bind_claim(
-        &self,
-        claims: &Api<ResourceClaim>,
-        name: &str,
-        pod: &Pod,
-    ) -> Result<(), BindError> {
-        let mut wait = Backoff::new(Duration::from_millis(50), Duration::from_secs(5), 0);
-        let mut conflicts = 0;
-        loop {
-            let error = match self.try_bind(claims, name, pod).await {
-                Ok(()) => return Ok(()),
-                Err(BindError::Door(error)) => error,
-                Err(refused) => return Err(refused),
-            };
-            if errors::is_conflict(&error) {
-                conflicts += 1;
-                if conflicts >= TRIES {
-                    return Err(error.into());
-                }
-                continue;
-            }
-            match &error {
-                kube::Error::Api(status) if status.code < 500 && status.code != 429 => {
-                    return Err(error.into());
-                }
-                _ => {
-                    let error = errors::message(&error);
-                    tracing::debug!(claim = name, error, "is the claim allocated?");
-                    tokio::time::sleep(wait.next_wait()).await;
-                }
-            }
-        }
-    }
-
-    async fn try_bind(
-        &self,
-        claims: &Api<ResourceClaim>,
-        name: &str,
-        pod: &Pod,
-    ) -> Result<(), BindError> {
-        let refused = |text: String| Err(BindError::Refused(text));
-        let pod_uid = pod.metadata.uid.as_deref().unwrap_or_default();
-        let mut claim = claims.get(name).await?;
-        let uid = claim.metadata.uid.clone().unwrap_or_default();
-        let group = group_of(pod);
-        let ours = {
-            let flights = self.flights.lock();
-            let flight = flights.claims.get(&uid);
-            flight
-                .filter(|flight| flight.is_of(pod_uid, group.as_ref()))
-                .map(|flight| flight.allocation.clone())
-        };
-        if claim.metadata.deletion_timestamp.is_some() {
-            return refused(format!("claim {name} got deleted in the meantime"));
-        }
-        let params = PostParams::default();
-        match (allocation(&claim), &ours) {
-            (Some(found), Some(ours)) if found != ours => {
-                return refused(format!(
-                    "claim {name} got allocated elsewhere in the meantime"
-                ));
-            }
-            (None, None) => {
-                return refused(format!(
-                    "claim {name} got deallocated elsewhere in the meantime"
-                ));
-            }
-            (None, Some(_)) => {
-                let finalizers = claim.metadata.finalizers.get_or_insert_default();
-                if !finalizers.iter().any(|known| known == FINALIZER) {
-                    finalizers.push(FINALIZER.to_owned());
-                    claim = claims.replace(name, &params, &claim).await?;
-                }
-            }
-            (Some(_), _) => {}
-        }
-        if allocation(&claim).is_none() || !is_reserved_for(&claim, pod_uid) {
-            let status = claim.status.get_or_insert_default();
-            if let Some(ours) = ours {
-                status.allocation = Some(ours);
-            }
-            let consumers = status.reserved_for.get_or_insert_default();
-            if consumers.len() >= RESERVED_MAX {
-                return refused(format!("claim {name} is already reserved"));
-            }
-            if !consumers.iter().any(|consumer| consumer.uid == pod_uid) {
-                consumers.push(consumer(pod));
-            }
-            claim = claims.replace_status(name, &params, &claim).await?;
-        }
-        let mut flights = self.flights.lock();
-        if let Some(flight) = flights.claims.get_mut(&uid) {
-            flight.written = Some(revision(&claim));
-        }
-        Ok(())
-    }
-}
-
-/// Takes an allocation back that keeps its only user from every node.
-pub(crate) async fn deallocate(client: Client, claim: Arc<ResourceClaim>) {
-    let key = ObjectKey::of(&*claim);
-    let claims: Api<ResourceClaim> = Api::namespaced(client, &key.namespace);
-    // At the revision at which nobody else used it.
-    let mut claim = (*claim).clone();
-    if let Some(status) = &mut claim.status {
-        status.allocation = None;
-        status.reserved_for = None;
-    }
-    let params = PostParams::default();
-    if let Err(error) = claims.replace_status(&key.name, &params, &claim).await {
-        let error = errors::message(&error);
-        tracing::debug!(claim = %key, error, "not deallocated");
     }
 }
 
@@ -367,9 +243,12 @@ impl Plugin for DynamicResources {
 
     fn hint(&self, pod: &PodInfo, event: &ClusterEvent<'_>) -> bool {
         match event {
-            ClusterEvent::Node { delta, .. } => delta.added || delta.labels,
+            ClusterEvent::Node { delta, .. } => {
+                delta.added || delta.labels || (delta.allocatable && asks_for_devices(pod))
+            }
             ClusterEvent::ResourceClaim { key, freed } => {
                 *freed
+                    || asks_for_devices(pod)
                     || (key.namespace == pod.key.namespace
                         && claim_names(&pod.pod).any(|name| name == key.name))
             }
@@ -409,12 +288,17 @@ impl PreFilter for DynamicResources {
         pod: &PodInfo,
         snapshot: &Snapshot,
     ) -> PreFiltered {
-        if pod_claims(&pod.pod).is_empty() {
+        if pod_claims(&pod.pod).is_empty() && !asks_for_devices(pod) {
             return PreFiltered::Skip;
         }
         match self.prepare(pod, &snapshot.devices) {
-            Ok(prepared) if prepared.claims.is_empty() => PreFiltered::Skip,
+            Ok(prepared) if prepared.claims.is_empty() && prepared.extended.is_none() => {
+                PreFiltered::Skip
+            }
             Ok(prepared) => {
+                if let Some(extended) = &prepared.extended {
+                    state.put(extended.delegated());
+                }
                 state.put(prepared);
                 PreFiltered::All
             }
@@ -424,18 +308,29 @@ impl PreFilter for DynamicResources {
 }
 
 impl Filter for DynamicResources {
-    fn filter(&self, state: &CycleState, _pod: &PodInfo, node: &NodeInfo) -> Option<Rejection> {
+    fn filter(&self, state: &CycleState, pod: &PodInfo, node: &NodeInfo) -> Option<Rejection> {
         let prepared = state.get::<Prepared>()?;
+        if prepared.stale().is_some() {
+            let text = "cannot schedule extended resource claim";
+            return Some(Rejection::unresolvable(text));
+        }
         let reached = |terms: &Vec<NodeTerm>| terms.iter().any(|term| term.matches(node));
-        if !prepared.reach.iter().all(reached) {
+        if !prepared.failed.is_empty() || !prepared.reach.iter().all(reached) {
             let text = "resourceclaim not available on the node";
             return Some(Rejection::unresolvable(text));
         }
-        if prepared.wanted.is_empty() {
+        let devices = prepared.devices.as_ref()?;
+        let special = match self.special_on(prepared, devices, pod, node) {
+            Ok(special) => special,
+            Err(why) => return Some(Rejection::unresolvable(why)),
+        };
+        let wanted = special
+            .as_ref()
+            .map_or(&prepared.wanted, |special| &special.together);
+        if wanted.is_empty() {
             return None;
         }
-        let devices = prepared.devices.as_ref()?;
-        let found = self.choose(devices, &prepared.wanted, node);
+        let found = self.choose(devices, wanted, node);
         found.err().map(Rejection::unresolvable)
     }
 }
@@ -466,9 +361,14 @@ impl PostFilter for DynamicResources {
             users.all(|user| *user.uid == *what_if.pod.uid)
         };
         let mut claims = prepared.claims.iter();
-        match claims.find(|claim| confines(claim) && ours(claim)) {
+        let failed =
+            |claim: &Arc<ResourceClaim>| prepared.failed.iter().any(|one| Arc::ptr_eq(one, claim));
+        match claims.find(|claim| (failed(claim) || confines(claim)) && ours(claim)) {
             Some(claim) => PostFiltered::Deallocate(Arc::clone(claim)),
-            None => rejected("still not schedulable"),
+            None => match prepared.stale() {
+                Some(stale) => PostFiltered::Deallocate(Arc::clone(stale)),
+                None => rejected("still not schedulable"),
+            },
         }
     }
 }
@@ -487,22 +387,38 @@ impl Reserve for DynamicResources {
         let Some(devices) = prepared.devices.take() else {
             return Ok(());
         };
-        if prepared.wanted.is_empty() {
+        let special = self
+            .special_on(prepared, &devices, pod, node)
+            .map_err(Rejection::unresolvable)?
+            .map(Cow::into_owned);
+        let wanted = special
+            .as_ref()
+            .map_or(&prepared.wanted, |special| &special.together);
+        if wanted.is_empty() {
             return Ok(());
         }
         let found = self
-            .choose(&devices, &prepared.wanted, node)
+            .choose(&devices, wanted, node)
             .map_err(Rejection::unresolvable)?;
         let mut flights = self.flights.lock();
-        for (wanted, allocation) in prepared.wanted.iter().zip(found) {
+        let now = self.now().round(Unit::Second).unwrap_or_default();
+        let own = prepared.wanted.len();
+        for (at, (wanted, mut allocation)) in wanted.iter().zip(found).enumerate() {
+            let special = special.clone().filter(|_| at >= own);
+            name_shares(&mut allocation);
+            allocation.allocation_timestamp = Some(Time(now));
             let flight = Flight {
                 key: ObjectKey::of(&*wanted.claim),
                 pod: Arc::clone(&pod.uid),
                 group: pod.group.clone(),
                 allocation,
                 written: None,
+                special,
             };
-            let uid = wanted.claim.metadata.uid.clone().unwrap_or_default();
+            let uid = match &flight.special {
+                Some(_) => special_key(&pod.uid),
+                None => wanted.claim.metadata.uid.clone().unwrap_or_default(),
+            };
             flights.add(uid, flight);
         }
         Ok(())
