@@ -679,6 +679,7 @@ async fn status_and_spec_are_written_apart() {
         // Labels go with the status too, but for kinds whose strategy keeps them.
         let keep = [
             "Deployment",
+            "PodCertificateRequest",
             "ResourceClaim",
             "ServiceCIDR",
             "VolumeAttachment",
