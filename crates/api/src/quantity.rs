@@ -301,8 +301,8 @@ impl fmt::Display for Quantity {
         }
         let small = self.nano.abs() < 1024 * NANO;
         match self.format {
-            Format::BinarySi if !small => {
-                let units = div_up(self.nano, NANO);
+            Format::BinarySi if !small && self.nano % NANO == 0 => {
+                let units = self.nano / NANO;
                 let (suffix, shift) = BINARY
                     .iter()
                     .rev()

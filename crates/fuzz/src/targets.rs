@@ -349,7 +349,11 @@ fn of_quantity(input: &[u8]) -> Shape {
         Ok(quantity) => {
             let written = quantity.to_string();
             let again: Quantity = written.parse().expect("what was written is read");
-            assert_eq!(again.to_string(), written, "and written the same");
+            assert_eq!(again, quantity, "and is the same amount");
+            // A binary amount written in decimal is decimal from then on.
+            let settled = again.to_string();
+            let once_more: Quantity = settled.parse().expect("what was written is read");
+            assert_eq!(once_more.to_string(), settled, "and written the same");
             assert_eq!(again.units(), quantity.units());
             assert_eq!(again.is_negative(), quantity.is_negative());
             let none = quantity.minus(&quantity);

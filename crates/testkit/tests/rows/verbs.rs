@@ -679,14 +679,18 @@ async fn status_and_spec_are_written_apart() {
         // Labels go with the status too, but for kinds whose strategy keeps them.
         let keep = [
             "Deployment",
+            "DeviceTaintRule",
             "PodCertificateRequest",
             "ResourceClaim",
             "ServiceCIDR",
             "VolumeAttachment",
         ];
-        if !keep.contains(&kind.row.gvk.kind.as_ref()) {
-            assert_eq!(shown["metadata"]["labels"]["by"], "status");
-        }
+        assert_eq!(
+            shown["metadata"]["labels"]["by"] == "status",
+            !keep.contains(&kind.row.gvk.kind.as_ref()),
+            "labels of {} written with its status",
+            kind.row.gvk.kind
+        );
         assert_eq!(admin.get(&path).await.expect(200).body, shown);
         let wanted = status(&kind.row.gvk.kind);
         let patch = json!({"status": wanted.clone()});

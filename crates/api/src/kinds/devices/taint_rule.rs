@@ -40,6 +40,10 @@ impl Strategy for DeviceTaintRules {
         object::set_or_remove(fields(new), "status", old.get("status").cloned());
     }
 
+    fn prepare_status(&self, new: &mut Value, old: &Value) {
+        object::keep_metadata_of_status(new, old);
+    }
+
     fn prepare_at(&self, new: &mut Value, old: Option<&Value>, now: &str) {
         let before = old.and_then(|old| object::at(old, &["spec", "taint"]));
         if let Some(taint) = new.get_mut("spec").and_then(|spec| spec.get_mut("taint")) {
