@@ -11,8 +11,10 @@ pub mod csi;
 pub mod dra;
 mod images;
 mod runtime;
+mod scratch;
 
 pub use api::FakeApi;
 pub use clock::TokioClock;
 pub use images::FakeImages;
 pub use runtime::{Behaviour, FakeRuntime};
+pub use scratch::Scratch;
