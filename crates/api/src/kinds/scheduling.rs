@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::field::{ErrorList, FieldError};
 use crate::names::{self, NameRule};
-use crate::object::{self, default_field, fields};
+use crate::object::{self, default_field};
 use crate::row::Strategy;
 use crate::validation::{Cursor, IMMUTABLE, conditions, named};
 
@@ -321,14 +321,14 @@ impl Strategy for PodGroups {
     }
 
     fn prepare_create(&self, object: &mut Value) {
-        fields(object).insert("status".to_owned(), json!({}));
+        object::clear_status(object);
         if let Some(spec) = object.get_mut("spec") {
             drop_gated(spec, None, &OF_GROUPS);
         }
     }
 
     fn prepare_update(&self, new: &mut Value, old: &Value) {
-        object::set_or_remove(fields(new), "status", old.get("status").cloned());
+        object::keep_status(new, old);
         if let Some(spec) = new.get_mut("spec") {
             drop_gated(spec, old.get("spec"), &OF_GROUPS);
         }

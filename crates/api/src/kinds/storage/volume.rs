@@ -77,7 +77,7 @@ impl Strategy for PersistentVolumes {
     }
 
     fn prepare_update(&self, new: &mut Value, old: &Value) {
-        object::set_or_remove(fields(new), "status", old.get("status").cloned());
+        object::keep_status(new, old);
     }
 
     fn prepare_status_at(&self, new: &mut Value, old: &Value, now: &str) {
