@@ -252,7 +252,7 @@ fn workload(object: &Value, old: Option<&Value>) -> ErrorList {
         let mut lists = lists.iter().filter_map(|name| spec.get(*name)?.as_array());
         lists.any(|list| !list.is_empty())
     };
-    if !set(spec.value) && old.is_none_or(|old| set(old)) {
+    if !set(spec.value) && old.is_none_or(set) {
         out.push(FieldError::invalid(
             &spec.path,
             "",

@@ -270,10 +270,10 @@ proptest! {
             let at = at.index(bytes.len());
             bytes[at] = byte;
         }
-        if let Ok(envelope) = decode_envelope(&bytes) {
-            if let Ok(value) = decode(&SCHEMA, &ty, envelope.raw) {
-                prop_assert!(encode(&SCHEMA, &ty, &value).is_ok());
-            }
+        if let Ok(envelope) = decode_envelope(&bytes)
+            && let Ok(value) = decode(&SCHEMA, &ty, envelope.raw)
+        {
+            prop_assert!(encode(&SCHEMA, &ty, &value).is_ok());
         }
     }
 }

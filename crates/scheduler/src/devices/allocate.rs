@@ -238,8 +238,7 @@ impl<'s> Search<'s> {
             return self.request(at.claim, at.request + 1);
         }
         let pools = self.pools;
-        for pool_at in from.0..pools.len() {
-            let pool = &pools[pool_at];
+        for (pool_at, pool) in pools.iter().enumerate().skip(from.0) {
             if pool.incomplete || pool.invalid {
                 continue;
             }

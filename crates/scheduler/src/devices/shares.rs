@@ -253,13 +253,20 @@ mod tests {
         .expect("a device")
     }
 
+    /// A policy, what is asked for, and bandwidth and queues that it comes to.
+    type Row<'a> = (
+        &'a serde_json::Value,
+        &'a [(&'a str, &'a str)],
+        Option<(&'a str, &'a str)>,
+    );
+
     #[test]
     fn what_a_request_comes_to() {
         let range = json!({"default": "1G",
             "validRange": {"min": "1G", "max": "8G", "step": "2G"}});
         let values = json!({"default": "1G", "validValues": ["1G", "4G"]});
         let none = serde_json::Value::Null;
-        let rows: Vec<(&serde_json::Value, &[(&str, &str)], Option<(&str, &str)>)> = vec![
+        let rows: Vec<Row<'_>> = vec![
             (&none, &[], Some(("10G", "8"))),
             (&none, &[("bandwidth", "3G")], Some(("3G", "8"))),
             (&none, &[("example.com/bandwidth", "3G")], Some(("3G", "8"))),

@@ -127,10 +127,9 @@ impl Strategy for PersistentVolumes {
                     .child("csi")
                     .raw("controllerExpandSecretRef")
                     .is_null()
+                && let Some(source) = now.as_object_mut()
             {
-                if let Some(source) = now.as_object_mut() {
-                    source.remove("controllerExpandSecretRef");
-                }
+                source.remove("controllerExpandSecretRef");
             }
             now != *before.raw(field)
         });
