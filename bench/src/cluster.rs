@@ -142,12 +142,12 @@ impl Place {
                 anyhow::bail!("it ended: {status}");
             }
             anyhow::ensure!(began.elapsed() < PATIENCE, "it takes too long");
-            if let Ok(target) = Target::of_kubeconfig(&self.kubeconfig(), self.address) {
-                if let Ok(mut connection) = target.connect(Protocol::Http1).await {
-                    let asked = connection.count(Method::GET, "/readyz", Bytes::new()).await;
-                    if asked.is_ok_and(|(status, _)| status == StatusCode::OK) {
-                        return Ok(target);
-                    }
+            if let Ok(target) = Target::of_kubeconfig(&self.kubeconfig(), self.address)
+                && let Ok(mut connection) = target.connect(Protocol::Http1).await
+            {
+                let asked = connection.count(Method::GET, "/readyz", Bytes::new()).await;
+                if asked.is_ok_and(|(status, _)| status == StatusCode::OK) {
+                    return Ok(target);
                 }
             }
             tokio::time::sleep(LOOK).await;

@@ -113,6 +113,16 @@ pub fn default_field(value: &mut Value, name: &str, default: impl Into<Value>) {
     }
 }
 
+/// Empties the status of an object that is new: whoever makes it has nothing to say there.
+pub fn clear_status(object: &mut Value) {
+    fields(object).insert("status".to_owned(), Value::Object(Fields::new()));
+}
+
+/// Keeps the status that is stored: an update of the object itself does not write it.
+pub fn keep_status(new: &mut Value, old: &Value) {
+    set_or_remove(fields(new), "status", old.get("status").cloned());
+}
+
 /// Keeps what a status update may not write: metadata beyond what the system itself sets.
 pub fn keep_metadata_of_status(new: &mut Value, old: &Value) {
     for name in ["labels", "annotations", "finalizers", "ownerReferences"] {

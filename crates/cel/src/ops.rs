@@ -32,7 +32,7 @@ pub(crate) fn double_to_uint(n: f64) -> Option<u64> {
         clippy::cast_sign_loss,
         reason = "the range is checked"
     )]
-    (n >= 0.0 && n < TWO_64).then_some(n as u64)
+    (0.0..TWO_64).contains(&n).then_some(n as u64)
 }
 
 /// Order of an integer and a double: as doubles, where the double is within the integer's range.

@@ -16,6 +16,7 @@ pub mod deployment;
 pub mod device_taints;
 pub mod discovered;
 pub mod disruption;
+mod ending;
 pub mod endpoints;
 pub mod error;
 pub mod garbage;

@@ -124,10 +124,7 @@ pub async fn run(context: LoopContext) {
     {
         let queue = Arc::clone(&queue);
         pods.on_change(move |change| {
-            let ended = change
-                .new
-                .as_deref()
-                .is_none_or(|pod| pods::is_terminal(pod));
+            let ended = change.new.as_deref().is_none_or(pods::is_terminal);
             for side in change.sides() {
                 if let Some(group) = group_of(side).filter(|_| ended) {
                     queue.add(ObjectKey::new(change.key.namespace.clone(), group));

@@ -24,12 +24,10 @@ pub(crate) async fn tell(client: &Client, pod: &Pod, chain: &mut Chain) {
     match client.request::<Value>(request).await {
         // An older pod of the same name is not meant.
         Ok(trace) if trace["pod"]["uid"].as_str() == meta.uid.as_deref() => write(&trace, chain),
-        Err(kube::Error::Api(status)) if status.code == 403 => {
-            if !chain.is_healthy() {
-                chain.step(format!(
-                    "to see each node's reason, have get on {path} given to you (nonResourceURLs)"
-                ));
-            }
+        Err(kube::Error::Api(status)) if status.code == 403 && !chain.is_healthy() => {
+            chain.step(format!(
+                "to see each node's reason, have get on {path} given to you (nonResourceURLs)"
+            ));
         }
         // Nothing is known there, which is no reason to say nothing at all.
         _ => {}

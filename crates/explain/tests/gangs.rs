@@ -6,32 +6,12 @@
 use std::time::Duration;
 
 use evenkeel_server::Identity;
-use evenkeel_testkit::{ADMIN, Caller, Cluster};
+use evenkeel_testkit::{ADMIN, BOUND, Caller, Cluster};
 use serde_json::{Value, json};
 
 const CORE: &str = "/api/v1/namespaces/default";
 const GROUPS: &str = "/apis/scheduling.k8s.io/v1beta1/namespaces/default/podgroups";
 const GATE: &str = "GenericWorkload";
-
-/// Longest wait for a condition: a loaded machine, not the loops, needs it.
-const LIMIT: Duration = Duration::from_secs(60);
-
-async fn until(caller: &Caller, path: &str, what: &str, good: impl Fn(&Value) -> bool) -> Value {
-    let mut last = Value::Null;
-    let waiting = async {
-        loop {
-            last = caller.get(path).await.body;
-            if good(&last) {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    };
-    if tokio::time::timeout(LIMIT, waiting).await.is_err() {
-        panic!("waited in vain: {what}\n{last:#}");
-    }
-    last
-}
 
 fn group(name: &str, min: i64) -> Value {
     json!({
@@ -59,13 +39,13 @@ fn condition<'a>(group: &'a Value, name: &str) -> &'a Value {
 }
 
 async fn account(admin: &Caller) {
-    until(
-        admin,
-        &format!("{CORE}/serviceaccounts/default"),
-        "the account",
-        |it| it["kind"] == "ServiceAccount",
-    )
-    .await;
+    admin
+        .until(
+            &format!("{CORE}/serviceaccounts/default"),
+            "the account",
+            |it| it["kind"] == "ServiceAccount",
+        )
+        .await;
 }
 
 async fn why(cluster: &Cluster, question: &str, words: &[&str]) {
@@ -80,7 +60,7 @@ async fn why(cluster: &Cluster, question: &str, words: &[&str]) {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
-    if tokio::time::timeout(LIMIT, asking).await.is_err() {
+    if tokio::time::timeout(BOUND, asking).await.is_err() {
         panic!("{question} does not say {words:?}, but:\n{last}");
     }
 }
@@ -95,10 +75,11 @@ async fn a_gang_comes_as_a_whole_and_says_what_it_waits_for() {
     account(&admin).await;
     let pods = format!("{CORE}/pods");
     // The fake node has some CPU; two thirds of it fit once.
-    let ready = until(&admin, "/api/v1/nodes/one", "the node", |it| {
-        it["status"]["allocatable"]["cpu"].is_string()
-    })
-    .await;
+    let ready = admin
+        .until("/api/v1/nodes/one", "the node", |it| {
+            it["status"]["allocatable"]["cpu"].is_string()
+        })
+        .await;
     let cpu = ready["status"]["allocatable"]["cpu"].as_str().unwrap();
     let cpu: evenkeel_api::quantity::Quantity = cpu.parse().unwrap();
     let large = format!("{}m", cpu.milli() * 2 / 3);
@@ -131,10 +112,11 @@ async fn a_gang_comes_as_a_whole_and_says_what_it_waits_for() {
         .await
         .expect(201);
     let path = format!("{GROUPS}/trainers");
-    let told = until(&admin, &path, "the group says that it waits", |it| {
-        condition(it, "PodGroupInitiallyScheduled")["status"] == "False"
-    })
-    .await;
+    let told = admin
+        .until(&path, "the group says that it waits", |it| {
+            condition(it, "PodGroupInitiallyScheduled")["status"] == "False"
+        })
+        .await;
     let told = condition(&told, "PodGroupInitiallyScheduled");
     assert_eq!(told["reason"], "Unschedulable");
     let text = told["message"].as_str().unwrap();
@@ -162,15 +144,17 @@ async fn a_gang_comes_as_a_whole_and_says_what_it_waits_for() {
     let second = cluster.node("two");
     second.images.put("app:1");
     for name in ["a", "b", "c"] {
-        until(&admin, &format!("{pods}/{name}"), "its node", |pod| {
-            pod["spec"]["nodeName"].is_string()
+        admin
+            .until(&format!("{pods}/{name}"), "its node", |pod| {
+                pod["spec"]["nodeName"].is_string()
+            })
+            .await;
+    }
+    let done = admin
+        .until(&path, "the group says that it is placed", |it| {
+            condition(it, "PodGroupInitiallyScheduled")["status"] == "True"
         })
         .await;
-    }
-    let done = until(&admin, &path, "the group says that it is placed", |it| {
-        condition(it, "PodGroupInitiallyScheduled")["status"] == "True"
-    })
-    .await;
     let told = condition(&done, "PodGroupInitiallyScheduled");
     assert_eq!(told["reason"], "Scheduled", "{done:#}");
     // The group stays until its pods are gone.
@@ -183,7 +167,9 @@ async fn a_gang_comes_as_a_whole_and_says_what_it_waits_for() {
             .await
             .expect(200);
     }
-    until(&admin, &path, "the group is gone", |it| it["code"] == 404).await;
+    admin
+        .until(&path, "the group is gone", |it| it["code"] == 404)
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -122,12 +122,12 @@ const WORDS: &[&str] = &[
 /// Changes an input once or a few times.
 pub(crate) fn mutate(rng: &mut impl Rng, input: &[u8], other: &[u8]) -> Vec<u8> {
     let mut out = input.to_vec();
-    if rng.random_ratio(1, 2) {
-        if let Some(changed) = documents(rng, &out, other) {
-            out = changed;
-            if rng.random_ratio(3, 4) {
-                return out;
-            }
+    if rng.random_ratio(1, 2)
+        && let Some(changed) = documents(rng, &out, other)
+    {
+        out = changed;
+        if rng.random_ratio(3, 4) {
+            return out;
         }
     }
     for _ in 0..1 << rng.random_range(0..4) {

@@ -115,6 +115,13 @@ impl PodInfo {
         (!name.is_empty()).then_some(name)
     }
 
+    /// Does it use the claim of a volume?
+    #[must_use]
+    pub fn uses(&self, claim: &ObjectKey) -> bool {
+        self.key.namespace == claim.namespace
+            && self.claims.iter().any(|used| used.name == claim.name)
+    }
+
     /// The node it is bound to.
     #[must_use]
     pub fn node_name(&self) -> Option<&str> {

@@ -112,7 +112,7 @@ impl Registry {
             foreign
                 .get_or_try_init(|| async {
                     let one = [Arc::clone(&object)];
-                    let mut made = self.from_foreign(row, custom, conversion, &one).await?;
+                    let mut made = self.converted(row, custom, conversion, &one).await?;
                     made.pop().ok_or_else(|| failure("no object".to_owned()))
                 })
                 .await?;
@@ -157,7 +157,7 @@ impl Registry {
         conversion: &Conversion,
         batch: &[Arc<Object>],
     ) -> Result<(), Status> {
-        let made = self.from_foreign(row, custom, conversion, batch).await?;
+        let made = self.converted(row, custom, conversion, batch).await?;
         for (object, made) in batch.iter().zip(made) {
             if let Some(foreign) = &object.foreign {
                 // Somebody else may have been faster; that is as good.
@@ -167,7 +167,8 @@ impl Registry {
         Ok(())
     }
 
-    async fn from_foreign(
+    /// Objects of other versions, as the webhook makes them.
+    async fn converted(
         &self,
         row: &ResourceDef,
         custom: &CustomType,
@@ -275,9 +276,7 @@ impl Registry {
         };
         let head = format!("conversion webhook for {}", shown(first));
         let uid = uuid::Uuid::new_v4().to_string();
-        let review = conversion
-            .review(&uid, desired, &sent)
-            .map_err(|why| failure(why))?;
+        let review = conversion.review(&uid, desired, &sent).map_err(failure)?;
         let client = self.converters.client(&conversion.client_config);
         let began = tokio::time::Instant::now();
         let count = |failure: &str| {

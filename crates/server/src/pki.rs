@@ -247,10 +247,10 @@ impl Pki {
     pub fn leaf(&self, spec: &LeafSpec, now: Timestamp) -> Result<Leaf, PkiError> {
         let cert_path = self.directory.join(format!("{}.crt", spec.name));
         let key_path = self.directory.join(format!("{}.key", spec.name));
-        if let (Some(certificate), Some(key)) = (read(&cert_path)?, read(&key_path)?) {
-            if self.is_good(&certificate, &key, spec, now) {
-                return Ok(Leaf { certificate, key });
-            }
+        if let (Some(certificate), Some(key)) = (read(&cert_path)?, read(&key_path)?)
+            && self.is_good(&certificate, &key, spec, now)
+        {
+            return Ok(Leaf { certificate, key });
         }
         let leaf = self.sign(spec, now)?;
         write(&key_path, &leaf.key, 0o600)?;

@@ -13,15 +13,25 @@ use parking_lot::RwLock;
 
 use crate::metrics::{Histogram, head};
 
-/// What series of one name are told apart by, and what they are for.
+/// Series of one name, whatever it is that each of them counts with.
 #[derive(Debug)]
-struct Named {
+struct Series<T> {
     name: &'static str,
     help: &'static str,
     labels: &'static [&'static str],
+    made: RwLock<BTreeMap<String, Arc<T>>>,
 }
 
-impl Named {
+impl<T> Series<T> {
+    fn new(name: &'static str, help: &'static str, labels: &'static [&'static str]) -> Self {
+        Self {
+            name,
+            help,
+            labels,
+            made: RwLock::default(),
+        }
+    }
+
     /// The labels as they are written. Values that come from users are escaped.
     fn text(&self, values: &[&str]) -> String {
         debug_assert_eq!(self.labels.len(), values.len());
@@ -37,26 +47,35 @@ impl Named {
         }
         out
     }
-}
 
-fn of<T>(
-    series: &RwLock<BTreeMap<String, Arc<T>>>,
-    key: String,
-    new: impl FnOnce() -> T,
-) -> Arc<T> {
-    if let Some(found) = series.read().get(&key) {
-        return Arc::clone(found);
+    /// The series of some values, made where there is none yet.
+    fn of(&self, values: &[&str], new: impl FnOnce() -> T) -> Arc<T> {
+        let key = self.text(values);
+        if let Some(found) = self.made.read().get(&key) {
+            return Arc::clone(found);
+        }
+        let mut made = self.made.write();
+        Arc::clone(made.entry(key).or_insert_with(|| Arc::new(new())))
     }
-    let mut series = series.write();
-    Arc::clone(series.entry(key).or_insert_with(|| Arc::new(new())))
+
+    /// Writes every series by `each`, which is given its labels; nothing where there is none.
+    fn write(&self, out: &mut String, kind: &str, each: impl Fn(&mut String, &str, &T)) {
+        let made = self.made.read();
+        if made.is_empty() {
+            return;
+        }
+        head(out, self.name, kind, self.help);
+        for (labels, one) in made.iter() {
+            each(out, labels, one);
+        }
+    }
 }
 
 /// Histograms of one name.
 #[derive(Debug)]
 pub(crate) struct Histograms {
-    named: Named,
+    series: Series<Histogram>,
     bounds: &'static [f64],
-    series: RwLock<BTreeMap<String, Arc<Histogram>>>,
 }
 
 impl Histograms {
@@ -67,16 +86,14 @@ impl Histograms {
         bounds: &'static [f64],
     ) -> Self {
         Self {
-            named: Named { name, help, labels },
+            series: Series::new(name, help, labels),
             bounds,
-            series: RwLock::default(),
         }
     }
 
     /// The series of some values.
     pub(crate) fn of(&self, values: &[&str]) -> Arc<Histogram> {
-        let key = self.named.text(values);
-        of(&self.series, key, || Histogram::new(self.bounds))
+        self.series.of(values, || Histogram::new(self.bounds))
     }
 
     /// Counts how long something took.
@@ -85,23 +102,15 @@ impl Histograms {
     }
 
     pub(crate) fn write(&self, out: &mut String) {
-        let series = self.series.read();
-        if series.is_empty() {
-            return;
-        }
-        head(out, self.named.name, "histogram", self.named.help);
-        for (labels, histogram) in series.iter() {
-            histogram.write(out, self.named.name, labels);
-        }
+        self.series.write(out, "histogram", |out, labels, one| {
+            one.write(out, self.series.name, labels);
+        });
     }
 }
 
 /// Counters of one name.
 #[derive(Debug)]
-pub(crate) struct Counters {
-    named: Named,
-    series: RwLock<BTreeMap<String, Arc<AtomicU64>>>,
-}
+pub(crate) struct Counters(Series<AtomicU64>);
 
 impl Counters {
     pub(crate) fn new(
@@ -109,15 +118,12 @@ impl Counters {
         help: &'static str,
         labels: &'static [&'static str],
     ) -> Self {
-        Self {
-            named: Named { name, help, labels },
-            series: RwLock::default(),
-        }
+        Self(Series::new(name, help, labels))
     }
 
     /// The series of some values.
     pub(crate) fn of(&self, values: &[&str]) -> Arc<AtomicU64> {
-        of(&self.series, self.named.text(values), AtomicU64::default)
+        self.0.of(values, AtomicU64::default)
     }
 
     /// Counts one.
@@ -126,25 +132,17 @@ impl Counters {
     }
 
     pub(crate) fn write(&self, out: &mut String) {
-        let series = self.series.read();
-        if series.is_empty() {
-            return;
-        }
-        let name = self.named.name;
-        head(out, name, "counter", self.named.help);
-        for (labels, count) in series.iter() {
+        let name = self.0.name;
+        self.0.write(out, "counter", |out, labels, count| {
             let count = count.load(Ordering::Relaxed);
             writeln!(out, "{name}{{{labels}}} {count}").unwrap_or_default();
-        }
+        });
     }
 }
 
 /// Which series of one name there are: each is 1, and stays.
 #[derive(Debug)]
-pub(crate) struct Marks {
-    named: Named,
-    series: RwLock<BTreeMap<String, Arc<()>>>,
-}
+pub(crate) struct Marks(Series<()>);
 
 impl Marks {
     pub(crate) fn new(
@@ -152,27 +150,19 @@ impl Marks {
         help: &'static str,
         labels: &'static [&'static str],
     ) -> Self {
-        Self {
-            named: Named { name, help, labels },
-            series: RwLock::default(),
-        }
+        Self(Series::new(name, help, labels))
     }
 
     /// There is a series of some values.
     pub(crate) fn mark(&self, values: &[&str]) {
-        of(&self.series, self.named.text(values), || ());
+        self.0.of(values, || ());
     }
 
     pub(crate) fn write(&self, out: &mut String) {
-        let series = self.series.read();
-        if series.is_empty() {
-            return;
-        }
-        let name = self.named.name;
-        head(out, name, "gauge", self.named.help);
-        for labels in series.keys() {
+        let name = self.0.name;
+        self.0.write(out, "gauge", |out, labels, ()| {
             writeln!(out, "{name}{{{labels}}} 1").unwrap_or_default();
-        }
+        });
     }
 }
 

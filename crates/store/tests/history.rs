@@ -143,7 +143,11 @@ fn run(seed: u64) -> Result<Figures, String> {
             let text = String::from_utf8_lossy(&line[..read - 1]);
             match Entry::from_line(&text) {
                 Some(entry) => entries.push(entry),
-                None => return Err(format!("the child said: {text}")),
+                None => {
+                    child.kill().ok();
+                    child.wait().unwrap();
+                    return Err(format!("the child said: {text}"));
+                }
             }
             left = left.saturating_sub(1);
             if left == 0 {

@@ -13,7 +13,9 @@
 mod cluster;
 mod node;
 mod request;
+mod wait;
 
 pub use cluster::{ADMIN, Cluster};
 pub use node::FakeNode;
 pub use request::{Caller, Lines, Reply, revision};
+pub use wait::{BOUND, until};

@@ -188,7 +188,7 @@ fn node(name: &str) -> Node {
 async fn machines(fake: FakeApi, clock: SharedClock) {
     let mut beat = 0_u64;
     loop {
-        if beat % 20 == 0 {
+        if beat.is_multiple_of(20) {
             for name in NODES {
                 heartbeat(&fake, name, &clock);
             }

@@ -3,8 +3,6 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use std::time::Duration;
-
 use evenkeel_server::Identity;
 use evenkeel_testkit::{ADMIN, Caller, Cluster};
 use serde_json::{Value, json};
@@ -12,26 +10,6 @@ use serde_json::{Value, json};
 const CORE: &str = "/api/v1/namespaces/default";
 const DEVICES: &str = "/apis/resource.k8s.io/v1";
 const CLAIMS: &str = "/apis/resource.k8s.io/v1/namespaces/default/resourceclaims";
-
-/// Longest wait for a condition: a loaded machine, not the loops, needs it.
-const LIMIT: Duration = Duration::from_secs(60);
-
-async fn until(caller: &Caller, path: &str, what: &str, good: impl Fn(&Value) -> bool) -> Value {
-    let mut last = Value::Null;
-    let waiting = async {
-        loop {
-            last = caller.get(path).await.body;
-            if good(&last) {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    };
-    if tokio::time::timeout(LIMIT, waiting).await.is_err() {
-        panic!("waited in vain: {what}\n{last:#}");
-    }
-    last
-}
 
 fn class(expression: &str) -> Value {
     json!({
@@ -49,6 +27,58 @@ fn pod(name: &str) -> Value {
             "resourceClaims": [{"name": "gpu", "resourceClaimTemplateName": "one-gpu"}],
         },
     })
+}
+
+/// Makes the template of claims that pods name.
+async fn template(admin: &Caller) {
+    let template = json!({
+        "apiVersion": "resource.k8s.io/v1", "kind": "ResourceClaimTemplate",
+        "metadata": {"name": "one-gpu"},
+        "spec": {"spec": {"devices": {"requests": [
+            {"name": "gpu", "exactly": {"deviceClassName": "gpu"}}]}}},
+    });
+    let templates = format!("{DEVICES}/namespaces/default/resourceclaimtemplates");
+    admin.post(&templates, &template).await.expect(201);
+}
+
+/// Waits for the account without which no pod is made.
+async fn account(admin: &Caller) {
+    let path = format!("{CORE}/serviceaccounts/default");
+    let is_there = |it: &Value| it["kind"] == "ServiceAccount";
+    admin.until(&path, "the account", is_there).await;
+}
+
+/// Waits until a pod is on the node, and answers it.
+async fn placed(admin: &Caller, pod: &str) -> Value {
+    let path = format!("{CORE}/pods/{pod}");
+    let is_placed = |pod: &Value| pod["spec"]["nodeName"] == "one";
+    admin.until(&path, "its node", is_placed).await
+}
+
+/// Waits until a pod says that there is no device for it.
+async fn waits(admin: &Caller, pod: &str) {
+    let path = format!("{CORE}/pods/{pod}");
+    let says = |pod: &Value| {
+        let all = pod["status"]["conditions"].as_array();
+        all.into_iter().flatten().any(|one| {
+            let text = one["message"].as_str().unwrap_or_default();
+            one["type"] == "PodScheduled" && text.contains("1 cannot allocate all claims")
+        })
+    };
+    admin.until(&path, "why it waits", says).await;
+}
+
+/// Waits until the agent says in such words that it can't prepare devices.
+async fn agent_says(admin: &Caller, words: &str) {
+    let says = |events: &Value| {
+        let all = events["items"].as_array();
+        all.into_iter().flatten().any(|event| {
+            let text = event["message"].as_str().unwrap_or_default();
+            event["reason"] == "FailedPrepareDynamicResources" && text.contains(words)
+        })
+    };
+    let path = format!("{CORE}/events");
+    admin.until(&path, "the agent's words", says).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -78,27 +108,11 @@ async fn a_pod_gets_a_device_and_the_next_one_gets_it_after_that() {
     });
     let slices = format!("{DEVICES}/resourceslices");
     admin.post(&slices, &slice).await.expect(201);
-    let template = json!({
-        "apiVersion": "resource.k8s.io/v1", "kind": "ResourceClaimTemplate",
-        "metadata": {"name": "one-gpu"},
-        "spec": {"spec": {"devices": {"requests": [
-            {"name": "gpu", "exactly": {"deviceClassName": "gpu"}}]}}},
-    });
-    let templates = format!("{DEVICES}/namespaces/default/resourceclaimtemplates");
-    admin.post(&templates, &template).await.expect(201);
-    until(
-        &admin,
-        &format!("{CORE}/serviceaccounts/default"),
-        "the account",
-        |it| it["kind"] == "ServiceAccount",
-    )
-    .await;
+    template(&admin).await;
+    account(&admin).await;
     let pods = format!("{CORE}/pods");
     admin.post(&pods, &pod("first")).await.expect(201);
-    let first = until(&admin, &format!("{pods}/first"), "its node", |pod| {
-        pod["spec"]["nodeName"] == "one"
-    })
-    .await;
+    let first = placed(&admin, "first").await;
     let name = first["status"]["resourceClaimStatuses"][0]["resourceClaimName"]
         .as_str()
         .unwrap()
@@ -118,43 +132,17 @@ async fn a_pod_gets_a_device_and_the_next_one_gets_it_after_that() {
     );
     // The other waits, and says for what.
     admin.post(&pods, &pod("second")).await.expect(201);
-    until(&admin, &format!("{pods}/second"), "why it waits", |pod| {
-        let conditions = pod["status"]["conditions"].as_array();
-        conditions.is_some_and(|all| {
-            all.iter().any(|one| {
-                let text = one["message"].as_str().unwrap_or_default();
-                one["type"] == "PodScheduled" && text.contains("1 cannot allocate all claims")
-            })
-        })
-    })
-    .await;
+    waits(&admin, "second").await;
     // The agent has no drivers, and starts nothing without its devices.
-    until(
-        &admin,
-        &format!("{CORE}/events"),
-        "the agent's words",
-        |events| {
-            let items = events["items"].as_array();
-            items.is_some_and(|all| {
-                all.iter()
-                    .any(|event| event["reason"] == "FailedPrepareDynamicResources")
-            })
-        },
-    )
-    .await;
+    agent_says(&admin, "").await;
     let now = json!({"gracePeriodSeconds": 0});
     admin.delete(&format!("{pods}/first"), Some(&now)).await;
-    until(&admin, &format!("{pods}/second"), "its node", |pod| {
-        pod["spec"]["nodeName"] == "one"
-    })
-    .await;
-    until(
-        &admin,
-        &format!("{CLAIMS}/{name}"),
-        "the claim to go",
-        |it| it["code"] == 404,
-    )
-    .await;
+    placed(&admin, "second").await;
+    admin
+        .until(&format!("{CLAIMS}/{name}"), "the claim to go", |it| {
+            it["code"] == 404
+        })
+        .await;
     drop(node);
 }
 
@@ -184,29 +172,13 @@ async fn a_rule_taints_devices_makes_their_users_go_and_says_so() {
         made["spec"]["devices"][1]["taints"][0]["timeAdded"].is_string(),
         "{made:#}"
     );
-    let template = json!({
-        "apiVersion": "resource.k8s.io/v1", "kind": "ResourceClaimTemplate",
-        "metadata": {"name": "one-gpu"},
-        "spec": {"spec": {"devices": {"requests": [
-            {"name": "gpu", "exactly": {"deviceClassName": "gpu"}}]}}},
-    });
-    let templates = format!("{DEVICES}/namespaces/default/resourceclaimtemplates");
-    admin.post(&templates, &template).await.expect(201);
-    until(
-        &admin,
-        &format!("{CORE}/serviceaccounts/default"),
-        "the account",
-        |it| it["kind"] == "ServiceAccount",
-    )
-    .await;
+    template(&admin).await;
+    account(&admin).await;
     let pods = format!("{CORE}/pods");
     let mut first = pod("first");
     first["spec"]["terminationGracePeriodSeconds"] = json!(0);
     admin.post(&pods, &first).await.expect(201);
-    until(&admin, &format!("{pods}/first"), "its node", |pod| {
-        pod["spec"]["nodeName"] == "one"
-    })
-    .await;
+    placed(&admin, "first").await;
     // A rule that has no effect says what one with effect would do.
     let rules = format!("{DEVICES}/devicetaintrules");
     let rule = |name: &str, effect: &str| {
@@ -225,10 +197,11 @@ async fn a_rule_taints_devices_makes_their_users_go_and_says_so() {
     };
     let made = admin.post(&rules, &rule("try", "None")).await.expect(201);
     assert!(made.body["spec"]["taint"]["timeAdded"].is_string());
-    let told = until(&admin, &format!("{rules}/try"), "what would be", |rule| {
-        says(rule, "NoEffect")
-    })
-    .await;
+    let told = admin
+        .until(&format!("{rules}/try"), "what would be", |rule| {
+            says(rule, "NoEffect")
+        })
+        .await;
     let text = told["status"]["conditions"][0]["message"].as_str().unwrap();
     assert!(
         text.starts_with(
@@ -242,37 +215,22 @@ async fn a_rule_taints_devices_makes_their_users_go_and_says_so() {
         .post(&rules, &rule("broken", "NoExecute"))
         .await
         .expect(201);
-    until(&admin, &format!("{pods}/first"), "its end", |it| {
-        it["code"] == 404
-    })
-    .await;
+    admin
+        .until(&format!("{pods}/first"), "its end", |it| it["code"] == 404)
+        .await;
     admin.post(&pods, &pod("second")).await.expect(201);
-    let waits = |pod: &Value| {
-        let all = pod["status"]["conditions"].as_array();
-        all.is_some_and(|all| {
-            all.iter().any(|one| {
-                let text = one["message"].as_str().unwrap_or_default();
-                one["type"] == "PodScheduled" && text.contains("1 cannot allocate all claims")
-            })
+    waits(&admin, "second").await;
+    admin
+        .until(&format!("{rules}/broken"), "the rule's end", |rule| {
+            says(rule, "Completed")
         })
-    };
-    until(&admin, &format!("{pods}/second"), "why it waits", waits).await;
-    until(
-        &admin,
-        &format!("{rules}/broken"),
-        "the rule's end",
-        |rule| says(rule, "Completed"),
-    )
-    .await;
+        .await;
     // Without the rule the device is free.
     admin
         .delete(&format!("{rules}/broken"), None)
         .await
         .expect(200);
-    until(&admin, &format!("{pods}/second"), "its node", |pod| {
-        pod["spec"]["nodeName"] == "one"
-    })
-    .await;
+    placed(&admin, "second").await;
     drop(node);
 }
 
@@ -294,13 +252,7 @@ async fn an_extended_resource_is_a_device_of_a_class() {
     });
     let slices = format!("{DEVICES}/resourceslices");
     admin.post(&slices, &slice).await.expect(201);
-    until(
-        &admin,
-        &format!("{CORE}/serviceaccounts/default"),
-        "the account",
-        |it| it["kind"] == "ServiceAccount",
-    )
-    .await;
+    account(&admin).await;
     let pods = format!("{CORE}/pods");
     let asking = |name: &str, resource: &str| {
         json!({
@@ -312,10 +264,7 @@ async fn an_extended_resource_is_a_device_of_a_class() {
     };
     let first = asking("first", "example.com/gpu");
     admin.post(&pods, &first).await.expect(201);
-    let first = until(&admin, &format!("{pods}/first"), "its node", |pod| {
-        pod["spec"]["nodeName"] == "one"
-    })
-    .await;
+    let first = placed(&admin, "first").await;
     let made = &first["status"]["extendedResourceClaimStatus"];
     assert_eq!(
         made["requestMappings"],
@@ -341,40 +290,15 @@ async fn an_extended_resource_is_a_device_of_a_class() {
         .post(&pods, &asking("second", implicit))
         .await
         .expect(201);
-    until(&admin, &format!("{pods}/second"), "why it waits", |pod| {
-        let all = pod["status"]["conditions"].as_array();
-        all.is_some_and(|all| {
-            all.iter().any(|one| {
-                let text = one["message"].as_str().unwrap_or_default();
-                one["type"] == "PodScheduled" && text.contains("1 cannot allocate all claims")
-            })
-        })
-    })
-    .await;
+    waits(&admin, "second").await;
     // The agent reads the claim, as it may, and has no driver for it.
-    until(
-        &admin,
-        &format!("{CORE}/events"),
-        "the agent's words",
-        |events| {
-            let items = events["items"].as_array();
-            items.is_some_and(|all| {
-                all.iter().any(|event| {
-                    let text = event["message"].as_str().unwrap_or_default();
-                    event["reason"] == "FailedPrepareDynamicResources"
-                        && text.contains("DRA driver gpu.example.com is not registered")
-                })
-            })
-        },
-    )
-    .await;
+    agent_says(&admin, "DRA driver gpu.example.com is not registered").await;
     let now = json!({"gracePeriodSeconds": 0});
     admin.delete(&format!("{pods}/first"), Some(&now)).await;
-    until(&admin, &path, "the claim to go", |it| it["code"] == 404).await;
-    let second = until(&admin, &format!("{pods}/second"), "its node", |pod| {
-        pod["spec"]["nodeName"] == "one"
-    })
-    .await;
+    admin
+        .until(&path, "the claim to go", |it| it["code"] == 404)
+        .await;
+    let second = placed(&admin, "second").await;
     let made = &second["status"]["extendedResourceClaimStatus"];
     assert_eq!(made["requestMappings"][0]["resourceName"], implicit);
     drop(node);
@@ -401,14 +325,14 @@ async fn quotas_count_devices_by_the_resources_that_they_stand_for() {
         }
     };
     let path = format!("{quotas}/q");
-    until(&admin, &path, "nothing used", used("0", "0")).await;
+    admin.until(&path, "nothing used", used("0", "0")).await;
     let claim = |name: &str, count: i64| {
         json!({"apiVersion": "resource.k8s.io/v1", "kind": "ResourceClaim",
             "metadata": {"name": name}, "spec": {"devices": {"requests": [
                 {"name": "r", "exactly": {"deviceClassName": "gpu", "count": count}}]}}})
     };
     admin.post(CLAIMS, &claim("two", 2)).await.expect(201);
-    until(&admin, &path, "two used", used("2", "2")).await;
+    admin.until(&path, "two used", used("2", "2")).await;
     let refused = admin.post(CLAIMS, &claim("more", 2)).await;
     let refused = refused.expect(403);
     assert!(
@@ -420,5 +344,7 @@ async fn quotas_count_devices_by_the_resources_that_they_stand_for() {
         refused.message()
     );
     admin.delete(&format!("{CLAIMS}/two"), None).await;
-    until(&admin, &path, "nothing used again", used("0", "0")).await;
+    admin
+        .until(&path, "nothing used again", used("0", "0"))
+        .await;
 }

@@ -4,18 +4,15 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use evenkeel_server::Identity;
-use evenkeel_testkit::{ADMIN, Caller, Cluster, Reply};
+use evenkeel_testkit::{ADMIN, Caller, Cluster, Reply, until};
 use serde_json::{Value, json};
 
 const LEVELS: &str = "/apis/flowcontrol.apiserver.k8s.io/v1/prioritylevelconfigurations";
 const SCHEMAS: &str = "/apis/flowcontrol.apiserver.k8s.io/v1/flowschemas";
 const AUTOUPDATE: &str = "apf.kubernetes.io/autoupdate-spec";
 const MERGE_PATCH: &str = "application/merge-patch+json";
-/// How long anything may take on a busy machine.
-const BOUND: Duration = Duration::from_secs(60);
 
 fn admin(cluster: &Cluster) -> Caller {
     cluster.caller(Identity::user("admin", &[ADMIN]))
@@ -26,24 +23,6 @@ fn names(list: &Value) -> Vec<String> {
     items
         .map(|item| item["metadata"]["name"].as_str().unwrap().to_owned())
         .collect()
-}
-
-/// Asks until the answer is what is waited for, with a bound.
-async fn until<T, F>(what: &str, mut ask: impl FnMut() -> F) -> T
-where
-    F: Future<Output = Option<T>>,
-{
-    let asking = async {
-        loop {
-            if let Some(found) = ask().await {
-                return found;
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    tokio::time::timeout(BOUND, asking)
-        .await
-        .unwrap_or_else(|_| panic!("{what} did not happen"))
 }
 
 fn dangling(schema: &Value) -> Option<(String, String)> {

@@ -3,35 +3,13 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use std::time::Duration;
-
 use evenkeel_server::Identity;
-use evenkeel_testkit::{ADMIN, Caller, Cluster};
+use evenkeel_testkit::{ADMIN, Cluster};
 use serde_json::{Value, json};
 
 const CRDS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 const MIGRATIONS: &str = "/apis/storagemigration.k8s.io/v1/storageversionmigrations";
 const GROUP: &str = "/apis/shop.example.com";
-
-/// Longest wait for a condition: a loaded machine, not the loops, needs it.
-const LIMIT: Duration = Duration::from_secs(60);
-
-async fn until(caller: &Caller, path: &str, what: &str, good: impl Fn(&Value) -> bool) -> Value {
-    let mut last = Value::Null;
-    let waiting = async {
-        loop {
-            last = caller.get(path).await.body;
-            if good(&last) {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    };
-    if tokio::time::timeout(LIMIT, waiting).await.is_err() {
-        panic!("waited in vain: {what}\n{last:#}");
-    }
-    last
-}
 
 fn definition(stored: &str) -> Value {
     let version = |name: &str| {
@@ -72,7 +50,7 @@ async fn objects_are_stored_anew_and_the_definition_forgets_old_versions() {
     admin.post(CRDS, &definition("v1")).await.expect(201);
     let crd = format!("{CRDS}/widgets.shop.example.com");
     let established = |it: &Value| condition(it, "Established")["status"] == "True";
-    until(&admin, &crd, "the kind", established).await;
+    admin.until(&crd, "the kind", established).await;
     let widgets = format!("{GROUP}/v1/namespaces/default/widgets");
     for at in 0..5 {
         let widget = json!({"apiVersion": "shop.example.com/v1", "kind": "Widget",
@@ -95,11 +73,12 @@ async fn objects_are_stored_anew_and_the_definition_forgets_old_versions() {
     let again = migration("again", "shop.example.com", "widgets");
     admin.post(MIGRATIONS, &again).await.expect(201);
     let path = format!("{MIGRATIONS}/again");
-    let done = until(&admin, &path, "the end", |it| {
-        condition(it, "Succeeded")["status"] == "True"
-            && condition(it, "Running")["status"] == "False"
-    })
-    .await;
+    let done = admin
+        .until(&path, "the end", |it| {
+            condition(it, "Succeeded")["status"] == "True"
+                && condition(it, "Running")["status"] == "False"
+        })
+        .await;
     assert_eq!(
         condition(&done, "Succeeded")["reason"],
         "StorageVersionMigrationSucceeded"
@@ -114,10 +93,11 @@ async fn objects_are_stored_anew_and_the_definition_forgets_old_versions() {
         );
         assert_eq!(after["items"][at]["spec"], before["items"][at]["spec"]);
     }
-    let told = until(&admin, &crd, "the definition", |it| {
-        it["status"]["storedVersions"] == json!(["v2"])
-    })
-    .await;
+    let told = admin
+        .until(&crd, "the definition", |it| {
+            it["status"]["storedVersions"] == json!(["v2"])
+        })
+        .await;
     let migrating = condition(&told, "StorageMigrating");
     assert_eq!(migrating["status"], "False", "{told:#}");
     assert_eq!(migrating["reason"], "MigrationSucceeded");
@@ -125,10 +105,11 @@ async fn objects_are_stored_anew_and_the_definition_forgets_old_versions() {
     // Once more finds nothing to write: everything is stored as it should be.
     let twice = migration("twice", "shop.example.com", "widgets");
     admin.post(MIGRATIONS, &twice).await.expect(201);
-    until(&admin, &format!("{MIGRATIONS}/twice"), "the end", |it| {
-        condition(it, "Succeeded")["status"] == "True"
-    })
-    .await;
+    admin
+        .until(&format!("{MIGRATIONS}/twice"), "the end", |it| {
+            condition(it, "Succeeded")["status"] == "True"
+        })
+        .await;
     let still = admin.get(&widgets).await.expect(200).body;
     for at in 0..5 {
         assert_eq!(revision(&still, at), revision(&after, at));
@@ -149,10 +130,11 @@ async fn what_can_not_be_migrated_fails_with_the_reason() {
     let path = |name: &str| format!("{MIGRATIONS}/{name}");
     let reviews = migration("reviews", "authentication.k8s.io", "tokenreviews");
     admin.post(MIGRATIONS, &reviews).await.expect(201);
-    let failed = until(&admin, &path("reviews"), "the end", |it| {
-        condition(it, "Failed")["status"] == "True"
-    })
-    .await;
+    let failed = admin
+        .until(&path("reviews"), "the end", |it| {
+            condition(it, "Failed")["status"] == "True"
+        })
+        .await;
     let text = condition(&failed, "Failed")["message"].as_str().unwrap();
     assert!(
         text.contains("does not support discovery operations: [update patch list]"),
@@ -166,8 +148,9 @@ async fn what_can_not_be_migrated_fails_with_the_reason() {
         .expect(201);
     let secrets = migration("secrets", "", "secrets");
     admin.post(MIGRATIONS, &secrets).await.expect(201);
-    until(&admin, &path("secrets"), "the end", |it| {
-        condition(it, "Succeeded")["status"] == "True"
-    })
-    .await;
+    admin
+        .until(&path("secrets"), "the end", |it| {
+            condition(it, "Succeeded")["status"] == "True"
+        })
+        .await;
 }

@@ -17,45 +17,19 @@ const POLICY: &str = "/apis/policy/v1/namespaces/default";
 const STRATEGIC: &str = "application/strategic-merge-patch+json";
 const MERGE: &str = "application/merge-patch+json";
 
-/// Longest wait for a condition: a loaded machine, not the loops, needs it.
-const LIMIT: Duration = Duration::from_secs(60);
-
 fn admin(cluster: &Cluster) -> Caller {
     cluster.caller(Identity::user("admin", &[ADMIN]))
 }
 
-/// Asks until the answer is the wanted one.
-async fn until(
-    caller: &Caller,
-    path: &str,
-    what: &str,
-    mut good: impl FnMut(&Value) -> bool,
-) -> Value {
-    let mut last = Value::Null;
-    let waiting = async {
-        loop {
-            last = caller.get(path).await.body;
-            if good(&last) {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    };
-    if tokio::time::timeout(LIMIT, waiting).await.is_err() {
-        panic!("waited in vain: {what}\n{last:#}");
-    }
-    last
-}
-
 /// Creates once the namespace has what pods need.
 async fn create(caller: &Caller, path: &str, object: &Value) -> Reply {
-    until(
-        caller,
-        &format!("{CORE}/serviceaccounts/default"),
-        "the account",
-        |it| it["kind"] == "ServiceAccount",
-    )
-    .await;
+    caller
+        .until(
+            &format!("{CORE}/serviceaccounts/default"),
+            "the account",
+            |it| it["kind"] == "ServiceAccount",
+        )
+        .await;
     caller.post(path, object).await.expect(201)
 }
 
@@ -108,7 +82,7 @@ async fn a_stateful_set_comes_up_rolls_and_goes_back() {
                 && it["status"]["currentRevision"] == it["status"]["updateRevision"]
         }
     };
-    until(&admin, &path, "two pods", arrived(1)).await;
+    admin.until(&path, "two pods", arrived(1)).await;
     let pod = admin
         .get(&format!("{CORE}/pods/db-1"))
         .await
@@ -123,14 +97,14 @@ async fn a_stateful_set_comes_up_rolls_and_goes_back() {
         "containers": [{"name": "db", "image": "db:2"}],
     }}}});
     admin.patch(&path, STRATEGIC, &image).await.expect(200);
-    until(&admin, &path, "the roll-out", arrived(2)).await;
+    admin.until(&path, "the roll-out", arrived(2)).await;
     // What kubectl's undo sends is what the revision holds.
     let first = revisions(&admin, "db").await.remove(0);
     admin
         .patch(&path, STRATEGIC, &first["data"])
         .await
         .expect(200);
-    let back = until(&admin, &path, "the way back", arrived(3)).await;
+    let back = admin.until(&path, "the way back", arrived(3)).await;
     assert_eq!(
         back["spec"]["template"]["spec"]["containers"][0]["image"],
         "db:1"
@@ -146,13 +120,11 @@ async fn a_stateful_set_comes_up_rolls_and_goes_back() {
         .patch(&format!("{path}/scale"), MERGE, &scale)
         .await
         .expect(200);
-    until(
-        &admin,
-        &format!("{CORE}/pods/db-1"),
-        "the end of the last",
-        |it| it["code"] == 404,
-    )
-    .await;
+    admin
+        .until(&format!("{CORE}/pods/db-1"), "the end of the last", |it| {
+            it["code"] == 404
+        })
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -178,24 +150,23 @@ async fn a_daemon_set_is_on_every_node_and_rolls() {
         "observedGeneration",
     ];
     let arrived = |generation: i64| move |it: &Value| numbers(it, &counts) == [2, 2, 2, generation];
-    until(&admin, &path, "a pod on each node", arrived(1)).await;
+    admin.until(&path, "a pod on each node", arrived(1)).await;
     let image = json!({"spec": {"template": {"spec": {
         "containers": [{"name": "agent", "image": "a:2"}],
     }}}});
     admin.patch(&path, STRATEGIC, &image).await.expect(200);
-    until(&admin, &path, "the roll-out", arrived(2)).await;
+    admin.until(&path, "the roll-out", arrived(2)).await;
     let first = revisions(&admin, "agent").await.remove(0);
     admin
         .patch(&path, STRATEGIC, &first["data"])
         .await
         .expect(200);
-    until(&admin, &path, "the way back", arrived(3)).await;
+    admin.until(&path, "the way back", arrived(3)).await;
     // A third node gets its own.
     let _third = cluster.node("three");
-    until(&admin, &path, "a third pod", |it| {
-        numbers(it, &counts)[1] == 3
-    })
-    .await;
+    admin
+        .until(&path, "a third pod", |it| numbers(it, &counts)[1] == 3)
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -233,17 +204,15 @@ async fn jobs_complete_fail_and_are_counted() {
                 .any(|item| item["type"] == kind && item["status"] == "True")
         }
     };
-    let good = until(
-        &admin,
-        &format!("{jobs}/good"),
-        "completion",
-        is("Complete"),
-    )
-    .await;
+    let good = admin
+        .until(&format!("{jobs}/good"), "completion", is("Complete"))
+        .await;
     assert_eq!(good["status"]["succeeded"], 3);
     assert_eq!(good["status"]["completedIndexes"], "0-2");
     assert!(good["status"]["completionTime"].is_string());
-    let bad = until(&admin, &format!("{jobs}/bad"), "failure", is("Failed")).await;
+    let bad = admin
+        .until(&format!("{jobs}/bad"), "failure", is("Failed"))
+        .await;
     assert_eq!(bad["status"]["failed"], 1);
     let pods = admin.get(&format!("{CORE}/pods")).await.expect(200).body;
     for pod in pods["items"].as_array().unwrap() {
@@ -256,10 +225,11 @@ async fn jobs_complete_fail_and_are_counted() {
         .await
         .expect(200);
     let left = format!("{CORE}/pods?labelSelector=job-name%3Dgood");
-    until(&admin, &left, "no pods", |it| {
-        it["items"].as_array().is_some_and(Vec::is_empty)
-    })
-    .await;
+    admin
+        .until(&left, "no pods", |it| {
+            it["items"].as_array().is_some_and(Vec::is_empty)
+        })
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -283,10 +253,11 @@ async fn a_cron_job_starts_jobs_and_forgets_the_old() {
     });
     create(&admin, &format!("{BATCH}/cronjobs"), &cron).await;
     let path = format!("{BATCH}/cronjobs/tick");
-    until(&admin, &path, "a success", |it| {
-        it["status"]["lastSuccessfulTime"].is_string()
-    })
-    .await;
+    admin
+        .until(&path, "a success", |it| {
+            it["status"]["lastSuccessfulTime"].is_string()
+        })
+        .await;
     let jobs = admin.get(&format!("{BATCH}/jobs")).await.expect(200).body;
     let job = &jobs["items"][0];
     assert_eq!(job["metadata"]["ownerReferences"][0]["kind"], "CronJob");
@@ -320,10 +291,11 @@ async fn a_budget_is_honoured_by_evictions() {
         .await
         .expect(201);
     let path = format!("{CORE}/replicationcontrollers/web");
-    until(&admin, &path, "two pods", |it| {
-        numbers(it, &["readyReplicas"]) == [2]
-    })
-    .await;
+    admin
+        .until(&path, "two pods", |it| {
+            numbers(it, &["readyReplicas"]) == [2]
+        })
+        .await;
     let path = format!("{POLICY}/poddisruptionbudgets/web");
     let counts = [
         "currentHealthy",
@@ -331,10 +303,11 @@ async fn a_budget_is_honoured_by_evictions() {
         "expectedPods",
         "disruptionsAllowed",
     ];
-    let known = until(&admin, &path, "the budget's status", |it| {
-        numbers(it, &counts) == [2, 2, 2, 0]
-    })
-    .await;
+    let known = admin
+        .until(&path, "the budget's status", |it| {
+            numbers(it, &counts) == [2, 2, 2, 0]
+        })
+        .await;
     assert_eq!(
         known["status"]["conditions"][0]["reason"],
         "InsufficientPods"
@@ -371,14 +344,15 @@ async fn a_budget_is_honoured_by_evictions() {
     assert_eq!(cause["message"], wanted);
     let more = json!({"spec": {"maxUnavailable": 1}});
     admin.patch(&path, MERGE, &more).await.expect(200);
-    until(&admin, &path, "room for one", |it| {
-        numbers(it, &counts)[3] == 1
-    })
-    .await;
+    admin
+        .until(&path, "room for one", |it| numbers(it, &counts)[3] == 1)
+        .await;
     // Both at once: only one is let go.
     let (one, two) = tokio::join!(evict(&names[0]), evict(&names[1]));
     let mut codes = [one.code, two.code];
     codes.sort_unstable();
     assert_eq!(codes, [201, 429], "{:#} {:#}", one.body, two.body);
-    until(&admin, &path, "the next", |it| numbers(it, &counts)[3] == 1).await;
+    admin
+        .until(&path, "the next", |it| numbers(it, &counts)[3] == 1)
+        .await;
 }

@@ -83,10 +83,10 @@ impl Sessions {
             return Ok(0);
         };
         let mut connection = connection.lock().map_err(|_| poisoned())?;
-        if let Some(open) = connection.as_mut() {
-            if let Ok(answer) = exchange(open, command) {
-                return Ok(answer);
-            }
+        if let Some(open) = connection.as_mut()
+            && let Ok(answer) = exchange(open, command)
+        {
+            return Ok(answer);
         }
         let mut fresh = BufReader::new(connect(place)?);
         let answer = exchange(&mut fresh, command);

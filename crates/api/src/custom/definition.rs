@@ -60,7 +60,7 @@ impl Strategy for Definitions {
     }
 
     fn prepare_update(&self, new: &mut Value, old: &Value) {
-        object::set_or_remove(fields(new), "status", old.get("status").cloned());
+        object::keep_status(new, old);
         store_version(new);
     }
 

@@ -90,7 +90,7 @@ impl Strategy for ApiServices {
     }
 
     fn prepare_create(&self, object: &mut Value) {
-        fields(object).insert("status".to_owned(), json!({}));
+        object::clear_status(object);
         if !is_remote(object) {
             // The object's own time is that of its creation, which is now.
             let now = text(object, &["metadata", "creationTimestamp"]).to_owned();

@@ -93,10 +93,6 @@ fn conditions(object: &Value, out: &mut ErrorList) {
     }
 }
 
-fn keep_status(new: &mut Value, old: &Value) {
-    object::set_or_remove(fields(new), "status", old.get("status").cloned());
-}
-
 impl Strategy for FlowSchemas {
     fn defaults(&self, object: &mut Value) {
         let spec = child(object, "spec");
@@ -111,11 +107,11 @@ impl Strategy for FlowSchemas {
     }
 
     fn prepare_create(&self, object: &mut Value) {
-        fields(object).insert("status".to_owned(), json!({}));
+        object::clear_status(object);
     }
 
     fn prepare_update(&self, new: &mut Value, old: &Value) {
-        keep_status(new, old);
+        object::keep_status(new, old);
     }
 
     fn validate(&self, object: &Value) -> ErrorList {
@@ -380,11 +376,11 @@ impl Strategy for PriorityLevels {
     }
 
     fn prepare_create(&self, object: &mut Value) {
-        fields(object).insert("status".to_owned(), json!({}));
+        object::clear_status(object);
     }
 
     fn prepare_update(&self, new: &mut Value, old: &Value) {
-        keep_status(new, old);
+        object::keep_status(new, old);
     }
 
     fn validate(&self, object: &Value) -> ErrorList {

@@ -1,11 +1,11 @@
 //! Storage-version migrations (`storagemigration.k8s.io/v1`): which resource is to be written again
 //! in the form in which it would be stored now, as `pkg/apis/storagemigration` of the reference.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::field::{ErrorList, FieldError};
 use crate::names;
-use crate::object::{self, fields};
+use crate::object;
 use crate::row::Strategy;
 use crate::validation::{self, Cursor, conditions};
 
@@ -28,11 +28,11 @@ fn joined(at: &Cursor<'_>, name: &str, rule: names::NameRule, out: &mut ErrorLis
 
 impl Strategy for StorageVersionMigrations {
     fn prepare_create(&self, object: &mut Value) {
-        fields(object).insert("status".to_owned(), json!({}));
+        object::clear_status(object);
     }
 
     fn prepare_update(&self, new: &mut Value, old: &Value) {
-        object::set_or_remove(fields(new), "status", old.get("status").cloned());
+        object::keep_status(new, old);
     }
 
     fn validate(&self, object: &Value) -> ErrorList {

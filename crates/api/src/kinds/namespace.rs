@@ -41,7 +41,7 @@ impl Strategy for Namespaces {
     fn prepare_update(&self, new: &mut Value, old: &Value) {
         let finalizers = object::at(old, &["spec", "finalizers"]).cloned();
         object::set_or_remove(fields(child(new, "spec")), "finalizers", finalizers);
-        object::set_or_remove(fields(new), "status", old.get("status").cloned());
+        object::keep_status(new, old);
     }
 
     fn validate(&self, object: &Value) -> ErrorList {

@@ -41,7 +41,7 @@ impl Strategy for Nodes {
     }
 
     fn prepare_update(&self, new: &mut Value, old: &Value) {
-        object::set_or_remove(fields(new), "status", old.get("status").cloned());
+        object::keep_status(new, old);
     }
 
     fn validate(&self, object: &Value) -> ErrorList {

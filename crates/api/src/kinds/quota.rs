@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::pod;
 use crate::field::{ErrorList, FieldError, Path};
-use crate::object::{self, child, fields};
+use crate::object::{self, child};
 use crate::quantity::Quantity;
 use crate::row::Strategy;
 use crate::validation::{Cursor, IMMUTABLE};
@@ -214,11 +214,11 @@ impl Strategy for ResourceQuotas {
     }
 
     fn prepare_create(&self, object: &mut Value) {
-        fields(object).insert("status".to_owned(), json!({}));
+        object::clear_status(object);
     }
 
     fn prepare_update(&self, new: &mut Value, old: &Value) {
-        object::set_or_remove(fields(new), "status", old.get("status").cloned());
+        object::keep_status(new, old);
     }
 
     fn validate(&self, object: &Value) -> ErrorList {

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::field::{ErrorList, FieldError};
 use crate::names::{self, NameRule};
-use crate::object::{self, default_field, fields};
+use crate::object::{self, default_field};
 use crate::row::Strategy;
 use crate::validation::{Cursor, IMMUTABLE, conditions, named};
 
@@ -252,7 +252,7 @@ fn workload(object: &Value, old: Option<&Value>) -> ErrorList {
         let mut lists = lists.iter().filter_map(|name| spec.get(*name)?.as_array());
         lists.any(|list| !list.is_empty())
     };
-    if !set(spec.value) && old.is_none_or(|old| set(old)) {
+    if !set(spec.value) && old.is_none_or(set) {
         out.push(FieldError::invalid(
             &spec.path,
             "",
@@ -321,14 +321,14 @@ impl Strategy for PodGroups {
     }
 
     fn prepare_create(&self, object: &mut Value) {
-        fields(object).insert("status".to_owned(), json!({}));
+        object::clear_status(object);
         if let Some(spec) = object.get_mut("spec") {
             drop_gated(spec, None, &OF_GROUPS);
         }
     }
 
     fn prepare_update(&self, new: &mut Value, old: &Value) {
-        object::set_or_remove(fields(new), "status", old.get("status").cloned());
+        object::keep_status(new, old);
         if let Some(spec) = new.get_mut("spec") {
             drop_gated(spec, old.get("spec"), &OF_GROUPS);
         }

@@ -111,7 +111,7 @@ impl Strategy for Services {
     }
 
     fn prepare_update(&self, new: &mut Value, old: &Value) {
-        object::set_or_remove(fields(new), "status", old.get("status").cloned());
+        object::keep_status(new, old);
         normalize_cluster_ips(new, old);
         keep_allocated(new, old);
         drop_for_type(new, old);

@@ -40,10 +40,6 @@ fn template_warnings(new: &Value, old: Option<&Value>) -> Vec<String> {
     pod::spec_warnings(&template.child("spec"))
 }
 
-fn keep_status(new: &mut Value, old: &Value) {
-    object::set_or_remove(fields(new), "status", old.get("status").cloned());
-}
-
 /// Checks the selector and the template that it must match.
 fn selector_and_template(spec: &Cursor<'_>, out: &mut ErrorList) {
     let selector = spec.child("selector");
@@ -218,11 +214,11 @@ impl Strategy for Deployments {
     }
 
     fn prepare_create(&self, object: &mut Value) {
-        fields(object).insert("status".to_owned(), json!({}));
+        object::clear_status(object);
     }
 
     fn prepare_update(&self, new: &mut Value, old: &Value) {
-        keep_status(new, old);
+        object::keep_status(new, old);
     }
 
     fn prepare_status(&self, new: &mut Value, old: &Value) {
@@ -334,7 +330,7 @@ impl Strategy for ReplicaSets {
     }
 
     fn prepare_update(&self, new: &mut Value, old: &Value) {
-        keep_status(new, old);
+        object::keep_status(new, old);
     }
 
     fn validate(&self, object: &Value) -> ErrorList {

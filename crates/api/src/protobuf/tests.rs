@@ -271,11 +271,11 @@ proptest! {
             let at = at.index(bytes.len());
             bytes[at] = byte;
         }
-        if let Ok(envelope) = decode_envelope(&bytes) {
-            if let Ok(value) = decode(&SCHEMA, &ty, envelope.raw) {
-                let again = encode(&SCHEMA, &ty, &value);
-                prop_assert!(again.is_ok(), "{again:?}");
-            }
+        if let Ok(envelope) = decode_envelope(&bytes)
+            && let Ok(value) = decode(&SCHEMA, &ty, envelope.raw)
+        {
+            let again = encode(&SCHEMA, &ty, &value);
+            prop_assert!(again.is_ok(), "{again:?}");
         }
     }
 }

@@ -51,11 +51,12 @@ impl Structural {
     /// An entry of a map or list: a null becomes the default, if there is one.
     fn set_entry(&self, value: &mut Value) -> bool {
         let mut changed = false;
-        if value.is_null() && !self.nullable {
-            if let Some(default) = &self.default {
-                *value = (**default).clone();
-                changed = true;
-            }
+        if value.is_null()
+            && !self.nullable
+            && let Some(default) = &self.default
+        {
+            *value = (**default).clone();
+            changed = true;
         }
         changed | self.set_defaults(value)
     }

@@ -46,14 +46,11 @@ impl Structural {
             Value::Object(fields) => {
                 for (name, value) in fields.iter_mut() {
                     let at = path.child(name);
-                    if self.embedded && matches!(name.as_str(), "apiVersion" | "kind") {
-                        if !value.is_string() {
-                            return Err(FieldError::invalid(
-                                &at,
-                                value.clone(),
-                                "must be a string",
-                            ));
-                        }
+                    if self.embedded
+                        && matches!(name.as_str(), "apiVersion" | "kind")
+                        && !value.is_string()
+                    {
+                        return Err(FieldError::invalid(&at, value.clone(), "must be a string"));
                     }
                     if self.embedded && name == "metadata" {
                         let found = settle_metadata(builtin, value);

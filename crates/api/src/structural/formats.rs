@@ -254,7 +254,7 @@ fn is_isbn13(text: &str) -> bool {
         .zip(bytes)
         .map(|(place, byte)| u32::from(byte - b'0') * if place % 2 == 0 { 1 } else { 3 })
         .sum();
-    sum % 10 == 0
+    sum.is_multiple_of(10)
 }
 
 fn is_credit_card(text: &str) -> bool {
@@ -266,7 +266,7 @@ fn is_credit_card(text: &str) -> bool {
             if value > 9 { value - 9 } else { value }
         })
         .sum();
-    CREDIT_CARD.is_match(&text) && sum % 10 == 0
+    CREDIT_CARD.is_match(&text) && sum.is_multiple_of(10)
 }
 
 fn is_base64(text: &str) -> bool {

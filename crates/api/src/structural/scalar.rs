@@ -79,10 +79,8 @@ pub(super) fn types(schema: &Structural, value: &Value, path: &str) -> Found {
         && wanted.contains(&"integer");
     let integer_as_number = ty == "integer" && wanted.contains(&"number");
     let text_or_list = matches!(value, Value::String(_) | Value::Array(_));
-    if !text_or_list
-        && !format.is_empty()
-        && !(wanted.contains(&ty) || found_format == format || whole_float || integer_as_number)
-    {
+    let fits = wanted.contains(&ty) || found_format == format || whole_float || integer_as_number;
+    if !text_or_list && !format.is_empty() && !fits {
         return wrong(format, found_format);
     }
     let numeric = wanted.contains(&"number") || wanted.contains(&"integer");

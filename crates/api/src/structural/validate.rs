@@ -346,10 +346,10 @@ fn junctors(schema: &Structural, value: &Value, old: Option<&Value>, path: &str)
             ));
         }
     }
-    if let Some(not) = &checks.not {
-        if inside(not, value, old, path).ok() {
-            main.loose(format!("{quoted} must not validate the schema (not)"));
-        }
+    if let Some(not) = &checks.not
+        && inside(not, value, old, path).ok()
+    {
+        main.loose(format!("{quoted} must not validate the schema (not)"));
     }
     main.matches += 1;
     main

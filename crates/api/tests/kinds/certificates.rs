@@ -50,12 +50,12 @@ const R2048: &[&str] = &[
 ];
 
 fn authority(name: &str, ca: bool) -> String {
-    let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+    let mut params = CertificateParams::new(vec![name.to_owned()]).expect("a name");
     if ca {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     }
-    let key = KeyPair::generate().unwrap();
-    params.self_signed(&key).unwrap().pem()
+    let key = KeyPair::generate().expect("a key");
+    params.self_signed(&key).expect("a certificate").pem()
 }
 
 fn bundle(name: &str, spec: &Value) -> Value {

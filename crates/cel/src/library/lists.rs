@@ -132,6 +132,10 @@ pub(crate) fn position(items: &[Value], item: &Value, last: bool) -> Value {
         .enumerate()
         .filter(|(_, have)| ops::equals(have, item))
         .map(|(at, _)| at);
-    let found = if last { places.last() } else { places.next() };
+    let found = if last {
+        places.next_back()
+    } else {
+        places.next()
+    };
     Value::Int(found.and_then(|at| i64::try_from(at).ok()).unwrap_or(-1))
 }

@@ -94,5 +94,5 @@ pub fn count(ranges: &[Range], v6: bool, avoid_buggy: bool) -> u128 {
 
 /// How many of the IPv4 addresses below this number end in .0 or .255.
 fn buggy_below(number: u128) -> u128 {
-    (number / 256) * 2 + u128::from(number % 256 > 0)
+    (number / 256) * 2 + u128::from(!number.is_multiple_of(256))
 }

@@ -22,12 +22,12 @@ use evenkeel_client::{
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::resource::v1::{DeviceTaintRule, ResourceClaim, ResourceSlice};
-use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
+use kube::api::{Patch, PatchParams};
 use parking_lot::Mutex;
 use serde_json::json;
 
+use crate::ending::{disruption, evict};
 use crate::error::ReconcileError;
-use crate::nodes::{disruption, mark};
 use crate::pods;
 use plan::{Eviction, IN_PROGRESS, Tally, condition, pod_goes};
 
@@ -136,17 +136,8 @@ impl Reconciler {
             "Device Taint manager: deleting due to NoExecute taint",
             now,
         );
-        if !mark(&api, &pod, Some(condition), None).await? {
+        if !evict(&api, &self.pods, &pod, condition).await? {
             return Ok(Outcome::Done);
-        }
-        let params = DeleteParams::default().preconditions(Preconditions {
-            uid: pod.metadata.uid.clone(),
-            resource_version: None,
-        });
-        match api.delete(&key.name, &params).await {
-            Ok(answer) => self.pods.note_delete_answer(&pod, answer.left()),
-            Err(error) if errors::is_not_found(&error) => return Ok(Outcome::Done),
-            Err(error) => return Err(error.into()),
         }
         for uid in eviction.rules {
             *self.evicted.lock().entry(uid.clone()).or_default() += 1;

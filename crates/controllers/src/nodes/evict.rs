@@ -5,16 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use evenkeel_client::Api;
-use evenkeel_client::{
-    EventType, LoopContext, ObjectKey, Outcome, View, WorkQueue, errors, run_loop,
-};
+use evenkeel_client::{EventType, LoopContext, ObjectKey, Outcome, View, WorkQueue, run_loop};
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Node, Pod, PodCondition, Taint, Toleration};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
-use serde_json::json;
+use k8s_openapi::api::core::v1::{Node, Pod, Taint, Toleration};
 
 use super::watchdog::{BY_NODE, by_node};
+use crate::ending::{disruption, evict};
 use crate::error::ReconcileError;
 use crate::pods;
 
@@ -148,64 +144,8 @@ impl Reconciler {
             "Taint manager: deleting due to NoExecute taint",
             now,
         );
-        if !mark(&api, &pod, Some(condition), None).await? {
-            return Ok(Outcome::Done);
-        }
-        let params = DeleteParams::default().preconditions(Preconditions {
-            uid: pod.metadata.uid.clone(),
-            resource_version: None,
-        });
-        match api.delete(&key.name, &params).await {
-            Ok(answer) => self.pods.note_delete_answer(&pod, answer.left()),
-            Err(error) if errors::is_not_found(&error) => {}
-            Err(error) => return Err(error.into()),
-        }
+        // That it is gone already is as good.
+        evict(&api, &self.pods, &pod, condition).await?;
         Ok(Outcome::Done)
-    }
-}
-
-/// The condition that says who ended a pod and why.
-pub(crate) fn disruption(reason: &str, message: &str, now: Timestamp) -> PodCondition {
-    PodCondition {
-        type_: "DisruptionTarget".to_owned(),
-        status: "True".to_owned(),
-        reason: Some(reason.to_owned()),
-        message: Some(message.to_owned()),
-        last_transition_time: Some(Time(now)),
-        ..PodCondition::default()
-    }
-}
-
-/// Writes a condition and a phase, where they are given, on a pod about to be deleted. False: it
-/// is gone.
-pub(crate) async fn mark(
-    api: &Api<Pod>,
-    pod: &Pod,
-    condition: Option<PodCondition>,
-    phase: Option<&str>,
-) -> Result<bool, kube::Error> {
-    let name = pod.metadata.name.as_deref().unwrap_or_default();
-    let mut patch = json!({
-        // The list is written whole, so nobody may have changed it in between.
-        "metadata": {"uid": pod.metadata.uid, "resourceVersion": pod.metadata.resource_version},
-        "status": {},
-    });
-    if let Some(condition) = condition {
-        let status = pod.status.as_ref();
-        let mut conditions = status
-            .and_then(|status| status.conditions.clone())
-            .unwrap_or_default();
-        conditions.retain(|item| item.type_ != condition.type_);
-        conditions.push(condition);
-        patch["status"]["conditions"] = json!(conditions);
-    }
-    if let Some(phase) = phase {
-        patch["status"]["phase"] = json!(phase);
-    }
-    let params = PatchParams::default();
-    match api.patch_status(name, &params, &Patch::Merge(&patch)).await {
-        Ok(_) => Ok(true),
-        Err(error) if errors::is_not_found(&error) => Ok(false),
-        Err(error) => Err(error),
     }
 }

@@ -11,6 +11,5 @@ pub mod zones;
 
 pub use cidr::run as run_cidr;
 pub use evict::run as run_eviction;
-pub(crate) use evict::{disruption, mark};
 pub use pod_gc::run as run_pod_gc;
 pub use watchdog::run as run_health;

@@ -9,9 +9,9 @@ use evenkeel_client::Api;
 use evenkeel_client::{LoopContext, View, errors};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Node, Pod};
-use kube::api::{DeleteParams, Preconditions};
+use kube::api::DeleteParams;
 
-use super::evict::{disruption, mark};
+use crate::ending::{delete, disruption, mark};
 use crate::pods;
 
 /// Between two passes.
@@ -152,7 +152,6 @@ async fn collect(
     now: Timestamp,
 ) -> Result<(), kube::Error> {
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-    let name = pod.metadata.name.as_deref().unwrap_or_default();
     let api: Api<Pod> = Api::namespaced(context.client.clone(), namespace);
     // Nobody else will ever say that it ended.
     if !pods::is_terminal(pod) {
@@ -162,16 +161,7 @@ async fn collect(
             return Ok(());
         }
     }
-    let params = DeleteParams::default()
-        .grace_period(0)
-        .preconditions(Preconditions {
-            uid: pod.metadata.uid.clone(),
-            resource_version: None,
-        });
-    match api.delete(name, &params).await {
-        Ok(answer) => view.note_delete_answer(pod, answer.left()),
-        Err(error) if errors::is_not_found(&error) => {}
-        Err(error) => return Err(error),
-    }
+    let at_once = DeleteParams::default().grace_period(0);
+    delete(&api, view, pod, at_once).await?;
     Ok(())
 }

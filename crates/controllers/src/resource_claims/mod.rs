@@ -203,12 +203,12 @@ impl Reconciler {
         name: &str,
         uid: &str,
     ) -> Result<Consumer, ReconcileError> {
-        if let Some(pod) = self.pods.get(namespace, name) {
-            if pod.metadata.uid.as_deref() == Some(uid) {
-                return Ok(Consumer::of(&pod));
-            }
-            // The view may be older than the claim.
+        if let Some(pod) = self.pods.get(namespace, name)
+            && pod.metadata.uid.as_deref() == Some(uid)
+        {
+            return Ok(Consumer::of(&pod));
         }
+        // The view may be older than the claim.
         let pods: Api<Pod> = Api::namespaced(self.context.client.clone(), namespace);
         Ok(match pods.get_opt(name).await? {
             Some(pod) if pod.metadata.uid.as_deref() == Some(uid) => Consumer::of(&pod),

@@ -43,11 +43,14 @@ fn pod(init: u32, apps: &[u32]) -> Pod {
     serde_json::from_value(json!({"metadata": {"name": "p"}, "spec": spec})).expect("a pod")
 }
 
+/// A method, and the devices that it was about.
+type Call = (String, Vec<String>);
+
 /// What a plugin of the tests knows.
 #[derive(Clone)]
 struct Fake {
     devices: watch::Sender<Vec<(String, bool)>>,
-    asked: Arc<Mutex<Vec<(String, Vec<String>)>>>,
+    asked: Arc<Mutex<Vec<Call>>>,
 }
 
 type Body = UnsyncBoxBody<Bytes, Infallible>;

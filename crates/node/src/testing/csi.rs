@@ -1,9 +1,8 @@
 //! A CSI driver whose volumes are directories: it registers, stages and publishes by bind mounts,
 //! and keeps what it was asked.
 //!
-//! It runs on threads of its own, so that a test of a whole process can have it too. Like a real
-//! one it is idempotent, and like a real one it leaves its mounts when it ends: [`Drop`] takes
-//! them down only because tests clean up.
+//! Like a real one it is idempotent, and like a real one it leaves its mounts when it ends: [`Drop`]
+//! takes them down only because tests clean up.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,12 +11,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use evenkeel_grpc::Code;
-use evenkeel_grpc::serve::{Answer, Service, answer, message, serve};
-use futures::future::BoxFuture;
+use evenkeel_grpc::serve::{Answer, answer, message};
 use parking_lot::Mutex;
 use rustix::mount::{MountFlags, UnmountFlags, mount_bind, mount_remount, unmount};
-use tokio::net::UnixListener;
 
+use super::plugin::Plugin;
 use crate::csi::proto;
 use crate::volume::release::{is_mount, mounts_below};
 
@@ -46,15 +44,13 @@ struct State {
     node_id: String,
     home: PathBuf,
     calls: Mutex<Vec<Call>>,
-    registered: Mutex<Option<Result<(), String>>>,
 }
 
 /// The driver.
 #[derive(Debug)]
 pub struct FakeDriver {
     state: Arc<State>,
-    registration: PathBuf,
-    runtime: Option<tokio::runtime::Runtime>,
+    plugin: Plugin,
 }
 
 impl FakeDriver {
@@ -69,36 +65,20 @@ impl FakeDriver {
             node_id: format!("{name}-node"),
             home: home.to_owned(),
             calls: Mutex::default(),
-            registered: Mutex::default(),
         });
-        fs::create_dir_all(home).expect("the driver's directory");
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()
-            .expect("a runtime");
-        let own = home.join("csi.sock");
-        let registration = registry.join(format!("{name}-reg.sock"));
-        {
-            let _inside = runtime.enter();
-            for (path, registers) in [(&own, false), (&registration, true)] {
-                // One that was killed leaves its sockets.
-                if path.exists() {
-                    fs::remove_file(path).expect("the socket before");
-                }
-                let listener = UnixListener::bind(path).expect("a socket");
-                let service = Arc::new(Served {
-                    state: Arc::clone(&state),
-                    registers,
-                });
-                runtime.spawn(serve(listener, service));
-            }
-        }
-        Self {
-            state,
-            registration,
-            runtime: Some(runtime),
-        }
+        let info = proto::PluginInfo {
+            r#type: "CSIPlugin".to_owned(),
+            name: name.to_owned(),
+            endpoint: home.join("csi.sock").to_string_lossy().into_owned(),
+            supported_versions: vec!["1.0.0".to_owned()],
+        };
+        let node = Arc::clone(&state);
+        let plugin = Plugin::start(
+            info,
+            registry.join(format!("{name}-reg.sock")),
+            move |path, bytes| node.node(path, bytes),
+        );
+        Self { state, plugin }
     }
 
     /// What it was asked so far, but for what it is and can do.
@@ -115,7 +95,7 @@ impl FakeDriver {
     /// What the node said of its registration; `None` before it did.
     #[must_use]
     pub fn registered(&self) -> Option<Result<(), String>> {
-        self.state.registered.lock().clone()
+        self.plugin.registered()
     }
 
     /// Where the data of a volume is.
@@ -127,35 +107,12 @@ impl FakeDriver {
 
 impl Drop for FakeDriver {
     fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
-        }
-        if fs::remove_file(&self.registration).is_err() {
-            tracing::debug!("the registration's socket is gone already");
-        }
+        self.plugin.end();
         for path in mounts_below(&self.state.home).unwrap_or_default() {
             if unmount(&path, UnmountFlags::DETACH).is_err() {
                 tracing::debug!(path = %path.display(), "not mounted any more");
             }
         }
-    }
-}
-
-struct Served {
-    state: Arc<State>,
-    registers: bool,
-}
-
-impl Service for Served {
-    fn call(&self, path: String, bytes: Bytes) -> BoxFuture<'static, Answer> {
-        let (state, registers) = (Arc::clone(&self.state), self.registers);
-        Box::pin(async move {
-            if registers {
-                state.registration(&path, bytes)
-            } else {
-                state.node(&path, bytes)
-            }
-        })
     }
 }
 
@@ -166,28 +123,6 @@ fn failed(error: impl std::fmt::Display) -> (Code, String) {
 impl State {
     fn data(&self, volume: &str) -> PathBuf {
         self.home.join("volumes").join(volume)
-    }
-
-    fn registration(&self, path: &str, bytes: Bytes) -> Answer {
-        match path {
-            "/pluginregistration.Registration/GetInfo" => answer(&proto::PluginInfo {
-                r#type: "CSIPlugin".to_owned(),
-                name: self.name.clone(),
-                endpoint: self.home.join("csi.sock").to_string_lossy().into_owned(),
-                supported_versions: vec!["1.0.0".to_owned()],
-            }),
-            "/pluginregistration.Registration/NotifyRegistrationStatus" => {
-                let status: proto::RegistrationStatus = message(bytes)?;
-                let told = if status.plugin_registered {
-                    Ok(())
-                } else {
-                    Err(status.error)
-                };
-                *self.registered.lock() = Some(told);
-                answer(&proto::Empty {})
-            }
-            other => Err((Code::UNIMPLEMENTED, other.to_owned())),
-        }
     }
 
     fn note(&self, call: Call) {

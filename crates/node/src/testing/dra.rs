@@ -1,7 +1,5 @@
 //! A driver of dynamic resources: it registers, prepares devices as CDI names of its own, and keeps
 //! what it was asked.
-//!
-//! It runs on a thread of its own, so that a test of a whole process can have it too.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,17 +8,15 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use evenkeel_grpc::Code;
-use evenkeel_grpc::serve::{Answer, Service, answer, message, serve};
-use futures::future::BoxFuture;
+use evenkeel_grpc::serve::{Answer, answer, message};
 use parking_lot::Mutex;
-use tokio::net::UnixListener;
 
+use super::plugin::Plugin;
 use crate::csi::proto as registration;
 use crate::dra::proto;
 
 #[derive(Debug)]
 struct State {
-    name: String,
     home: PathBuf,
     /// The CDI device that every claim gets.
     cdi: String,
@@ -29,15 +25,13 @@ struct State {
     prepared: Mutex<BTreeSet<String>>,
     /// What it says instead of doing its work.
     refusal: Mutex<Option<String>>,
-    registered: Mutex<Option<Result<(), String>>>,
 }
 
 /// The driver.
 #[derive(Debug)]
 pub struct FakeResourceDriver {
     state: Arc<State>,
-    registration: PathBuf,
-    runtime: Option<tokio::runtime::Runtime>,
+    plugin: Plugin,
 }
 
 impl FakeResourceDriver {
@@ -49,42 +43,25 @@ impl FakeResourceDriver {
     #[must_use]
     pub fn start(name: &str, cdi: &str, home: &Path, registry: &Path) -> Self {
         let state = Arc::new(State {
-            name: name.to_owned(),
             home: home.to_owned(),
             cdi: cdi.to_owned(),
             calls: Mutex::default(),
             prepared: Mutex::default(),
             refusal: Mutex::default(),
-            registered: Mutex::default(),
         });
-        fs::create_dir_all(home).expect("the driver's directory");
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()
-            .expect("a runtime");
-        let own = state.socket();
-        let registration = registry.join(format!("{name}-dra-reg.sock"));
-        {
-            let _inside = runtime.enter();
-            for (path, registers) in [(&own, false), (&registration, true)] {
-                // One that was killed leaves its sockets.
-                if path.exists() {
-                    fs::remove_file(path).expect("the socket before");
-                }
-                let listener = UnixListener::bind(path).expect("a socket");
-                let service = Arc::new(Served {
-                    state: Arc::clone(&state),
-                    registers,
-                });
-                runtime.spawn(serve(listener, service));
-            }
-        }
-        Self {
-            state,
-            registration,
-            runtime: Some(runtime),
-        }
+        let info = registration::PluginInfo {
+            r#type: "DRAPlugin".to_owned(),
+            name: name.to_owned(),
+            endpoint: state.socket().to_string_lossy().into_owned(),
+            supported_versions: vec!["v1.DRAPlugin".to_owned(), "v1beta1.DRAPlugin".to_owned()],
+        };
+        let called = Arc::clone(&state);
+        let plugin = Plugin::start(
+            info,
+            registry.join(format!("{name}-dra-reg.sock")),
+            move |path, bytes| called.plugin(path, bytes),
+        );
+        Self { state, plugin }
     }
 
     /// Where it is called.
@@ -113,66 +90,22 @@ impl FakeResourceDriver {
     /// What the node said of its registration; `None` before it did.
     #[must_use]
     pub fn registered(&self) -> Option<Result<(), String>> {
-        self.state.registered.lock().clone()
+        self.plugin.registered()
     }
 }
 
 impl Drop for FakeResourceDriver {
     fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
+        self.plugin.end();
+        if fs::remove_file(self.state.socket()).is_err() {
+            tracing::debug!("its socket is gone already");
         }
-        for path in [&self.registration, &self.state.socket()] {
-            if fs::remove_file(path).is_err() {
-                tracing::debug!(path = %path.display(), "the socket is gone already");
-            }
-        }
-    }
-}
-
-struct Served {
-    state: Arc<State>,
-    registers: bool,
-}
-
-impl Service for Served {
-    fn call(&self, path: String, bytes: Bytes) -> BoxFuture<'static, Answer> {
-        let (state, registers) = (Arc::clone(&self.state), self.registers);
-        Box::pin(async move {
-            if registers {
-                state.registration(&path, bytes)
-            } else {
-                state.plugin(&path, bytes)
-            }
-        })
     }
 }
 
 impl State {
     fn socket(&self) -> PathBuf {
         self.home.join("dra.sock")
-    }
-
-    fn registration(&self, path: &str, bytes: Bytes) -> Answer {
-        match path {
-            "/pluginregistration.Registration/GetInfo" => answer(&registration::PluginInfo {
-                r#type: "DRAPlugin".to_owned(),
-                name: self.name.clone(),
-                endpoint: self.socket().to_string_lossy().into_owned(),
-                supported_versions: vec!["v1.DRAPlugin".to_owned(), "v1beta1.DRAPlugin".to_owned()],
-            }),
-            "/pluginregistration.Registration/NotifyRegistrationStatus" => {
-                let status: registration::RegistrationStatus = message(bytes)?;
-                let told = if status.plugin_registered {
-                    Ok(())
-                } else {
-                    Err(status.error)
-                };
-                *self.registered.lock() = Some(told);
-                answer(&registration::Empty {})
-            }
-            other => Err((Code::UNIMPLEMENTED, other.to_owned())),
-        }
     }
 
     fn plugin(&self, path: &str, bytes: Bytes) -> Answer {

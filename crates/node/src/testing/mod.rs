@@ -10,6 +10,7 @@ mod clock;
 pub mod csi;
 pub mod dra;
 mod images;
+mod plugin;
 mod runtime;
 mod scratch;
 

@@ -40,9 +40,12 @@ pub struct Held {
     pub inodes: Option<(u64, u64, u64)>,
 }
 
+/// When something was read, by the clock that only goes forward and by the wall's, and what.
+type Read = (Instant, Timestamp, Vec<Held>);
+
 /// What was read last, by the pod's uid.
 #[derive(Debug, Default)]
-pub struct Usage(Mutex<HashMap<String, (Instant, Timestamp, Vec<Held>)>>);
+pub struct Usage(Mutex<HashMap<String, Read>>);
 
 impl Usage {
     /// What the volumes of a pod hold, in the form of the summary.

@@ -323,10 +323,10 @@ async fn switched_off_it_takes_its_marks_off() {
         .wait_for("no mark is left", |api| {
             let nodes = api.all::<Node>();
             let marked = |node: &Node| keys(node).iter().any(|key| key.contains("consolidated"));
-            (!nodes.iter().any(|node| marked(node))).then_some(nodes)
+            (!nodes.iter().any(marked)).then_some(nodes)
         })
         .await;
-    let all: Vec<Vec<String>> = nodes.iter().map(|node| keys(node)).collect();
+    let all: Vec<Vec<String>> = nodes.iter().map(&keys).collect();
     assert_eq!(all.concat(), ["mine"]);
     // One that comes back with a mark loses it too.
     api.put(&node("late", 4000, true));

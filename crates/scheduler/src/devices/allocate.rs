@@ -19,7 +19,7 @@ use super::pools::{Pool, PoolId, SliceInfo};
 use super::request::{Alternative, Want, Wanted};
 use super::result::{Picked, allocation};
 use super::shares::{Amounts, is_shared, suffices, takes};
-use super::{DeviceId, Devices, Outstanding, Shares};
+use super::{DeviceId, Devices, Outstanding, SharedDevices, Shares};
 use crate::snapshot::NodeInfo;
 
 /// Devices that one search looks at, at most.
@@ -43,7 +43,7 @@ pub fn allocate(
         node,
         pools: &pools,
         taken: HashMap::new(),
-        shares: HashMap::new(),
+        shares: SharedDevices::default(),
         picked: vec![Vec::new(); wanted.len()],
         constraints: wanted.iter().map(constraints).collect(),
         counters: Counters::default(),
@@ -103,7 +103,7 @@ struct Search<'s> {
     /// Devices chosen so far, and for which claims.
     taken: HashMap<DeviceId, Vec<usize>>,
     /// Shares of devices chosen so far.
-    shares: HashMap<DeviceId, Shares>,
+    shares: SharedDevices,
     /// By claim.
     picked: Vec<Vec<Picked>>,
     /// By claim.
@@ -238,8 +238,7 @@ impl<'s> Search<'s> {
             return self.request(at.claim, at.request + 1);
         }
         let pools = self.pools;
-        for pool_at in from.0..pools.len() {
-            let pool = &pools[pool_at];
+        for (pool_at, pool) in pools.iter().enumerate().skip(from.0) {
             if pool.incomplete || pool.invalid {
                 continue;
             }
@@ -379,7 +378,7 @@ impl<'s> Search<'s> {
             self.counters.count(pool, device, true);
         }
         if share && !alternative.admin {
-            self.shares.entry(id.clone()).or_default().add(&amounts);
+            self.shares.add(id.clone(), &amounts);
         } else if !share {
             self.taken.entry(id.clone()).or_default().push(at.claim);
         }
@@ -404,14 +403,7 @@ impl<'s> Search<'s> {
         let share = picked.and_then(|picked| picked.share);
         match &share {
             Some(_) if alternative.admin => {}
-            Some(amounts) => {
-                if let Some(shares) = self.shares.get_mut(id) {
-                    shares.remove(amounts);
-                    if shares.count == 0 {
-                        self.shares.remove(id);
-                    }
-                }
-            }
+            Some(amounts) => self.shares.remove(id, amounts),
             None => {
                 if let Some(claims) = self.taken.get_mut(id) {
                     claims.pop();

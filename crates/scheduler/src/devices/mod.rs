@@ -22,7 +22,7 @@ use k8s_openapi::api::resource::v1::{
 };
 
 pub use pools::{Pool, PoolId, Pools, SliceInfo};
-pub use shares::{Outstanding, Shares, shared};
+pub use shares::{Outstanding, SharedDevices, Shares, shared};
 
 /// A device, among all of the cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -74,7 +74,7 @@ pub struct Devices {
     /// How many claims hold a device: one, unless somebody else than this scheduler allocates.
     held: HashMap<DeviceId, u32>,
     /// What claims take of devices that they share.
-    shares: HashMap<DeviceId, Shares>,
+    shares: SharedDevices,
 }
 
 impl Devices {
@@ -128,16 +128,11 @@ impl Devices {
         for id in is.map(taken).unwrap_or_default() {
             *self.held.entry(id).or_default() += 1;
         }
-        for (id, amounts) in was.map(shared).unwrap_or_default() {
-            if let Some(shares) = self.shares.get_mut(&id) {
-                shares.remove(&amounts);
-                if shares.count == 0 {
-                    self.shares.remove(&id);
-                }
-            }
+        if let Some(was) = was {
+            self.shares.remove_all(was);
         }
-        for (id, amounts) in is.map(shared).unwrap_or_default() {
-            self.shares.entry(id).or_default().add(&amounts);
+        if let Some(is) = is {
+            self.shares.add_all(is);
         }
         was.is_some()
     }

@@ -70,20 +70,59 @@ pub fn shared(allocation: &AllocationResult) -> Vec<(DeviceId, Amounts)> {
         .collect()
 }
 
+/// What is taken of all devices that several share. A device nobody has a share of is not in it.
+#[derive(Debug, Default, Clone)]
+pub struct SharedDevices(HashMap<DeviceId, Shares>);
+
+impl SharedDevices {
+    /// What is taken of a device.
+    #[must_use]
+    pub fn get(&self, id: &DeviceId) -> Option<&Shares> {
+        self.0.get(id)
+    }
+
+    /// One more has a share of a device.
+    pub fn add(&mut self, id: DeviceId, amounts: &Amounts) {
+        self.0.entry(id).or_default().add(amounts);
+    }
+
+    /// One of them has it no more.
+    pub fn remove(&mut self, id: &DeviceId, amounts: &Amounts) {
+        if let Some(shares) = self.0.get_mut(id) {
+            shares.remove(amounts);
+            if shares.count == 0 {
+                self.0.remove(id);
+            }
+        }
+    }
+
+    /// Takes in the shares that an allocation has.
+    pub fn add_all(&mut self, allocation: &AllocationResult) {
+        for (id, amounts) in shared(allocation) {
+            self.add(id, &amounts);
+        }
+    }
+
+    /// It has them no more.
+    pub fn remove_all(&mut self, allocation: &AllocationResult) {
+        for (id, amounts) in shared(allocation) {
+            self.remove(&id, &amounts);
+        }
+    }
+}
+
 /// What is set aside beside what claims say.
 #[derive(Debug, Default)]
 pub struct Outstanding {
     devices: HashSet<DeviceId>,
-    shares: HashMap<DeviceId, Shares>,
+    shares: SharedDevices,
 }
 
 impl Outstanding {
     /// An allocation is set aside.
     pub fn add(&mut self, allocation: &AllocationResult) {
         self.devices.extend(taken(allocation));
-        for (id, amounts) in shared(allocation) {
-            self.shares.entry(id).or_default().add(&amounts);
-        }
+        self.shares.add_all(allocation);
     }
 
     /// It is not any more.
@@ -91,14 +130,7 @@ impl Outstanding {
         for id in taken(allocation) {
             self.devices.remove(&id);
         }
-        for (id, amounts) in shared(allocation) {
-            if let Some(shares) = self.shares.get_mut(&id) {
-                shares.remove(&amounts);
-                if shares.count == 0 {
-                    self.shares.remove(&id);
-                }
-            }
-        }
+        self.shares.remove_all(allocation);
     }
 
     /// Is the device set aside as a whole?
@@ -221,13 +253,20 @@ mod tests {
         .expect("a device")
     }
 
+    /// A policy, what is asked for, and bandwidth and queues that it comes to.
+    type Row<'a> = (
+        &'a serde_json::Value,
+        &'a [(&'a str, &'a str)],
+        Option<(&'a str, &'a str)>,
+    );
+
     #[test]
     fn what_a_request_comes_to() {
         let range = json!({"default": "1G",
             "validRange": {"min": "1G", "max": "8G", "step": "2G"}});
         let values = json!({"default": "1G", "validValues": ["1G", "4G"]});
         let none = serde_json::Value::Null;
-        let rows: Vec<(&serde_json::Value, &[(&str, &str)], Option<(&str, &str)>)> = vec![
+        let rows: Vec<Row<'_>> = vec![
             (&none, &[], Some(("10G", "8"))),
             (&none, &[("bandwidth", "3G")], Some(("3G", "8"))),
             (&none, &[("example.com/bandwidth", "3G")], Some(("3G", "8"))),

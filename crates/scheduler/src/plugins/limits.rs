@@ -76,10 +76,7 @@ impl Plugin for NodeVolumeLimits {
         match event {
             ClusterEvent::Node { delta, .. } => delta.added,
             ClusterEvent::CsiNode | ClusterEvent::Volume => true,
-            ClusterEvent::Claim(key) => {
-                key.namespace == pod.key.namespace
-                    && pod.claims.iter().any(|claim| claim.name == key.name)
-            }
+            ClusterEvent::Claim(key) => pod.uses(key),
             ClusterEvent::PodGone(gone) => !gone.claims.is_empty(),
             _ => false,
         }
@@ -208,10 +205,7 @@ impl Plugin for VolumeZone {
         match event {
             ClusterEvent::Node { delta, .. } => delta.added || delta.labels,
             ClusterEvent::Volume | ClusterEvent::StorageClass => true,
-            ClusterEvent::Claim(key) => {
-                key.namespace == pod.key.namespace
-                    && pod.claims.iter().any(|claim| claim.name == key.name)
-            }
+            ClusterEvent::Claim(key) => pod.uses(key),
             _ => false,
         }
     }

@@ -323,18 +323,13 @@ impl Plugin for VolumeBinding {
     fn hint(&self, pod: &PodInfo, event: &ClusterEvent<'_>) -> bool {
         match event {
             ClusterEvent::Node { delta, .. } => delta.added || delta.labels,
-            ClusterEvent::Claim(key) => uses(pod, key),
+            ClusterEvent::Claim(key) => pod.uses(key),
             ClusterEvent::Volume | ClusterEvent::StorageClass | ClusterEvent::StorageCapacity => {
                 true
             }
             _ => false,
         }
     }
-}
-
-/// Does the pod use the claim?
-fn uses(pod: &PodInfo, key: &ObjectKey) -> bool {
-    pod.key.namespace == key.namespace && pod.claims.iter().any(|claim| claim.name == key.name)
 }
 
 impl PreFilter for VolumeBinding {
@@ -444,7 +439,7 @@ impl Plugin for VolumeRestrictions {
     fn hint(&self, pod: &PodInfo, event: &ClusterEvent<'_>) -> bool {
         match event {
             ClusterEvent::Node { delta, .. } => delta.added,
-            ClusterEvent::Claim(key) => uses(pod, key),
+            ClusterEvent::Claim(key) => pod.uses(key),
             ClusterEvent::PodGone(gone) => {
                 gone.key.namespace == pod.key.namespace
                     && gone.claims.iter().any(|claim| pod.claims.contains(claim))
@@ -488,7 +483,7 @@ impl PreFilter for VolumeRestrictions {
 
     fn adjust(&self, state: &mut CycleState, what: &Adjustment<'_>, amount: i64) {
         if let Some(exclusive) = state.get_mut::<Exclusive>() {
-            let used = exclusive.claims.iter().filter(|key| uses(what.other, key));
+            let used = exclusive.claims.iter().filter(|key| what.other.uses(key));
             let used = i64::try_from(used.count()).unwrap_or(0);
             exclusive.users += amount * used;
         }

@@ -97,10 +97,10 @@ fn core(devices: usize) -> Core {
     core
 }
 
-pub(super) fn next(core: &mut Core) -> Result<String, Decision> {
+pub(super) fn next(core: &mut Core) -> Result<String, Box<Decision>> {
     match core.cycle(Instant::now()).expect("a pod waits") {
         Action::Bind { node, .. } => Ok(node.to_string()),
-        Action::Tell { decision, .. } => Err(decision),
+        Action::Tell { decision, .. } => Err(Box::new(decision)),
         other => panic!("{other:?}"),
     }
 }
@@ -529,8 +529,11 @@ async fn the_claim_is_written_before_the_binding_and_no_device_is_given_meanwhil
     reserve(&plugin, &snapshot, &second).expect("it is free again");
 }
 
+/// Model and place of each node's devices; size and constraints of each claim.
+type World = (Vec<Vec<(u8, u8)>>, Vec<(u8, bool, Option<bool>)>);
+
 /// Claims of random sizes and constraints, over nodes with random devices.
-fn worlds() -> impl Strategy<Value = (Vec<Vec<(u8, u8)>>, Vec<(u8, bool, Option<bool>)>)> {
+fn worlds() -> impl Strategy<Value = World> {
     let devices = prop::collection::vec((0u8..2, 0u8..3), 0..5);
     let claim = (1u8..4, any::<bool>(), prop::option::of(any::<bool>()));
     (

@@ -64,10 +64,10 @@ impl Plugin for ServiceAccount {
             ));
         };
         let spec = object::child(object, "spec");
-        if object::list(spec, &["imagePullSecrets"]).is_empty() {
-            if let Some(secrets) = account.get("imagePullSecrets") {
-                object::fields(spec).insert("imagePullSecrets".to_owned(), secrets.clone());
-            }
+        if object::list(spec, &["imagePullSecrets"]).is_empty()
+            && let Some(secrets) = account.get("imagePullSecrets")
+        {
+            object::fields(spec).insert("imagePullSecrets".to_owned(), secrets.clone());
         }
         let flag = |value: &Value| {
             value

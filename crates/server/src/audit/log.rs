@@ -1,5 +1,6 @@
 //! Events as lines of a file that is exchanged when it is full, or of standard output.
 
+use std::cmp::Reverse;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
@@ -190,7 +191,7 @@ impl Names {
                 full.push((at, compressed, entry.path()));
             }
         }
-        full.sort_by(|a, b| b.0.cmp(&a.0));
+        full.sort_by_key(|(at, ..)| Reverse(*at));
         let most = match rotation.max_backups {
             0 => usize::MAX,
             most => most as usize,

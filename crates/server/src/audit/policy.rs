@@ -177,7 +177,8 @@ impl Reader {
         self.check_paths(&paths, &at.child("nonResourceURLs"));
         let resources = self.resources(value, at);
         let namespaces = self.texts(value, at, "namespaces");
-        if !paths.is_empty() && !(resources.is_empty() && namespaces.is_empty()) {
+        let about_resources = !resources.is_empty() || !namespaces.is_empty();
+        if about_resources && !paths.is_empty() {
             self.errors.push(FieldError::invalid(
                 &at.child("nonResourceURLs"),
                 paths.clone(),

@@ -290,10 +290,11 @@ impl Trail {
             Err(_) => Bytes::new(),
         };
         // The answer to a deletion may be a status without an object.
-        if deletes && let Ok(status) = serde_json::from_slice::<Status>(&bytes) {
-            if status.kind == "Status" {
-                self.event.lock().response_status = Some(ResponseStatus::of(&status));
-            }
+        if deletes
+            && let Ok(status) = serde_json::from_slice::<Status>(&bytes)
+            && status.kind == "Status"
+        {
+            self.event.lock().response_status = Some(ResponseStatus::of(&status));
         }
         if wanted {
             self.event.lock().response_object = self.raw(&bytes);

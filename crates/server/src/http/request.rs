@@ -117,14 +117,14 @@ impl Attributes {
                 .clone_into(&mut self.field_selector);
         }
         // A list or watch of one name, given as a field selector, counts as being about it.
-        if matches!(self.verb.as_str(), "list" | "watch" | "deletecollection") && collection {
-            if let Some(name) = query
+        if matches!(self.verb.as_str(), "list" | "watch" | "deletecollection")
+            && collection
+            && let Some(name) = query
                 .get("fieldSelector")
                 .split(',')
                 .find_map(|term| term.strip_prefix("metadata.name="))
-            {
-                self.name = name.trim_start_matches('=').to_owned();
-            }
+        {
+            self.name = name.trim_start_matches('=').to_owned();
         }
     }
 

@@ -100,7 +100,7 @@ pub(super) struct Gcm {
 
 enum GcmCipher {
     /// Keys of 16 and 32 bytes.
-    Ring(LessSafeKey),
+    Ring(Box<LessSafeKey>),
     /// Keys of 24 bytes, which ring does not know.
     Aes192(Box<AesGcm<Aes192, U12>>),
 }
@@ -109,7 +109,7 @@ impl Gcm {
     pub(super) fn new(name: &str, secret: &[u8]) -> Option<Self> {
         let ring = |algorithm| {
             let key = UnboundKey::new(algorithm, secret).ok()?;
-            Some(GcmCipher::Ring(LessSafeKey::new(key)))
+            Some(GcmCipher::Ring(Box::new(LessSafeKey::new(key))))
         };
         let cipher = match secret.len() {
             16 => ring(&AES_128_GCM)?,

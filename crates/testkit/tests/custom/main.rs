@@ -15,10 +15,8 @@ mod objects;
 mod rules;
 mod versions;
 
-use std::time::Duration;
-
 use evenkeel_server::Identity;
-use evenkeel_testkit::{ADMIN, Caller, Cluster};
+use evenkeel_testkit::{ADMIN, BOUND, Caller, Cluster, until};
 use serde_json::{Value, json};
 
 const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
@@ -26,8 +24,6 @@ const NAMESPACE: &str = "custom";
 const MERGE_PATCH: &str = "application/merge-patch+json";
 const JSON_PATCH: &str = "application/json-patch+json";
 const APPLY_PATCH: &str = "application/apply-patch+yaml";
-/// How long anything may take on a busy machine.
-const BOUND: Duration = Duration::from_secs(60);
 
 /// A door with a namespace, and somebody who may do everything.
 async fn open() -> (Cluster, Caller) {
@@ -43,24 +39,6 @@ async fn open() -> (Cluster, Caller) {
 
 fn admin(cluster: &Cluster) -> Caller {
     cluster.caller(Identity::user("admin", &[ADMIN]))
-}
-
-/// Asks until the answer is what is waited for, with a bound.
-async fn until<T, F>(what: &str, mut ask: impl FnMut() -> F) -> T
-where
-    F: Future<Output = Option<T>>,
-{
-    let asking = async {
-        loop {
-            if let Some(found) = ask().await {
-                return found;
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    tokio::time::timeout(BOUND, asking)
-        .await
-        .unwrap_or_else(|_| panic!("{what} did not happen"))
 }
 
 fn condition<'v>(definition: &'v Value, kind: &str) -> Option<&'v Value> {

@@ -25,12 +25,14 @@ use tokio_util::task::AbortOnDropHandle;
 
 type Body = UnsyncBoxBody<Bytes, std::io::Error>;
 
+/// Method, path and the headers about who asks.
+type Asked = (String, String, BTreeMap<String, Vec<String>>);
+
 /// What the server keeps and has seen.
 pub(crate) struct State {
     objects: Mutex<BTreeMap<String, Value>>,
     events: broadcast::Sender<Value>,
-    /// Method, path and the headers about who asks.
-    pub(crate) asked: Mutex<Vec<(String, String, BTreeMap<String, Vec<String>>)>>,
+    pub(crate) asked: Mutex<Vec<Asked>>,
     /// What it answers at these paths and queries, before all else.
     pub(crate) fixed: Mutex<BTreeMap<String, Value>>,
     /// It speaks aggregated discovery.

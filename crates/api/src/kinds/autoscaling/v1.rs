@@ -169,7 +169,7 @@ fn to_stored(object: &mut Value) {
     let percent = fields(spec).remove("targetCPUUtilizationPercentage");
     let mut wanted: Vec<Value> = list(&json!({ "m": metrics }), &["m"])
         .iter()
-        .map(|metric| wanted_of_old(metric))
+        .map(wanted_of_old)
         .collect();
     match percent.filter(|percent| !percent.is_null()) {
         Some(percent) => wanted.push(processors(&percent)),
@@ -343,12 +343,10 @@ fn wanted_of_old(metric: &Value) -> Value {
         let target = child(metric, "target");
         let (value, average) = (target.get("value"), target.get("averageValue"));
         let kind = match source {
-            "resource" | "containerResource" => {
-                if integer(target, &["averageUtilization"]).is_some() {
-                    "Utilization"
-                } else {
-                    "AverageValue"
-                }
+            "resource" | "containerResource"
+                if integer(target, &["averageUtilization"]).is_some() =>
+            {
+                "Utilization"
             }
             "object" if average.is_none() => "Value",
             "external" if value.is_some() => "Value",

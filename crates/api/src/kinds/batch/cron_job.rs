@@ -1,12 +1,12 @@
 //! Cron jobs.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::job;
 use crate::cron::Schedule;
 use crate::field::{ErrorList, FieldError, Path};
 use crate::kinds::workloads::name_warning;
-use crate::object::{self, child, default_field, fields};
+use crate::object::{self, child, default_field};
 use crate::row::Strategy;
 use crate::validation::{Cursor, is_new, nonnegative};
 
@@ -32,11 +32,11 @@ impl Strategy for CronJobs {
     }
 
     fn prepare_create(&self, object: &mut Value) {
-        fields(object).insert("status".to_owned(), json!({}));
+        object::clear_status(object);
     }
 
     fn prepare_update(&self, new: &mut Value, old: &Value) {
-        object::set_or_remove(fields(new), "status", old.get("status").cloned());
+        object::keep_status(new, old);
     }
 
     fn validate(&self, object: &Value) -> ErrorList {

@@ -99,12 +99,12 @@ impl Strategy for Jobs {
         if !is_true(object, &["spec", "manualSelector"]) {
             generate_selector(object);
         }
-        fields(object).insert("status".to_owned(), json!({}));
+        object::clear_status(object);
         fields(child(object, "spec")).remove("scheduling");
     }
 
     fn prepare_update(&self, new: &mut Value, old: &Value) {
-        object::set_or_remove(fields(new), "status", old.get("status").cloned());
+        object::keep_status(new, old);
         if object::at(old, &["spec", "scheduling"]).is_none() {
             fields(child(new, "spec")).remove("scheduling");
         }

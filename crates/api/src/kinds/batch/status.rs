@@ -113,13 +113,11 @@ fn times(now: &Facts<'_>, before: &Facts<'_>, out: &mut ErrorList) {
             detail,
         ));
     };
-    if complete_changed || changed("completionTime") {
-        if !end.is_empty() && !now.is("Complete") {
-            wrong(
-                "completionTime",
-                "cannot set completionTime when there is no Complete=True condition",
-            );
-        }
+    if (complete_changed || changed("completionTime")) && !end.is_empty() && !now.is("Complete") {
+        wrong(
+            "completionTime",
+            "cannot set completionTime when there is no Complete=True condition",
+        );
     }
     // Times in canonical form sort as text.
     if (changed("startTime") || changed("completionTime"))

@@ -9,7 +9,7 @@ pub mod pem;
 mod pod_requests;
 mod trust_bundles;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 pub use pod_requests::PodCertificateRequests;
 pub use trust_bundles::{ClusterTrustBundles, bundle_name};
@@ -61,7 +61,7 @@ enum Part {
 
 impl Strategy for CertificateSigningRequests {
     fn prepare_create(&self, object: &mut Value) {
-        fields(object).insert("status".to_owned(), json!({}));
+        object::clear_status(object);
         let spec = fields(child(object, "spec"));
         for name in ["username", "uid", "groups", "extra"] {
             spec.remove(name);

@@ -4,7 +4,7 @@
 //! is held to what the certificate says.
 
 use jiff::{SignedDuration, Timestamp};
-use serde_json::{Value, json};
+use serde_json::Value;
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
@@ -16,7 +16,7 @@ use super::keys::{self, Sort};
 use super::{is_kubernetes_signer, pem, validate_signer_name, validate_user_annotations};
 use crate::field::{ErrorList, FieldError};
 use crate::names;
-use crate::object::{self, child, default_field, fields};
+use crate::object::{self, child, default_field};
 use crate::row::Strategy;
 use crate::validation::{Cursor, conditions, immutable, is_new, named};
 
@@ -48,11 +48,11 @@ impl Strategy for PodCertificateRequests {
     }
 
     fn prepare_create(&self, object: &mut Value) {
-        fields(object).insert("status".to_owned(), json!({}));
+        object::clear_status(object);
     }
 
     fn prepare_update(&self, new: &mut Value, old: &Value) {
-        object::set_or_remove(fields(new), "status", old.get("status").cloned());
+        object::keep_status(new, old);
     }
 
     fn prepare_status(&self, new: &mut Value, old: &Value) {

@@ -105,10 +105,9 @@ pub(in crate::kinds) fn pod_certificate_request() -> Vec<Column> {
             STRING,
             Cell::Of(|object| {
                 let conditions = list(object, &["status", "conditions"]);
-                let kinds = conditions.iter().map(|it| text(it, &["type"]));
+                let mut kinds = conditions.iter().map(|it| text(it, &["type"]));
                 kinds
-                    .filter(|kind| ["Issued", "Denied", "Failed"].contains(kind))
-                    .last()
+                    .rfind(|kind| ["Issued", "Denied", "Failed"].contains(kind))
                     .unwrap_or("Pending")
                     .into()
             }),

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::status::{drop_deallocated, status};
 use super::{at_most, configuration, distinct, drop_gated, selectors};
@@ -249,12 +249,12 @@ impl Strategy for ResourceClaims {
     }
 
     fn prepare_create(&self, object: &mut Value) {
-        fields(object).insert("status".to_owned(), json!({}));
+        object::clear_status(object);
         drop_closed(child(object, "spec"));
     }
 
     fn prepare_update(&self, new: &mut Value, old: &Value) {
-        object::set_or_remove(fields(new), "status", old.get("status").cloned());
+        object::keep_status(new, old);
     }
 
     fn prepare_status(&self, new: &mut Value, old: &Value) {

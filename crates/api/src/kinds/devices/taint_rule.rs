@@ -1,6 +1,6 @@
 //! Rules of device taints: an administrator taints devices that are not his to publish (KEP-5055).
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::claim::pool_name;
 use super::taint;
@@ -33,11 +33,11 @@ pub(super) fn since(taint: &mut Value, old: Option<&Value>, now: &str) {
 
 impl Strategy for DeviceTaintRules {
     fn prepare_create(&self, object: &mut Value) {
-        fields(object).insert("status".to_owned(), json!({}));
+        object::clear_status(object);
     }
 
     fn prepare_update(&self, new: &mut Value, old: &Value) {
-        object::set_or_remove(fields(new), "status", old.get("status").cloned());
+        object::keep_status(new, old);
     }
 
     fn prepare_status(&self, new: &mut Value, old: &Value) {

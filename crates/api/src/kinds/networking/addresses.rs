@@ -1,10 +1,10 @@
 //! The addresses that services may have, and those that are taken.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::field::{ErrorList, FieldError, Path};
 use crate::names;
-use crate::object::{self, fields};
+use crate::object;
 use crate::row::Strategy;
 use crate::validation::{self, Cursor};
 
@@ -76,11 +76,11 @@ impl Strategy for IpAddresses {
 
 impl Strategy for ServiceCidrs {
     fn prepare_create(&self, object: &mut Value) {
-        fields(object).insert("status".to_owned(), json!({}));
+        object::clear_status(object);
     }
 
     fn prepare_update(&self, new: &mut Value, old: &Value) {
-        object::set_or_remove(fields(new), "status", old.get("status").cloned());
+        object::keep_status(new, old);
     }
 
     fn prepare_status(&self, new: &mut Value, old: &Value) {

@@ -45,7 +45,7 @@ pub fn prepare(new: &mut Value, old: &Value) {
         fields(&mut spec).insert("resources".to_owned(), whole);
     }
     fields(new).insert("spec".to_owned(), spec);
-    object::set_or_remove(fields(new), "status", old.get("status").cloned());
+    object::keep_status(new, old);
     object::keep_metadata_of_status(new, old);
 }
 

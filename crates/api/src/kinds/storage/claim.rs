@@ -98,7 +98,7 @@ impl Strategy for PersistentVolumeClaims {
     }
 
     fn prepare_update(&self, new: &mut Value, old: &Value) {
-        object::set_or_remove(fields(new), "status", old.get("status").cloned());
+        object::keep_status(new, old);
         data_sources(child(new, "spec"), old.get("spec"));
     }
 

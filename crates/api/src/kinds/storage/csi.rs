@@ -280,7 +280,7 @@ impl Strategy for VolumeAttachments {
     }
 
     fn prepare_update(&self, new: &mut Value, old: &Value) {
-        object::set_or_remove(fields(new), "status", old.get("status").cloned());
+        object::keep_status(new, old);
     }
 
     fn prepare_status(&self, new: &mut Value, old: &Value) {

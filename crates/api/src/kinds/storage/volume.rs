@@ -77,7 +77,7 @@ impl Strategy for PersistentVolumes {
     }
 
     fn prepare_update(&self, new: &mut Value, old: &Value) {
-        object::set_or_remove(fields(new), "status", old.get("status").cloned());
+        object::keep_status(new, old);
     }
 
     fn prepare_status_at(&self, new: &mut Value, old: &Value, now: &str) {
@@ -127,10 +127,9 @@ impl Strategy for PersistentVolumes {
                     .child("csi")
                     .raw("controllerExpandSecretRef")
                     .is_null()
+                && let Some(source) = now.as_object_mut()
             {
-                if let Some(source) = now.as_object_mut() {
-                    source.remove("controllerExpandSecretRef");
-                }
+                source.remove("controllerExpandSecretRef");
             }
             now != *before.raw(field)
         });

@@ -5,9 +5,7 @@
 
 use serde_json::{Value, json};
 
-use super::{
-    convertible, int_or_percent, int_or_percent_value, keep_status, not_above_100_percent,
-};
+use super::{convertible, int_or_percent, int_or_percent_value, not_above_100_percent};
 use crate::field::{ErrorList, FieldError};
 use crate::kinds::pod;
 use crate::object::{self, child, default_field, fields};
@@ -59,7 +57,7 @@ impl Strategy for DaemonSets {
     }
 
     fn prepare_update(&self, new: &mut Value, old: &Value) {
-        keep_status(new, old);
+        object::keep_status(new, old);
         let template = |object: &Value| object::at(object, &["spec", "template"]).cloned();
         let mut generation = template_generation(old);
         if template(new) != template(old) {

@@ -2,7 +2,6 @@
 
 use serde_json::{Value, json};
 
-use super::keep_status;
 use crate::field::{ErrorList, FieldError};
 use crate::kinds::pod;
 use crate::names;
@@ -54,7 +53,7 @@ impl Strategy for ReplicationControllers {
     }
 
     fn prepare_update(&self, new: &mut Value, old: &Value) {
-        keep_status(new, old);
+        object::keep_status(new, old);
     }
 
     fn validate(&self, object: &Value) -> ErrorList {

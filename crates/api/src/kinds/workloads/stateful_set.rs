@@ -2,9 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{
-    convertible, int_or_percent, int_or_percent_value, keep_status, not_above_100_percent,
-};
+use super::{convertible, int_or_percent, int_or_percent_value, not_above_100_percent};
 use crate::field::{ErrorList, FieldError};
 use crate::kinds::pod;
 use crate::kinds::storage::claim;
@@ -71,7 +69,7 @@ impl Strategy for StatefulSets {
     }
 
     fn prepare_update(&self, new: &mut Value, old: &Value) {
-        keep_status(new, old);
+        object::keep_status(new, old);
     }
 
     fn validate(&self, object: &Value) -> ErrorList {

@@ -93,7 +93,6 @@ pub fn check(
 }
 
 /// Is the schema structural? What is wrong, in the order of the reference's condition.
-#[must_use]
 pub fn violations(path: &Path, schema: &Value) -> Result<ErrorList, String> {
     Structural::read(schema)?;
     let mut wrong = ErrorList::new();

@@ -492,10 +492,7 @@ fn going(snapshot: &Snapshot, seen: &Seen) -> Step {
             Some(name(&class.metadata)) == snapshot.spec.volume_snapshot_class_name.as_deref()
                 && class.driver == PROVISIONER
         })
-        || seen
-            .volume
-            .as_ref()
-            .is_some_and(|volume| local_path::is_ours(volume));
+        || seen.volume.as_ref().is_some_and(local_path::is_ours);
     if let Some(content) = content {
         if seen.restoring {
             let text = "Snapshot is being used to restore a PVC";

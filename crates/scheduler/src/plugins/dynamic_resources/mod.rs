@@ -69,7 +69,7 @@ fn terms_of(selector: &NodeSelector) -> Vec<NodeTerm> {
 }
 
 /// The plugin. Clones share what is set aside.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct DynamicResources {
     door: Option<Door>,
     flights: Arc<Mutex<Flights>>,
@@ -144,11 +144,7 @@ impl DynamicResources {
     /// Decides only.
     #[must_use]
     pub fn new() -> Self {
-        Self {
-            door: None,
-            flights: Arc::default(),
-            selectors: Arc::default(),
-        }
+        Self::default()
     }
 
     /// Writes as the client's identity, which needs get and update on claims and their status.

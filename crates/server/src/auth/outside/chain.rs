@@ -30,7 +30,7 @@ impl Chain {
         let members = kinds.into_iter().map(|kind| match kind {
             Kind::Node => Member::Node,
             Kind::Roles => Member::Roles,
-            Kind::Webhook(webhook) => Member::Webhook(Arc::new(webhook)),
+            Kind::Webhook(webhook) => Member::Webhook(webhook),
         });
         Self {
             roles,

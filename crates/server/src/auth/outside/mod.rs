@@ -14,6 +14,7 @@ mod rights;
 mod token;
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) use chain::Chain;
@@ -127,7 +128,7 @@ impl Outside {
         self.authorizers = vec![
             rights::Kind::Node,
             rights::Kind::Roles,
-            rights::Kind::Webhook(webhook),
+            rights::Kind::Webhook(Arc::new(webhook)),
         ];
         Ok(self)
     }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::path::Path as FilePath;
+use std::sync::Arc;
 use std::time::Duration;
 
 use evenkeel_api::field::{ErrorList, FieldError, Path};
@@ -33,7 +34,7 @@ pub(crate) enum Kind {
     /// Roles and their bindings.
     Roles,
     /// Somebody outside.
-    Webhook(RightsWebhook),
+    Webhook(Arc<RightsWebhook>),
 }
 
 /// A webhook that knows rights.
@@ -158,10 +159,10 @@ pub(super) fn read(text: &str) -> Result<Vec<Kind>, String> {
             ("Webhook", Some(webhook)) => {
                 let made = self::webhook(webhook, &at, &mut out);
                 kinds.extend(made.map(|webhook| {
-                    Kind::Webhook(RightsWebhook {
+                    Kind::Webhook(Arc::new(RightsWebhook {
                         name: given.name.clone(),
                         ..webhook
-                    })
+                    }))
                 }));
             }
             (_, Some(_)) => {

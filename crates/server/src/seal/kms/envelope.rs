@@ -133,7 +133,7 @@ pub(super) enum DataKey {
     /// A key of its own for each value, made of the seed and of random bytes that stand before it.
     Seed(Prk),
     /// One key.
-    Key(LessSafeKey),
+    Key(Box<LessSafeKey>),
 }
 
 impl DataKey {
@@ -145,7 +145,7 @@ impl DataKey {
         }
         // Whoever wrote such keys made them of 32 bytes.
         let key = UnboundKey::new(&AES_256_GCM, plain).ok()?;
-        Some(Self::Key(LessSafeKey::new(key)))
+        Some(Self::Key(Box::new(LessSafeKey::new(key))))
     }
 
     /// A new seed, and what it makes.
