@@ -75,6 +75,17 @@ impl Place {
         command
     }
 
+    /// What the cluster itself says of a Deployment that does not come up.
+    pub(crate) fn why(&self, deployment: &str) -> String {
+        let asked = self
+            .command(&["why", &format!("deployment/{deployment}")])
+            .output();
+        asked.map_or_else(
+            |error| format!("evenkeel why: {error}"),
+            |output| String::from_utf8_lossy(&output.stdout).trim().to_owned(),
+        )
+    }
+
     fn log(&self) -> PathBuf {
         self.data.with_extension("log")
     }

@@ -204,7 +204,8 @@ impl Bench<'_> {
         let mut ready = Vec::new();
         for round in 0..self.cli.rounds * 8 {
             let name = format!("api-{round}");
-            ready.push(deploy::by_api(cluster, &name).await?.ready);
+            let applied = deploy::by_api(cluster, &name).await;
+            ready.push(applied.with_context(|| place.why(&name))?.ready);
             deploy::remove(cluster, &name).await?;
         }
         self.report.add(
@@ -224,7 +225,8 @@ impl Bench<'_> {
         for round in 0..self.cli.rounds * 4 {
             alone.push(ms(deploy::kubectl_start(&kubeconfig)?));
             let name = format!("kubectl-{round}");
-            let applied = deploy::by_kubectl(cluster, &kubeconfig, &name, extra).await?;
+            let applied = deploy::by_kubectl(cluster, &kubeconfig, &name, extra).await;
+            let applied = applied.with_context(|| place.why(&name))?;
             ready.push(applied.ready);
             written.push(applied.written);
             deploy::remove(cluster, &name).await?;
@@ -255,7 +257,8 @@ impl Bench<'_> {
         let there = self.images().join("shop.tar").exists() && shop.exists();
         let with = if there {
             deploy::apply_file(&kubeconfig, shop, deploy::extra(cluster).await?)?;
-            deploy::all_ready(cluster, 2).await?;
+            let ready = deploy::all_ready(cluster, 2).await;
+            ready.with_context(|| place.why("shop"))?;
             "the shop running"
         } else {
             // Not the shop, and the table says so.

@@ -3,6 +3,10 @@
 //! The contract is client-go's `workqueue`: a key added while it waits is one key; a key added
 //! while it is worked on is looked at once more afterwards; failures come back after 5 ms, 10 ms …
 //! 1000 s. Memory is bounded by the number of distinct keys.
+//!
+//! One thing is more: a key that took long to look at rests before it is handed out again. Where each
+//! change of a thousand pods wakes their owner, and a look at the owner goes through all thousand,
+//! the looks would take all the time that the changes need.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::fmt::Debug;
@@ -21,6 +25,10 @@ use crate::metrics::LoopMetrics;
 pub const FIRST_RETRY: Duration = Duration::from_millis(5);
 /// Longest wait after a failure.
 pub const LAST_RETRY: Duration = Duration::from_secs(1000);
+/// Shorter rests are none: timers have milliseconds.
+const SHORTEST_REST: Duration = Duration::from_millis(1);
+/// So many ended rests are remembered before they are cleared away.
+const ENDED_RESTS: usize = 1024;
 
 #[derive(Debug)]
 struct Inner<K> {
@@ -30,6 +38,7 @@ struct Inner<K> {
     failures: HashMap<K, u32>,
     later: BTreeMap<(Instant, u64), K>,
     due: HashMap<K, (Instant, u64)>,
+    resting: HashMap<K, Instant>,
     sequence: u64,
     closed: bool,
 }
@@ -54,6 +63,7 @@ impl<K: Clone + Eq + Hash + Debug> WorkQueue<K> {
                 failures: HashMap::new(),
                 later: BTreeMap::new(),
                 due: HashMap::new(),
+                resting: HashMap::new(),
                 sequence: 0,
                 closed: false,
             }),
@@ -82,21 +92,9 @@ impl<K: Clone + Eq + Hash + Debug> WorkQueue<K> {
             self.add(key);
             return;
         }
-        let at = Instant::now() + delay;
-        {
-            let mut inner = self.inner.lock();
-            if let Some(found) = inner.due.get(&key).copied() {
-                if found.0 <= at {
-                    return;
-                }
-                inner.later.remove(&found);
-            }
-            inner.sequence += 1;
-            let slot = (at, inner.sequence);
-            inner.due.insert(key.clone(), slot);
-            inner.later.insert(slot, key);
+        if self.inner.lock().appoint(key, Instant::now() + delay) {
+            self.notify.notify_one();
         }
-        self.notify.notify_one();
     }
 
     /// The key failed: look again after its own, growing wait.
@@ -171,18 +169,15 @@ impl<K: Clone + Eq + Hash + Debug> WorkQueue<K> {
         }
     }
 
-    /// The work on a key ended; it may be handed out again.
-    pub fn done(&self, key: &K) {
-        let again = {
+    /// The work on a key ended; it may be handed out again after its rest.
+    pub fn done(&self, key: &K, rest: Duration) {
+        let wake = {
             let mut inner = self.inner.lock();
             inner.processing.remove(key);
-            let again = inner.dirty.contains(key);
-            if again {
-                inner.ready.push_back(key.clone());
-            }
-            again
+            inner.rest(key, rest);
+            inner.dirty.remove(key) && inner.offer(key.clone(), &self.metrics)
         };
-        if again {
+        if wake {
             self.notify.notify_one();
         }
     }
@@ -196,19 +191,58 @@ impl<K: Clone + Eq + Hash + Debug> WorkQueue<K> {
 }
 
 impl<K: Clone + Eq + Hash + Debug> Inner<K> {
+    /// Says whether somebody who waits for a key has to look.
     fn add(&mut self, key: K, metrics: &LoopMetrics) -> bool {
-        if self.closed || !self.dirty.insert(key.clone()) {
+        if self.closed || self.dirty.contains(&key) {
             return false;
         }
         LoopMetrics::bump(&metrics.adds);
         if self.processing.contains(&key) {
+            self.dirty.insert(key);
             return false;
         }
+        self.offer(key, metrics)
+    }
+
+    /// Hands a key out, or puts it off to the end of its rest.
+    fn offer(&mut self, key: K, metrics: &LoopMetrics) -> bool {
+        match self.resting.get(&key).copied() {
+            Some(until) if until > Instant::now() => return self.appoint(key, until),
+            Some(_) => drop(self.resting.remove(&key)),
+            None => {}
+        }
+        self.dirty.insert(key.clone());
         self.ready.push_back(key);
         metrics
             .depth
             .store(self.ready.len() as u64, Ordering::Relaxed);
         true
+    }
+
+    /// Puts a key off. An earlier appointment is kept: false.
+    fn appoint(&mut self, key: K, at: Instant) -> bool {
+        if let Some(found) = self.due.get(&key).copied() {
+            if found.0 <= at {
+                return false;
+            }
+            self.later.remove(&found);
+        }
+        self.sequence += 1;
+        let slot = (at, self.sequence);
+        self.due.insert(key.clone(), slot);
+        self.later.insert(slot, key);
+        true
+    }
+
+    fn rest(&mut self, key: &K, rest: Duration) {
+        if rest < SHORTEST_REST {
+            return;
+        }
+        let now = Instant::now();
+        if self.resting.len() >= ENDED_RESTS {
+            self.resting.retain(|_, until| *until > now);
+        }
+        self.resting.insert(key.clone(), now + rest);
     }
 
     fn promote(&mut self, now: Instant, metrics: &LoopMetrics) {
@@ -245,7 +279,7 @@ mod tests {
             quiet.is_err(),
             "a is in flight and must not be handed out twice"
         );
-        queue.done(&"a");
+        queue.done(&"a", Duration::ZERO);
         assert_eq!(queue.next().await, Some("a"));
     }
 
@@ -259,7 +293,7 @@ mod tests {
             let waited = before.elapsed();
             assert!(waited >= Duration::from_millis(wanted), "{waited:?}");
             assert!(waited < Duration::from_millis(wanted + 3), "{waited:?}");
-            queue.done(&"a");
+            queue.done(&"a", Duration::ZERO);
         }
         queue.forget(&"a");
         assert_eq!(queue.failures(&"a"), 0);
@@ -274,9 +308,34 @@ mod tests {
         queue.add_after("a", Duration::from_secs(30));
         assert_eq!(queue.next().await, Some("a"));
         assert!(before.elapsed() < Duration::from_secs(2));
-        queue.done(&"a");
+        queue.done(&"a", Duration::ZERO);
         let quiet = tokio::time::timeout(Duration::from_secs(120), queue.next()).await;
         assert!(quiet.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_key_that_took_long_rests_and_others_do_not() {
+        const REST: Duration = Duration::from_millis(40);
+        let queue = queue();
+        let began = Instant::now();
+        queue.add("a");
+        assert_eq!(queue.next().await, Some("a"));
+        // Once while it is worked on, and once more after that: one look.
+        queue.add("a");
+        queue.done(&"a", REST);
+        queue.add("a");
+        queue.add("b");
+        assert_eq!(queue.next().await, Some("b"));
+        assert_eq!(began.elapsed(), Duration::ZERO);
+        assert_eq!(queue.next().await, Some("a"));
+        assert!(began.elapsed() >= REST);
+        queue.done(&"a", REST);
+        let quiet = tokio::time::timeout(Duration::from_secs(5), queue.next()).await;
+        assert!(quiet.is_err(), "nothing has changed");
+        let before = Instant::now();
+        queue.add("a");
+        assert_eq!(queue.next().await, Some("a"));
+        assert_eq!(before.elapsed(), Duration::ZERO, "it has rested");
     }
 
     #[tokio::test]

@@ -6,6 +6,7 @@ use evenkeel_client::{
     CancellationToken, LoopContext, LoopRegistry, Recorder, SharedClock, SystemClock, Views,
 };
 use evenkeel_controllers::Composition;
+use evenkeel_node::testing::Scratch;
 use evenkeel_scheduler::Scheduler;
 use evenkeel_server::local::Local;
 use evenkeel_server::pki::Pki;
@@ -13,7 +14,6 @@ use evenkeel_server::seal::Seal;
 use evenkeel_server::{DEFAULT_SEATS, Door, DoorOptions, Identity, Outside};
 use evenkeel_store::Store;
 use evenkeel_store::embedded::{EmbeddedOptions, EmbeddedStore};
-use tempfile::TempDir;
 use tokio_util::sync::DropGuard;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -35,7 +35,7 @@ pub struct Cluster {
     shutdown: CancellationToken,
     _stop: DropGuard,
     tasks: Vec<AbortOnDropHandle<()>>,
-    directory: TempDir,
+    directory: Scratch,
 }
 
 impl Cluster {
@@ -53,16 +53,16 @@ impl Cluster {
 
     /// The door alone, with options that the test sets.
     pub async fn door_options(set: impl FnOnce(&mut DoorOptions)) -> Self {
-        let directory = tempfile::tempdir().expect("a directory");
+        let directory = Scratch::new().expect("a directory");
         Self::over_with(directory, EmbeddedOptions::default(), set).await
     }
 
-    async fn over(directory: TempDir, options: EmbeddedOptions) -> Self {
+    async fn over(directory: Scratch, options: EmbeddedOptions) -> Self {
         Self::over_with(directory, options, |_| {}).await
     }
 
     async fn over_with(
-        directory: TempDir,
+        directory: Scratch,
         options: EmbeddedOptions,
         set: impl FnOnce(&mut DoorOptions),
     ) -> Self {

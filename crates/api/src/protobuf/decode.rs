@@ -263,6 +263,9 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
+/// The first second of the year 1, when Go's times begin.
+const YEAR_ONE: i64 = -62_135_596_800;
+
 fn time(name: &str, ty: &Ty, bytes: &[u8]) -> Result<Value, ProtobufError> {
     // A time that is not set is an empty message.
     if bytes.is_empty() {
@@ -281,7 +284,9 @@ fn time(name: &str, ty: &Ty, bytes: &[u8]) -> Result<Value, ProtobufError> {
         return Err(invalid(name, "nanoseconds out of range"));
     }
     let at = jiff::Timestamp::new(seconds, nanos)
-        .map_err(|_| invalid(name, "time outside of the years 1 to 9999"))?;
+        .ok()
+        .filter(|at| at.as_second() >= YEAR_ONE)
+        .ok_or_else(|| invalid(name, "time outside of the years 1 to 9999"))?;
     Ok(Value::String(if *ty == Ty::Time {
         clock::rfc3339(at)
     } else {

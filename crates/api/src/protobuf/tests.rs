@@ -253,7 +253,8 @@ proptest! {
         for kind in ["Pod", "ConfigMap", "Service", "Event"] {
             let ty = kind_type(&SCHEMA, "v1", kind).expect("known");
             if let Ok(value) = decode(&SCHEMA, &ty, &bytes) {
-                prop_assert!(encode(&SCHEMA, &ty, &value).is_ok());
+                let again = encode(&SCHEMA, &ty, &value);
+                prop_assert!(again.is_ok(), "{again:?}");
             }
         }
     }
@@ -273,7 +274,8 @@ proptest! {
         if let Ok(envelope) = decode_envelope(&bytes)
             && let Ok(value) = decode(&SCHEMA, &ty, envelope.raw)
         {
-            prop_assert!(encode(&SCHEMA, &ty, &value).is_ok());
+            let again = encode(&SCHEMA, &ty, &value);
+            prop_assert!(again.is_ok(), "{again:?}");
         }
     }
 }

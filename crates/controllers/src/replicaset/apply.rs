@@ -28,8 +28,8 @@ impl<O: Replicated> Reconciler<O> {
         };
         let set = owner.as_set();
         let mine = self.claim(&owner, &set.spec.selector).await?;
-        let per_node = self.pods_per_node(&owner);
-        let plan = plan::plan(&set, &mine, &per_node, self.context.clock.now());
+        let per_node = || self.pods_per_node(&owner);
+        let plan = plan::plan(&set, &mine, per_node, self.context.clock.now());
         let changed = plan.create > 0 || !plan.delete.is_empty();
         let done = self.carry_out(&owner, plan).await;
         let failure = done.as_ref().err().map(ToString::to_string);

@@ -25,12 +25,12 @@ pub struct Plan {
 }
 
 /// Decides from the pods that are ours. `per_node` counts the active pods of all sets of the same
-/// owner on each node.
+/// owner on each node; it is asked only when pods have to go.
 #[must_use]
 pub fn plan(
     set: &ReplicaSet,
     mine: &[Arc<Pod>],
-    per_node: &HashMap<String, usize>,
+    per_node: impl FnOnce() -> HashMap<String, usize>,
     now: Timestamp,
 ) -> Plan {
     if set.metadata.deletion_timestamp.is_some() {
@@ -49,7 +49,7 @@ pub fn plan(
         };
     }
     let excess = (active.len() - wanted).min(BURST);
-    rank::victims_first(&mut active, per_node, now);
+    rank::victims_first(&mut active, &per_node(), now);
     active.truncate(excess);
     Plan {
         create: 0,

@@ -12,8 +12,10 @@ pub mod dra;
 mod images;
 mod plugin;
 mod runtime;
+mod scratch;
 
 pub use api::FakeApi;
 pub use clock::TokioClock;
 pub use images::FakeImages;
 pub use runtime::{Behaviour, FakeRuntime};
+pub use scratch::Scratch;

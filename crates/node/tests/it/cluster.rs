@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use evenkeel_api::clock::SharedClock;
-use evenkeel_node::testing::{FakeApi, FakeImages, FakeRuntime, TokioClock};
+use evenkeel_node::testing::{FakeApi, FakeImages, FakeRuntime, Scratch, TokioClock};
 use evenkeel_node::{Agent, NodeConfig};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -16,7 +16,7 @@ pub(crate) struct Node {
     pub(crate) api: FakeApi,
     pub(crate) runtime: FakeRuntime,
     pub(crate) images: Arc<FakeImages>,
-    pub(crate) dir: Arc<tempfile::TempDir>,
+    pub(crate) dir: Arc<Scratch>,
     clock: SharedClock,
     _agent: AbortOnDropHandle<()>,
 }
@@ -29,7 +29,7 @@ impl Node {
         let runtime = FakeRuntime::new(Arc::clone(&clock));
         let images = Arc::new(FakeImages::new());
         images.put("app:1");
-        let dir = Arc::new(tempfile::tempdir().expect("a directory"));
+        let dir = Arc::new(Scratch::new().expect("a directory"));
         Self::over(FakeApi::new(), runtime, images, dir, clock)
     }
 
@@ -51,7 +51,7 @@ impl Node {
         api: FakeApi,
         runtime: FakeRuntime,
         images: Arc<FakeImages>,
-        dir: Arc<tempfile::TempDir>,
+        dir: Arc<Scratch>,
         clock: SharedClock,
     ) -> Self {
         let config = NodeConfig {

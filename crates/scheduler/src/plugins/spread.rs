@@ -1,7 +1,6 @@
 //! `PodTopologySpread`: pods of a kind spread evenly over domains of node labels (KEP-895, 3022,
 //! 3094, 3243), by the pod's own constraints or by the cluster's defaults.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use evenkeel_api::placement::NodeRequirement;
@@ -192,12 +191,6 @@ fn same_kind(pod: &PodInfo, snapshot: &Snapshot) -> Option<LabelSelector> {
     (!selector.is_everything()).then_some(selector)
 }
 
-fn has_all_keys(node: &NodeInfo, constraints: &[Constraint]) -> bool {
-    constraints
-        .iter()
-        .all(|constraint| node.label(&constraint.key).is_some())
-}
-
 #[derive(Debug)]
 struct Hard {
     constraint: Constraint,
@@ -349,12 +342,30 @@ impl Filter for PodTopologySpread {
 #[derive(Debug)]
 struct Soft {
     constraint: Constraint,
+    topology: Arc<Topology>,
     /// Matching pods by node.
     nodes: Vec<i64>,
-    /// Matching pods by domain, for other keys than the host name.
-    domains: HashMap<String, i64>,
+    /// Matching pods by domain, for other keys than the host name; the last one is of the nodes
+    /// without a domain.
+    domains: Vec<i64>,
     /// So that few domains weigh as much as many.
     weight: f64,
+}
+
+impl Soft {
+    /// The place of a node's domain among the sums.
+    fn place(&self, at: NodeIndex) -> usize {
+        let without = self.topology.count();
+        self.topology.domain(at).unwrap_or(without)
+    }
+
+    /// How many domains the nodes are in.
+    fn spread_over(&self, nodes: impl Iterator<Item = NodeIndex>) -> usize {
+        let mut seen = vec![false; self.topology.count() + 1];
+        nodes
+            .filter(|at| !std::mem::replace(&mut seen[self.place(*at)], true))
+            .count()
+    }
 }
 
 #[derive(Debug)]
@@ -371,59 +382,46 @@ fn softs(
     snapshot: &Snapshot,
     feasible: &[NodeIndex],
 ) -> Softs {
-    let mut ignored = vec![false; snapshot.slots()];
-    let mut scored = 0;
-    for at in feasible {
-        ignored[*at] = all_keys && !has_all_keys(snapshot.node(*at), &constraints);
-        scored += usize::from(!ignored[*at]);
-    }
-    let required = node_affinity::required(pod);
-    let keyless: Vec<bool> = if all_keys {
-        (0..snapshot.slots())
-            .map(|at| !has_all_keys(snapshot.node(at), &constraints))
-            .collect()
+    let mut constraints: Vec<Soft> = constraints
+        .into_iter()
+        .map(|constraint| Soft {
+            topology: snapshot.topology(&constraint.key),
+            nodes: constraint.per_node(snapshot, pod),
+            domains: Vec::new(),
+            weight: 0.0,
+            constraint,
+        })
+        .collect();
+    let ignored: Vec<bool> = if all_keys {
+        let has_all = |at| {
+            let mut all = constraints.iter();
+            all.all(|soft| soft.topology.domain(at).is_some())
+        };
+        (0..snapshot.slots()).map(|at| !has_all(at)).collect()
     } else {
         vec![false; snapshot.slots()]
     };
-    let constraints = constraints
-        .into_iter()
-        .map(|constraint| {
-            let nodes = constraint.per_node(snapshot, pod);
-            let mut domains: HashMap<String, i64> = HashMap::new();
-            let mut size = scored;
-            if constraint.key != HOSTNAME {
-                for at in feasible.iter().filter(|at| !ignored[**at]) {
-                    let value = snapshot
-                        .node(*at)
-                        .label(&constraint.key)
-                        .unwrap_or_default();
-                    if !domains.contains_key(value) {
-                        domains.insert(value.to_owned(), 0);
-                    }
-                }
-                size = domains.len();
-                for (at, count) in nodes.iter().enumerate().filter(|(_, count)| **count > 0) {
-                    let node = snapshot.node(at);
-                    if node.node.is_none()
-                        || keyless[at]
-                        || !constraint.includes(pod, node, required.as_ref())
-                    {
-                        continue;
-                    }
-                    let value = node.label(&constraint.key).unwrap_or_default();
-                    if let Some(known) = domains.get_mut(value) {
-                        *known += count;
-                    }
+    let scored = || feasible.iter().copied().filter(|at| !ignored[*at]);
+    let required = node_affinity::required(pod);
+    for soft in &mut constraints {
+        let mut size = scored().count();
+        if soft.constraint.key != HOSTNAME {
+            size = soft.spread_over(scored());
+            let mut domains = vec![0; soft.topology.count() + 1];
+            for (at, count) in soft.nodes.iter().enumerate() {
+                let node = snapshot.node(at);
+                if *count > 0
+                    && node.node.is_some()
+                    && !ignored[at]
+                    && soft.constraint.includes(pod, node, required.as_ref())
+                {
+                    domains[soft.place(at)] += count;
                 }
             }
-            Soft {
-                constraint,
-                nodes,
-                domains,
-                weight: ((size + 2) as f64).ln(),
-            }
-        })
-        .collect();
+            soft.domains = domains;
+        }
+        soft.weight = ((size + 2) as f64).ln();
+    }
     Softs {
         constraints,
         ignored,
@@ -450,7 +448,7 @@ impl PreScore for PodTopologySpread {
 }
 
 impl Score for PodTopologySpread {
-    fn score(&self, state: &CycleState, _pod: &PodInfo, node: &NodeInfo, at: NodeIndex) -> i64 {
+    fn score(&self, state: &CycleState, _pod: &PodInfo, _node: &NodeInfo, at: NodeIndex) -> i64 {
         let Some(softs) = state.get::<Softs>() else {
             return 0;
         };
@@ -459,14 +457,12 @@ impl Score for PodTopologySpread {
         }
         let mut score = 0.0;
         for soft in &softs.constraints {
-            let Some(value) = node.label(&soft.constraint.key) else {
+            let Some(domain) = soft.topology.domain(at) else {
                 continue;
             };
-            let count = if soft.constraint.key == HOSTNAME {
-                soft.nodes[at]
-            } else {
-                soft.domains.get(value).copied().unwrap_or(0)
-            };
+            // By host name there are no sums.
+            let count = soft.domains.get(domain).copied();
+            let count = count.unwrap_or_else(|| soft.nodes[at]);
             score += count as f64 * soft.weight + (soft.constraint.max_skew - 1) as f64;
         }
         #[allow(clippy::cast_possible_truncation, reason = "pods times a small weight")]

@@ -8,7 +8,7 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::show::encode;
-use super::write::{Replaced, finish, replace};
+use super::write::{Replaced, finish, replace, rewrite};
 use super::{Request, decode, patch, streams, write};
 use crate::admission::{Change, Operation};
 use crate::http::{Answer, status_answer_as};
@@ -328,19 +328,15 @@ pub(super) async fn binding(mut request: Request<'_>) -> Result<Answer, Status> 
     let wanted_uid = object::uid(&body).to_owned();
     let now = clock::rfc3339(request.door.clock().now());
     let name = request.name().to_owned();
-    replace(&mut request, Some(Subresource::Binding), true, |_, old| {
+    rewrite(&request, |pod| {
         let refuse = |why: String| Err(Status::conflict("", "pods/binding", &name, &why));
-        if !wanted_uid.is_empty() && wanted_uid != object::uid(old) {
+        if !wanted_uid.is_empty() && wanted_uid != object::uid(pod) {
             return refuse(format!(
                 "Precondition failed: UID in precondition: {wanted_uid}, UID in object meta: {}",
-                object::uid(old)
+                object::uid(pod)
             ));
         }
-        let mut new = old.clone();
-        match pod::bind(&mut new, &body, &now) {
-            Ok(()) => Ok(new),
-            Err(why) => refuse(why),
-        }
+        pod::bind(pod, &body, &now).or_else(refuse)
     })
     .await?;
     Ok(created(&request))

@@ -5,7 +5,6 @@
 //! lists again. Nothing is ever skipped, and a slow reader costs a writer nothing.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -27,6 +26,7 @@ use super::read::{revision_of, selection};
 use super::show::{TableStyle, metadata_only};
 use super::socket::Socket;
 use crate::cache::{Change, ChangeKind, KindCache, event_line, metadata_line};
+use crate::door::PeerAddress;
 use crate::families::nanoseconds;
 use crate::http::{Answer, Encoding, Media, Shape, answer, stream};
 use crate::metrics::Histogram;
@@ -44,6 +44,10 @@ const PIECE: usize = 64 << 10;
 /// Over a connection changes are told at once when all is quiet, and in a burst once in this time,
 /// all that came together: a write to a socket costs more than the event in it.
 const PACE: Duration = Duration::from_millis(5);
+/// The more there was to tell, the longer the time to the next piece: so much for each event …
+const PACE_OF_ONE: Duration = Duration::from_millis(1);
+/// … and no longer than this.
+const SLOWEST_PACE: Duration = Duration::from_millis(20);
 
 /// Where changes come from.
 enum Source {
@@ -83,8 +87,8 @@ pub(super) struct Watch {
     alarm: Pin<Box<Sleep>>,
     /// Somebody reads it over a connection.
     remote: bool,
-    /// When changes were told last.
-    told_at: Option<Instant>,
+    /// When more may be told.
+    told_again: Option<Instant>,
     done: bool,
 }
 
@@ -151,8 +155,8 @@ pub(super) async fn watch(mut request: Request<'_>) -> Result<Answer, Status> {
         listing: None,
         deadline,
         alarm: Box::pin(tokio::time::sleep_until(deadline)),
-        remote: request.call.parts.extensions.get::<SocketAddr>().is_some(),
-        told_at: None,
+        remote: request.call.parts.extensions.get::<PeerAddress>().is_some(),
+        told_again: None,
         done: false,
     };
     let with_objects = send_initial.unwrap_or(from == 0);
@@ -287,10 +291,10 @@ impl Watch {
                 return None;
             }
             if self.remote
-                && let Some(told_at) = self.told_at.take()
-                && told_at.elapsed() < PACE
+                && let Some(again) = self.told_again.take()
+                && again > Instant::now()
             {
-                tokio::time::sleep_until(told_at + PACE).await;
+                tokio::time::sleep_until(again).await;
             }
             let wake = if self.bookmarks {
                 self.next_bookmark.min(self.deadline)
@@ -318,7 +322,10 @@ impl Watch {
                     match self.registry.shown_changes(&self.row, changes).await {
                         Ok(changes) => {
                             if let Some(piece) = self.take(&changes) {
-                                self.told_at = Some(Instant::now());
+                                let many = u32::try_from(changes.len()).unwrap_or(u32::MAX);
+                                let pace = PACE_OF_ONE.saturating_mul(many);
+                                let pace = pace.clamp(PACE, SLOWEST_PACE);
+                                self.told_again = Some(Instant::now() + pace);
                                 return Some(piece);
                             }
                         }

@@ -346,6 +346,31 @@ pub(super) async fn replace(
     }
 }
 
+/// Changes an object as the server itself does: what comes of it is neither admitted, checked nor
+/// owned by anybody, as in the reference's `GuaranteedUpdate`. The request itself was.
+pub(super) async fn rewrite(
+    request: &Request<'_>,
+    mut change: impl FnMut(&mut Value) -> Result<(), Status>,
+) -> Result<(), Status> {
+    let (row, registry) = (&request.row, &request.door.registry);
+    let mut seen = registry
+        .get(row, request.namespace(), request.name())
+        .await?
+        .ok_or_else(|| request.not_found())?;
+    loop {
+        let mut value = seen.value();
+        change(&mut value)?;
+        if request.dry_run() {
+            return Ok(());
+        }
+        match registry.replace(row, &seen, &value).await? {
+            Outcome::Done(_) => return Ok(()),
+            Outcome::Stale(None) => return Err(request.not_found()),
+            Outcome::Stale(Some(newer)) => seen = newer,
+        }
+    }
+}
+
 /// An object that is being deleted goes when nothing holds it any more.
 pub(super) fn is_finished(value: &Value) -> bool {
     object::deletion_timestamp(value).is_some()
@@ -412,8 +437,6 @@ async fn steps(
             namespace::prepare_finalize(new, old);
             errors.extend(namespace::validate_finalize(new));
         }
-        // What it changes was checked by the subresource itself.
-        Some(Subresource::Binding) => {}
         Some(Subresource::Scale) => errors.extend(row.strategy.validate_change(new, old)),
         Some(_) => errors.extend(row.strategy.validate(new)),
     }

@@ -8,7 +8,7 @@ use crate::patch::field_set::FieldSet;
 use crate::patch::structured::{Shape, reconcile};
 
 /// Most entries of updates; the oldest beyond them are merged.
-const MAX_UPDATE_MANAGERS: usize = 10;
+pub(super) const MAX_UPDATE_MANAGERS: usize = 10;
 
 /// The manager of merged old entries.
 const ANCIENT: &str = "ancient-changes";
@@ -55,6 +55,15 @@ impl Owner {
     pub(super) fn operation(&self) -> &'static str {
         if self.apply { "Apply" } else { "Update" }
     }
+
+    /// Is a written entry this owner's?
+    pub(super) fn has_written(&self, entry: &Value) -> bool {
+        let text = |name: &str| entry.get(name).and_then(Value::as_str).unwrap_or_default();
+        text("operation") == self.operation()
+            && text("manager") == self.manager
+            && text("subresource") == self.subresource
+            && (self.apply || text("apiVersion") == self.api_version)
+    }
 }
 
 /// One entry.
@@ -70,11 +79,13 @@ pub(super) struct Entry {
 
 impl Entry {
     fn seconds(&self) -> i64 {
-        self.time
-            .as_deref()
-            .and_then(|text| text.parse::<Timestamp>().ok())
-            .map_or(0, Timestamp::as_second)
+        self.time.as_deref().map_or(0, seconds)
     }
+}
+
+/// A time of an entry for sorting: seconds since 1970, 0 for none.
+pub(super) fn seconds(time: &str) -> i64 {
+    time.parse::<Timestamp>().map_or(0, Timestamp::as_second)
 }
 
 /// All entries, in no order.
@@ -86,13 +97,20 @@ pub(super) struct Managed {
 impl Managed {
     /// Reads the list; the error is the reference's text.
     pub(super) fn decode(shape: Shape<'_>, list: Option<&Value>) -> Result<Self, String> {
+        match list {
+            None | Some(Value::Null) => Ok(Self::default()),
+            Some(Value::Array(entries)) => Self::decode_entries(shape, entries),
+            Some(_) => Err("managedFields is not a list".to_owned()),
+        }
+    }
+
+    /// Reads some entries.
+    pub(super) fn decode_entries<'v>(
+        shape: Shape<'_>,
+        entries: impl IntoIterator<Item = &'v Value>,
+    ) -> Result<Self, String> {
         let mut managed = Self::default();
-        let entries = match list {
-            None | Some(Value::Null) => return Ok(managed),
-            Some(Value::Array(entries)) => entries,
-            Some(_) => return Err("managedFields is not a list".to_owned()),
-        };
-        for (index, entry) in entries.iter().enumerate() {
+        for (index, entry) in entries.into_iter().enumerate() {
             let text = |name: &str| entry.get(name).and_then(Value::as_str).unwrap_or_default();
             let apply = match text("operation") {
                 "Apply" => true,
@@ -154,6 +172,11 @@ impl Managed {
                 .then_with(|| left.owner.subresource.cmp(&right.owner.subresource))
         });
         Some(entries.into_iter().map(encode).collect())
+    }
+
+    /// Its entries as they are written, in no order.
+    pub(super) fn encoded(&self) -> impl Iterator<Item = Value> {
+        self.entries.iter().map(encode)
     }
 
     /// Where the entry of an owner is.

@@ -9,6 +9,7 @@ mod conflict;
 mod last_applied;
 mod managed;
 mod reset;
+mod untouched;
 
 use jiff::Timestamp;
 use serde_json::Value;
@@ -76,7 +77,29 @@ pub fn track_update(
     }
     let shape = Shape::root(schema, ty);
     let given = take_managed(new);
-    let mut managed = live_or_given(shape, live, given.as_ref(), request.subresource);
+    if let Some((live, entries)) = untouched::listed(live, given.as_ref(), request) {
+        let filter = Filter::of(schema, ty, request.subresource, request.custom);
+        let difference = filtered(&filter, compare(shape, Some(live), Some(new), New::Object));
+        if let Some(list) = untouched::track(shape, entries, &difference, request) {
+            object::metadata(new).insert("managedFields".to_owned(), list);
+            return;
+        }
+    }
+    track_whole(schema, ty, live, new, given.as_ref(), request);
+}
+
+/// The same by reading and writing every entry. `given` is what the client sent, taken out of
+/// `new`.
+fn track_whole(
+    schema: &Schema,
+    ty: &Ty,
+    live: Option<&Value>,
+    new: &mut Value,
+    given: Option<&Value>,
+    request: &ManagerRequest<'_>,
+) {
+    let shape = Shape::root(schema, ty);
+    let mut managed = live_or_given(shape, live, given, request.subresource);
     // An object that nobody's fields are tracked of stays so until somebody applies.
     if !(managed.entries.is_empty() && live.is_some()) {
         let filter = Filter::of(schema, ty, request.subresource, request.custom);
@@ -315,19 +338,34 @@ fn update(
     request: &ManagerRequest<'_>,
 ) {
     let difference = filtered(filter, compare(shape, live, Some(new), New::Object));
-    let mut set = match (difference.added.is_empty(), difference.modified.is_empty()) {
-        (_, true) => difference.added,
-        (true, false) => difference.modified,
+    let set = changed(&difference);
+    take(managed, &set, &difference.removed);
+    give(managed, set, owner, request);
+}
+
+/// What was added or modified.
+fn changed(difference: &Comparison) -> FieldSet {
+    match (difference.added.is_empty(), difference.modified.is_empty()) {
+        (_, true) => difference.added.clone(),
+        (true, false) => difference.modified.clone(),
         (false, false) => difference.modified.union(&difference.added),
-    };
+    }
+}
+
+/// Takes what changed or went from everybody.
+fn take(managed: &mut Managed, changed: &FieldSet, removed: &FieldSet) {
     for entry in &mut managed.entries {
-        for lost in [&set, &difference.removed] {
+        for lost in [changed, removed] {
             if !lost.is_empty() {
                 entry.set = entry.set.difference(lost);
             }
         }
     }
     managed.entries.retain(|entry| !entry.set.is_empty());
+}
+
+/// Gives a set of fields to `owner`.
+fn give(managed: &mut Managed, mut set: FieldSet, owner: Owner, request: &ManagerRequest<'_>) {
     strip(&mut set);
     if set.is_empty() {
         return;

@@ -91,7 +91,12 @@ impl Bench {
                 schema.admit(ty, &mut new),
                 crate::schema::Admission::default()
             );
+            // What is left unread must come out as if it had been read.
+            let mut whole = new.clone();
+            let given = take_managed(&mut whole);
+            track_whole(schema, ty, live, &mut whole, given.as_ref(), request);
             track_update(schema, ty, live, &mut new, request);
+            assert_eq!(new, whole);
         });
         new
     }
@@ -702,6 +707,27 @@ proptest! {
         let wanted = bench.object(config);
         let merged = bench.with("", "", |schema, ty, _| structured::merge(Shape::root(schema, ty), &once, &wanted));
         prop_assert_eq!(merged, once);
+    }
+
+    #[test]
+    fn many_managers_are_tracked_as_by_reading_all(steps in proptest::collection::vec((0..6_usize, data(), any::<bool>()), 1..12)) {
+        let mut bench = Bench::config_map();
+        let mut live = bench.update("first", None, json!({}));
+        for (who, data, keeps) in steps {
+            bench.later();
+            let manager = ["first", "second", "third"][who % 3];
+            if who < 3 {
+                let mut new = data;
+                if keeps {
+                    // As clients do that change what they have read.
+                    new["metadata"] = json!({"managedFields": live["metadata"]["managedFields"]});
+                }
+                // It holds both ways against each other.
+                live = bench.update(manager, Some(&live), new);
+            } else {
+                live = bench.try_apply(manager, Some(&live), data, true).expect("forced");
+            }
+        }
     }
 
     #[test]

@@ -57,6 +57,13 @@ impl FieldSet {
         wire::write(self)
     }
 
+    /// Would anything of a set in the `FieldsV1` format be lost by taking this one from it? Sometimes
+    /// yes where nothing would.
+    #[must_use]
+    pub(super) fn touches(&self, fields: &Value) -> bool {
+        !self.is_empty() && wire::touched(fields, self)
+    }
+
     /// Has it no members?
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -83,6 +83,20 @@ fn whole(value: &Value) -> Value {
         .map_or_else(|| value.clone(), Value::from)
 }
 
+/// Has a written set anything at or below a member of `set`? It says yes too often rather than too
+/// seldom, and reads nothing for it.
+pub(super) fn touched(fields: &Value, set: &FieldSet) -> bool {
+    let Value::Object(fields) = fields else {
+        // Itself a member, or unreadable.
+        return true;
+    };
+    set.nodes.iter().any(|node| {
+        fields
+            .get(&name(&node.element))
+            .is_some_and(|below| node.member || touched(below, &node.children))
+    })
+}
+
 pub(super) fn read(fields: &Value) -> Result<FieldSet, String> {
     read_node(fields).map(|(_, set)| set)
 }

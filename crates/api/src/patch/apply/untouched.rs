@@ -1,0 +1,68 @@
+//! Tracking an update without reading what it leaves as it is.
+//!
+//! Most writes change fields of one manager: an agent its status, a controller its replicas. The
+//! entries of the others stay as they are written. Only those that lose something, and the
+//! writer's own, are decoded, and the outcome is that of the whole way.
+
+use std::cmp::Ordering;
+
+use serde_json::Value;
+
+use super::managed::{MAX_UPDATE_MANAGERS, Managed, seconds};
+use super::{ManagerRequest, changed, give, take};
+use crate::object;
+use crate::patch::structured::{Comparison, Shape};
+
+/// The live object and its entries, when it is they that count and not what the client has sent.
+/// `None` where only the whole way will do.
+pub(super) fn listed<'a>(
+    live: Option<&'a Value>,
+    given: Option<&Value>,
+    request: &ManagerRequest<'_>,
+) -> Option<(&'a Value, &'a [Value])> {
+    let live = live?;
+    let listed = object::at(live, &["metadata", "managedFields"])?;
+    let entries = listed.as_array()?;
+    let counts =
+        !request.subresource.is_empty() || given.is_none() || given.is_some_and(|it| it == listed);
+    // The shape of a custom kind may have changed since, which moves what is owned; and the eldest
+    // of too many are made one.
+    let plain = request.custom.is_none() && entries.len() < MAX_UPDATE_MANAGERS;
+    (counts && plain && !entries.is_empty()).then_some((live, entries))
+}
+
+/// The new list. `None` when an entry can't be read, or none is left.
+pub(super) fn track(
+    shape: Shape<'_>,
+    entries: &[Value],
+    difference: &Comparison,
+    request: &ManagerRequest<'_>,
+) -> Option<Value> {
+    let owner = request.owner(false);
+    let set = changed(difference);
+    let is_touched = |entry: &&Value| {
+        let fields = entry.get("fieldsV1").unwrap_or(&Value::Null);
+        owner.has_written(entry) || set.touches(fields) || difference.removed.touches(fields)
+    };
+    let (touched, kept): (Vec<&Value>, Vec<&Value>) = entries.iter().partition(is_touched);
+    let mut managed = Managed::decode_entries(shape, touched).ok()?;
+    take(&mut managed, &set, &difference.removed);
+    give(&mut managed, set, owner, request);
+    let mut all: Vec<Value> = managed.encoded().chain(kept.into_iter().cloned()).collect();
+    all.sort_by(order);
+    (!all.is_empty()).then_some(Value::Array(all))
+}
+
+/// The order of entries: see [`Managed::encode`].
+fn order(left: &Value, right: &Value) -> Ordering {
+    fn text<'v>(entry: &'v Value, name: &str) -> &'v str {
+        entry.get(name).and_then(Value::as_str).unwrap_or_default()
+    }
+    let by = |name: &str| text(left, name).cmp(text(right, name));
+    let time = |entry| seconds(text(entry, "time"));
+    by("operation")
+        .then_with(|| time(left).cmp(&time(right)))
+        .then_with(|| by("manager"))
+        .then_with(|| by("apiVersion"))
+        .then_with(|| by("subresource"))
+}
