@@ -31,6 +31,9 @@ pub enum FeedError {
     Ended,
 }
 
+/// Told of each cache that a batch changes.
+type Note<'a> = &'a mut dyn FnMut(&Arc<KindCache>);
+
 impl Caches {
     /// Reads all that is stored; answers the changes that follow.
     ///
@@ -157,7 +160,7 @@ impl Caches {
         value: &Bytes,
         revision: u64,
         seal: &Seal,
-        mut note: Option<&mut dyn FnMut(&Arc<KindCache>)>,
+        mut note: Option<Note<'_>>,
     ) {
         let text = String::from_utf8_lossy(key);
         let mut others = false;

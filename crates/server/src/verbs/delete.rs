@@ -213,19 +213,19 @@ pub(super) fn preconditions(
             &why,
         )
     };
-    if let Some(wanted) = options.uid.as_deref() {
-        if wanted != object::uid(old) {
-            return Err(conflict("UID", wanted, object::uid(old)));
-        }
+    if let Some(wanted) = options.uid.as_deref()
+        && wanted != object::uid(old)
+    {
+        return Err(conflict("UID", wanted, object::uid(old)));
     }
-    if let Some(wanted) = options.revision.as_deref() {
-        if wanted != object::resource_version(old) {
-            return Err(conflict(
-                "ResourceVersion",
-                wanted,
-                object::resource_version(old),
-            ));
-        }
+    if let Some(wanted) = options.revision.as_deref()
+        && wanted != object::resource_version(old)
+    {
+        return Err(conflict(
+            "ResourceVersion",
+            wanted,
+            object::resource_version(old),
+        ));
     }
     Ok(())
 }
