@@ -360,6 +360,7 @@ pub(super) async fn rewrite(
     loop {
         let mut value = seen.value();
         change(&mut value)?;
+        request.door.rows().fill(row, &mut value);
         if request.dry_run() {
             return Ok(());
         }
