@@ -149,6 +149,12 @@ fn want(seen: &Seen<'_>, service: &Service) -> Result<Want, String> {
         .iter()
         .filter_map(|ip| ip.parse().ok())
         .collect();
+    // A family that the cluster has no addresses of can be had outside, by who names it: IPv6 in
+    // clusters whose services have IPv4 addresses.
+    let names = |family: &str| {
+        let families = spec.ip_families.iter().flatten();
+        families.clone().any(|named| named == family)
+    };
     let port = |port: &k8s_openapi::api::core::v1::ServicePort| {
         let protocol = port.protocol.clone().unwrap_or_else(|| "TCP".to_owned());
         (protocol, port.port)
@@ -161,7 +167,7 @@ fn want(seen: &Seen<'_>, service: &Service) -> Result<Want, String> {
             .as_ref()
             .map(|time| time.0),
         v4: cluster_ips.iter().any(IpAddr::is_ipv4),
-        v6: cluster_ips.iter().any(IpAddr::is_ipv6),
+        v6: cluster_ips.iter().any(IpAddr::is_ipv6) || names("IPv6"),
         any_family: spec.ip_family_policy.as_deref() == Some("PreferDualStack"),
         ports: spec.ports.iter().flatten().map(port).collect(),
         addresses: addresses?,
