@@ -116,6 +116,12 @@ fn addresses_of(service: &Service) -> Vec<IpAddr> {
     ips.filter_map(|ip| ip.parse().ok()).collect()
 }
 
+/// It has an IPv6 address in the cluster.
+fn is_six_inside(service: &Service) -> bool {
+    let ips = service.spec.as_ref().and_then(|it| it.cluster_ips.as_ref());
+    ips.into_iter().flatten().any(|ip| ip.contains(':'))
+}
+
 fn is_local(service: &Service) -> bool {
     let spec = service.spec.as_ref();
     spec.and_then(|spec| spec.external_traffic_policy.as_deref()) == Some("Local")
@@ -389,7 +395,13 @@ fn write(
             match why {
                 Some(why) => set(&mut conditions, ANNOUNCED, false, "NotAnnounced", &why, now),
                 None => {
-                    let text = format!("announced on the link by {}", nodes.join(", "));
+                    let mut text = format!("announced on the link by {}", nodes.join(", "));
+                    if found.iter().any(IpAddr::is_ipv6) && !is_six_inside(service) {
+                        text.push_str(
+                            "; IPv6 addresses lead to endpoints of EndpointSlices of addressType IPv6 only \
+                             (pods of the built-in network have IPv4 addresses)",
+                        );
+                    }
                     set(&mut conditions, ANNOUNCED, true, "Announced", &text, now);
                 }
             }

@@ -409,7 +409,15 @@ async fn who_names_ipv6_gets_such_an_address_though_the_cluster_has_none() {
         })
     };
     announced("dual", "192.0.2.0=n1,2001:db8::=n1").await;
+    let told = |name: &str| {
+        let service = fake.get::<Service>("default", name).unwrap();
+        let all = service.status.unwrap().conditions.unwrap();
+        let found = all.into_iter().find(|found| found.type_ == ANNOUNCED);
+        found.unwrap().message
+    };
+    assert!(told("dual").contains("addressType IPv6 only"));
     announced("four", "192.0.2.1=n1").await;
+    assert_eq!(told("four"), "announced on the link by n1");
     world.end().await;
 }
 

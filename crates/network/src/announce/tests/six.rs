@@ -37,9 +37,16 @@ fn node6(test: impl FnOnce() + Send) {
 
 /// Gives the link of the calling thread's namespace an address.
 fn give(link: &str, address: Ipv6Addr) {
+    on(link, |socket, index| {
+        six::add_address(socket, index, address, false).unwrap();
+    });
+}
+
+/// Something with a link of the calling thread's namespace.
+fn on<T>(link: &str, act: impl FnOnce(&mut Socket, u32) -> T) -> T {
     let mut socket = Socket::route().unwrap();
     let index = route::link(&mut socket, link).unwrap().unwrap().index;
-    six::add_address(&mut socket, index, address).unwrap();
+    act(&mut socket, index)
 }
 
 /// A machine beside the node, on a bridge that switches and does not filter.
@@ -58,11 +65,8 @@ fn client() -> Arc<Netns> {
 
 /// Whom the machine takes for the one that has the address.
 fn remembered(client: &Netns) -> Option<Mac> {
-    client.run(|| {
-        let mut socket = Socket::route().unwrap();
-        let index = route::link(&mut socket, "eth0").unwrap().unwrap().index;
-        six::neighbour(&mut socket, index, at(BALANCER)).unwrap()
-    })
+    let found = client.run(|| on("eth0", |s, n| six::neighbour(s, n, at(BALANCER)).unwrap()));
+    found.map(|found| found.mac)
 }
 
 /// Whether the calling thread's namespace listens for who asks for the address.
@@ -257,6 +261,56 @@ fn an_ipv6_address_moves_to_another_node_and_neighbours_are_told() {
                 until6(&client, 80, answers("b")).await;
                 stop.send(()).unwrap();
             });
+        });
+    });
+}
+
+#[test]
+fn a_neighbour_that_asks_again_is_answered() {
+    const HERE: Mac = [2, 0, 0, 0, 0, 1];
+    node6(|| {
+        let world = World::new();
+        let client = client();
+        let _a = Server::at("a", at(NODE).into(), 8080);
+        runtime().block_on(async {
+            let serving = serve(&world.network);
+            world.apply([
+                Change::Slice(endpoints(NODE, "node-1")),
+                Change::Service(web("node-1")),
+            ]);
+            until6(&client, 80, Result::is_ok).await;
+            // It asks the address itself now, and would forget it after three seconds.
+            let probe = |s: &mut Socket, n| six::probe(s, n, at(BALANCER), HERE).unwrap();
+            client.run(|| on("eth0", probe));
+            let reachable = || {
+                let look = |s: &mut Socket, n| six::neighbour(s, n, at(BALANCER)).unwrap();
+                let found = client.run(|| on("eth0", look));
+                assert!(found.is_some(), "it was forgotten");
+                found.is_some_and(|found| found.mac == HERE && found.reachable)
+            };
+            until_true("the probe is answered", reachable).await;
+            serving.abort();
+        });
+    });
+}
+
+#[test]
+fn who_takes_the_address_himself_finds_that_it_is_taken() {
+    node6(|| {
+        let world = World::new();
+        let client = client();
+        runtime().block_on(async {
+            let serving = serve(&world.network);
+            world.apply([Change::Service(web("node-1"))]);
+            until_true("the group is joined", listens).await;
+            let take = |s: &mut Socket, n| six::add_address(s, n, at(BALANCER), true).unwrap();
+            client.run(|| on("eth0", take));
+            let taken = || {
+                let look = |s: &mut Socket, n| six::is_taken(s, n, at(BALANCER)).unwrap();
+                client.run(|| on("eth0", look))
+            };
+            until_true("the address is taken", taken).await;
+            serving.abort();
         });
     });
 }
