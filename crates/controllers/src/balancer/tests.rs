@@ -409,15 +409,17 @@ async fn who_names_ipv6_gets_such_an_address_though_the_cluster_has_none() {
         })
     };
     announced("dual", "192.0.2.0=n1,2001:db8::=n1").await;
-    let told = |name: &str| {
-        let service = fake.get::<Service>("default", name).unwrap();
-        let all = service.status.unwrap().conditions.unwrap();
-        let found = all.into_iter().find(|found| found.type_ == ANNOUNCED);
-        found.unwrap().message
-    };
-    assert!(told("dual").contains("addressType IPv6 only"));
     announced("four", "192.0.2.1=n1").await;
-    assert_eq!(told("four"), "announced on the link by n1");
+    let told = |name: &'static str, wanted: fn(&str) -> bool| {
+        fake.wait_for("a condition", move |fake| {
+            let service = fake.get::<Service>("default", name)?;
+            let all = service.status?.conditions?;
+            let found = all.into_iter().find(|found| found.type_ == ANNOUNCED)?;
+            wanted(&found.message).then_some(())
+        })
+    };
+    told("dual", |text| text.contains("addressType IPv6 only")).await;
+    told("four", |text| text == "announced on the link by n1").await;
     world.end().await;
 }
 
