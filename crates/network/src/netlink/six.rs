@@ -85,7 +85,8 @@ pub(crate) fn probe(
 ) -> Result<(), NetlinkError> {
     let mut requests = Requests::default();
     let label = format!("neighbour {of}");
-    requests.add(socket, label, RTM_NEWNEIGH, NLM_F_REPLACE, |w| {
+    let flags = NLM_F_CREATE | NLM_F_REPLACE;
+    requests.add(socket, label, RTM_NEWNEIGH, flags, |w| {
         w.raw(&[AF_INET6, 0, 0, 0]);
         w.raw(&index.to_ne_bytes());
         w.raw(&NUD_PROBE.to_ne_bytes());
