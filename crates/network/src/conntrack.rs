@@ -3,13 +3,14 @@
 //! follow the old translation into nowhere.
 
 use std::collections::{BTreeSet, HashMap};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 use crate::Nfnetlink;
 use crate::netlink::socket::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, attributes, nfgenmsg};
 use crate::netlink::{Attributes, NetlinkError, Writer};
+use crate::nft::Family;
 use crate::service::{Target, UdpFlow};
 
 const NFNL_SUBSYS_CTNETLINK: u16 = 1;
@@ -22,17 +23,18 @@ const CTA_TUPLE_IP: u16 = 1;
 const CTA_TUPLE_PROTO: u16 = 2;
 const CTA_IP_V4_SRC: u16 = 1;
 const CTA_IP_V4_DST: u16 = 2;
+const CTA_IP_V6_SRC: u16 = 3;
+const CTA_IP_V6_DST: u16 = 4;
 const CTA_PROTO_NUM: u16 = 1;
 const CTA_PROTO_SRC_PORT: u16 = 2;
 const CTA_PROTO_DST_PORT: u16 = 3;
-const AF_INET: u8 = 2;
 const UDP: u8 = 17;
 const IPS_DST_NAT: u32 = 0x20;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Tuple {
-    source: Ipv4Addr,
-    destination: Ipv4Addr,
+    source: IpAddr,
+    destination: IpAddr,
     source_port: u16,
     destination_port: u16,
 }
@@ -44,11 +46,15 @@ fn udp_tuple(data: &[u8]) -> Option<Tuple> {
     if proto.find(CTA_PROTO_NUM)?.first() != Some(&UDP) {
         return None;
     }
-    let address = |kind| Some(Ipv4Addr::from(<[u8; 4]>::try_from(ip.find(kind)?).ok()?));
+    let address = |four, six| match (ip.find(four), ip.find(six)) {
+        (Some(value), _) => Some(Ipv4Addr::from(<[u8; 4]>::try_from(value).ok()?).into()),
+        (None, Some(value)) => Some(Ipv6Addr::from(<[u8; 16]>::try_from(value).ok()?).into()),
+        (None, None) => None,
+    };
     let port = |kind| Some(u16::from_be_bytes(proto.find(kind)?.try_into().ok()?));
     Some(Tuple {
-        source: address(CTA_IP_V4_SRC)?,
-        destination: address(CTA_IP_V4_DST)?,
+        source: address(CTA_IP_V4_SRC, CTA_IP_V6_SRC)?,
+        destination: address(CTA_IP_V4_DST, CTA_IP_V6_DST)?,
         source_port: port(CTA_PROTO_SRC_PORT)?,
         destination_port: port(CTA_PROTO_DST_PORT)?,
     })
@@ -57,14 +63,14 @@ fn udp_tuple(data: &[u8]) -> Option<Tuple> {
 /// What is known of UDP addresses now.
 #[derive(Debug)]
 pub(crate) struct Flows<'a> {
-    by_address: HashMap<(Option<Ipv4Addr>, u16), &'a BTreeSet<Target>>,
+    by_address: HashMap<(Option<IpAddr>, u16), &'a BTreeSet<Target>>,
     /// Set when the flows are all there are: translated connections to other addresses of this
     /// network belong to services that are gone.
-    complete: Option<Ipv4Net>,
+    complete: Option<IpNet>,
 }
 
 impl<'a> Flows<'a> {
-    pub(crate) fn new(flows: &'a [UdpFlow], complete: Option<Ipv4Net>) -> Self {
+    pub(crate) fn new(flows: &'a [UdpFlow], complete: Option<IpNet>) -> Self {
         let by_address = flows
             .iter()
             .map(|flow| ((flow.address, flow.port), &flow.targets))
@@ -102,6 +108,7 @@ impl<'a> Flows<'a> {
 /// When the kernel refuses the listing or a removal.
 pub(crate) fn forget_stale(
     socket: &mut Nfnetlink,
+    family: Family,
     flows: &Flows<'_>,
 ) -> Result<usize, NetlinkError> {
     let socket = &mut socket.0;
@@ -109,7 +116,7 @@ pub(crate) fn forget_stale(
     let mut writer = Writer::default();
     let kind = (NFNL_SUBSYS_CTNETLINK << 8) | IPCTNL_MSG_CT_GET;
     writer.begin(kind, NLM_F_REQUEST | NLM_F_DUMP, sequence);
-    writer.raw(&nfgenmsg(AF_INET));
+    writer.raw(&nfgenmsg(family.number()));
     writer.finish();
     let mut found = Vec::new();
     socket.query("connections", &writer, sequence, |_, payload| {
@@ -125,7 +132,7 @@ pub(crate) fn forget_stale(
         }
     })?;
     for tuple in &found {
-        match delete(socket, *tuple) {
+        match delete(socket, family, *tuple) {
             Err(error) if error.is(nix::errno::Errno::ENOENT) => {}
             other => other?,
         }
@@ -133,16 +140,27 @@ pub(crate) fn forget_stale(
     Ok(found.len())
 }
 
-fn delete(socket: &mut crate::netlink::Socket, tuple: Tuple) -> Result<(), NetlinkError> {
+fn delete(
+    socket: &mut crate::netlink::Socket,
+    family: Family,
+    tuple: Tuple,
+) -> Result<(), NetlinkError> {
     let sequence = socket.next_sequence();
     let mut writer = Writer::default();
     let kind = (NFNL_SUBSYS_CTNETLINK << 8) | IPCTNL_MSG_CT_DELETE;
     writer.begin(kind, NLM_F_REQUEST | NLM_F_ACK, sequence);
-    writer.raw(&nfgenmsg(AF_INET));
+    writer.raw(&nfgenmsg(family.number()));
     writer.nest(CTA_TUPLE_ORIG, |w| {
         w.nest(CTA_TUPLE_IP, |w| {
-            w.attribute(CTA_IP_V4_SRC, &tuple.source.octets());
-            w.attribute(CTA_IP_V4_DST, &tuple.destination.octets());
+            for (address, four, six) in [
+                (tuple.source, CTA_IP_V4_SRC, CTA_IP_V6_SRC),
+                (tuple.destination, CTA_IP_V4_DST, CTA_IP_V6_DST),
+            ] {
+                match address {
+                    IpAddr::V4(address) => w.attribute(four, &address.octets()),
+                    IpAddr::V6(address) => w.attribute(six, &address.octets()),
+                }
+            }
         });
         w.nest(CTA_TUPLE_PROTO, |w| {
             w.attribute(CTA_PROTO_NUM, &[UDP]);

@@ -328,6 +328,37 @@ fn mac(address: Ipv4Addr) -> Mac {
     [0x0a, 0x58, a, b, c, d]
 }
 
+/// Lets the kernel pass IPv6 packets on from link to link, as translated ones need it. Links that
+/// learn of routers from their announcements go on doing so, which they would otherwise cease
+/// (`accept_ra` 2 instead of 1; linux/Documentation/networking/ip-sysctl.rst).
+///
+/// What fails is told in the log: only translated IPv6 packets to other machines need it.
+pub(crate) fn forward_ipv6() {
+    const ALL: &str = "net/ipv6/conf/all/forwarding";
+    let now = std::fs::read_to_string(format!("/proc/sys/{ALL}"));
+    if now.is_ok_and(|now| now.trim() == "1") {
+        return;
+    }
+    let links = std::fs::read_dir("/proc/sys/net/ipv6/conf");
+    let names = links.into_iter().flatten().flatten();
+    for name in names.filter_map(|entry| entry.file_name().into_string().ok()) {
+        let setting = format!("net/ipv6/conf/{name}/accept_ra");
+        let accepts = std::fs::read_to_string(format!("/proc/sys/{setting}"));
+        if name != "all"
+            && accepts.is_ok_and(|now| now.trim() == "1")
+            && let Err(error) = sysctl(&setting, "2")
+        {
+            tracing::warn!(%error, "the link will not learn of IPv6 routers any more");
+        }
+    }
+    match sysctl(ALL, "1") {
+        Ok(()) => tracing::info!("IPv6 packets are passed on now: a service has IPv6 addresses"),
+        Err(error) => {
+            tracing::error!(%error, "services at IPv6 addresses reach no endpoint elsewhere");
+        }
+    }
+}
+
 fn sysctl(name: &str, value: &str) -> Result<(), LinkError> {
     let path = format!("/proc/sys/{name}");
     let error = |source| LinkError::Sysctl {

@@ -18,11 +18,11 @@ use crate::dns::{DnsSockets, Resolver, ResolverConfig, Upstreams};
 use crate::health::{Health, HealthChecks};
 use crate::hostports::HostPorts;
 use crate::ipam::Ipam;
-use crate::link::{BridgeConfig, LinkError, PodLinks, remove_bridge};
-use crate::nft::{NftError, remove_table, table_exists};
+use crate::link::{BridgeConfig, LinkError, PodLinks, forward_ipv6, remove_bridge};
+use crate::nft::{Family, NftError, remove_table, table_exists};
 use crate::service::{
-    Applied, Catalog, HostPort, Owner, Routes, Service, ServiceKey, Slice, TableConfig,
-    local_endpoints, plan, plan_host_ports,
+    Applied, Catalog, HostPort, Objects, Owner, Routes, Service, ServiceKey, Slice, TableConfig,
+    local_endpoints, outside_ips, plan, plan_host_ports,
 };
 
 const DNS_PORT: u16 = 53;
@@ -171,6 +171,8 @@ pub struct NodeNetwork {
     config: NodeNetworkConfig,
     links: PodLinks,
     routes: Mutex<Routes>,
+    /// Of IPv6 addresses. Locked after `routes`.
+    routes6: Mutex<Routes>,
     catalog: Mutex<Catalog>,
     host_ports: Mutex<HostPorts>,
     resolver: Arc<Resolver>,
@@ -222,17 +224,28 @@ impl NodeNetwork {
             .load()
             .map_err(|source| io("host port records", source))?;
         let mut socket = Nfnetlink::open().map_err(NftError::from)?;
-        let fresh = !table_exists(&mut socket, &config.table())?;
+        let fresh = !table_exists(&mut socket, Family::V4, &config.table())?;
         let table = TableConfig {
+            family: Family::V4,
             table: config.table(),
             bridge: config.bridge.clone(),
-            pod_cidr: config.pod_cidr,
-            cluster_cidr: config.cluster_cidr,
-            service_cidr: config.service_cidr,
-            dns_address: Some(config.dns_address),
+            pod_cidr: Some(config.pod_cidr.into()),
+            cluster_cidr: Some(config.cluster_cidr.into()),
+            service_cidr: Some(config.service_cidr.into()),
+            dns_address: Some(config.dns_address.into()),
             node_name: config.node_name.clone(),
             zone: None,
         };
+        // Pods and services have IPv4 addresses only.
+        let table6 = TableConfig {
+            family: Family::V6,
+            pod_cidr: None,
+            cluster_cidr: None,
+            service_cidr: None,
+            dns_address: None,
+            ..table.clone()
+        };
+        let routes6 = Routes::on_demand(Nfnetlink::open().map_err(NftError::from)?, table6);
         let mut routes = Routes::new(socket, table);
         let owners = published.into_iter().map(|(sandbox, (address, ports))| {
             (Owner::Sandbox(sandbox), plan_host_ports(address, &ports))
@@ -247,6 +260,7 @@ impl NodeNetwork {
             config,
             links,
             routes: Mutex::new(routes),
+            routes6: Mutex::new(routes6),
             catalog: Mutex::default(),
             host_ports: Mutex::new(host_ports),
             resolver: Arc::new(resolver),
@@ -320,7 +334,7 @@ impl NodeNetwork {
         {
             let mut routes = self.routes.lock();
             if routes.has(&owner) {
-                routes.apply([(owner, crate::service::Objects::default())])?;
+                routes.apply([(owner, Objects::default())])?;
             }
         }
         let removed = self.host_ports.lock().remove(sandbox);
@@ -368,6 +382,7 @@ impl NodeNetwork {
     fn set_zone(&self, zone: Option<String>) {
         let mut routes = self.routes.lock();
         if routes.config().zone != zone {
+            self.routes6.lock().set_zone(zone.clone());
             routes.set_zone(zone);
             self.catalog.lock().mark_all_dirty();
         }
@@ -386,9 +401,7 @@ impl NodeNetwork {
         let mut ports = BTreeMap::new();
         for service in catalog.services() {
             for one in service.announced.iter().filter(|one| one.node == node) {
-                if let IpAddr::V4(address) = one.address {
-                    announced.insert(address, one.interfaces.clone());
-                }
+                announced.insert(one.address, one.interfaces.clone());
             }
             if let Some(port) = service.health_port {
                 let endpoints = local_endpoints(node, &catalog.slices(&service.key));
@@ -406,7 +419,10 @@ impl NodeNetwork {
     /// When the kernel refuses. Nothing is lost: the next call replaces the whole table.
     pub fn sync(&self) -> Result<Applied, NetworkError> {
         let mut routes = self.routes.lock();
-        let wanted: BTreeMap<_, _> = {
+        let mut routes6 = self.routes6.lock();
+        let mut wanted: Vec<(Owner, Objects)> = Vec::new();
+        let mut wanted6: Vec<(Owner, Objects)> = Vec::new();
+        {
             let mut catalog = self.catalog.lock();
             let dirty = catalog.take_dirty();
             let mut index = self.resolver.index.write();
@@ -417,19 +433,43 @@ impl NodeNetwork {
             if !dirty.is_empty() {
                 self.tell_outside(&catalog);
             }
-            let table = routes.config();
-            let objects = |key: &ServiceKey| {
-                let service = catalog.service(key);
-                service
-                    .map(|service| plan(table, service, &catalog.slices(key)))
-                    .unwrap_or_default()
-            };
-            dirty
-                .into_iter()
-                .map(|key| (Owner::Service(key.clone()), objects(&key)))
-                .collect()
-        };
-        Ok(routes.apply(wanted)?)
+            for key in dirty {
+                let (mut four, mut six) = (Objects::default(), Objects::default());
+                if let Some(service) = catalog.service(&key) {
+                    let slices = catalog.slices(&key);
+                    four = plan(routes.config(), service, &slices);
+                    six = plan(routes6.config(), service, &slices);
+                    warn_of_refusal(service, &slices);
+                }
+                wanted.push((Owner::Service(key.clone()), four));
+                wanted6.push((Owner::Service(key), six));
+            }
+        }
+        if wanted6.iter().any(|(_, six)| *six != Objects::default()) {
+            forward_ipv6();
+        }
+        // Both are tried, whatever becomes of the first: they have nothing to do with each other.
+        let (four, six) = (routes.apply(wanted), routes6.apply(wanted6));
+        let (four, six) = (four?, six?);
+        Ok(Applied {
+            changed: four.changed.max(six.changed),
+            bytes: four.bytes + six.bytes,
+            forgotten: four.forgotten + six.forgotten,
+        })
+    }
+}
+
+/// Says why nobody answers at an IPv6 address that a service has.
+fn warn_of_refusal(service: &Service, slices: &[&Slice]) {
+    let addresses: Vec<IpAddr> = outside_ips(Family::V6, service).collect();
+    let mut endpoints = slices.iter().flat_map(|slice| &slice.endpoints);
+    if !addresses.is_empty() && !endpoints.any(|endpoint| endpoint.address.is_ipv6()) {
+        tracing::warn!(
+            service = %service.key,
+            ?addresses,
+            "connections to IPv6 addresses are refused: no EndpointSlice of addressType IPv6 has \
+             endpoints (pods of the built-in network have IPv4 addresses only)"
+        );
     }
 }
 
@@ -447,7 +487,11 @@ fn host_port_error(sandbox: &str, source: io::Error) -> NetworkError {
 /// When the kernel refuses or a file can't be removed; what is already gone is no error.
 pub fn cleanup(config: &NodeNetworkConfig) -> Result<(), NetworkError> {
     let mut socket = Nfnetlink::open().map_err(NftError::from)?;
-    remove_table(&mut socket, &config.table())?;
+    remove_table(&mut socket, Family::V4, &config.table())?;
+    // A kernel without IPv6 would refuse to make it first.
+    if table_exists(&mut socket, Family::V6, &config.table())? {
+        remove_table(&mut socket, Family::V6, &config.table())?;
+    }
     remove_bridge(&config.bridge)?;
     for name in ["leases", "hostports"] {
         let path = config.state_dir.join(name);

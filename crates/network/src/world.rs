@@ -121,8 +121,13 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn start(name: &str, port: u16) -> Self {
-        let listener = TcpListener::bind(("0.0.0.0", port)).unwrap();
-        let datagrams = UdpSocket::bind(("0.0.0.0", port)).unwrap();
+        Self::at(name, Ipv4Addr::UNSPECIFIED.into(), port)
+    }
+
+    /// At one address only.
+    pub(crate) fn at(name: &str, address: IpAddr, port: u16) -> Self {
+        let listener = TcpListener::bind((address, port)).unwrap();
+        let datagrams = UdpSocket::bind((address, port)).unwrap();
         let stop = Arc::new(AtomicBool::new(false));
         let (accepting, own) = (listener.try_clone().unwrap(), name.to_owned());
         std::thread::spawn(move || {
@@ -156,8 +161,8 @@ impl Drop for Server {
 }
 
 /// Connects by TCP from the calling thread's namespace.
-pub(crate) fn ask(to: (Ipv4Addr, u16)) -> Result<Answer, ErrorKind> {
-    let to = SocketAddr::from(to);
+pub(crate) fn ask(to: impl Into<SocketAddr>) -> Result<Answer, ErrorKind> {
+    let to = to.into();
     let mut stream =
         TcpStream::connect_timeout(&to, Duration::from_secs(2)).map_err(|e| e.kind())?;
     stream
@@ -171,12 +176,12 @@ pub(crate) fn ask(to: (Ipv4Addr, u16)) -> Result<Answer, ErrorKind> {
 }
 
 /// Sends a datagram and waits for the answer.
-pub(crate) fn ask_udp(socket: &UdpSocket, to: (Ipv4Addr, u16)) -> Result<Answer, ErrorKind> {
+pub(crate) fn ask_udp(socket: &UdpSocket, to: impl Into<SocketAddr>) -> Result<Answer, ErrorKind> {
     socket
         .set_read_timeout(Some(Duration::from_secs(1)))
         .unwrap();
     socket
-        .send_to(b"?", SocketAddr::from(to))
+        .send_to(b"?", to.into())
         .map_err(|error| error.kind())?;
     let mut buffer = [0; 100];
     let (length, _) = socket
@@ -279,7 +284,7 @@ pub(crate) fn slice(
     name: &str,
     protocol: Protocol,
     port: u16,
-    ips: impl IntoIterator<Item = Ipv4Addr>,
+    ips: impl IntoIterator<Item = impl Into<IpAddr>>,
 ) -> Slice {
     Slice {
         name: format!("{name}-1"),
@@ -294,7 +299,7 @@ pub(crate) fn slice(
 }
 
 /// A ready endpoint on this node.
-pub(crate) fn endpoint(ip: Ipv4Addr) -> Endpoint {
+pub(crate) fn endpoint(ip: impl Into<IpAddr>) -> Endpoint {
     Endpoint {
         address: ip.into(),
         ready: true,

@@ -27,7 +27,7 @@ pub struct Want {
     pub created: Option<Timestamp>,
     /// It has an IPv4 address in the cluster.
     pub v4: bool,
-    /// It has an IPv6 address in the cluster.
+    /// It has an IPv6 address in the cluster, or names the family.
     pub v6: bool,
     /// One family will do (`PreferDualStack`).
     pub any_family: bool,

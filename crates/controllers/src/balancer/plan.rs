@@ -116,6 +116,12 @@ fn addresses_of(service: &Service) -> Vec<IpAddr> {
     ips.filter_map(|ip| ip.parse().ok()).collect()
 }
 
+/// It has an IPv6 address in the cluster.
+fn is_six_inside(service: &Service) -> bool {
+    let ips = service.spec.as_ref().and_then(|it| it.cluster_ips.as_ref());
+    ips.into_iter().flatten().any(|ip| ip.contains(':'))
+}
+
 fn is_local(service: &Service) -> bool {
     let spec = service.spec.as_ref();
     spec.and_then(|spec| spec.external_traffic_policy.as_deref()) == Some("Local")
@@ -149,6 +155,12 @@ fn want(seen: &Seen<'_>, service: &Service) -> Result<Want, String> {
         .iter()
         .filter_map(|ip| ip.parse().ok())
         .collect();
+    // A family that the cluster has no addresses of can be had outside, by who names it: IPv6 in
+    // clusters whose services have IPv4 addresses.
+    let names = |family: &str| {
+        let families = spec.ip_families.iter().flatten();
+        families.clone().any(|named| named == family)
+    };
     let port = |port: &k8s_openapi::api::core::v1::ServicePort| {
         let protocol = port.protocol.clone().unwrap_or_else(|| "TCP".to_owned());
         (protocol, port.port)
@@ -161,7 +173,7 @@ fn want(seen: &Seen<'_>, service: &Service) -> Result<Want, String> {
             .as_ref()
             .map(|time| time.0),
         v4: cluster_ips.iter().any(IpAddr::is_ipv4),
-        v6: cluster_ips.iter().any(IpAddr::is_ipv6),
+        v6: cluster_ips.iter().any(IpAddr::is_ipv6) || names("IPv6"),
         any_family: spec.ip_family_policy.as_deref() == Some("PreferDualStack"),
         ports: spec.ports.iter().flatten().map(port).collect(),
         addresses: addresses?,
@@ -383,7 +395,13 @@ fn write(
             match why {
                 Some(why) => set(&mut conditions, ANNOUNCED, false, "NotAnnounced", &why, now),
                 None => {
-                    let text = format!("announced on the link by {}", nodes.join(", "));
+                    let mut text = format!("announced on the link by {}", nodes.join(", "));
+                    if found.iter().any(IpAddr::is_ipv6) && !is_six_inside(service) {
+                        text.push_str(
+                            "; IPv6 addresses lead to endpoints of EndpointSlices of addressType IPv6 only \
+                             (pods of the built-in network have IPv4 addresses)",
+                        );
+                    }
                     set(&mut conditions, ANNOUNCED, true, "Announced", &text, now);
                 }
             }

@@ -387,6 +387,42 @@ fn services_of_others_are_left_alone() {
     assert!(plan::concerns(&service("a", traces)));
 }
 
+#[tokio::test(start_paused = true)]
+async fn who_names_ipv6_gets_such_an_address_though_the_cluster_has_none() {
+    let fake = FakeApi::new(FakeClock::shared());
+    fake.put(&node("n1", "True"));
+    fake.put(&pool(
+        "p",
+        json!({"addresses": ["192.0.2.0/24", "2001:db8::/64"]}),
+    ));
+    let advertisement: Advertisement =
+        serde_json::from_value(json!({"metadata": {"name": "all", "namespace": "lb"}, "spec": {}}))
+            .unwrap();
+    fake.put(&advertisement);
+    fake.put(&service("four", json!({})));
+    let families = json!({"ipFamilies": ["IPv4", "IPv6"], "ipFamilyPolicy": "PreferDualStack"});
+    fake.put(&service("dual", json!({"spec": families})));
+    let world = testing::start(&fake, |context| Box::pin(super::run(context)));
+    let announced = |name: &'static str, wanted: &'static str| {
+        fake.wait_for("an announcer", move |fake| {
+            (announcer(fake, name)? == wanted).then_some(())
+        })
+    };
+    announced("dual", "192.0.2.0=n1,2001:db8::=n1").await;
+    announced("four", "192.0.2.1=n1").await;
+    let told = |name: &'static str, wanted: fn(&str) -> bool| {
+        fake.wait_for("a condition", move |fake| {
+            let service = fake.get::<Service>("default", name)?;
+            let all = service.status?.conditions?;
+            let found = all.into_iter().find(|found| found.type_ == ANNOUNCED)?;
+            wanted(&found.message).then_some(())
+        })
+    };
+    told("dual", |text| text.contains("addressType IPv6 only")).await;
+    told("four", |text| text == "announced on the link by n1").await;
+    world.end().await;
+}
+
 fn state(fake: &FakeApi, name: &str, kind: &str) -> Option<(String, String)> {
     let service = fake.get::<Service>("default", name)?;
     let all = service.status?.conditions?;

@@ -169,3 +169,5 @@ fn an_address_moves_to_another_node_and_clients_follow() {
         });
     });
 }
+
+mod six;

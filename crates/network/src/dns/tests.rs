@@ -479,7 +479,7 @@ fn ports_and_endpoints_of_one_service_do_not_repeat() {
         name: "x".into(),
         ..db.ports[0].clone()
     });
-    let mut one = slice("db", Protocol::Tcp, 15432, []);
+    let mut one = slice("db", Protocol::Tcp, 15432, [v4(5)]);
     // The same endpoint in two slices, as while they are being repacked.
     one.endpoints = vec![endpoint(v4(5))];
     let mut two = one.clone();

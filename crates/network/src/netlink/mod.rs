@@ -6,6 +6,8 @@
 //! namespace can be used from anywhere. Nothing here knows what a pod or a service is.
 
 pub(crate) mod route;
+#[cfg(test)]
+pub(crate) mod six;
 pub(crate) mod socket;
 pub(crate) mod wire;
 

@@ -4,12 +4,11 @@ use crate::netlink::socket::{NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_REQUES
 use crate::netlink::{NetlinkError, Writer};
 
 use super::expr::{AnonymousMap, Expr};
-use super::types::{Data, Hook, Kind, MapData, Set};
+use super::types::{Data, Family, Hook, Kind, MapData, Set};
 
 const NFNL_MSG_BATCH_BEGIN: u16 = 0x10;
 const NFNL_MSG_BATCH_END: u16 = 0x11;
 const NFNL_SUBSYS_NFTABLES: u16 = 10;
-const NFPROTO_IPV4: u8 = 2;
 
 const NEWTABLE: u16 = 0;
 const GETTABLE: u16 = 1;
@@ -52,10 +51,11 @@ pub enum NftError {
     Netlink(#[from] NetlinkError),
 }
 
-/// A transaction on one table of family `ip`.
+/// A transaction on one table.
 #[derive(Debug)]
 pub struct Batch {
     writer: Writer,
+    family: Family,
     table: String,
     labels: Vec<String>,
     anonymous: u32,
@@ -63,9 +63,10 @@ pub struct Batch {
 
 impl Batch {
     /// Begins a transaction on this table.
-    pub fn new(table: &str) -> Self {
+    pub fn new(family: Family, table: &str) -> Self {
         let mut batch = Self {
             writer: Writer::default(),
+            family,
             table: table.to_owned(),
             labels: Vec::new(),
             anonymous: 0,
@@ -106,7 +107,7 @@ impl Batch {
             NLM_F_REQUEST | flags,
             sequence,
         );
-        self.writer.raw(&nfgenmsg(NFPROTO_IPV4));
+        self.writer.raw(&nfgenmsg(self.family.number()));
         fill(&mut self.writer);
         self.writer.finish();
         self.labels.push(label);
@@ -371,27 +372,35 @@ pub fn commit(socket: &mut crate::Nfnetlink, mut batch: Batch) -> Result<(), Nft
     }
 }
 
-/// Removes a table of family `ip` with all it holds. Succeeds when it is not there.
+/// Removes a table with all it holds. Succeeds when it is not there.
 ///
 /// # Errors
 /// When the kernel refuses.
-pub fn remove_table(socket: &mut crate::Nfnetlink, table: &str) -> Result<(), NftError> {
-    let mut batch = Batch::new(table);
+pub fn remove_table(
+    socket: &mut crate::Nfnetlink,
+    family: Family,
+    table: &str,
+) -> Result<(), NftError> {
+    let mut batch = Batch::new(family, table);
     batch.add_table();
     batch.delete_table();
     commit(socket, batch)
 }
 
-/// Whether a table of family `ip` is there.
+/// Whether a table is there.
 ///
 /// # Errors
 /// When the kernel refuses to say.
-pub fn table_exists(socket: &mut crate::Nfnetlink, table: &str) -> Result<bool, NftError> {
+pub fn table_exists(
+    socket: &mut crate::Nfnetlink,
+    family: Family,
+    table: &str,
+) -> Result<bool, NftError> {
     let sequence = socket.0.next_sequence();
     let mut writer = Writer::default();
     let kind = (NFNL_SUBSYS_NFTABLES << 8) | GETTABLE;
     writer.begin(kind, NLM_F_REQUEST | NLM_F_ACK, sequence);
-    writer.raw(&nfgenmsg(NFPROTO_IPV4));
+    writer.raw(&nfgenmsg(family.number()));
     writer.string(1, table);
     writer.finish();
     match socket

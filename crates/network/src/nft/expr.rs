@@ -2,7 +2,7 @@
 
 use crate::netlink::Writer;
 
-use super::types::{Data, Kind, MapData};
+use super::types::{Data, Family, Kind, MapData};
 
 const NFTA_LIST_ELEM: u16 = 1;
 const NFTA_EXPR_NAME: u16 = 1;
@@ -39,6 +39,8 @@ pub enum CtKey {
     Status,
     /// IPv4 destination, 4 bytes.
     DstIp,
+    /// IPv6 destination, 16 bytes.
+    DstIp6,
     /// Destination port, 2 bytes.
     ProtoDst,
 }
@@ -66,7 +68,7 @@ pub enum CmpOp {
 pub enum RejectKind {
     /// TCP reset.
     TcpReset,
-    /// ICMP destination unreachable with this code.
+    /// Destination unreachable with this code of the table's ICMP or ICMPv6.
     Icmp(u8),
 }
 
@@ -125,7 +127,7 @@ pub enum Expr {
     /// A random number below the modulus.
     Random(u32, u32),
     /// Changes the destination to address and, if given, port.
-    Dnat(u32, Option<u32>),
+    Dnat(Family, u32, Option<u32>),
     /// Changes the source to the outgoing link's address, with a random port.
     Masquerade,
     /// Remembers a register in a dynamic set, or prolongs its stay.
@@ -193,6 +195,7 @@ impl Expr {
                     CtKey::State => 0,
                     CtKey::Status => 2,
                     CtKey::DstIp => 20,
+                    CtKey::DstIp6 => 22,
                     CtKey::ProtoDst => 12,
                 };
                 w.be32(1, reg(*to));
@@ -254,9 +257,9 @@ impl Expr {
                 w.be32(3, 1);
                 w.be32(4, 0);
             }
-            Self::Dnat(address, port) => {
+            Self::Dnat(family, address, port) => {
                 w.be32(1, 1);
-                w.be32(2, 2);
+                w.be32(2, u32::from(family.number()));
                 w.be32(3, reg(*address));
                 if let Some(port) = port {
                     w.be32(5, reg(*port));

@@ -10,7 +10,7 @@ mod types;
 
 pub use batch::{Batch, NftError, commit, remove_table, table_exists};
 pub use expr::{AnonymousMap, CmpOp, CtDirection, CtKey, Expr, MetaKey, PayloadBase, RejectKind};
-pub use types::{Data, Hook, Kind, MapData, Set, Verdict};
+pub use types::{Data, Family, Hook, Kind, MapData, Set, Verdict};
 
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,7 @@
 //! What we encode is what `nft` reads back; and errors name what was refused.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::net::Ipv6Addr;
 use std::time::Duration;
 
 use crate::Nfnetlink;
@@ -13,8 +14,13 @@ use super::*;
 /// The kernel's tables as `nft` prints them, protocols as numbers: a bare Debian has no
 /// `/etc/protocols`. `None`, said aloud, where there is no `nft`.
 fn list() -> Option<String> {
+    list_of(&["ruleset"])
+}
+
+fn list_of(what: &[&str]) -> Option<String> {
     match std::process::Command::new("nft")
-        .args(["--numeric-protocol", "list", "ruleset"])
+        .args(["--numeric-protocol", "list"])
+        .args(what)
         .output()
     {
         Ok(output) => {
@@ -59,24 +65,58 @@ fn nft_reads_back_what_we_wrote() {
 }
 
 #[test]
+fn nft_reads_back_what_we_wrote_for_ipv6() {
+    node(|| {
+        let world = World::new();
+        let mut web = service("web", [10, 96, 1, 1], Protocol::Tcp, 80);
+        web.load_balancer_ips = vec!["2001:db8::7".parse().unwrap()];
+        web.source_ranges = vec!["2001:db8:1::/48".parse().unwrap()];
+        web.external_local = true;
+        let ips = ["2001:db8::2", "2001:db8::3"].map(|ip| ip.parse::<Ipv6Addr>().unwrap());
+        // With an address in the cluster, it has node ports as well.
+        let mut dns = service("dns", [10, 96, 1, 2], Protocol::Udp, 53);
+        dns.cluster_ips.push("2001:db8:96::2".parse().unwrap());
+        dns.ports[0].node_port = Some(30053);
+        dns.affinity = Some(Duration::from_secs(10_800));
+        let mut none = service("none", [10, 96, 1, 3], Protocol::Tcp, 80);
+        none.external_ips = vec!["2001:db8::8".parse().unwrap()];
+        world.apply([
+            Change::Service(web),
+            Change::Slice(slice("web", Protocol::Tcp, 8080, ips)),
+            Change::Service(dns),
+            Change::Slice(slice("dns", Protocol::Udp, 5353, [ips[0]])),
+            Change::Service(none),
+        ]);
+        let Some(printed) = list_of(&["table", "ip6", "evenkeel-test"]) else {
+            return;
+        };
+        assert_eq!(
+            sorted(&printed),
+            sorted(include_str!("tests/table6.nft")),
+            "\n{printed}"
+        );
+    });
+}
+
+#[test]
 fn a_refusal_names_the_object_and_changes_nothing() {
     node(|| {
         let mut socket = Nfnetlink::open().unwrap();
-        let mut batch = Batch::new("evenkeel-test");
+        let mut batch = Batch::new(Family::V4, "evenkeel-test");
         batch.add_table();
         batch.add_chain("good", None);
         batch.add_rule("missing", &[Expr::Verdict(Verdict::Drop)]);
         let error = commit(&mut socket, batch).unwrap_err().to_string();
         assert!(error.contains("rule of chain missing"), "{error}");
-        assert!(!table_exists(&mut socket, "evenkeel-test").unwrap());
+        assert!(!table_exists(&mut socket, Family::V4, "evenkeel-test").unwrap());
         // The socket goes on working after a refusal.
-        let mut batch = Batch::new("evenkeel-test");
+        let mut batch = Batch::new(Family::V4, "evenkeel-test");
         batch.add_table();
         commit(&mut socket, batch).unwrap();
-        assert!(table_exists(&mut socket, "evenkeel-test").unwrap());
-        remove_table(&mut socket, "evenkeel-test").unwrap();
-        remove_table(&mut socket, "evenkeel-test").unwrap();
-        assert!(!table_exists(&mut socket, "evenkeel-test").unwrap());
+        assert!(table_exists(&mut socket, Family::V4, "evenkeel-test").unwrap());
+        remove_table(&mut socket, Family::V4, "evenkeel-test").unwrap();
+        remove_table(&mut socket, Family::V4, "evenkeel-test").unwrap();
+        assert!(!table_exists(&mut socket, Family::V4, "evenkeel-test").unwrap());
     });
 }
 

@@ -1,5 +1,6 @@
 //! The values of nftables: data types, verdicts, sets.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::netlink::Writer;
@@ -9,6 +10,50 @@ const NFTA_DATA_VERDICT: u16 = 2;
 const NFTA_VERDICT_CODE: u16 = 1;
 const NFTA_VERDICT_CHAIN: u16 = 2;
 
+/// The family of a table and of the addresses in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Family {
+    /// IPv4: tables of family `ip`.
+    V4,
+    /// IPv6: tables of family `ip6`.
+    V6,
+}
+
+impl Family {
+    /// The family of an address.
+    pub fn of(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(_) => Self::V4,
+            IpAddr::V6(_) => Self::V6,
+        }
+    }
+
+    /// Its number in netfilter (NFPROTO_*), the same as that of sockets (AF_*).
+    pub(crate) fn number(self) -> u8 {
+        match self {
+            Self::V4 => 2,
+            Self::V6 => 10,
+        }
+    }
+
+    /// How many registers of four bytes an address fills.
+    pub fn registers(self) -> u32 {
+        match self {
+            Self::V4 => 1,
+            Self::V6 => 4,
+        }
+    }
+}
+
+impl std::fmt::Display for Family {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::V4 => "IPv4",
+            Self::V6 => "IPv6",
+        })
+    }
+}
+
 /// Type of one part of a key. The kernel only looks at lengths; the numbers are nft's own, so
 /// that `nft list ruleset` prints addresses as addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,6 +62,8 @@ pub enum Kind {
     Integer,
     /// An IPv4 address.
     Ipv4,
+    /// An IPv6 address.
+    Ipv6,
     /// An IP protocol number, 1 byte.
     Protocol,
     /// A transport port in network order, 2 bytes.
@@ -28,8 +75,16 @@ impl Kind {
         match self {
             Self::Integer => 4,
             Self::Ipv4 => 7,
+            Self::Ipv6 => 8,
             Self::Protocol => 12,
             Self::Port => 13,
+        }
+    }
+
+    fn registers(self) -> u32 {
+        match self {
+            Self::Ipv6 => Family::V6.registers(),
+            _ => 1,
         }
     }
 
@@ -39,7 +94,7 @@ impl Kind {
         let length = match parts {
             [Self::Protocol] => 1,
             [Self::Port] => 2,
-            _ => u32::try_from(parts.len() * 4).expect("a handful of parts"),
+            _ => parts.iter().map(|part| part.registers() * 4).sum(),
         };
         (number, length)
     }

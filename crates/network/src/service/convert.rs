@@ -87,9 +87,6 @@ pub fn service(object: &core::Service) -> Option<Service> {
         &key,
         ips.iter().filter(|ip| *ip != "None" && !ip.is_empty()),
     );
-    if out.cluster_ips.iter().any(IpAddr::is_ipv6) {
-        tracing::warn!(service = %key, "IPv6 cluster addresses resolve but are not routed yet");
-    }
     for spec_port in spec.ports.iter().flatten() {
         let protocol = Protocol::parse(spec_port.protocol.as_deref().unwrap_or_default());
         let (Some(protocol), Some(number)) = (protocol, port(spec_port.port)) else {
@@ -122,9 +119,7 @@ pub fn service(object: &core::Service) -> Option<Service> {
         out.load_balancer_ips = addresses(&key, ips);
         for range in spec.load_balancer_source_ranges.iter().flatten() {
             match range.trim().parse() {
-                Ok(ipnet::IpNet::V4(range)) => out.source_ranges.push(range),
-                // A range that nobody matches is safer than none, which would admit all.
-                Ok(ipnet::IpNet::V6(_)) => {}
+                Ok(range) => out.source_ranges.push(range),
                 Err(_) => tracing::warn!(service = %key, range, "not a CIDR; left out"),
             }
         }

@@ -14,6 +14,7 @@ pub use convert::{key, service, slice};
 pub use model::{
     Announced, Endpoint, Protocol, Service, ServiceKey, ServicePort, Slice, SlicePort,
 };
+pub(crate) use plan::outside_ips;
 pub use plan::{HostPort, Objects, Target, UdpFlow, local_endpoints, plan, plan_host_ports};
 pub use routes::{Applied, Owner, Routes};
 pub use table::TableConfig;

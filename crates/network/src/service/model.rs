@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 /// Namespace and name of a Service.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -103,8 +103,9 @@ pub struct Service {
     pub external_ips: Vec<IpAddr>,
     /// `status.loadBalancer.ingress[].ip` with mode VIP.
     pub load_balancer_ips: Vec<IpAddr>,
-    /// Who may use the load balancer's addresses; empty means all.
-    pub source_ranges: Vec<Ipv4Net>,
+    /// Who may use the load balancer's addresses; empty means all. With ranges of one family
+    /// only, nobody may use addresses of the other.
+    pub source_ranges: Vec<IpNet>,
     /// Set with `sessionAffinity: ClientIP`.
     pub affinity: Option<Duration>,
     /// `internalTrafficPolicy: Local`.

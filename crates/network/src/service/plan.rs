@@ -4,21 +4,24 @@
 //! The semantics are those of kube-proxy's nftables mode: ready endpoints; if there is none, those
 //! that still serve while terminating; if there is none either, an immediate refusal; traffic
 //! policies `Local` see only this node's endpoints and drop when others exist but none is here.
+//! Each address family has a table of its own and is planned by itself: an address leads to
+//! endpoints of its own family only.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use crate::nft::{AnonymousMap, CmpOp, Data, Expr, Kind, MapData, Set, Verdict};
+use crate::nft::{AnonymousMap, CmpOp, Data, Expr, Family, Kind, MapData, Set, Verdict};
 
 use super::model::{Endpoint, Protocol, Service, ServicePort, Slice};
 use super::table::{
     BALANCER_IPS, FIREWALL_IPS, HAIRPIN, NO_ENDPOINT_IPS, NO_ENDPOINT_NODEPORTS, PRESERVE_IPS,
-    PRESERVE_NODEPORTS, REJECT, SERVICE_IPS, SERVICE_NODEPORTS, TARGET, TableConfig, in_net, saddr,
+    PRESERVE_NODEPORTS, REJECT, SERVICE_IPS, SERVICE_NODEPORTS, TARGET_REGISTER, TableConfig,
+    in_net, ip_kinds, octets, saddr, target_kinds, to_endpoint,
 };
 
 /// An endpoint's address and port.
-pub type Target = (Ipv4Addr, u16);
+pub type Target = (IpAddr, u16);
 
 /// An element of a named map: the map and the key.
 pub(super) type ElementKey = (&'static str, Vec<u8>);
@@ -27,7 +30,7 @@ pub(super) type ElementKey = (&'static str, Vec<u8>);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UdpFlow {
     /// Service address; `None` for a node port.
-    pub address: Option<Ipv4Addr>,
+    pub address: Option<IpAddr>,
     /// Service port or node port.
     pub port: u16,
     /// Current endpoints.
@@ -69,8 +72,8 @@ fn chain_name(role: &str, service: &Service, port: &ServicePort) -> String {
     )
 }
 
-fn ip_key(address: Ipv4Addr, protocol: Protocol, port: u16) -> Vec<u8> {
-    [&address.octets()[..], &port_key(protocol, port)].concat()
+fn ip_key(address: IpAddr, protocol: Protocol, port: u16) -> Vec<u8> {
+    [octets(address), port_key(protocol, port)].concat()
 }
 
 fn port_key(protocol: Protocol, port: u16) -> Vec<u8> {
@@ -81,14 +84,17 @@ fn port_key(protocol: Protocol, port: u16) -> Vec<u8> {
 /// As an endpoint stands in two registers.
 fn target_value((address, port): Target) -> Vec<u8> {
     let [high, low] = port.to_be_bytes();
-    [&address.octets()[..], &[high, low, 0, 0]].concat()
+    [&octets(address)[..], &[high, low, 0, 0]].concat()
 }
 
-fn ipv4(addresses: &[IpAddr]) -> impl Iterator<Item = Ipv4Addr> + '_ {
-    addresses.iter().filter_map(|address| match address {
-        IpAddr::V4(address) => Some(*address),
-        IpAddr::V6(_) => None,
-    })
+/// An address twice: a client that is its own endpoint.
+fn twice(address: IpAddr) -> Vec<u8> {
+    [octets(address), octets(address)].concat()
+}
+
+fn of_family(family: Family, addresses: &[IpAddr]) -> impl Iterator<Item = IpAddr> + '_ {
+    let all = addresses.iter().copied();
+    all.filter(move |address| Family::of(*address) == family)
 }
 
 /// A port's endpoints under both policies.
@@ -124,7 +130,7 @@ fn near(config: &TableConfig, slices: &[&Slice]) -> Near {
         slices
             .iter()
             .flat_map(|slice| &slice.endpoints)
-            .filter(|endpoint| endpoint.ready)
+            .filter(|endpoint| endpoint.ready && Family::of(endpoint.address) == config.family)
     };
     let says = |hints: fn(&Endpoint) -> &[String], here: &str| {
         ready().all(|endpoint| !hints(endpoint).is_empty())
@@ -153,11 +159,9 @@ fn targets(config: &TableConfig, slices: &[&Slice], port: &ServicePort) -> Targe
             let ports = slice.ports.iter();
             for found in ports.filter(|p| p.name == port.name && p.protocol == port.protocol) {
                 let endpoints = slice.endpoints.iter().filter(|endpoint| usable(endpoint));
-                for endpoint in endpoints {
-                    if let IpAddr::V4(address) = endpoint.address {
-                        out.insert((address, found.port));
-                    }
-                }
+                let addresses = endpoints.map(|endpoint| endpoint.address);
+                let addresses = addresses.filter(|it| Family::of(*it) == config.family);
+                out.extend(addresses.map(|address| (address, found.port)));
             }
         }
         out
@@ -182,19 +186,20 @@ fn goto(chain: &str) -> Option<Data> {
 
 /// The rules that send a packet to one of the targets.
 fn balance(
+    family: Family,
     out: &mut Objects,
     service: &Service,
     port: &ServicePort,
     targets: &BTreeSet<Target>,
 ) -> Vec<Vec<Expr>> {
     let Some(timeout) = service.affinity else {
-        let data = MapData::Value(TARGET);
+        let data = MapData::Value(target_kinds(family));
         let value = |target: &Target| Data::Value(target_value(*target));
         let mut rule = match &targets.iter().collect::<Vec<_>>()[..] {
             [single] => load(**single),
             _ => choose(targets.iter().map(value), targets.len(), data),
         };
-        rule.push(Expr::Dnat(4, Some(5)));
+        rule.push(to_endpoint(family));
         return vec![rule];
     };
     // Each endpoint has a chain that remembers the client, and a set to remember it in. The set
@@ -212,10 +217,10 @@ fn balance(
             to: None,
             verdict: false,
         };
-        rules.push(vec![saddr(0), known, Expr::Verdict(goto.clone())]);
-        let mut remember = vec![saddr(0), Expr::Update(set.clone(), 0)];
+        rules.push(vec![saddr(family, 0), known, Expr::Verdict(goto.clone())]);
+        let mut remember = vec![saddr(family, 0), Expr::Update(set.clone(), 0)];
         remember.extend(load(*target));
-        remember.push(Expr::Dnat(4, Some(5)));
+        remember.push(to_endpoint(family));
         out.chains.insert(chain, vec![remember]);
         out.affinity.insert(set, timeout);
         chains.push(goto);
@@ -236,8 +241,12 @@ fn balance(
 
 /// Loads one endpoint.
 fn load((address, port): Target) -> Vec<Expr> {
-    let (address, port) = (address.octets().to_vec(), port.to_be_bytes().to_vec());
-    vec![Expr::Load(4, address), Expr::Load(5, port)]
+    let after = TARGET_REGISTER + Family::of(address).registers();
+    let port = port.to_be_bytes().to_vec();
+    vec![
+        Expr::Load(TARGET_REGISTER, octets(address)),
+        Expr::Load(after, port),
+    ]
 }
 
 /// One of these by chance.
@@ -251,17 +260,25 @@ fn choose(values: impl Iterator<Item = Data>, count: usize, data: MapData) -> Ve
         elements: elements.collect(),
     };
     let count = u32::try_from(count).expect("fewer than 2^32 endpoints");
-    vec![Expr::Random(0, count), Expr::LookupIn(map, 0, 4)]
+    vec![
+        Expr::Random(0, count),
+        Expr::LookupIn(map, 0, TARGET_REGISTER),
+    ]
 }
 
-/// What this service wants in the table.
+/// What this service wants in the table of `config`'s family.
 pub fn plan(config: &TableConfig, service: &Service, slices: &[&Slice]) -> Objects {
     let mut out = Objects::default();
-    let cluster_ips: Vec<_> = ipv4(&service.cluster_ips)
+    let cluster_ips: Vec<_> = of_family(config.family, &service.cluster_ips)
         .filter(|ip| config.dns_address != Some(*ip))
         .collect();
-    if cluster_ips.is_empty() {
-        // Headless, ExternalName, IPv6 only, or the address that our own DNS answers on.
+    // Without IPv6 in the cluster a service can still have such an address outside, and endpoints
+    // that somebody else wrote.
+    let is_outside_only = config.family == Family::V6
+        && !service.cluster_ips.is_empty()
+        && outside_ips(config.family, service).next().is_some();
+    if cluster_ips.is_empty() && !is_outside_only {
+        // Headless, ExternalName, of the other family, or the address that our own DNS answers on.
         return out;
     }
     for port in &service.ports {
@@ -270,20 +287,32 @@ pub fn plan(config: &TableConfig, service: &Service, slices: &[&Slice]) -> Objec
     out
 }
 
+/// A service's addresses outside of the cluster.
+pub(crate) fn outside_ips(family: Family, service: &Service) -> impl Iterator<Item = IpAddr> + '_ {
+    of_family(family, &service.external_ips).chain(of_family(family, &service.load_balancer_ips))
+}
+
 fn plan_port(
     config: &TableConfig,
     service: &Service,
     slices: &[&Slice],
     port: &ServicePort,
-    cluster_ips: &[Ipv4Addr],
+    cluster_ips: &[IpAddr],
     out: &mut Objects,
 ) {
+    let family = config.family;
     let protocol = port.protocol;
+    // Without addresses in the cluster there are none on the nodes either.
+    let node_port = port.node_port.filter(|_| !cluster_ips.is_empty());
     let Targets { cluster, local } = targets(config, slices, port);
     for (address, _) in cluster.iter().chain(&local) {
-        if config.pod_cidr.contains(address) {
-            let twice = [address.octets(), address.octets()].concat();
-            out.elements.insert((HAIRPIN, twice), None);
+        // Where pods have no network, whatever is on this node may be its own client.
+        let is_here = match config.pod_cidr {
+            Some(pods) => pods.contains(address),
+            None => local.iter().any(|(here, _)| here == address),
+        };
+        if is_here {
+            out.elements.insert((HAIRPIN, twice(*address)), None);
         }
     }
     let drop = || Some(Data::Verdict(Verdict::Drop));
@@ -296,7 +325,7 @@ fn plan_port(
 
     let chain = |out: &mut Objects, role: &str, targets: &BTreeSet<Target>| {
         let name = chain_name(role, service, port);
-        let rules = balance(out, service, port, targets);
+        let rules = balance(family, out, service, port, targets);
         out.chains.insert(name.clone(), rules);
         name
     };
@@ -312,26 +341,22 @@ fn plan_port(
     } else {
         all_chain.clone()
     };
-    let external_ips: Vec<_> = ipv4(&service.external_ips)
-        .chain(ipv4(&service.load_balancer_ips))
-        .collect();
-    let is_external = !external_ips.is_empty() || port.node_port.is_some();
+    let external_ips: Vec<_> = outside_ips(family, service).collect();
+    let is_external = !external_ips.is_empty() || node_port.is_some();
     // Policy Local outside: pods and the host itself still reach every endpoint.
     let external_chain = match &all_chain {
         Some(all) if is_external && service.external_local => {
             let name = chain_name("external", service, port);
-            let mut rules = vec![
-                [
-                    vec![saddr(0)],
-                    in_net(0, config.cluster_cidr, CmpOp::Eq),
-                    vec![Expr::Verdict(Verdict::Goto(all.clone()))],
-                ]
-                .concat(),
-            ];
+            let mut rules: Vec<Vec<Expr>> = Vec::new();
+            if let Some(cluster) = config.cluster_cidr {
+                let within = in_net(0, cluster, CmpOp::Eq);
+                let all = vec![Expr::Verdict(Verdict::Goto(all.clone()))];
+                rules.push([vec![saddr(family, 0)], within, all].concat());
+            }
             if local.is_empty() {
                 rules.push(vec![Expr::Verdict(Verdict::Drop)]);
             } else {
-                rules.extend(balance(out, service, port, &local));
+                rules.extend(balance(family, out, service, port, &local));
             }
             out.chains.insert(name.clone(), rules);
             Some(name)
@@ -349,9 +374,8 @@ fn plan_port(
         };
         udp(out, protocol, Some(*address), port.port, internal);
     }
-    for address in ipv4(&service.load_balancer_ips) {
-        out.elements
-            .insert((BALANCER_IPS, address.octets().to_vec()), None);
+    for address in of_family(family, &service.load_balancer_ips) {
+        out.elements.insert((BALANCER_IPS, octets(address)), None);
     }
     for address in &external_ips {
         let key = ip_key(*address, protocol, port.port);
@@ -366,7 +390,7 @@ fn plan_port(
         }
         udp(out, protocol, Some(*address), port.port, &cluster);
     }
-    if let Some(node_port) = port.node_port {
+    if let Some(node_port) = node_port {
         let key = port_key(protocol, node_port);
         match &external_chain {
             Some(chain) => out
@@ -386,14 +410,16 @@ fn plan_port(
         let mut rules: Vec<_> = service
             .source_ranges
             .iter()
+            .filter(|range| Family::of(range.addr()) == family)
             .map(|range| {
                 let within = in_net(0, *range, CmpOp::Eq);
-                [vec![saddr(0)], within, vec![Expr::Verdict(Verdict::Return)]].concat()
+                let admit = vec![Expr::Verdict(Verdict::Return)];
+                [vec![saddr(family, 0)], within, admit].concat()
             })
             .collect();
         rules.push(vec![Expr::Verdict(Verdict::Drop)]);
         out.chains.insert(name.clone(), rules);
-        for address in ipv4(&service.load_balancer_ips) {
+        for address in of_family(family, &service.load_balancer_ips) {
             let key = ip_key(address, protocol, port.port);
             out.elements.insert((FIREWALL_IPS, key), goto(&name));
         }
@@ -403,7 +429,7 @@ fn plan_port(
 fn udp(
     out: &mut Objects,
     protocol: Protocol,
-    address: Option<Ipv4Addr>,
+    address: Option<IpAddr>,
     port: u16,
     targets: &BTreeSet<Target>,
 ) {
@@ -429,17 +455,17 @@ pub struct HostPort {
     pub container_port: u16,
 }
 
-/// What a sandbox's host ports want in the table.
+/// What a sandbox's host ports want in the table for IPv4.
 pub fn plan_host_ports(address: Ipv4Addr, ports: &[HostPort]) -> Objects {
     use super::table::{HOSTPORT_IPS, HOSTPORTS};
     let mut out = Objects::default();
     for port in ports {
-        let target = (address, port.container_port);
+        let target = (IpAddr::V4(address), port.container_port);
         let data = Some(Data::Value(target_value(target)));
         let wildcard = port_key(port.protocol, port.host_port);
         match port.host_ip {
             Some(ip) => {
-                let key = ip_key(ip, port.protocol, port.host_port);
+                let key = ip_key(ip.into(), port.protocol, port.host_port);
                 out.elements.insert((HOSTPORT_IPS, key.clone()), data);
                 out.elements.insert((PRESERVE_IPS, key), None);
             }
@@ -448,12 +474,11 @@ pub fn plan_host_ports(address: Ipv4Addr, ports: &[HostPort]) -> Objects {
                 out.elements.insert((PRESERVE_NODEPORTS, wildcard), None);
             }
         }
-        let twice = [address.octets(), address.octets()].concat();
-        out.elements.insert((HAIRPIN, twice), None);
+        out.elements.insert((HAIRPIN, twice(address.into())), None);
         udp(
             &mut out,
             port.protocol,
-            port.host_ip,
+            port.host_ip.map(IpAddr::from),
             port.host_port,
             &BTreeSet::from([target]),
         );
@@ -462,10 +487,10 @@ pub fn plan_host_ports(address: Ipv4Addr, ports: &[HostPort]) -> Objects {
 }
 
 /// The named set of an affinity.
-pub(super) fn affinity_set(name: &str, timeout: Duration) -> Set {
+pub(super) fn affinity_set(family: Family, name: &str, timeout: Duration) -> Set {
     Set {
         name: name.to_owned(),
-        key: &[Kind::Ipv4],
+        key: ip_kinds(family),
         data: MapData::None,
         dynamic: Some(timeout),
     }

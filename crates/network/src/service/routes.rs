@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::Nfnetlink;
 use crate::conntrack::{self, Flows};
-use crate::nft::{Batch, Data, NftError, commit};
+use crate::nft::{Batch, Data, Family, NftError, commit, remove_table, table_exists};
 
 use super::model::ServiceKey;
 use super::plan::{ElementKey, Objects, UdpFlow, affinity_set};
@@ -31,6 +31,10 @@ pub struct Routes {
     claims: BTreeMap<ElementKey, BTreeMap<Owner, Option<Data>>>,
     /// False after a refusal: the table is then replaced as a whole.
     known: bool,
+    /// The table is there only while somebody wants something of it.
+    on_demand: bool,
+    /// It is not there now.
+    absent: bool,
 }
 
 /// What a change did, for logs and metrics.
@@ -53,6 +57,17 @@ impl Routes {
             applied: HashMap::new(),
             claims: BTreeMap::new(),
             known: false,
+            on_demand: false,
+            absent: false,
+        }
+    }
+
+    /// Like `new`, with a table that comes with the first object and goes with the last: hooks
+    /// cost every packet something.
+    pub fn on_demand(socket: Nfnetlink, config: TableConfig) -> Self {
+        Self {
+            on_demand: true,
+            ..Self::new(socket, config)
         }
     }
 
@@ -85,7 +100,7 @@ impl Routes {
                 continue;
             }
             change.owners += 1;
-            change.chains(&old, &objects);
+            change.chains(self.config.family, &old, &objects);
             self.claim(&owner, &old, &objects, &mut change);
             for flow in &objects.udp {
                 if !old.udp.contains(flow) {
@@ -108,22 +123,28 @@ impl Routes {
                 self.applied.insert(owner, objects);
             }
         }
-        let whole = !self.known;
-        let batch = if whole {
-            self.whole()
-        } else {
-            change.batch(&self.config)
-        };
+        let gone = self.on_demand && self.applied.is_empty();
+        let whole = !gone && !self.known;
         let mut done = Applied {
             changed: change.owners,
             bytes: 0,
             forgotten: 0,
         };
-        if !batch.is_empty() {
-            done.bytes = batch.size();
-            self.known = false;
-            commit(&mut self.socket, batch)?;
-            self.known = true;
+        if gone {
+            self.remove()?;
+        } else {
+            let batch = if whole {
+                self.whole()
+            } else {
+                change.batch(&self.config)
+            };
+            if !batch.is_empty() {
+                done.bytes = batch.size();
+                self.known = false;
+                self.absent = false;
+                commit(&mut self.socket, batch)?;
+                self.known = true;
+            }
         }
         if whole {
             udp = self
@@ -133,10 +154,25 @@ impl Routes {
                 .collect();
         }
         if whole || !udp.is_empty() {
-            let flows = Flows::new(&udp, whole.then_some(self.config.service_cidr));
-            done.forgotten = conntrack::forget_stale(&mut self.socket, &flows)?;
+            let complete = self.config.service_cidr.filter(|_| whole);
+            let flows = Flows::new(&udp, complete);
+            done.forgotten = conntrack::forget_stale(&mut self.socket, self.config.family, &flows)?;
         }
         Ok(done)
+    }
+
+    /// Removes the table, also that of an earlier run.
+    fn remove(&mut self) -> Result<(), NftError> {
+        if self.absent {
+            return Ok(());
+        }
+        let Self { socket, config, .. } = self;
+        self.known = false;
+        if table_exists(socket, config.family, &config.table)? {
+            remove_table(socket, config.family, &config.table)?;
+        }
+        self.absent = true;
+        Ok(())
     }
 
     /// Records what owners want without carrying it out: the first `apply` will.
@@ -184,7 +220,7 @@ impl Routes {
     fn whole(&self) -> Batch {
         let mut change = Change::default();
         for objects in self.applied.values() {
-            change.chains(&Objects::default(), objects);
+            change.chains(self.config.family, &Objects::default(), objects);
         }
         for (key, claims) in &self.claims {
             change.element(
@@ -217,7 +253,7 @@ struct Change {
 }
 
 impl Change {
-    fn chains(&mut self, old: &Objects, new: &Objects) {
+    fn chains(&mut self, family: Family, old: &Objects, new: &Objects) {
         for (name, rules) in &new.chains {
             match old.chains.get(name) {
                 // An affinity map that has to be made anew must be let go of first.
@@ -243,7 +279,7 @@ impl Change {
         let timeout = |objects: &Objects, name: &str| objects.affinity.get(name).copied();
         for (name, after) in &new.affinity {
             if timeout(old, name) != Some(*after) {
-                self.new_sets.push(affinity_set(name, *after));
+                self.new_sets.push(affinity_set(family, name, *after));
             }
         }
         for (name, before) in &old.affinity {
@@ -258,7 +294,7 @@ impl Change {
     }
 
     fn batch(&self, config: &TableConfig) -> Batch {
-        let mut batch = Batch::new(&config.table);
+        let mut batch = Batch::new(config.family, &config.table);
         self.write(&mut batch);
         batch
     }

@@ -4,13 +4,13 @@
 //! No packet marks are used: they are the machine's, not ours. Whether to masquerade follows from
 //! what conntrack remembers of the original destination.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 
 use crate::nft::{
-    Batch, CmpOp, CtDirection, CtKey, Expr, Hook, Kind, MapData, MetaKey, PayloadBase, RejectKind,
-    Set, Verdict,
+    Batch, CmpOp, CtDirection, CtKey, Expr, Family, Hook, Kind, MapData, MetaKey, PayloadBase,
+    RejectKind, Set, Verdict,
 };
 
 /// Address, protocol and port lead to a service's chain.
@@ -39,56 +39,112 @@ pub(super) const BALANCER_IPS: &str = "load-balancer-ips";
 /// Refuses at once.
 pub(super) const REJECT: &str = "reject";
 
-/// Address, protocol, port.
-const IP_PORT: &[Kind] = &[Kind::Ipv4, Kind::Protocol, Kind::Port];
 /// Protocol, port.
 const PORT: &[Kind] = &[Kind::Protocol, Kind::Port];
+
+/// Address, protocol, port.
+fn ip_port_kinds(family: Family) -> &'static [Kind] {
+    match family {
+        Family::V4 => &[Kind::Ipv4, Kind::Protocol, Kind::Port],
+        Family::V6 => &[Kind::Ipv6, Kind::Protocol, Kind::Port],
+    }
+}
+
 /// Endpoint: address, port.
-pub(super) const TARGET: &[Kind] = &[Kind::Ipv4, Kind::Port];
+pub(super) fn target_kinds(family: Family) -> &'static [Kind] {
+    match family {
+        Family::V4 => &[Kind::Ipv4, Kind::Port],
+        Family::V6 => &[Kind::Ipv6, Kind::Port],
+    }
+}
+
+/// Address.
+pub(super) fn ip_kinds(family: Family) -> &'static [Kind] {
+    match family {
+        Family::V4 => &[Kind::Ipv4],
+        Family::V6 => &[Kind::Ipv6],
+    }
+}
+
+/// Address, address.
+fn pair_kinds(family: Family) -> &'static [Kind] {
+    match family {
+        Family::V4 => &[Kind::Ipv4, Kind::Ipv4],
+        Family::V6 => &[Kind::Ipv6, Kind::Ipv6],
+    }
+}
 
 const IPS_DST_NAT: u32 = 0x20;
 const CT_NEW: u32 = 8;
 const RTN_LOCAL: u32 = 2;
+/// Code of ICMP (RFC 792).
 const PORT_UNREACHABLE: u8 = 3;
+/// Code of ICMPv6 (RFC 4443, section 3.1).
+const PORT_UNREACHABLE_6: u8 = 4;
+const ICMP6: u8 = 58;
+/// Type of ICMPv6 (RFC 4861, section 4.3).
+const NEIGHBOR_SOLICITATION: u8 = 135;
+/// Where an endpoint's address is loaded to; its port comes after it.
+pub(super) const TARGET_REGISTER: u32 = 4;
 
 /// What the rules have to know of the node.
 #[derive(Debug, Clone)]
 pub struct TableConfig {
-    /// Name of the table, family `ip`.
+    /// Whose addresses it is for. The networks below are of the same family; each of them is
+    /// absent where the cluster has none.
+    pub family: Family,
+    /// Name of the table.
     pub table: String,
     /// The pods' bridge.
     pub bridge: String,
     /// This node's pods.
-    pub pod_cidr: Ipv4Net,
+    pub pod_cidr: Option<IpNet>,
     /// All pods of the cluster.
-    pub cluster_cidr: Ipv4Net,
+    pub cluster_cidr: Option<IpNet>,
     /// Service addresses.
-    pub service_cidr: Ipv4Net,
+    pub service_cidr: Option<IpNet>,
     /// Answered on this node itself, never translated.
-    pub dns_address: Option<Ipv4Addr>,
+    pub dns_address: Option<IpAddr>,
     /// Name of this node, for traffic policies `Local`.
     pub node_name: String,
     /// Its zone, for hints of endpoints.
     pub zone: Option<String>,
 }
 
-/// Source address into a register.
-pub(super) fn saddr(to: u32) -> Expr {
+/// A field of the network header that is an address.
+fn address(family: Family, four: u32, six: u32, to: u32) -> Expr {
     Expr::Payload {
         base: PayloadBase::Network,
-        offset: 12,
-        length: 4,
+        offset: match family {
+            Family::V4 => four,
+            Family::V6 => six,
+        },
+        length: family.registers() * 4,
         to,
     }
 }
 
-/// Destination address into a register.
-pub(super) fn daddr(to: u32) -> Expr {
-    Expr::Payload {
-        base: PayloadBase::Network,
-        offset: 16,
-        length: 4,
-        to,
+/// Source address into a register, and for IPv6 the three after it.
+pub(super) fn saddr(family: Family, to: u32) -> Expr {
+    address(family, 12, 8, to)
+}
+
+/// Destination address into a register, and for IPv6 the three after it.
+pub(super) fn daddr(family: Family, to: u32) -> Expr {
+    address(family, 16, 24, to)
+}
+
+/// Changes the destination to the endpoint that was loaded.
+pub(super) fn to_endpoint(family: Family) -> Expr {
+    let port = TARGET_REGISTER + family.registers();
+    Expr::Dnat(family, TARGET_REGISTER, Some(port))
+}
+
+/// An address as it stands in registers.
+pub(super) fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
     }
 }
 
@@ -103,12 +159,12 @@ fn protocol_and_port(to: u32) -> [Expr; 2] {
 }
 
 /// Goes on when the register's address is (not) in the network.
-pub(super) fn in_net(register: u32, net: Ipv4Net, op: CmpOp) -> Vec<Expr> {
+pub(super) fn in_net(register: u32, net: IpNet, op: CmpOp) -> Vec<Expr> {
     let mut out = Vec::new();
-    if net.prefix_len() < 32 {
-        out.push(Expr::And(register, net.netmask().octets().to_vec()));
+    if net.prefix_len() < net.max_prefix_len() {
+        out.push(Expr::And(register, octets(net.netmask())));
     }
-    out.push(Expr::Cmp(register, op, net.network().octets().to_vec()));
+    out.push(Expr::Cmp(register, op, octets(net.network())));
     out
 }
 
@@ -148,7 +204,9 @@ fn rule(parts: impl IntoIterator<Item = Vec<Expr>>) -> Vec<Expr> {
 }
 
 /// The named maps.
-fn sets() -> Vec<Set> {
+fn sets(family: Family) -> Vec<Set> {
+    let ip_port = ip_port_kinds(family);
+    let target = target_kinds(family);
     let set = |name: &str, key, data| Set {
         name: name.to_owned(),
         key,
@@ -156,17 +214,17 @@ fn sets() -> Vec<Set> {
         dynamic: None,
     };
     vec![
-        set(SERVICE_IPS, IP_PORT, MapData::Verdict),
+        set(SERVICE_IPS, ip_port, MapData::Verdict),
         set(SERVICE_NODEPORTS, PORT, MapData::Verdict),
-        set(NO_ENDPOINT_IPS, IP_PORT, MapData::Verdict),
+        set(NO_ENDPOINT_IPS, ip_port, MapData::Verdict),
         set(NO_ENDPOINT_NODEPORTS, PORT, MapData::Verdict),
-        set(FIREWALL_IPS, IP_PORT, MapData::Verdict),
-        set(HAIRPIN, &[Kind::Ipv4, Kind::Ipv4], MapData::None),
-        set(PRESERVE_IPS, IP_PORT, MapData::None),
+        set(FIREWALL_IPS, ip_port, MapData::Verdict),
+        set(HAIRPIN, pair_kinds(family), MapData::None),
+        set(PRESERVE_IPS, ip_port, MapData::None),
         set(PRESERVE_NODEPORTS, PORT, MapData::None),
-        set(HOSTPORT_IPS, IP_PORT, MapData::Value(TARGET)),
-        set(HOSTPORTS, PORT, MapData::Value(TARGET)),
-        set(BALANCER_IPS, &[Kind::Ipv4], MapData::None),
+        set(HOSTPORT_IPS, ip_port, MapData::Value(target)),
+        set(HOSTPORTS, PORT, MapData::Value(target)),
+        set(BALANCER_IPS, ip_kinds(family), MapData::None),
     ]
 }
 
@@ -245,10 +303,15 @@ const BASE_CHAINS: &[(&str, Hook)] = &[
 
 /// Chains and their rules.
 fn rules(config: &TableConfig) -> Vec<(&'static str, Vec<Expr>)> {
+    let family = config.family;
     let eq = CmpOp::Eq;
     let bridge = interface(&config.bridge);
-    let loopback = Ipv4Net::new(Ipv4Addr::new(127, 0, 0, 0), 8).expect("8 is a prefix length");
-    let ip_port = || rule([vec![daddr(0)], protocol_and_port(1).into()]);
+    let saddr = |to| saddr(family, to);
+    let daddr = |to| daddr(family, to);
+    let ip_port = || {
+        let rest = protocol_and_port(family.registers());
+        rule([vec![daddr(0)], rest.into()])
+    };
     let port = || protocol_and_port(0).to_vec();
     let new = || {
         let mask = CT_NEW.to_ne_bytes().to_vec();
@@ -264,7 +327,11 @@ fn rules(config: &TableConfig) -> Vec<(&'static str, Vec<Expr>)> {
             Expr::Ct(CtKey::ProtoDst, Some(CtDirection::Original), to + 1),
         ]
     };
-    let original_daddr = Expr::Ct(CtKey::DstIp, Some(CtDirection::Original), 0);
+    let destination = match family {
+        Family::V4 => CtKey::DstIp,
+        Family::V6 => CtKey::DstIp6,
+    };
+    let original_daddr = Expr::Ct(destination, Some(CtDirection::Original), 0);
     let contains = |set: &str| Expr::Lookup {
         set: set.to_owned(),
         from: 0,
@@ -275,14 +342,20 @@ fn rules(config: &TableConfig) -> Vec<(&'static str, Vec<Expr>)> {
         let find = Expr::Lookup {
             set: set.to_owned(),
             from: 0,
-            to: Some(4),
+            to: Some(TARGET_REGISTER),
             verdict: false,
         };
-        vec![find, Expr::Dnat(4, Some(5))]
+        vec![find, to_endpoint(family)]
     };
-    let mut out = vec![
+    // A rule for addresses of a network, where there is that network.
+    let within = |field: Expr, net: Option<IpNet>, then: Expr| {
+        net.map(|net| rule([vec![field], in_net(0, net, eq), vec![then]]))
+    };
+    let loopback = Ipv4Net::new(Ipv4Addr::new(127, 0, 0, 0), 8).expect("8 is a prefix length");
+    let mut out: Vec<(&str, Vec<Expr>)> = Vec::new();
+    match family {
         // route_localnet is on for the bridge, so pods must be kept off the host's loopback.
-        (
+        Family::V4 => out.push((
             "raw-prerouting",
             rule([
                 vec![
@@ -290,10 +363,31 @@ fn rules(config: &TableConfig) -> Vec<(&'static str, Vec<Expr>)> {
                     Expr::Cmp(0, eq, bridge.clone()),
                 ],
                 vec![daddr(0)],
-                in_net(0, loopback, eq),
+                in_net(0, loopback.into(), eq),
                 vec![go(Verdict::Drop)],
             ]),
-        ),
+        )),
+        // A neighbour asks the address itself whether it is still there. The announcer has seen
+        // that by now; to the kernel it would be a packet to pass on to the link it came from.
+        Family::V6 => out.push((
+            "raw-prerouting",
+            vec![
+                Expr::Meta(MetaKey::L4Proto, 0),
+                Expr::Cmp(0, eq, vec![ICMP6]),
+                Expr::Payload {
+                    base: PayloadBase::Transport,
+                    offset: 0,
+                    length: 1,
+                    to: 0,
+                },
+                Expr::Cmp(0, eq, vec![NEIGHBOR_SOLICITATION]),
+                daddr(0),
+                contains(BALANCER_IPS),
+                go(Verdict::Drop),
+            ],
+        )),
+    }
+    out.extend([
         (
             "firewall-prerouting",
             rule([new(), ip_port(), vec![verdict_map(FIREWALL_IPS)]]),
@@ -306,14 +400,10 @@ fn rules(config: &TableConfig) -> Vec<(&'static str, Vec<Expr>)> {
         ("nat-prerouting", vec![jump(SERVICES)]),
         ("nat-output", vec![jump(SERVICES)]),
         (SERVICES, rule([ip_port(), vec![verdict_map(SERVICE_IPS)]])),
-        (
-            SERVICES,
-            rule([
-                vec![daddr(0)],
-                in_net(0, config.service_cidr, eq),
-                vec![go(Verdict::Return)],
-            ]),
-        ),
+    ]);
+    let services = within(daddr(0), config.service_cidr, go(Verdict::Return));
+    out.extend(services.map(|rule| (SERVICES, rule)));
+    out.extend([
         (
             SERVICES,
             vec![
@@ -338,39 +428,40 @@ fn rules(config: &TableConfig) -> Vec<(&'static str, Vec<Expr>)> {
             ],
         ),
         ("nat-postrouting", vec![jump(MASQUERADE_OUTBOUND)]),
-        (
-            MASQUERADE_TRANSLATED,
-            rule([
-                vec![saddr(0)],
-                in_net(0, loopback, eq),
-                vec![Expr::Masquerade],
-            ]),
-        ),
-        (
-            MASQUERADE_TRANSLATED,
-            vec![saddr(0), daddr(1), contains(HAIRPIN), Expr::Masquerade],
-        ),
-        (
-            MASQUERADE_TRANSLATED,
-            rule([
-                vec![saddr(0)],
-                in_net(0, config.cluster_cidr, eq),
-                vec![go(Verdict::Goto(MASQUERADE_OUTBOUND.into()))],
-            ]),
-        ),
-        (
-            MASQUERADE_TRANSLATED,
-            rule([
-                vec![original_daddr.clone()],
-                in_net(0, config.service_cidr, eq),
-                vec![Expr::Masquerade],
-            ]),
-        ),
+    ]);
+    if family == Family::V4 {
+        let local = within(saddr(0), Some(loopback.into()), Expr::Masquerade);
+        out.extend(local.map(|rule| (MASQUERADE_TRANSLATED, rule)));
+    }
+    out.push((
+        MASQUERADE_TRANSLATED,
+        vec![
+            saddr(0),
+            daddr(family.registers()),
+            contains(HAIRPIN),
+            Expr::Masquerade,
+        ],
+    ));
+    let outbound = go(Verdict::Goto(MASQUERADE_OUTBOUND.into()));
+    out.extend(
+        [
+            within(saddr(0), config.cluster_cidr, outbound),
+            within(
+                original_daddr.clone(),
+                config.service_cidr,
+                Expr::Masquerade,
+            ),
+        ]
+        .into_iter()
+        .flatten()
+        .map(|rule| (MASQUERADE_TRANSLATED, rule)),
+    );
+    out.extend([
         (
             MASQUERADE_TRANSLATED,
             rule([
                 vec![original_daddr],
-                original(1).into(),
+                original(family.registers()).into(),
                 vec![contains(PRESERVE_IPS), go(Verdict::Return)],
             ]),
         ),
@@ -390,16 +481,18 @@ fn rules(config: &TableConfig) -> Vec<(&'static str, Vec<Expr>)> {
                 go(Verdict::Return),
             ],
         ),
-        (
-            MASQUERADE_OUTBOUND,
-            rule([
-                vec![saddr(0)],
-                in_net(0, config.pod_cidr, eq),
-                vec![daddr(0)],
-                in_net(0, config.cluster_cidr, CmpOp::Neq),
-                vec![Expr::Masquerade],
-            ]),
-        ),
+    ]);
+    if let (Some(pods), Some(cluster)) = (config.pod_cidr, config.cluster_cidr) {
+        let leaving = rule([
+            vec![saddr(0)],
+            in_net(0, pods, eq),
+            vec![daddr(0)],
+            in_net(0, cluster, CmpOp::Neq),
+            vec![Expr::Masquerade],
+        ]);
+        out.push((MASQUERADE_OUTBOUND, leaving));
+    }
+    out.extend([
         ("filter-input", rule([new(), vec![jump(ENDPOINT_CHECK)]])),
         ("filter-forward", rule([new(), vec![jump(ENDPOINT_CHECK)]])),
         ("filter-output", rule([new(), vec![jump(ENDPOINT_CHECK)]])),
@@ -407,25 +500,25 @@ fn rules(config: &TableConfig) -> Vec<(&'static str, Vec<Expr>)> {
             ENDPOINT_CHECK,
             rule([ip_port(), vec![verdict_map(NO_ENDPOINT_IPS)]]),
         ),
-    ];
-    if let Some(dns) = config.dns_address {
-        let own = rule([
-            vec![daddr(0)],
-            in_net(0, dns.into(), eq),
-            vec![go(Verdict::Return)],
-        ]);
-        out.push((ENDPOINT_CHECK, own));
-    }
+    ]);
+    let own = within(
+        daddr(0),
+        config.dns_address.map(IpNet::from),
+        go(Verdict::Return),
+    );
+    // No such service, or no such port of it.
+    let unknown = within(
+        daddr(0),
+        config.service_cidr,
+        go(Verdict::Goto(REJECT.into())),
+    );
+    let both = [own, unknown].into_iter().flatten();
+    out.extend(both.map(|rule| (ENDPOINT_CHECK, rule)));
+    let unreachable = match family {
+        Family::V4 => PORT_UNREACHABLE,
+        Family::V6 => PORT_UNREACHABLE_6,
+    };
     out.extend([
-        // No such service, or no such port of it.
-        (
-            ENDPOINT_CHECK,
-            rule([
-                vec![daddr(0)],
-                in_net(0, config.service_cidr, eq),
-                vec![go(Verdict::Goto(REJECT.into()))],
-            ]),
-        ),
         (
             ENDPOINT_CHECK,
             vec![
@@ -450,10 +543,7 @@ fn rules(config: &TableConfig) -> Vec<(&'static str, Vec<Expr>)> {
                 Expr::Reject(RejectKind::TcpReset),
             ],
         ),
-        (
-            REJECT,
-            vec![Expr::Reject(RejectKind::Icmp(PORT_UNREACHABLE))],
-        ),
+        (REJECT, vec![Expr::Reject(RejectKind::Icmp(unreachable))]),
     ]);
     out
 }
@@ -461,11 +551,11 @@ fn rules(config: &TableConfig) -> Vec<(&'static str, Vec<Expr>)> {
 /// Starts a transaction that replaces the whole table by one without services. Established
 /// connections stay translated: that is conntrack's, not the table's.
 pub(super) fn rebuild(config: &TableConfig) -> Batch {
-    let mut batch = Batch::new(&config.table);
+    let mut batch = Batch::new(config.family, &config.table);
     batch.add_table();
     batch.delete_table();
     batch.add_table();
-    for set in sets() {
+    for set in sets(config.family) {
         batch.add_set(&set);
     }
     for (name, hook) in BASE_CHAINS {

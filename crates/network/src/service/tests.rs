@@ -6,6 +6,7 @@ use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::time::{Duration, Instant};
 
+use crate::nft::Family;
 use crate::node::{Change, NodeNetwork, cleanup};
 use crate::world::{World, ask, ask_udp, config, endpoint, node, outside, service, slice};
 
@@ -439,7 +440,10 @@ fn cleanup_leaves_nothing() {
         let left: Vec<_> = links.into_iter().map(|link| link.name).collect();
         assert_eq!(left, ["lo"]);
         let mut socket = crate::Nfnetlink::open().unwrap();
-        assert!(!crate::nft::table_exists(&mut socket, "evenkeel-test").unwrap());
+        for family in [Family::V4, Family::V6] {
+            let exists = crate::nft::table_exists(&mut socket, family, "evenkeel-test");
+            assert!(!exists.unwrap(), "{family}");
+        }
         assert_eq!(std::fs::read_dir(world.state.path()).unwrap().count(), 0);
     });
 }

@@ -47,7 +47,8 @@ fn a_service_of_each_type() {
         json!({
             "type": "LoadBalancer", "clusterIPs": ["10.96.1.1"], "externalTrafficPolicy": "Local",
             "internalTrafficPolicy": "Local", "externalIPs": ["198.51.100.1"],
-            "sessionAffinity": "ClientIP", "loadBalancerSourceRanges": ["192.0.2.0/24"],
+            "sessionAffinity": "ClientIP",
+            "loadBalancerSourceRanges": ["192.0.2.0/24", " 2001:db8::/32", "x"],
             "ports": [{"name": "dns", "port": 53, "nodePort": 30053, "protocol": "UDP"}],
         }),
         json!({"loadBalancer": {"ingress": [
@@ -59,7 +60,7 @@ fn a_service_of_each_type() {
         ["198.51.100.7".parse::<IpAddr>().unwrap()]
     );
     assert_eq!(balancer.external_ips.len(), 1);
-    assert_eq!(balancer.source_ranges.len(), 1);
+    assert_eq!(balancer.source_ranges.len(), 2);
     assert_eq!(balancer.affinity, Some(Duration::from_secs(10_800)));
     assert!(balancer.external_local && balancer.internal_local);
     assert_eq!(

@@ -9,11 +9,12 @@ use crate::service::{ServiceKey, SlicePort};
 
 fn config(zone: Option<&str>) -> TableConfig {
     TableConfig {
+        family: Family::V4,
         table: "t".into(),
         bridge: "b".into(),
-        pod_cidr: "10.244.0.0/24".parse().unwrap(),
-        cluster_cidr: "10.244.0.0/16".parse().unwrap(),
-        service_cidr: "10.96.0.0/12".parse().unwrap(),
+        pod_cidr: Some("10.244.0.0/24".parse().unwrap()),
+        cluster_cidr: Some("10.244.0.0/16".parse().unwrap()),
+        service_cidr: Some("10.96.0.0/12".parse().unwrap()),
         dns_address: None,
         node_name: "node-1".into(),
         zone: zone.map(str::to_owned),
@@ -54,7 +55,11 @@ fn chosen(zone: Option<&str>, endpoints: Vec<Endpoint>) -> (Vec<u8>, Vec<u8>) {
         endpoints,
     };
     let found = targets(&config(zone), &[&slice], &port);
-    let last = |all: BTreeSet<Target>| all.into_iter().map(|(ip, _)| ip.octets()[3]).collect();
+    let last = |all: BTreeSet<Target>| {
+        all.into_iter()
+            .filter_map(|(ip, _)| octets(ip).pop())
+            .collect()
+    };
     (last(found.cluster), last(found.local))
 }
 
@@ -125,4 +130,109 @@ fn only_ready_endpoints_here_count_for_health_checks() {
     // Slices of one service may name an endpoint twice while it moves between them.
     assert_eq!(local_endpoints("node-1", &[&slice, &slice]), 1);
     assert_eq!(local_endpoints("node-3", &[&slice]), 0);
+}
+
+/// A service with addresses of both families, outside only for IPv6.
+fn dual() -> (Service, Vec<Slice>) {
+    let mut service = Service::new(ServiceKey::new("default", "web"));
+    service.cluster_ips = vec!["10.96.0.1".parse().unwrap()];
+    service.load_balancer_ips = vec!["192.0.2.7".parse().unwrap(), "2001:db8::7".parse().unwrap()];
+    service.ports = vec![ServicePort {
+        name: String::new(),
+        protocol: Protocol::Udp,
+        port: 53,
+        node_port: Some(30053),
+    }];
+    let slice = |name: &str, endpoints: Vec<Endpoint>| Slice {
+        name: name.into(),
+        service: service.key.clone(),
+        ports: vec![SlicePort {
+            name: String::new(),
+            protocol: Protocol::Udp,
+            port: 5353,
+        }],
+        endpoints,
+    };
+    let mut six = endpoint(1, "node-1", &["a"], &[]);
+    six.address = "2001:db8::1".parse().unwrap();
+    let slices = vec![
+        slice("four", vec![endpoint(1, "node-1", &[], &[])]),
+        slice("six", vec![six]),
+    ];
+    (service, slices)
+}
+
+fn six() -> TableConfig {
+    TableConfig {
+        family: Family::V6,
+        pod_cidr: None,
+        cluster_cidr: None,
+        service_cidr: None,
+        ..config(Some("a"))
+    }
+}
+
+#[test]
+fn an_address_leads_to_endpoints_of_its_own_family() {
+    let (service, slices) = dual();
+    let slices: Vec<&Slice> = slices.iter().collect();
+    let flows = |config: &TableConfig| {
+        let flows = plan(config, &service, &slices).udp.into_iter();
+        let text = |flow: UdpFlow| {
+            let targets: Vec<String> = flow.targets.iter().map(|it| it.0.to_string()).collect();
+            let address = flow.address.map_or("node".to_owned(), |it| it.to_string());
+            format!("{address} {} -> {}", flow.port, targets.join(","))
+        };
+        flows.map(text).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        flows(&config(None)),
+        [
+            "10.96.0.1 53 -> 10.244.0.1",
+            "192.0.2.7 53 -> 10.244.0.1",
+            "node 30053 -> 10.244.0.1",
+        ]
+    );
+    // Without IPv6 addresses in the cluster the nodes' own have no node ports.
+    assert_eq!(flows(&six()), ["2001:db8::7 53 -> 2001:db8::1"]);
+    // A hint that one family lacks does not matter to the other.
+    let port = &service.ports[0];
+    assert_eq!(targets(&six(), &slices, port).cluster.len(), 1);
+}
+
+#[test]
+fn what_has_no_address_of_the_family_wants_nothing_in_its_table() {
+    let (mut service, slices) = dual();
+    let slices: Vec<&Slice> = slices.iter().collect();
+    service.load_balancer_ips.pop();
+    assert_eq!(plan(&six(), &service, &slices), Objects::default());
+    assert_ne!(plan(&config(None), &service, &slices), Objects::default());
+    // Nor has a headless one, whatever its status says.
+    let (mut service, _) = dual();
+    service.cluster_ips.clear();
+    service.headless = true;
+    assert_eq!(plan(&six(), &service, &slices), Objects::default());
+}
+
+#[test]
+fn addresses_outside_without_endpoints_of_their_family_refuse() {
+    let (service, slices) = dual();
+    let objects = plan(&six(), &service, &[&slices[0]]);
+    let key = ip_key("2001:db8::7".parse().unwrap(), Protocol::Udp, 53);
+    let refusal = objects.elements.get(&(NO_ENDPOINT_IPS, key));
+    assert_eq!(refusal, Some(&goto(REJECT)));
+}
+
+#[test]
+fn ranges_of_one_family_admit_nobody_of_the_other() {
+    let (mut service, slices) = dual();
+    let slices: Vec<&Slice> = slices.iter().collect();
+    service.source_ranges = vec!["192.0.2.0/24".parse().unwrap()];
+    let rules = |config: &TableConfig| {
+        let objects = plan(config, &service, &slices);
+        objects.chains["firewall-default/web/udp/53"].len()
+    };
+    // One that admits, and one that drops the rest.
+    assert_eq!(rules(&config(None)), 2);
+    assert_eq!(rules(&six()), 1);
 }
