@@ -319,13 +319,16 @@ impl Watch {
             };
             match step {
                 Step::Changes(changes) => {
+                    // Who is behind, or reads what has left the log, is not kept waiting.
+                    let current = matches!(self.source, Source::Log { .. });
+                    let current = current && changes.len() < BATCH;
                     match self.registry.shown_changes(&self.row, changes).await {
                         Ok(changes) => {
                             if let Some(piece) = self.take(&changes) {
                                 let many = u32::try_from(changes.len()).unwrap_or(u32::MAX);
                                 let pace = PACE_OF_ONE.saturating_mul(many);
                                 let pace = pace.clamp(PACE, SLOWEST_PACE);
-                                self.told_again = Some(Instant::now() + pace);
+                                self.told_again = current.then(|| Instant::now() + pace);
                                 return Some(piece);
                             }
                         }
