@@ -128,6 +128,8 @@ pub(super) async fn patch(
     mut request: Request<'_>,
     subresource: Option<Subresource>,
 ) -> Result<Answer, Status> {
+    // First of all, as for an update.
+    request.door.registry.fresh().await?;
     let patch = Patch::read(&request)?;
     if patch.kind == Kind::Apply {
         return server_side_apply(request, subresource, patch).await;
