@@ -471,9 +471,11 @@ async fn steps(
         new,
         Some(old),
     )?;
-    request
-        .warnings
-        .extend(row.strategy.warnings(new, Some(old)));
+    // What there is to warn of is in the other half of the object.
+    if subresource != Some(Subresource::Status) {
+        let warnings = row.strategy.warnings(new, Some(old));
+        request.warnings.extend(warnings);
+    }
     if tracked {
         track(request, Some(old), new, subresource);
     }
