@@ -429,7 +429,9 @@ impl Watch {
             (_, true, true) => ChangeKind::Modified,
             (_, true, false) => ChangeKind::Deleted,
         };
-        if kind == change.kind && self.media == Media::JSON {
+        // In this process few watch a kind: what is written for one of them goes when it is read, and is
+        // not kept for the others.
+        if kind == change.kind && self.media == Media::JSON && self.remote {
             return Some(change.line());
         }
         if kind == ChangeKind::Deleted && change.kind != ChangeKind::Deleted {
