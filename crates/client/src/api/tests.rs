@@ -66,13 +66,14 @@ async fn answers_come_without_managed_fields() {
 
 #[tokio::test]
 async fn an_answer_that_nobody_reads_is_only_a_success_or_not() {
+    let (params, pod) = (PostParams::default(), Pod::default());
     let (client, asked) = door(201, &json!("not a pod"));
     let pods: Api<Pod> = Api::namespaced(client, "a");
-    let made = pods.create_unread(&PostParams::default(), &Pod::default());
-    made.await.unwrap();
+    pods.create_unread(&params, &pod).await.unwrap();
     let patch = Patch::Merge(json!({"spec": {"priority": 1}}));
-    let changed = pods.patch_unread("one", &PatchParams::default(), &patch);
-    changed.await.unwrap();
+    pods.patch_unread("one", &PatchParams::default(), &patch)
+        .await
+        .unwrap();
     let methods: Vec<String> = asked.lock().iter().map(|it| it.0.clone()).collect();
     assert_eq!(methods, ["POST", "PATCH"]);
 
@@ -80,8 +81,8 @@ async fn an_answer_that_nobody_reads_is_only_a_success_or_not() {
         "message": "pods \"one\" already exists", "reason": "AlreadyExists", "code": 409});
     let (client, _) = door(409, &status);
     let pods: Api<Pod> = Api::namespaced(client, "a");
-    let made = pods.create_unread(&PostParams::default(), &Pod::default());
-    assert!(errors::is_already_exists(&made.await.unwrap_err()));
+    let refused = pods.create_unread(&params, &pod).await.unwrap_err();
+    assert!(errors::is_already_exists(&refused));
 }
 
 #[tokio::test]
