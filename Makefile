@@ -57,7 +57,7 @@ bench-loops: packages ## Measure scheduler and loops with simulated nodes (some 
 	@"$(TARGET)/release/evenkeel-bench" loops
 
 crash: images ## Kill the process 50 times under load and check what it promised
-	@EVENKEEL_CRASH_ROUNDS=50 cargo test --locked -p evenkeel --test crash -- --nocapture
+	@EVENKEEL_CRASH_ROUNDS=50 cargo test --locked -p evenkeel --test e2e crash:: -- --nocapture
 
 check-history: packages ## Check 2,000 histories under kill -9 and disk faults, 200 partitions of etcd (RUNS=N, PARTITIONS=N)
 	@EVENKEEL_HISTORY_RUNS=$(or $(RUNS),2000) cargo test --release --locked -p evenkeel-store --test history -- --nocapture every_history

@@ -21,8 +21,12 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
+use tokio::io::BufReader;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+
+/// Bytes that are read from a connection at once. TLS alone asks for 4 KiB at a time.
+const READ: usize = 64 << 10;
 
 /// A server and how to talk to it.
 #[derive(Clone)]
@@ -100,7 +104,7 @@ impl Target {
         let name = ServerName::try_from("localhost")?;
         let stream = TokioIo::new(
             TlsConnector::from(Arc::new(tls))
-                .connect(name, stream)
+                .connect(name, BufReader::with_capacity(READ, stream))
                 .await?,
         );
         Ok(match protocol {

@@ -178,7 +178,7 @@ pub(crate) async fn watchers(
             let _user = user;
             while let Some(Ok(frame)) = body.frame().await {
                 let data = frame.data_ref().map_or(&[][..], |data| data);
-                let lines = data.iter().filter(|byte| **byte == b'\n').count();
+                let lines = memchr::memchr_iter(b'\n', data).count();
                 seen.fetch_add(lines, Ordering::Relaxed);
             }
         }));

@@ -13,7 +13,6 @@ use evenkeel_client::{Changes, Client, View};
 use evenkeel_server::{Door, Identity, local::Local};
 use futures::stream::{self, TryStreamExt as _};
 use k8s_openapi::api::core::v1::Pod;
-use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -38,7 +37,7 @@ pub(super) async fn send(
         .uri(path)
         .header("content-type", content)
         .body(body.to_string().into_bytes())?;
-    let _answer: IgnoredAny = client.request(request).await?;
+    client.request_text(request).await?;
     Ok(())
 }
 

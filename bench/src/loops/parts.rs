@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use evenkeel_store::Store as _;
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use serde_json::{Value, json};
 
@@ -74,10 +75,11 @@ async fn backlog(
     let mut world = World::of(nodes).await?;
     let all = (0..pods).map(|at| pod(&format!("pod-{at:05}"), "web", spec));
     world.write(PODS, all).await?;
-    let used = cpu()?;
+    let (used, before) = (cpu()?, world.cluster.store().stats().await?);
     world.cluster.run_scheduler();
     let bound = world.bound("load", pods).await?;
     let took = bound.last - bound.first;
+    let after = world.cluster.store().stats().await?;
     let each = (cpu()? - used).as_secs_f64() * 1e6 / count(pods);
     tell(
         &format!("{id}.rate"),
@@ -90,6 +92,14 @@ async fn backlog(
         "  processor time of the whole process for each",
         "µs",
         &[each],
+    );
+    #[allow(clippy::cast_precision_loss, reason = "far below 2^53")]
+    let share = (after.txns - before.txns) as f64 / (after.fsyncs - before.fsyncs).max(1) as f64;
+    tell(
+        &format!("{id}.group"),
+        "  writes that one fsync makes durable",
+        "",
+        &[share],
     );
     world.running(pods).await?;
     tell(

@@ -300,7 +300,8 @@ pub trait Strategy: Send + Sync + 'static {
     fn validate_status_at(&self, new: &Value, old: &Value, _now: jiff::Timestamp) -> ErrorList {
         self.validate_status(new, old)
     }
-    /// Warnings for the client.
+    /// Warnings for the client that creates an object (`old` is `None`) or updates it; who writes a
+    /// status is not warned.
     fn warnings(&self, _new: &Value, _old: Option<&Value>) -> Vec<String> {
         Vec::new()
     }

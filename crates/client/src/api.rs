@@ -108,6 +108,17 @@ impl<K: Kind> Api<K> {
         read(&self.client, self.request.create(params, body)).await
     }
 
+    /// Makes an object. The answer is not read: for those who have no use for how it is kept.
+    ///
+    /// # Errors
+    /// What the door answers, and what is in the way of asking.
+    pub async fn create_unread(&self, params: &PostParams, object: &K) -> Result<(), kube::Error> {
+        let body = encode(object)?;
+        text(&self.client, self.request.create(params, body))
+            .await
+            .map(drop)
+    }
+
     /// Writes an object as a whole.
     ///
     /// # Errors
@@ -165,6 +176,21 @@ impl<K: Kind> Api<K> {
         patch: &Patch<P>,
     ) -> Result<K, kube::Error> {
         read(&self.client, self.request.patch(name, params, patch)).await
+    }
+
+    /// Changes an object. The answer is not read, as with [`Api::create_unread`].
+    ///
+    /// # Errors
+    /// What the door answers, and what is in the way of asking.
+    pub async fn patch_unread<P: Serialize + Debug>(
+        &self,
+        name: &str,
+        params: &PatchParams,
+        patch: &Patch<P>,
+    ) -> Result<(), kube::Error> {
+        text(&self.client, self.request.patch(name, params, patch))
+            .await
+            .map(drop)
     }
 
     /// Changes the status.

@@ -223,7 +223,7 @@ impl Writer {
             });
             let api: Api<Event> = Api::namespaced(self.client.clone(), &known.namespace);
             let answer = api
-                .patch(
+                .patch_unread(
                     &known.name,
                     &PatchParams::default(),
                     &Patch::Strategic(&patch),
@@ -231,7 +231,7 @@ impl Writer {
                 .await;
             match answer {
                 Err(kube::Error::Api(status)) if status.code == 404 => {}
-                other => return other.map(|_| ()),
+                other => return other,
             }
         }
         let namespace = about
@@ -266,7 +266,7 @@ impl Writer {
             ..Event::default()
         };
         let api: Api<Event> = Api::namespaced(self.client.clone(), &namespace);
-        api.create(&PostParams::default(), &event).await?;
+        api.create_unread(&PostParams::default(), &event).await?;
         if self.known.len() >= CACHE {
             self.known
                 .retain(|_, known| now.duration_since(known.last) < SignedDuration::from_mins(10));

@@ -1,19 +1,21 @@
 //! Sockets: TLS, HTTP/1.1 and HTTP/2, and a clean end.
 
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::GracefulShutdown;
 use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::door::{Door, PeerAddress};
 
@@ -23,6 +25,9 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const DRAIN: Duration = Duration::from_secs(5);
 /// Streams that one HTTP/2 connection may have open at once.
 const STREAMS: u32 = 1000;
+
+/// HTTP/2 as TLS names it (RFC 7301).
+const HTTP_2: &[u8] = b"h2";
 
 /// TLS settings that can be exchanged while connections are served.
 pub type SharedTls = Arc<ArcSwap<ServerConfig>>;
@@ -36,7 +41,7 @@ pub fn shared_tls(mut config: ServerConfig) -> SharedTls {
 
 /// Sets the protocols that are offered.
 pub fn offer_http(config: &mut ServerConfig) {
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config.alpn_protocols = vec![HTTP_2.to_vec(), b"http/1.1".to_vec()];
 }
 
 /// Serves connections until told to stop.
@@ -46,7 +51,7 @@ pub async fn serve(
     tls: SharedTls,
     stop: CancellationToken,
 ) {
-    let graceful = GracefulShutdown::new();
+    let connections = TaskTracker::new();
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -56,10 +61,11 @@ pub async fn serve(
             Ok((stream, peer)) => {
                 door.metrics().connected();
                 let (door, tls) = (Arc::clone(&door), tls.load_full());
-                let watcher = graceful.watcher();
-                tokio::spawn(async move {
+                // One of its own: a token that all share is a lock that all share.
+                let stop = stop.child_token();
+                connections.spawn(async move {
                     let address = PeerAddress(peer.ip());
-                    if let Err(error) = connection(door, stream, address, tls, watcher).await {
+                    if let Err(error) = connection(door, stream, address, tls, stop).await {
                         tracing::debug!(%peer, %error, "a connection ended");
                     }
                 });
@@ -72,7 +78,8 @@ pub async fn serve(
         }
     }
     drop(listener);
-    if tokio::time::timeout(DRAIN, graceful.shutdown())
+    connections.close();
+    if tokio::time::timeout(DRAIN, connections.wait())
         .await
         .is_err()
     {
@@ -88,26 +95,46 @@ pub async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
     TcpListener::bind(address).await
 }
 
+type Error = Box<dyn std::error::Error + Send + Sync>;
+
 async fn connection(
     door: Arc<Door>,
     stream: TcpStream,
     address: PeerAddress,
     tls: Arc<ServerConfig>,
-    watcher: hyper_util::server::graceful::Watcher,
-) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    stop: CancellationToken,
+) -> Result<(), Error> {
+    // A watcher's connection lives for hours: what was needed to shake hands should not.
+    let stream = Box::pin(shake_hands(&door, stream, tls)).await?;
+    converse(door, stream, address, stop).await
+}
+
+async fn shake_hands(
+    door: &Door,
+    stream: TcpStream,
+    tls: Arc<ServerConfig>,
+) -> std::io::Result<TlsStream<TcpStream>> {
     stream.set_nodelay(true)?;
     let handshake = TlsAcceptor::from(tls).accept(stream);
     let shaken = tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await;
     if !matches!(shaken, Ok(Ok(_))) {
         door.metrics().handshake_failed();
     }
-    let stream = shaken??;
-    let peer = stream
-        .get_ref()
-        .1
-        .peer_certificates()
-        .and_then(|chain| door.peer(chain))
-        .map(Arc::new);
+    Ok(shaken??)
+}
+
+/// Serves requests over a connection, in the protocol that was agreed on. No `async fn`: such a one
+/// keeps room for each of its steps.
+fn converse(
+    door: Arc<Door>,
+    stream: TlsStream<TcpStream>,
+    address: PeerAddress,
+    stop: CancellationToken,
+) -> Pin<Box<dyn Future<Output = Result<(), Error>> + Send>> {
+    let session = stream.get_ref().1;
+    let peer = session.peer_certificates();
+    let peer = peer.and_then(|chain| door.peer(chain)).map(Arc::new);
+    let is_http2 = session.alpn_protocol() == Some(HTTP_2);
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
         let (door, peer) = (Arc::clone(&door), peer.clone());
         request.extensions_mut().insert(address);
@@ -116,15 +143,42 @@ async fn connection(
             Ok::<_, std::convert::Infallible>(door.serve(request, peer.as_deref()).await)
         })
     });
-    let mut builder = Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new());
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(STREAMS)
-        .initial_stream_window_size(1 << 20)
-        .initial_connection_window_size(4 << 20)
-        .keep_alive_interval(Some(Duration::from_secs(30)));
-    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
-    watcher.watch(connection.into_owned()).await
+    let stream = TokioIo::new(stream);
+    if is_http2 {
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        builder
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(STREAMS)
+            .initial_stream_window_size(1 << 20)
+            .initial_connection_window_size(4 << 20)
+            .keep_alive_interval(Some(Duration::from_secs(30)));
+        let connection = Box::pin(builder.serve_connection(stream, service));
+        Box::pin(to_its_end(
+            connection,
+            stop,
+            http2::Connection::graceful_shutdown,
+        ))
+    } else {
+        let mut builder = http1::Builder::new();
+        builder.timer(TokioTimer::new());
+        let connection = builder.serve_connection(stream, service);
+        let connection = Box::pin(connection.with_upgrades());
+        let last = http1::UpgradeableConnection::graceful_shutdown;
+        Box::pin(to_its_end(connection, stop, last))
+    }
+}
+
+/// Serves a connection until the client ends it. When we are to stop it is told so, and serves what is
+/// under way.
+async fn to_its_end<C: Future<Output = hyper::Result<()>>>(
+    mut connection: Pin<Box<C>>,
+    stop: CancellationToken,
+    last: impl FnOnce(Pin<&mut C>),
+) -> Result<(), Error> {
+    tokio::select! {
+        biased;
+        ended = connection.as_mut() => return Ok(ended?),
+        () = stop.cancelled() => last(connection.as_mut()),
+    }
+    Ok(connection.await?)
 }

@@ -178,6 +178,20 @@ impl Registry {
         name: &str,
     ) -> Result<Option<Arc<Object>>, Status> {
         self.fresh().await?;
+        self.known(row, namespace, name).await
+    }
+
+    /// The object of a name as the cache has it: for those who have had it come up to the store
+    /// ([`Self::fresh`]) since they were asked.
+    ///
+    /// # Errors
+    /// A webhook does not convert it.
+    pub async fn known(
+        &self,
+        row: &ResourceDef,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Option<Arc<Object>>, Status> {
         match self.cache(row)?.get(&path(namespace, name)) {
             Some(found) => self.shown_one(row, found).await.map(Some),
             None => Ok(None),
@@ -186,15 +200,19 @@ impl Registry {
 
     /// Stores a new object. `None`: the name is taken.
     ///
+    /// The tree is taken, here and in [`Self::replace`]: it is many times as large as its bytes and
+    /// scattered, so that it goes while the processor still has it at hand. Whoever waits for the store
+    /// holds none.
+    ///
     /// # Errors
     /// The store refuses or fails.
     pub async fn create(
         &self,
         row: &ResourceDef,
-        value: &Value,
+        value: Value,
     ) -> Result<Option<Arc<Object>>, Status> {
-        let key = key(row, object::namespace(value), object::name(value));
-        let form = self.encode(row, &key, value).await?;
+        let key = key(row, object::namespace(&value), object::name(&value));
+        let form = self.encode(row, &key, &value).await?;
         let mut txn = Txn {
             compare: vec![Compare::ModRevision {
                 key: key.clone(),
@@ -206,7 +224,8 @@ impl Registry {
             }],
             failure: vec![Op::Range(Range::key(key.clone()).keys_only())],
         };
-        let claimed = claims::add(&mut txn, row, None, Some(value));
+        let claimed = claims::add(&mut txn, row, None, Some(&value));
+        drop(value);
         let result = self.carry_out("create", row, txn).await?;
         if claimed && claims::lost(&result, |kv| kv.is_none()) {
             return Err(claims::taken());
@@ -214,9 +233,7 @@ impl Registry {
         if !result.succeeded {
             return Ok(None);
         }
-        self.written(row, value, form, result.revision)
-            .await
-            .map(Some)
+        self.written(row, form, result.revision).await.map(Some)
     }
 
     /// Replaces an object if it is still what the caller has seen. Writing what is there already
@@ -228,10 +245,10 @@ impl Registry {
         &self,
         row: &ResourceDef,
         seen: &Object,
-        value: &Value,
+        value: Value,
     ) -> Result<Outcome, Status> {
         let key = key(row, &seen.head.namespace, &seen.head.name);
-        let form = self.encode(row, &key, value).await?;
+        let form = self.encode(row, &key, &value).await?;
         if form.encoded.bytes == seen.bytes && !seen.stale && !self.is_stale(row, &key).await? {
             return Ok(Outcome::Done(Arc::new(seen.clone())));
         }
@@ -246,10 +263,11 @@ impl Registry {
             }],
             failure: vec![Op::Range(Range::key(key.clone()))],
         };
-        let claimed = claims::add(&mut txn, row, Some(seen), Some(value));
+        let claimed = claims::add(&mut txn, row, Some(seen), Some(&value));
+        drop(value);
         let result = self.carry_out("update", row, txn).await?;
         if result.succeeded {
-            let done = self.written(row, value, form, result.revision).await?;
+            let done = self.written(row, form, result.revision).await?;
             return Ok(Outcome::Done(done));
         }
         let unchanged =
@@ -395,7 +413,6 @@ impl Registry {
     async fn written(
         &self,
         row: &ResourceDef,
-        value: &Value,
         form: Form,
         revision: u64,
     ) -> Result<Arc<Object>, Status> {
@@ -408,7 +425,7 @@ impl Registry {
             bytes: form.encoded.bytes,
             splice: form.encoded.splice,
             revision,
-            head: Head::of(row, value),
+            head: form.head,
             stale: false,
             foreign: None,
         }))
@@ -435,6 +452,7 @@ impl Registry {
             .map_err(|error| Status::internal(error.to_string()))?;
         Ok(Form {
             encoded,
+            head: Head::of(row, value),
             converted,
             stored,
         })
@@ -445,6 +463,8 @@ impl Registry {
 struct Form {
     /// As its row shows it.
     encoded: json::Encoded,
+    /// What selection needs of that.
+    head: Head,
     /// As a webhook has made it for the store, plain.
     converted: Option<Bytes>,
     /// As it is stored: sealed where that is due.

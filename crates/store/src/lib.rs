@@ -20,4 +20,4 @@ pub use model::{
     Compare, Event, EventBatch, EventKind, KeyValue, Op, OpResult, Range, RangeResult, Revision,
     StoreStats, Txn, TxnResult, prefix_end,
 };
-pub use store::{Store, WatchStream};
+pub use store::{Announced, Store, WatchStream};

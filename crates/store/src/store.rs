@@ -12,6 +12,36 @@ use crate::model::{EventBatch, Range, RangeResult, Revision, StoreStats, Txn, Tx
 /// A running watch. It ends after its first error.
 pub type WatchStream = BoxStream<'static, Result<Arc<EventBatch>, StoreError>>;
 
+/// Somebody who is told when a write that was announced does not come any more.
+pub(crate) trait Awaits: Send + Sync {
+    /// One write fewer is to be waited for.
+    fn ended(&self);
+}
+
+/// A write that is on its way ([`Store::announce`]), until this is dropped.
+#[derive(Default)]
+pub struct Announced(Option<Arc<dyn Awaits>>);
+
+impl Announced {
+    pub(crate) fn to(awaiting: Arc<dyn Awaits>) -> Self {
+        Self(Some(awaiting))
+    }
+}
+
+impl std::fmt::Debug for Announced {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Announced")
+    }
+}
+
+impl Drop for Announced {
+    fn drop(&mut self) {
+        if let Some(awaiting) = &self.0 {
+            awaiting.ended();
+        }
+    }
+}
+
 /// A versioned key-value store. Everything is linearizable: a read that begins after a write was
 /// answered sees that write.
 pub trait Store: Send + Sync + 'static {
@@ -30,6 +60,13 @@ pub trait Store: Send + Sync + 'static {
     /// [`StoreError::Full`] and [`StoreError::Io`] mean that nothing of it was kept, or that it
     /// cannot be told; [`StoreError::TooLarge`] and [`StoreError::Invalid`] that it never can be.
     fn txn(&self, txn: Txn) -> BoxFuture<'_, Result<TxnResult, StoreError>>;
+
+    /// Says that a transaction will come soon: an engine that makes several durable at once may hold
+    /// the others back for it, for a moment. What is announced need not come. Dropping the answer
+    /// takes it back, and so it is to be kept until the transaction is answered.
+    fn announce(&self) -> Announced {
+        Announced::default()
+    }
 
     /// Watches a key (`end` is `None`) or an interval (as in [`Range`]), from the revision `from`
     /// on, which may lie in the past or the future; `None` begins with the next revision.

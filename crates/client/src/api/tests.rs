@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use http_body_util::BodyExt as _;
 use k8s_openapi::api::core::v1::{Pod, Volume};
-use kube::api::{DeleteParams, Preconditions};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::client::Body;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -62,6 +62,26 @@ async fn answers_come_without_managed_fields() {
     assert_eq!(list.items.len(), 2);
     assert!(list.items[1].metadata.managed_fields.is_none());
     assert!(asked.lock()[0].1.starts_with("/api/v1/pods?"));
+}
+
+#[tokio::test]
+async fn an_answer_that_nobody_reads_is_only_a_success_or_not() {
+    let (client, asked) = door(201, &json!("not a pod"));
+    let pods: Api<Pod> = Api::namespaced(client, "a");
+    let made = pods.create_unread(&PostParams::default(), &Pod::default());
+    made.await.unwrap();
+    let patch = Patch::Merge(json!({"spec": {"priority": 1}}));
+    let changed = pods.patch_unread("one", &PatchParams::default(), &patch);
+    changed.await.unwrap();
+    let methods: Vec<String> = asked.lock().iter().map(|it| it.0.clone()).collect();
+    assert_eq!(methods, ["POST", "PATCH"]);
+
+    let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure",
+        "message": "pods \"one\" already exists", "reason": "AlreadyExists", "code": 409});
+    let (client, _) = door(409, &status);
+    let pods: Api<Pod> = Api::namespaced(client, "a");
+    let made = pods.create_unread(&PostParams::default(), &Pod::default());
+    assert!(errors::is_already_exists(&made.await.unwrap_err()));
 }
 
 #[tokio::test]

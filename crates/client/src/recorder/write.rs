@@ -77,8 +77,9 @@ impl Writer {
             "message": message,
         });
         let params = PatchParams::default();
-        match api.patch(&was.name, &params, &Patch::Merge(&patch)).await {
-            Ok(_) => {
+        let patch = Patch::Merge(&patch);
+        match api.patch_unread(&was.name, &params, &patch).await {
+            Ok(()) => {
                 self.correlator.wrote(slot, Some(Written { count, ..was }));
                 true
             }
@@ -129,7 +130,7 @@ impl Writer {
             0,
         );
         for attempt in 0..TRIES {
-            let Err(error) = api.create(&PostParams::default(), &event).await else {
+            let Err(error) = api.create_unread(&PostParams::default(), &event).await else {
                 let written = Written {
                     name: event.metadata.name.unwrap_or_default(),
                     count: 1,

@@ -86,8 +86,8 @@ trait Texts: Send {
     fn page(&mut self, items: &[&RawValue]) -> Result<(), JsonError>;
     /// The pages since the last call are all objects there are at `revision`.
     fn listed(&mut self, revision: u64);
-    /// One object changed; the answer is its revision.
-    fn event(&mut self, object: &RawValue, gone: bool) -> Result<u64, JsonError>;
+    /// One object changed; the answer is its revision. On an error nothing was taken in.
+    fn event(&mut self, object: &str, gone: bool) -> Result<u64, JsonError>;
     /// Nothing older than `revision` will come.
     fn bookmark(&mut self, revision: u64);
 }
@@ -109,8 +109,8 @@ impl<K: Decode + Resource + Send, S: Sink<K>> Texts for Decoded<K, S> {
         self.sink.replace(std::mem::take(&mut self.items), revision);
     }
 
-    fn event(&mut self, object: &RawValue, gone: bool) -> Result<u64, JsonError> {
-        let object = K::decode(object.get())?;
+    fn event(&mut self, object: &str, gone: bool) -> Result<u64, JsonError> {
+        let object = K::decode(object)?;
         let revision = revision(&object);
         let event = if gone {
             Event::Gone(object)
@@ -353,8 +353,26 @@ struct RawEvent<'a> {
     object: &'a RawValue,
 }
 
+/// The type and the object of an event as servers write it, if the rest of the line is one object:
+/// whoever reads that knows. It spares reading each object twice, once to find its end.
+fn as_written(line: &str) -> Option<(bool, &str)> {
+    let rest = line.strip_prefix("{\"type\":\"")?;
+    let (kind, rest) = rest.split_once("\",\"object\":")?;
+    let object = rest.trim_end().strip_suffix('}')?;
+    match kind {
+        "ADDED" | "MODIFIED" => Some((false, object)),
+        "DELETED" => Some((true, object)),
+        _ => None,
+    }
+}
+
 /// Hands one event on. The answer is the revision that it leads to.
 fn take_in(line: &str, texts: &mut dyn Texts) -> Result<Option<u64>, kube::Error> {
+    if let Some((gone, object)) = as_written(line)
+        && let Ok(revision) = texts.event(object, gone)
+    {
+        return Ok(Some(revision));
+    }
     let event: RawEvent<'_> = match serde_json::from_str(line) {
         Ok(event) => event,
         Err(error) if error.is_eof() => return Err(kube::Error::SerdeError(error)),
@@ -367,8 +385,8 @@ fn take_in(line: &str, texts: &mut dyn Texts) -> Result<Option<u64>, kube::Error
         }
     };
     let taken = match &*event.kind {
-        "ADDED" | "MODIFIED" => texts.event(event.object, false).map(Some),
-        "DELETED" => texts.event(event.object, true).map(Some),
+        "ADDED" | "MODIFIED" => texts.event(event.object.get(), false).map(Some),
+        "DELETED" => texts.event(event.object.get(), true).map(Some),
         "BOOKMARK" => bookmark_in(event.object.get()).inspect(|revision| {
             if let Some(revision) = revision {
                 texts.bookmark(*revision);

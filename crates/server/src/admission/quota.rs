@@ -256,7 +256,7 @@ impl Request<'_> {
             for (name, amount) in after {
                 object::fields(used).insert(name, amount.to_string().into());
             }
-            match registry.replace(row, &seen, &quota).await? {
+            match registry.replace(row, &seen, quota).await? {
                 Outcome::Done(_) | Outcome::Stale(None) => return Ok(()),
                 Outcome::Stale(Some(newer)) => seen = newer,
             }

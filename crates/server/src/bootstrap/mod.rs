@@ -117,7 +117,7 @@ async fn reconcile(door: &Arc<Door>, wanted: Value) -> Result<(), Status> {
         }
         add_subjects(&mut value, &wanted);
         row.strategy.defaults(&mut value);
-        match door.registry.replace(&row, &seen, &value).await? {
+        match door.registry.replace(&row, &seen, value).await? {
             Outcome::Done(_) | Outcome::Stale(None) => return Ok(()),
             Outcome::Stale(Some(_)) => {}
         }
@@ -231,7 +231,7 @@ impl Door {
                 let wanted = wanted.get(*part).cloned().unwrap_or_default();
                 object::fields(&mut value).insert((*part).to_owned(), wanted);
             }
-            match self.registry.replace(&row, &seen, &value).await? {
+            match self.registry.replace(&row, &seen, value).await? {
                 Outcome::Done(_) | Outcome::Stale(None) => return Ok(()),
                 Outcome::Stale(Some(_)) => {}
             }

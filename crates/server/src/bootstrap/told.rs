@@ -270,7 +270,7 @@ async fn amend(
         if !change(&mut value) {
             return Ok(());
         }
-        match door.registry().replace(&row, &seen, &value).await? {
+        match door.registry().replace(&row, &seen, value).await? {
             Outcome::Done(_) | Outcome::Stale(None) => return Ok(()),
             Outcome::Stale(Some(_)) => {}
         }

@@ -1,5 +1,6 @@
 //! From a request body to an object of the right kind.
 
+use evenkeel_api::object::Fields;
 use evenkeel_api::row::GroupVersionKind;
 use evenkeel_api::schema::{FieldValidation, Ty};
 use evenkeel_api::{Status, cbor, json, object, protobuf};
@@ -15,6 +16,14 @@ pub(super) fn body(request: &mut Request<'_>) -> Result<Value, Status> {
     let gvk = request.row.gvk.clone();
     let type_name = request.row.type_name.to_string();
     body_of(request, &gvk, &type_name)
+}
+
+/// Reads the body once more, and says nothing of it that has been said.
+pub(super) fn body_again(request: &mut Request<'_>) -> Result<Value, Status> {
+    let said = request.warnings.len();
+    let value = body(request);
+    request.warnings.truncate(said);
+    value
 }
 
 /// Reads the body as an object of a given kind (subresources have kinds of their own).
@@ -164,6 +173,31 @@ fn check_kind(gvk: &GroupVersionKind, value: &mut Value) -> Result<(), Status> {
     let fields = object::fields(value);
     fields.insert("apiVersion".to_owned(), expected.into());
     fields.insert("kind".to_owned(), gvk.kind.to_string().into());
+    Ok(())
+}
+
+/// As [`settle`], of a stored object of which only those outermost fields have changed that `touched`
+/// says: the others were settled before they were stored.
+pub(super) fn settle_touched(
+    request: &mut Request<'_>,
+    gvk: &GroupVersionKind,
+    type_name: &str,
+    value: &mut Value,
+    duplicates: &[String],
+    touched: impl Fn(&str) -> bool,
+) -> Result<(), Status> {
+    // The rules of a custom kind are about the whole, and so is what one form of a thing makes of
+    // another.
+    let apart = request.row.custom.is_none() && request.row.view.is_none();
+    let mut settled = Fields::new();
+    if apart && let Value::Object(fields) = &mut *value {
+        let (changed, kept): (Fields, Fields) = std::mem::take(fields)
+            .into_iter()
+            .partition(|(name, _)| matches!(name.as_str(), "apiVersion" | "kind") || touched(name));
+        (*fields, settled) = (changed, kept);
+    }
+    settle(request, gvk, type_name, value, duplicates)?;
+    object::fields(value).append(&mut settled);
     Ok(())
 }
 

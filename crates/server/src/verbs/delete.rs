@@ -122,15 +122,10 @@ pub(super) async fn delete(request: Request<'_>) -> Result<Answer, Status> {
 /// The answer to a delete that removed the object: a status, or, for kinds with graceful
 /// deletion, the object itself, as the reference does.
 fn gone(request: &Request<'_>, object: &Object) -> Result<Answer, Status> {
-    if request
-        .row
-        .strategy
-        .grace_period(&object.value(), None)
-        .is_some()
-    {
-        return show_value(request, StatusCode::OK, object.value());
-    }
     let value = object.value();
+    if request.row.strategy.grace_period(&value, None).is_some() {
+        return show_value(request, StatusCode::OK, value);
+    }
     let status = Status::success()
         .about(
             &request.row.gvk.group,
@@ -178,21 +173,23 @@ pub(super) async fn delete_object(
                 None => Deleted::Gone(seen),
             });
         }
-        let outcome = match &next {
+        drop(old);
+        let stays = next.is_some();
+        let outcome = match next {
             Some(value) => door.registry.replace(row, &seen, value).await?,
             None => door.registry.remove(row, &seen).await?,
         };
-        match (outcome, next) {
-            (Outcome::Done(object), None) => return Ok(Deleted::Gone(object)),
-            (Outcome::Done(object), Some(_)) => return Ok(Deleted::Marked(object.value())),
-            (Outcome::Stale(None), _) => {
+        match outcome {
+            Outcome::Done(object) if stays => return Ok(Deleted::Marked(object.value())),
+            Outcome::Done(object) => return Ok(Deleted::Gone(object)),
+            Outcome::Stale(None) => {
                 return Err(Status::not_found(
                     &row.gvk.group,
                     &row.plural,
                     &seen.head.name,
                 ));
             }
-            (Outcome::Stale(Some(newer)), _) => seen = newer,
+            Outcome::Stale(Some(newer)) => seen = newer,
         }
     }
 }

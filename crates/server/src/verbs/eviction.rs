@@ -221,7 +221,7 @@ async fn spend(
         if dry_run {
             return Ok(());
         }
-        match request.door.registry.replace(row, &budget, &next).await? {
+        match request.door.registry.replace(row, &budget, next).await? {
             Outcome::Done(_) => return Ok(()),
             Outcome::Stale(Some(newer)) => budget = newer,
             // It went: nothing holds the pod any more.
@@ -331,16 +331,15 @@ async fn mark(
 ) -> Result<Arc<Object>, Status> {
     let row = &request.row;
     loop {
-        let old = pod.value();
-        delete::preconditions(request, &old, options)?;
+        let mut new = pod.value();
+        delete::preconditions(request, &new, options)?;
         let now = clock::rfc3339(request.door.clock().now());
-        let mut new = old.clone();
         let condition = json!({
             "type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI",
             "message": "Eviction API: evicting",
         });
         pod::set_condition(object::child(&mut new, "status"), condition, &now);
-        match request.door.registry.replace(row, &pod, &new).await? {
+        match request.door.registry.replace(row, &pod, new).await? {
             Outcome::Done(object) => return Ok(object),
             Outcome::Stale(Some(newer)) => pod = newer,
             Outcome::Stale(None) => return Err(request.not_found()),

@@ -25,6 +25,7 @@ use evenkeel_api::{Status, protobuf};
 use http::StatusCode;
 
 use crate::door::Door;
+use crate::flow;
 use crate::http::{Answer, Attributes, Encoding, Media, Offer, is_pretty, warn};
 use crate::pipeline::{Authorized, Call};
 
@@ -176,6 +177,8 @@ async fn serve_row(door: &Arc<Door>, row: Arc<ResourceDef>, call: Call) -> Resul
     }
     let subresource = attributes.subresource.clone();
     let media = negotiate(door, &row, &call);
+    // The store makes durable together what comes together.
+    let _announced = writes(&row, attributes).then(|| door.registry.store.announce());
     if !subresource.is_empty() {
         let known = row
             .subresources
@@ -259,6 +262,13 @@ fn negotiate(door: &Door, row: &ResourceDef, call: &Call) -> Result<Media, Statu
         media.encoding = Encoding::Pretty;
     }
     Ok(media)
+}
+
+/// Will it come to a write to the store, unless it is refused?
+fn writes(row: &ResourceDef, attributes: &Attributes) -> bool {
+    row.storage == Storage::Stored
+        && !flow::is_long_running(attributes)
+        && !matches!(attributes.verb.as_str(), "get" | "list" | "watch")
 }
 
 fn is_object_verb(verb: &str) -> bool {

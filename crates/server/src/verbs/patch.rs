@@ -101,6 +101,17 @@ impl Patch {
         })
     }
 
+    /// Can it change an outermost field?
+    fn touches(&self, name: &str) -> bool {
+        match (self.kind, &self.value) {
+            (Kind::Merge | Kind::Strategic, Value::Object(fields)) => {
+                // A directive may be about the object as a whole.
+                fields.contains_key(name) || fields.keys().any(|name| name.starts_with('$'))
+            }
+            _ => true,
+        }
+    }
+
     /// What `old` becomes. The result has not been checked against the schema.
     pub(super) fn on(
         &self,
@@ -129,6 +140,8 @@ pub(super) async fn patch(
     mut request: Request<'_>,
     subresource: Option<Subresource>,
 ) -> Result<Answer, Status> {
+    // First of all, as for an update.
+    request.door.registry.fresh().await?;
     let patch = Patch::read(&request)?;
     if patch.kind == Kind::Apply {
         return server_side_apply(request, subresource, patch).await;
@@ -142,7 +155,9 @@ pub(super) async fn patch(
         |request, old| {
             let mut new = patch.on(request, old, &type_name)?;
             unchanged(old, &new)?;
-            decode::settle(request, &gvk, &type_name, &mut new, &patch.duplicates)?;
+            let touched = |name: &str| patch.touches(name);
+            let duplicates = &patch.duplicates;
+            decode::settle_touched(request, &gvk, &type_name, &mut new, duplicates, touched)?;
             Ok(new)
         },
     )
@@ -247,4 +262,31 @@ fn check_apply(request: &Request<'_>, config: &Value) -> Result<(), Status> {
         )));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_patch_touches_what_it_names_and_all_where_it_is_about_the_whole() {
+        let of = |kind, value| Patch {
+            kind,
+            value,
+            duplicates: Vec::new(),
+        };
+        let status = json!({"status": {"phase": "Running"}});
+        for kind in [Kind::Merge, Kind::Strategic] {
+            let patch = of(kind, status.clone());
+            assert!(patch.touches("status") && !patch.touches("spec"));
+        }
+        assert!(of(Kind::Merge, json!({"spec": null})).touches("spec"));
+        let whole = json!({"$retainKeys": ["spec"], "spec": {}});
+        assert!(of(Kind::Strategic, whole).touches("status"));
+        let moved = json!([{"op": "move", "from": "/spec/a", "path": "/status/a"}]);
+        assert!(of(Kind::Json, moved).touches("spec"));
+        assert!(of(Kind::Apply, status).touches("spec"));
+    }
 }

@@ -57,6 +57,19 @@ enum Source {
     Store(WatchStream),
 }
 
+impl Source {
+    /// How long somebody over a connection waits after so many changes for the next ones. Who is
+    /// behind, or reads what has left the log, is not kept waiting.
+    fn pace(&self, changes: usize) -> Option<Duration> {
+        if matches!(self, Self::Store(_)) || changes >= BATCH {
+            return None;
+        }
+        let many = u32::try_from(changes).unwrap_or(u32::MAX);
+        let pace = PACE_OF_ONE.saturating_mul(many);
+        Some(pace.clamp(PACE, SLOWEST_PACE))
+    }
+}
+
 pub(super) struct Watch {
     registry: Registry,
     cache: Arc<KindCache>,
@@ -319,16 +332,17 @@ impl Watch {
             };
             match step {
                 Step::Changes(changes) => {
-                    // Who is behind, or reads what has left the log, is not kept waiting.
-                    let current = matches!(self.source, Source::Log { .. });
-                    let current = current && changes.len() < BATCH;
-                    match self.registry.shown_changes(&self.row, changes).await {
+                    let pace = self.source.pace(changes.len());
+                    // Only custom kinds may have to be converted. That, and what is rare, is boxed: a
+                    // watch keeps room for whatever it may ever wait for.
+                    let changes = match &self.row.custom {
+                        Some(_) => Box::pin(self.registry.shown_changes(&self.row, changes)).await,
+                        None => Ok(changes),
+                    };
+                    match changes {
                         Ok(changes) => {
                             if let Some(piece) = self.take(&changes) {
-                                let many = u32::try_from(changes.len()).unwrap_or(u32::MAX);
-                                let pace = PACE_OF_ONE.saturating_mul(many);
-                                let pace = pace.clamp(PACE, SLOWEST_PACE);
-                                self.told_again = current.then(|| Instant::now() + pace);
+                                self.told_again = pace.map(|pace| Instant::now() + pace);
                                 return Some(piece);
                             }
                         }
@@ -336,7 +350,7 @@ impl Watch {
                     }
                 }
                 Step::Behind => {
-                    if let Err(status) = self.start_after(self.last).await {
+                    if let Err(status) = Box::pin(self.start_after(self.last)).await {
                         self.fail(&status);
                     }
                 }
@@ -382,26 +396,23 @@ impl Watch {
             }
             return self.initial.pop_front();
         }
-        let mut piece = BytesMut::new();
-        let mut single = None;
+        let mut events = Vec::with_capacity(changes.len());
         for change in changes {
             self.last = change.object.revision;
-            let Some(event) = self.event(change) else {
-                continue;
-            };
-            self.count(&event);
-            match (&single, piece.is_empty()) {
-                (None, true) => single = Some(event),
-                _ => {
-                    if let Some(first) = single.take() {
-                        piece.extend_from_slice(&first);
-                    }
-                    piece.extend_from_slice(&event);
-                }
+            if let Some(event) = self.event(change) {
+                self.count(&event);
+                events.push(event);
             }
         }
-        // One event is the common case: its bytes are shared, not copied.
-        single.or_else(|| (!piece.is_empty()).then(|| piece.freeze()))
+        if events.len() < 2 {
+            // One event is the common case: its bytes are shared, not copied.
+            return events.pop();
+        }
+        let mut piece = BytesMut::with_capacity(events.iter().map(Bytes::len).sum());
+        for event in events {
+            piece.extend_from_slice(&event);
+        }
+        Some(piece.freeze())
     }
 
     /// What a change is to this watch: objects enter and leave its selection.
@@ -418,7 +429,9 @@ impl Watch {
             (_, true, true) => ChangeKind::Modified,
             (_, true, false) => ChangeKind::Deleted,
         };
-        if kind == change.kind && self.media == Media::JSON {
+        // In this process few watch a kind: what is written for one of them goes when it is read, and is
+        // not kept for the others.
+        if kind == change.kind && self.media == Media::JSON && self.remote {
             return Some(change.line());
         }
         if kind == ChangeKind::Deleted && change.kind != ChangeKind::Deleted {
@@ -546,7 +559,7 @@ async fn step(
                     for event in batch.events.iter().filter(|e| e.kv.mod_revision > last) {
                         let previous = event.prev.as_ref().map(|kv| &kv.value);
                         for value in [Some(&event.kv.value), previous].into_iter().flatten() {
-                            registry.seal.insist(value).await;
+                            Box::pin(registry.seal.insist(value)).await;
                         }
                     }
                     let changes: Vec<Arc<Change>> = batch
@@ -579,4 +592,24 @@ fn from_history(row: &ResourceDef, registry: &Registry, event: &Event) -> Option
         }
     };
     Some(Arc::new(Change::new(kind, object, previous)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_who_has_caught_up_waits_for_the_next_piece() {
+        let (_changed, end) = tokio::sync::watch::channel(0);
+        let log = Source::Log { cursor: 0, end };
+        assert_eq!(log.pace(1), Some(PACE));
+        assert_eq!(log.pace(12), Some(Duration::from_millis(12)));
+        assert_eq!(log.pace(BATCH - 1), Some(SLOWEST_PACE));
+        // There is more in the log already.
+        assert_eq!(log.pace(BATCH), None);
+
+        let history = Source::Store(futures::stream::empty().boxed());
+        assert_eq!(history.pace(1), None);
+        assert_eq!(history.pace(12), None);
+    }
 }

@@ -174,7 +174,7 @@ pub(super) async fn create_once(
     if request.dry_run() {
         return Ok(Created::Dry(value));
     }
-    let stored = door.registry.create(&row, &value).await?;
+    let stored = door.registry.create(&row, value).await?;
     if let Some(found) = &stored {
         hold.keep(found.revision);
     }
@@ -267,6 +267,8 @@ pub(super) async fn update(
     mut request: Request<'_>,
     subresource: Option<Subresource>,
 ) -> Result<Answer, Status> {
+    // First of all: what is read before would have left the processor's caches when they are there.
+    request.door.registry.fresh().await?;
     let sent = decode::body(&mut request)?;
     let name = object::name(&sent).to_owned();
     if name.is_empty() {
@@ -292,10 +294,14 @@ pub(super) async fn update(
             request.namespace()
         )));
     }
-    let stored = replace(&mut request, subresource, Owners::Tracked, |_, _| {
-        Ok(sent.clone())
-    })
-    .await?;
+    let mut sent = Some(sent);
+    let stored = replace(&mut request, subresource, Owners::Tracked, |request, _| {
+        // Read again for the few that somebody was faster than, and kept a second time for none.
+        Ok(sent
+            .take()
+            .map_or_else(|| decode::body_again(request), Ok)?)
+    });
+    let stored = stored.await?;
     finish(&request, stored)
 }
 
@@ -394,13 +400,15 @@ pub(super) async fn replace(
             .made(request, |request| change(request, &old))
             .await?;
         steps(request, subresource, owners, &old, &mut new).await?;
+        drop(old);
         if request.dry_run() {
             return Ok(Replaced::Dry(new));
         }
         let outcome = if is_finished(&new) {
+            drop(new);
             registry.remove(&row, &seen).await
         } else {
-            registry.replace(&row, &seen, &new).await
+            registry.replace(&row, &seen, new).await
         };
         let outcome = match outcome {
             Err(status) if claims::is_taken(&status) && claim_tries < CLAIM_TRIES => {
@@ -424,14 +432,15 @@ pub(super) async fn replace(
 }
 
 /// Changes an object as the server itself does: what comes of it is neither admitted, checked nor
-/// owned by anybody, as in the reference's `GuaranteedUpdate`. The request itself was.
+/// owned by anybody, as in the reference's `GuaranteedUpdate`. The request itself was, and admission
+/// has seen to it that the caches are as fresh as the request.
 pub(super) async fn rewrite(
     request: &Request<'_>,
     mut change: impl FnMut(&mut Value) -> Result<(), Status>,
 ) -> Result<(), Status> {
     let (row, registry) = (&request.row, &request.door.registry);
     let mut seen = registry
-        .get(row, request.namespace(), request.name())
+        .known(row, request.namespace(), request.name())
         .await?
         .ok_or_else(|| request.not_found())?;
     loop {
@@ -441,7 +450,7 @@ pub(super) async fn rewrite(
         if request.dry_run() {
             return Ok(());
         }
-        match registry.replace(row, &seen, &value).await? {
+        match registry.replace(row, &seen, value).await? {
             Outcome::Done(_) => return Ok(()),
             Outcome::Stale(None) => return Err(request.not_found()),
             Outcome::Stale(Some(newer)) => seen = newer,
@@ -538,9 +547,11 @@ async fn steps(
         new,
         Some(old),
     )?;
-    request
-        .warnings
-        .extend(row.strategy.warnings(new, Some(old)));
+    // What there is to warn of is in the other half of the object.
+    if subresource != Some(Subresource::Status) {
+        let warnings = row.strategy.warnings(new, Some(old));
+        request.warnings.extend(warnings);
+    }
     if matches!(owners, Owners::Tracked) {
         track(request, Some(old), new, subresource).await;
     }
@@ -648,7 +659,7 @@ pub(crate) async fn touch_create(door: &Arc<Door>, value: Value) -> Result<bool,
     errors.extend(row.strategy.validate(&value));
     refuse(&row, object::name(&value), &errors)?;
     let hold = door.allocate.on_create(&door.registry, &row, &mut value)?;
-    let stored = door.registry.create(&row, &value).await?;
+    let stored = door.registry.create(&row, value).await?;
     if let Some(found) = &stored {
         hold.keep(found.revision);
     }

@@ -1,7 +1,7 @@
 //! The embedded engine: etcd's semantics inside one process, on a log kept by a storage library.
 //!
 //! The current state and the heads of all kept versions are in memory ([`index`]); one thread
-//! writes ([`writer`]); watches read a shared tail of recent batches and, behind it, the log
+//! writes ([`writer`]) what comes together ([`queue`]); watches read a shared tail of recent batches and, behind it, the log
 //! ([`hub`], [`watch`]). What never lives here: anything periodic. The engine works when it is
 //! asked to, and an idle store costs nothing.
 
@@ -11,6 +11,7 @@ mod hub;
 mod index;
 mod load;
 mod log;
+mod queue;
 mod record;
 mod restore;
 mod space;
@@ -34,10 +35,11 @@ use tokio::sync::oneshot;
 
 use self::core::Core;
 use self::hub::Interest;
-use self::writer::{Queue, Request, Writer};
+use self::queue::{Queue, Request};
+use self::writer::Writer;
 use crate::error::StoreError;
 use crate::model::{Range, RangeResult, Revision, StoreStats, Txn, TxnResult};
-use crate::store::{Store, WatchStream};
+use crate::store::{Announced, Store, WatchStream};
 use crate::validate::validate;
 
 /// How an embedded store is opened.
@@ -166,6 +168,11 @@ impl Store for EmbeddedStore {
             self.ask(|answer| Request::Txn(txn, answer)).await
         }
         .boxed()
+    }
+
+    fn announce(&self) -> Announced {
+        self.queue.announce();
+        Announced::to(Arc::clone(&self.queue) as Arc<_>)
     }
 
     fn watch(

@@ -6,129 +6,18 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-use parking_lot::{Condvar, Mutex};
-use tokio::sync::oneshot;
-
 use super::core::Core;
 use super::evaluate::Pending;
 use super::log::{Append, Record, RecordId};
+use super::queue::{Queue, Request};
 use super::space::{added, adds};
 use crate::error::StoreError;
-use crate::model::{EventBatch, EventKind, Op, Revision, Txn, TxnResult};
-use crate::validate::MAX_TXN_BYTES;
+use crate::model::{EventBatch, EventKind, Revision};
 
-/// The most transactions and bytes that one fsync covers, so that the first of a group does not
-/// wait long for the last.
-const GROUP_TXNS: usize = 1024;
-const GROUP_BYTES: usize = MAX_TXN_BYTES;
 /// How many dropped records ride along with a small group, and how many are dropped in one step
 /// when nobody waits. They cost about 5 us each.
 const DROP_ALONG: usize = 128;
 const DROP_IDLE: usize = 512;
-
-type Answer<T> = oneshot::Sender<Result<T, StoreError>>;
-
-/// What the writer is asked to do.
-pub(crate) enum Request {
-    /// Carry out a validated transaction.
-    Txn(Txn, Answer<TxnResult>),
-    /// Forget history before a revision.
-    Compact(Revision, Answer<()>),
-}
-
-#[derive(Default)]
-struct Waiting {
-    requests: VecDeque<Request>,
-    closed: bool,
-}
-
-/// The way to the writer.
-#[derive(Default)]
-pub(crate) struct Queue {
-    waiting: Mutex<Waiting>,
-    wake: Condvar,
-}
-
-impl Queue {
-    /// Hands a request over; its answer fails with [`StoreError::Closed`] after [`Queue::close`].
-    pub(crate) fn send(&self, request: Request) {
-        let mut waiting = self.waiting.lock();
-        if waiting.closed {
-            // Dropping the request drops its sender, which its caller sees.
-            return;
-        }
-        waiting.requests.push_back(request);
-        drop(waiting);
-        self.wake.notify_one();
-    }
-
-    /// Refuses new requests, and those that wait.
-    fn abandon(&self) {
-        let mut waiting = self.waiting.lock();
-        waiting.closed = true;
-        // Their callers see their answers dropped.
-        waiting.requests.clear();
-    }
-
-    /// Refuses new requests; those that wait are still carried out.
-    pub(crate) fn close(&self) {
-        self.waiting.lock().closed = true;
-        self.wake.notify_one();
-    }
-
-    fn is_empty(&self) -> bool {
-        self.waiting.lock().requests.is_empty()
-    }
-
-    /// The next group: transactions, or one compaction alone. `None` when closed and empty, or an
-    /// empty group when there is nothing to do and `idle_work` says that the caller has work.
-    fn take(&self, idle_work: bool) -> Option<Vec<Request>> {
-        let mut waiting = self.waiting.lock();
-        while waiting.requests.is_empty() {
-            if waiting.closed {
-                return None;
-            }
-            if idle_work {
-                return Some(Vec::new());
-            }
-            self.wake.wait(&mut waiting);
-        }
-        let mut group = Vec::new();
-        let mut bytes = 0;
-        while group.len() < GROUP_TXNS {
-            let alone = match waiting.requests.front() {
-                Some(Request::Txn(txn, _)) => {
-                    bytes += size(txn);
-                    reads_past(txn)
-                }
-                Some(Request::Compact(..)) => true,
-                None => break,
-            };
-            if !group.is_empty() && (alone || bytes > GROUP_BYTES) {
-                break;
-            }
-            group.extend(waiting.requests.pop_front());
-            if alone {
-                break;
-            }
-        }
-        Some(group)
-    }
-}
-
-fn size(txn: &Txn) -> usize {
-    let of = |op: &Op| match op {
-        Op::Put { key, value } => key.len() + value.len(),
-        _ => 0,
-    };
-    txn.success.iter().chain(&txn.failure).map(of).sum()
-}
-
-/// Whether the transaction reads at a given revision, which must then be committed, not pending.
-fn reads_past(txn: &Txn) -> bool {
-    let past = |op: &Op| matches!(op, Op::Range(range) if range.revision.is_some());
-    txn.success.iter().chain(&txn.failure).any(past)
-}
 
 /// The writer's own state.
 pub(crate) struct Writer {

@@ -401,7 +401,7 @@ async fn a_service_is_reached_at_its_endpoints_and_must_prove_its_name() {
         .unwrap();
     let registry = door.registry();
     let written = registry
-        .create(row, &slice(stranger.port))
+        .create(row, slice(stranger.port))
         .await
         .unwrap()
         .unwrap();
@@ -411,7 +411,7 @@ async fn a_service_is_reached_at_its_endpoints_and_must_prove_its_name() {
         failing("tls: failed to verify certificate: x509: certificate signed by unknown authority")
     );
     registry
-        .replace(row, &written, &slice(hook.port))
+        .replace(row, &written, slice(hook.port))
         .await
         .unwrap();
     admin.post(MAPS, &map("m")).await.expect(201);

@@ -86,7 +86,7 @@ async fn endpoint(cluster: &Cluster, port: u16) {
     let row = rows
         .by_kind("discovery.k8s.io", "v1", "EndpointSlice")
         .unwrap();
-    door.registry().create(row, &slice).await.unwrap().unwrap();
+    door.registry().create(row, slice).await.unwrap().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

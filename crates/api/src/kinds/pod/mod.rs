@@ -112,7 +112,11 @@ impl Strategy for Pods {
         out
     }
 
-    fn warnings(&self, new: &Value, _old: Option<&Value>) -> Vec<String> {
+    fn warnings(&self, new: &Value, old: Option<&Value>) -> Vec<String> {
+        // Only when it is made: pods are changed often, and mostly by agents.
+        if old.is_some() {
+            return Vec::new();
+        }
         spec_warnings(&Cursor::root(new).child("spec"))
     }
 

@@ -47,6 +47,22 @@ fn each_type_of_event_is_handed_on_with_its_revision() {
 }
 
 #[test]
+fn an_event_may_be_written_in_any_way() {
+    let seen = Arc::new(Seen::default());
+    let mut texts = texts::<ConfigMap, _>(Arc::clone(&seen));
+    let map = r#"{"metadata":{"name":"}","resourceVersion":"3"}}"#;
+    for line in [
+        format!(r#"{{"type":"ADDED","object":{map}}}"#),
+        format!("{{\"type\":\"ADDED\",\"object\":{map}}}\n"),
+        format!(r#"{{ "object" : {map} , "type" : "ADDED" }}"#),
+        format!(r#"{{"type":"ADDED","object":{map},"more":{{}}}}"#),
+    ] {
+        assert_eq!(take_in(&line, texts.as_mut()).unwrap(), Some(3), "{line}");
+    }
+    assert_eq!(*seen.0.lock(), ["put } 3"; 4]);
+}
+
+#[test]
 fn what_went_wrong_is_told_as_an_event_or_in_place_of_one() {
     let mut texts = texts::<ConfigMap, _>(Arc::new(Seen::default()));
     let status = r#"{"kind":"Status","apiVersion":"v1","status":"Failure","message":"too old resource version","reason":"Expired","code":410}"#;

@@ -1,9 +1,7 @@
 //! Volumes of a CSI driver with real containers: the driver is a stand-in that mounts
 //! directories, and this test plays the external attacher and resizer, which are others' work.
 
-mod common;
-
-use common::Cluster;
+use crate::common::{self, Cluster};
 use evenkeel_node::testing::csi::{Call, FakeDriver};
 use serde_json::{Value, json};
 

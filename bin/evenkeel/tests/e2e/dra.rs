@@ -1,11 +1,9 @@
 //! Dynamic resources with real containers: a driver registers, prepares a claim's device before the
 //! pod starts, and has it back when the pod has gone, also over a kill of the process in between.
 
-mod common;
-
 use std::path::PathBuf;
 
-use common::Cluster;
+use crate::common::{self, Cluster};
 use evenkeel_node::testing::dra::FakeResourceDriver;
 
 const READY: &str = "{.status.conditions[?(@.type==\"Ready\")].status}";

@@ -4,11 +4,6 @@
 //! and everything it left in the kernel are removed when the cluster is dropped, also when the
 //! test panics. Waits poll for their condition and have a bound; none of them is a plain sleep.
 
-#![allow(
-    dead_code,
-    reason = "each test binary uses its own part of this module"
-)]
-
 pub(crate) mod port;
 
 use std::fs::{self, File};

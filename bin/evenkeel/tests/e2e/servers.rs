@@ -1,16 +1,13 @@
 //! Two servers on one etcd: what one writes the other reads, nothing is given out twice, one of them
 //! runs the loops, and the other takes over when it is killed.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-
-mod common;
-#[path = "../../../crates/store/tests/etcd_support/mod.rs"]
+#[path = "../../../../crates/store/tests/etcd_support/mod.rs"]
 mod etcd_support;
 
 use std::collections::BTreeSet;
 use std::process::Command;
 
-use common::Cluster;
+use crate::common::Cluster;
 use etcd_support::Etcd;
 
 const SLOT: u8 = 8;

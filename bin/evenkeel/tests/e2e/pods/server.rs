@@ -50,7 +50,7 @@ pub(crate) fn served_pod() -> String {
             "
   - name: {name}
     image: busybox:test
-    command: [\"{this}\", --exact, the_server_that_probes_ask, --ignored, --nocapture]
+    command: [\"{this}\", --exact, pods::the_server_that_probes_ask, --ignored, --nocapture]
     env: [{{name: {SERVES}, value: {name}}}]
     readinessProbe: {{{probe}, periodSeconds: 1, failureThreshold: 1}}
     volumeMounts:

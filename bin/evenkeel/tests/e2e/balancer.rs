@@ -1,13 +1,11 @@
 //! Services of type LoadBalancer: a machine on the link reaches a pod by an address of a pool, and
 //! whoever gets none is told why.
 
-mod common;
-
 use std::process::Command;
 
-use common::{Cluster, can_run_containers};
+use crate::common::{Cluster, can_run_containers};
 
-const SLOT: u8 = 27;
+const SLOT: u8 = 19;
 
 fn ip(arguments: &[&str]) {
     let output = Command::new("ip")

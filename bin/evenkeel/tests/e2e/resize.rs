@@ -1,10 +1,8 @@
 //! Resizing pods that run, with real containers and the kernel's own limits.
 
-mod common;
-
 use std::path::{Path, PathBuf};
 
-use common::Cluster;
+use crate::common::{self, Cluster};
 use serde_json::{Value, json};
 
 const POD: &str = "apiVersion: v1

@@ -1,14 +1,12 @@
 //! A second machine joins: the agent alone, in a network namespace of its own, with nothing of the
 //! cluster's but a kubeconfig, or a token and a hash.
 
-mod common;
-
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{Cluster, EVENKEEL, kill, pause};
+use crate::common::{self, Cluster, EVENKEEL, kill, pause};
 
 const SLOT: u8 = 14;
 const HERE: &str = "172.31.214.1";

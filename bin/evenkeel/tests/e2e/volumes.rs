@@ -1,11 +1,9 @@
 //! Claims with real containers: data outlives the pod, the process and a restart, and goes when
 //! its owner says so and at no other time.
 
-mod common;
-
 use std::path::{Path, PathBuf};
 
-use common::Cluster;
+use crate::common::{self, Cluster};
 
 const READY: &str = "{.status.conditions[?(@.type==\"Ready\")].status}";
 const PHASE: &str = "{.status.phase}";

@@ -1,8 +1,6 @@
 //! Certificates come to their end, and nobody notices.
 
-mod common;
-
-use common::Cluster;
+use crate::common::{self, Cluster};
 
 const TALKER: &str = "apiVersion: v1
 kind: Pod

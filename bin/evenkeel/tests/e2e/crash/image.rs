@@ -1,8 +1,6 @@
 //! The smallest image there is: one program that waits for ever, written here byte by byte, so
 //! that a test needs neither a compiler nor a registry.
 
-#![allow(clippy::unwrap_used, reason = "tests")]
-
 use std::path::Path;
 
 use serde_json::json;

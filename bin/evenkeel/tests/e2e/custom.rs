@@ -1,8 +1,6 @@
 //! Custom resources as kubectl works with them, on a control plane alone.
 
-mod common;
-
-use common::Cluster;
+use crate::common::Cluster;
 use serde_json::Value;
 
 /// The definition of the documentation, with a status, a scale, columns and a rule.

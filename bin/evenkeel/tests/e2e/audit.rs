@@ -1,13 +1,9 @@
 //! The audit log as an administrator sets it up: by flags and the config file, over real
 //! connections; and that no secret is in any log.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-
-mod common;
-
 use std::process::Command;
 
-use common::{Cluster, EVENKEEL};
+use crate::common::{Cluster, EVENKEEL};
 use serde_json::Value;
 
 const SLOT: u8 = 23;

@@ -1,9 +1,7 @@
 //! What goes wrong in containers, and what a user sees of it; and that a restart of Evenkeel is
 //! none of these things.
 
-mod common;
-
-use common::{Cluster, http, image};
+use crate::common::{self, Cluster, http, image};
 
 /// One pod of the shop's image with fast probes.
 fn shop(name: &str, more: &str) -> String {

@@ -1,11 +1,11 @@
 //! What pods are promised, seen in real containers: hooks, probes over the wire, parts of volumes,
 //! owners of files, tokens, and limits on disk.
 
-mod common;
-mod pod_support;
+mod server;
 
-use common::Cluster;
 use serde_json::{Value, json};
+
+use crate::common::{self, Cluster};
 
 const READY: &str = "{.status.conditions[?(@.type==\"Ready\")].status}";
 
@@ -28,8 +28,8 @@ fn events(cluster: &Cluster, pod: &str, reason: &str) -> String {
 #[test]
 #[ignore = "runs in a container of another test here"]
 fn the_server_that_probes_ask() {
-    if let Ok(which) = std::env::var(pod_support::SERVES) {
-        pod_support::serve(&which);
+    if let Ok(which) = std::env::var(server::SERVES) {
+        server::serve(&which);
     }
 }
 
@@ -137,7 +137,7 @@ fn probes_ask_over_grpc_and_tls() {
     }
     let mut cluster = Cluster::with_node(9);
     cluster.import_busybox();
-    cluster.apply(&pod_support::served_pod());
+    cluster.apply(&server::served_pod());
     cluster.until("both probes have been answered and say no", |cluster| {
         let text = events(cluster, "served", "Unhealthy");
         let grpc = text.contains("service unhealthy (responded with \"NOT_SERVING\")");

@@ -4,8 +4,6 @@
 //! write whose answer never came is settled by the next list after the restart: it happened or it
 //! did not, and from then on everybody must agree.
 
-#![allow(clippy::unwrap_used, reason = "tests")]
-
 use std::collections::BTreeMap;
 
 /// A change of one key. Contents are numbered: no two writes of a test have the same number.

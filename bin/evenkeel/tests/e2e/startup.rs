@@ -1,17 +1,13 @@
 //! Starts that can't succeed end with exit code 1 and one line that says what and what to do;
 //! starts that can are told to the service manager, and end cleanly.
 
-#![allow(clippy::unwrap_used, reason = "tests")]
-
-mod crash_support;
-
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use crash_support::{Instance, evenkeel, free_port, is_root, until, wait_child};
+use crate::instance::{self, Instance, evenkeel, free_port, is_root, until, wait_child};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{Api, ListParams, PostParams};
 use serde_json::json;
@@ -279,7 +275,7 @@ async fn flag_before_environment_before_file() {
         }
         let out = std::fs::File::create(directory.path().join("log")).unwrap();
         let mut child = command.stdout(Stdio::null()).stderr(out).spawn().unwrap();
-        let ready = until("the log", crash_support::LIMIT, async || {
+        let ready = until("the log", instance::LIMIT, async || {
             let log = std::fs::read_to_string(directory.path().join("log")).unwrap();
             log.contains("ready").then_some(log)
         })
@@ -311,7 +307,7 @@ async fn the_service_manager_is_told_and_sigterm_ends_cleanly() {
     });
     let receive = async || {
         let mut buffer = [0; 512];
-        let read = tokio::time::timeout(crash_support::LIMIT, socket.recv(&mut buffer));
+        let read = tokio::time::timeout(instance::LIMIT, socket.recv(&mut buffer));
         let length = read.await.expect("a message in time").unwrap();
         String::from_utf8_lossy(&buffer[..length]).into_owned()
     };
@@ -416,7 +412,7 @@ async fn a_disk_that_fills_up_while_serving() {
     let log = || std::fs::read_to_string(directory.path().join("full.log")).unwrap();
     let ended = until(
         "a start on a full disk",
-        crash_support::LIMIT,
+        instance::LIMIT,
         async || match child.try_wait().unwrap() {
             Some(status) => Some(Some(status)),
             None => log().contains("ready").then_some(None),

@@ -1,12 +1,7 @@
 //! `kill -9` under write load, over and over: what was acknowledged is there, and no watch skips
 //! or repeats an event. `EVENKEEL_CRASH_ROUNDS` says how often (5 when unset).
 
-#![allow(clippy::unwrap_used, reason = "tests")]
-
-mod crash_support;
-#[path = "crash_support/history.rs"]
 mod history;
-#[path = "crash_support/image.rs"]
 mod image;
 
 use std::collections::BTreeMap;
@@ -14,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use crash_support::{Instance, LIMIT, evenkeel, free_port, is_root, until};
+use crate::instance::{Instance, LIMIT, evenkeel, free_port, is_root, until};
 use futures::{StreamExt as _, TryStreamExt as _};
 use history::{Done, Line, Seen, Write, compare};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
@@ -311,9 +306,9 @@ async fn acknowledged_writes_and_watches_survive_kill_9() {
 /// Networks that no other test takes.
 const NETWORKS: [&str; 4] = [
     "--cluster-cidr",
-    "10.187.0.0/16",
+    "10.200.0.0/16",
     "--service-cidr",
-    "10.188.0.0/16",
+    "10.230.0.0/16",
 ];
 
 /// Takes everything of a node out of the kernel, also when the test fails.

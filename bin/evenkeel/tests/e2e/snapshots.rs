@@ -1,11 +1,9 @@
 //! Snapshots and clones with real containers: what was is there again, what changes does not show,
 //! and nothing half done is served, also when the process is killed in between.
 
-mod common;
-
 use std::path::{Path, PathBuf};
 
-use common::Cluster;
+use crate::common::{self, Cluster};
 
 const READY: &str = "{.status.conditions[?(@.type==\"Ready\")].status}";
 const USABLE: &str = "{.status.readyToUse}";

@@ -1,8 +1,6 @@
 //! The session that README promises: the real kubectl against real containers.
 
-mod common;
-
-use common::{Cluster, http, image, repository};
+use crate::common::{self, Cluster, http, image, repository};
 
 /// A busybox that prints its name, serves a page and can be told to crash.
 const WEB: &str = "apiVersion: apps/v1

@@ -1,13 +1,11 @@
 //! Clients that others wrote, against a live cluster: the Python client and kube-rs. What needs a
 //! Go or JavaScript toolchain is in `make test-foreign`.
 
-mod common;
-
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::Cluster;
+use crate::common::{self, Cluster};
 use futures::StreamExt as _;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
@@ -33,7 +31,7 @@ fn the_python_client_works() {
     }
     let cluster = Cluster::with_node(28);
     cluster.import_busybox();
-    let script = common::repository("bin/evenkeel/tests/foreign/client.py");
+    let script = common::repository("bin/evenkeel/tests/e2e/foreign/client.py");
     let answer = Command::new("/usr/bin/python3")
         .arg(script)
         .arg(cluster.home().join("data/kubeconfig"))

@@ -1,18 +1,14 @@
 //! The program as a child of a test: started on a directory of its own, killed or stopped, and
 //! always gone when the test ends.
 
-#![allow(dead_code, reason = "each test file uses a part")]
-#![allow(clippy::unwrap_used, reason = "tests")]
-
-#[path = "../common/port.rs"]
-mod port;
-
 use std::fs::File;
 use std::net::Ipv4Addr;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
+
+use crate::common::port;
 
 /// Longest wait for anything.
 pub(crate) const LIMIT: Duration = Duration::from_secs(30);
@@ -76,10 +72,6 @@ impl Instance {
             port,
             log,
         }
-    }
-
-    pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
     }
 
     /// `kill -9`.

@@ -1,9 +1,7 @@
 //! Manifests that are broken, each in its own way, given to the real kubectl: the answer is the
 //! one that Kubernetes gives, and nothing stays behind.
 
-mod common;
-
-use common::Cluster;
+use crate::common::Cluster;
 
 /// A manifest that must be refused.
 struct Broken {

@@ -1,13 +1,9 @@
 //! Backup while serving, restore, check, a move, and encryption at rest, as an administrator does
 //! them.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-
-mod common;
-
 use std::path::Path;
 
-use common::Cluster;
+use crate::common::Cluster;
 
 const SLOT: u8 = 9;
 

@@ -1,0 +1,88 @@
+//! What the writer takes together, and whom it waits for.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use std::sync::Arc;
+
+use super::*;
+
+/// Longer than any test: who waits so long waits in vain.
+const FOREVER: Duration = Duration::from_secs(600);
+
+fn queue() -> Queue {
+    Queue {
+        moment: FOREVER,
+        ..Queue::default()
+    }
+}
+
+fn write() -> Request {
+    Request::Txn(Txn::default(), oneshot::channel().0)
+}
+
+/// How many the writer takes, while others go on.
+fn taken(queue: &Arc<Queue>) -> std::thread::JoinHandle<usize> {
+    let queue = Arc::clone(queue);
+    std::thread::spawn(move || queue.take(false).unwrap().len())
+}
+
+#[test]
+fn who_writes_alone_does_not_wait() {
+    let queue = queue();
+    queue.send(write());
+    assert_eq!(queue.take(false).unwrap().len(), 1, "nobody was announced");
+    queue.announce();
+    queue.send(write());
+    assert_eq!(queue.take(false).unwrap().len(), 1, "it is there itself");
+}
+
+#[test]
+fn a_group_waits_for_what_was_announced() {
+    let queue = Arc::new(queue());
+    for _ in 0..3 {
+        queue.announce();
+    }
+    let taken = taken(&queue);
+    for _ in 0..3 {
+        queue.send(write());
+    }
+    assert_eq!(taken.join().unwrap(), 3);
+}
+
+#[test]
+fn what_does_not_come_any_more_is_not_waited_for() {
+    let queue = Arc::new(queue());
+    queue.announce();
+    queue.announce();
+    let taken = taken(&queue);
+    queue.send(write());
+    queue.ended();
+    assert_eq!(taken.join().unwrap(), 1);
+}
+
+#[test]
+fn closing_ends_the_wait() {
+    let queue = Arc::new(queue());
+    queue.announce();
+    queue.announce();
+    queue.send(write());
+    let taken = taken(&queue);
+    queue.close();
+    assert_eq!(taken.join().unwrap(), 1);
+}
+
+#[test]
+fn who_was_waited_for_in_vain_is_not_waited_for_again_soon() {
+    let mut queue = queue();
+    queue.moment = Duration::from_millis(1);
+    queue.announce();
+    queue.announce();
+    queue.send(write());
+    assert_eq!(queue.take(false).unwrap().len(), 1);
+    queue.moment = FOREVER;
+    for _ in 0..IMPATIENT {
+        queue.send(write());
+        assert_eq!(queue.take(false).unwrap().len(), 1);
+    }
+    assert_eq!(queue.waiting.lock().impatient, 0, "the next one may");
+}
