@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use evenkeel_api::patch::apply::{ManagerRequest, apply, track_update};
+use evenkeel_api::patch::apply::{ManagerRequest, OneVersion, apply, track_update};
 use evenkeel_api::patch::{PatchError, json_patch, merge_patch, strategic_merge_patch};
 use evenkeel_api::quantity::Quantity;
 use evenkeel_api::schema::{Schema, Ty};
@@ -277,6 +277,7 @@ fn of_apply(input: &[u8]) -> Shape {
         api_version: "v1",
         now: jiff::Timestamp::UNIX_EPOCH,
         custom: None,
+        versions: &OneVersion,
     };
     let made = match apply(schema, &ty, None, &first, false, &by("one")) {
         Ok(made) => made,
@@ -291,7 +292,8 @@ fn of_apply(input: &[u8]) -> Shape {
         "what was applied applies again and changes nothing: {made} became {again:?}"
     );
     let mut updated = second.clone();
-    track_update(schema, &ty, Some(&made), &mut updated, &by("three"));
+    let tracked = track_update(schema, &ty, Some(&made), &mut updated, &by("three"));
+    assert_eq!(tracked, Ok(()), "nothing is to be converted");
     match apply(schema, &ty, Some(&made), &second, false, &by("two")) {
         Ok(both) => {
             let forced = apply(schema, &ty, Some(&both), &first, true, &by("one"));

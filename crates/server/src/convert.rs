@@ -261,6 +261,27 @@ impl Registry {
         Ok(value)
     }
 
+    /// Objects of a custom kind, each in whatever version of it, in one version, which need not be
+    /// served.
+    ///
+    /// # Errors
+    /// There is no such version, the webhook can't be asked, or does not convert.
+    pub(crate) async fn to_version(
+        &self,
+        row: &ResourceDef,
+        api_version: &str,
+        objects: Vec<Value>,
+    ) -> Result<Vec<Value>, Status> {
+        let found = by_webhook(row)
+            .and_then(|(custom, conversion)| Some((custom.sibling(api_version)?, conversion)));
+        let (to, conversion) = found.ok_or_else(|| {
+            failure(format!(
+                "request to convert CR to an invalid group/version: {api_version}"
+            ))
+        })?;
+        self.ask(conversion, &to, objects).await
+    }
+
     /// Asks a webhook to bring objects to a version. Those that are of it are not sent.
     async fn ask(
         &self,

@@ -61,6 +61,8 @@ struct Types {
 #[derive(Debug)]
 struct Version {
     api_version: String,
+    /// Has it a status subresource?
+    status: bool,
     compiled: OnceLock<Compiled>,
 }
 
@@ -331,6 +333,9 @@ impl Types {
                 .iter()
                 .map(|version| Version {
                     api_version: format!("{group}/{}", text(version, &["name"])),
+                    status: version
+                        .pointer("/subresources/status")
+                        .is_some_and(Value::is_object),
                     compiled: OnceLock::new(),
                 })
                 .collect(),
@@ -456,6 +461,20 @@ impl CustomType {
     #[must_use]
     pub fn is_foreign(&self, stored: &Value) -> bool {
         self.types.conversion.is_some() && text(stored, &["apiVersion"]) != self.api_version()
+    }
+
+    /// Has this version a status subresource?
+    #[must_use]
+    pub fn has_status(&self) -> bool {
+        self.types.versions[self.index].status
+    }
+
+    /// The kind in all its versions, those that are not served too.
+    pub fn siblings(&self) -> impl Iterator<Item = Self> {
+        (0..self.types.versions.len()).map(|index| Self {
+            types: Arc::clone(&self.types),
+            index,
+        })
     }
 
     /// The same kind in another of its versions.

@@ -43,6 +43,18 @@ pub enum PatchError {
     /// Others own what an apply changes: 409.
     #[error("{}", apply::message(.0))]
     Conflict(Vec<Conflict>),
+    /// An object waits to be converted: the apply is to be called again, and no client hears of it.
+    #[error("{}", apply::Unconverted::Pending)]
+    Pending,
+}
+
+impl From<apply::Unconverted> for PatchError {
+    fn from(why: apply::Unconverted) -> Self {
+        match why {
+            apply::Unconverted::Pending => Self::Pending,
+            apply::Unconverted::Failed(why) => Self::Internal(why),
+        }
+    }
 }
 
 impl PatchError {
@@ -62,6 +74,7 @@ impl PatchError {
                 status
             }
             Self::Internal(text) => Status::failure(500, "", text.as_str()),
+            Self::Pending => Status::failure(500, "", self.to_string()),
             Self::Conflict(conflicts) => conflicts_status(conflicts),
         }
     }

@@ -4,6 +4,7 @@
 mod decode;
 mod delete;
 mod eviction;
+mod forms;
 mod kinds;
 mod links;
 mod measured;

@@ -7,8 +7,9 @@ use evenkeel_api::{Status, cbor, json, object};
 use http::StatusCode;
 use serde_json::Value;
 
+use super::forms::Forms;
 use super::show::{show, show_value};
-use super::write::{Created, create_once, finish, place, replace};
+use super::write::{Created, Owners, Unmade, create_once, finish, place, replace};
 use super::{Request, decode};
 use crate::http::{Answer, content_type};
 
@@ -147,14 +148,19 @@ pub(super) async fn patch(
     }
     let gvk = request.row.gvk.clone();
     let type_name = request.row.type_name.to_string();
-    let replaced = replace(&mut request, subresource, true, |request, old| {
-        let mut new = patch.on(request, old, &type_name)?;
-        unchanged(old, &new)?;
-        let touched = |name: &str| patch.touches(name);
-        let duplicates = &patch.duplicates;
-        decode::settle_touched(request, &gvk, &type_name, &mut new, duplicates, touched)?;
-        Ok(new)
-    })
+    let replaced = replace(
+        &mut request,
+        subresource,
+        Owners::Tracked,
+        |request, old| {
+            let mut new = patch.on(request, old, &type_name)?;
+            unchanged(old, &new)?;
+            let touched = |name: &str| patch.touches(name);
+            let duplicates = &patch.duplicates;
+            decode::settle_touched(request, &gvk, &type_name, &mut new, duplicates, touched)?;
+            Ok(new)
+        },
+    )
     .await?;
     finish(&request, replaced)
 }
@@ -197,24 +203,26 @@ async fn server_side_apply(
     let api_version = row.gvk.api_version();
     let force = request.call.query.flag("force");
     let now = request.door.clock().now();
-    let merged = |request: &Request<'_>, live: Option<&Value>| {
-        let rows = request.door.rows();
+    let forms = Forms::of(&request);
+    let owners = Owners::Applied(&forms);
+    let merged = |live: Option<&Value>| -> Result<Value, Unmade> {
         let by = ManagerRequest {
             manager: &manager,
             subresource: subresource.map_or("", Subresource::as_str),
             api_version: &api_version,
             now,
             custom: row.custom.is_some().then(|| row.has_status()),
+            versions: &forms,
         };
-        let (schema, ty) = rows.shape(&row);
-        apply(schema, &ty, live, &config, force, &by).map_err(|error| error.status())
+        let (schema, ty) = forms.shape();
+        Ok(apply(schema, &ty, live, &config, force, &by)?)
     };
     loop {
         let path = crate::registry::path(request.namespace(), request.name());
         request.door.registry.fresh().await?;
         if request.door.registry.cache(&row)?.get(&path).is_some() {
-            let replaced = replace(&mut request, subresource, false, |request, old| {
-                let mut new = merged(request, Some(old))?;
+            let replaced = replace(&mut request, subresource, owners, |request, old| {
+                let mut new = merged(Some(old))?;
                 decode::settle(request, &row.gvk, &type_name, &mut new, &patch.duplicates)?;
                 Ok(new)
             })
@@ -224,7 +232,7 @@ async fn server_side_apply(
         if subresource.is_some() || !object::uid(&config).is_empty() {
             return Err(request.not_found());
         }
-        let mut new = merged(&request, None)?;
+        let mut new = owners.made(&mut request, |_| merged(None)).await?;
         decode::settle(
             &mut request,
             &row.gvk,

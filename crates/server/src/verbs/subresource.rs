@@ -8,7 +8,7 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::show::encode;
-use super::write::{Replaced, finish, replace, rewrite};
+use super::write::{Owners, Replaced, finish, replace, rewrite};
 use super::{Request, decode, patch, streams, write};
 use crate::admission::{Change, Operation};
 use crate::http::{Answer, status_answer_as};
@@ -129,12 +129,12 @@ async fn ephemeral_containers(mut request: Request<'_>) -> Result<Answer, Status
     let only = Some(Subresource::EphemeralContainers);
     let replaced = if request.call.parts.method == Method::PUT {
         let sent = decode::body(&mut request)?;
-        replace(&mut request, only, true, |_, _| Ok(sent.clone())).await?
+        replace(&mut request, only, Owners::Tracked, |_, _| Ok(sent.clone())).await?
     } else {
         let patch = patch::Patch::read(&request)?;
         let type_name = request.row.type_name.to_string();
         let gvk = request.row.gvk.clone();
-        replace(&mut request, only, true, |request, old| {
+        replace(&mut request, only, Owners::Tracked, |request, old| {
             let mut new = patch.on(request, old, &type_name)?;
             decode::settle(request, &gvk, &type_name, &mut new, &[])?;
             Ok(new)
@@ -147,7 +147,7 @@ async fn ephemeral_containers(mut request: Request<'_>) -> Result<Answer, Status
 async fn finalize(mut request: Request<'_>) -> Result<Answer, Status> {
     let sent = decode::body(&mut request)?;
     let only = Some(Subresource::Finalize);
-    let replaced = replace(&mut request, only, true, |_, _| Ok(sent.clone())).await?;
+    let replaced = replace(&mut request, only, Owners::Tracked, |_, _| Ok(sent.clone())).await?;
     finish(&request, replaced)
 }
 
@@ -248,7 +248,7 @@ async fn scale(mut request: Request<'_>) -> Result<Answer, Status> {
     let replaced = replace(
         &mut request,
         Some(Subresource::Scale),
-        true,
+        Owners::Tracked,
         |request, old| {
             let wanted = match (&sent, &patch) {
                 (Some(sent), _) => sent.clone(),
@@ -268,11 +268,8 @@ async fn scale(mut request: Request<'_>) -> Result<Answer, Status> {
             ] {
                 if !wanted.is_empty() && wanted != found {
                     let row = &request.row;
-                    return Err(Status::modified(
-                        &row.gvk.group,
-                        &row.plural,
-                        object::name(old),
-                    ));
+                    let (group, plural) = (&row.gvk.group, &row.plural);
+                    return Err(Status::modified(group, plural, object::name(old)).into());
                 }
             }
             let replicas = object::integer(&wanted, &["spec", "replicas"]).unwrap_or(0);
@@ -283,12 +280,8 @@ async fn scale(mut request: Request<'_>) -> Result<Answer, Status> {
                     replicas,
                     "must be greater than or equal to 0",
                 );
-                return Err(Status::invalid(
-                    "autoscaling",
-                    "Scale",
-                    object::name(old),
-                    &[error],
-                ));
+                let name = object::name(old);
+                return Err(Status::invalid("autoscaling", "Scale", name, &[error]).into());
             }
             let mut new = old.clone();
             set_dotted(&mut new, &paths.spec_replicas, replicas.into());

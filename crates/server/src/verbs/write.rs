@@ -4,12 +4,14 @@ use std::sync::Arc;
 
 use evenkeel_api::field::{ErrorList, FieldError, Path};
 use evenkeel_api::kinds::{namespace, pod};
-use evenkeel_api::patch::apply::{ManagerRequest, keep_times, track_update};
+use evenkeel_api::patch::PatchError;
+use evenkeel_api::patch::apply::{ManagerRequest, Unconverted, keep_times, track_update};
 use evenkeel_api::row::{ResourceDef, Subresource};
 use evenkeel_api::{Status, clock, object, validation};
 use http::StatusCode;
 use serde_json::Value;
 
+use super::forms::Forms;
 use super::show::{show, show_value};
 use super::{Request, decode};
 use crate::admission::{Change, Operation};
@@ -167,7 +169,7 @@ pub(super) async fn create_once(
     )?;
     request.warnings.extend(row.strategy.warnings(&value, None));
     if tracked {
-        track(request, None, &mut value, None);
+        track(request, None, &mut value, None).await;
     }
     if request.dry_run() {
         return Ok(Created::Dry(value));
@@ -221,29 +223,44 @@ pub(super) fn refuse(row: &ResourceDef, name: &str, errors: &ErrorList) -> Resul
     Err(Status::invalid(&row.gvk.group, &row.gvk.kind, name, &once))
 }
 
-/// Records in managed fields what a write has changed.
-fn track(
+/// Records in managed fields what a write has changed. What it changes for an owner that wrote in
+/// a version which can't be had now is not known: then all owners stay as they are, and the write
+/// goes on, as in the reference.
+async fn track(
     request: &Request<'_>,
     live: Option<&Value>,
     value: &mut Value,
     subresource: Option<Subresource>,
 ) {
-    let rows = request.door.rows();
     let manager = request.field_manager();
     let api_version = request.row.gvk.api_version();
-    let by = ManagerRequest {
-        manager: &manager,
-        subresource: subresource.map_or("", Subresource::as_str),
-        api_version: &api_version,
-        now: request.door.clock().now(),
-        custom: request
-            .row
-            .custom
-            .is_some()
-            .then(|| request.row.has_status()),
-    };
-    let (schema, ty) = rows.shape(&request.row);
-    track_update(schema, &ty, live, value, &by);
+    let now = request.door.clock().now();
+    let forms = Forms::of(request);
+    loop {
+        let tracked = {
+            let by = ManagerRequest {
+                manager: &manager,
+                subresource: subresource.map_or("", Subresource::as_str),
+                api_version: &api_version,
+                now,
+                custom: request
+                    .row
+                    .custom
+                    .is_some()
+                    .then(|| request.row.has_status()),
+                versions: &forms,
+            };
+            let (schema, ty) = forms.shape();
+            track_update(schema, &ty, live, value, &by)
+        };
+        let Err(why) = tracked else { return };
+        let waits = why == Unconverted::Pending;
+        if !(waits && forms.fetch(&request.door.registry).await) {
+            let (kind, name) = (&request.row.gvk.kind, request.name());
+            tracing::warn!(%kind, name, %why, "owners of fields stay as they were");
+            return;
+        }
+    }
 }
 
 pub(super) async fn update(
@@ -278,9 +295,11 @@ pub(super) async fn update(
         )));
     }
     let mut sent = Some(sent);
-    let stored = replace(&mut request, subresource, true, |request, _| {
+    let stored = replace(&mut request, subresource, Owners::Tracked, |request, _| {
         // Read again for the few that somebody was faster than, and kept a second time for none.
-        sent.take().map_or_else(|| decode::body_again(request), Ok)
+        Ok(sent
+            .take()
+            .map_or_else(|| decode::body_again(request), Ok)?)
     });
     let stored = stored.await?;
     finish(&request, stored)
@@ -299,14 +318,69 @@ pub(super) fn finish(request: &Request<'_>, replaced: Replaced) -> Result<Answer
     }
 }
 
+/// Where the owners of an update come from.
+#[derive(Clone, Copy)]
+pub(super) enum Owners<'f> {
+    /// They are found here, by what has changed.
+    Tracked,
+    /// The new object brings them, as an apply does that asks for these forms.
+    Applied(&'f Forms),
+}
+
+/// Why there is no new object.
+pub(super) enum Unmade {
+    /// It is refused.
+    Refused(Status),
+    /// Forms are missing: when they are there, it is tried again.
+    Pending,
+}
+
+impl From<Status> for Unmade {
+    fn from(status: Status) -> Self {
+        Self::Refused(status)
+    }
+}
+
+impl From<PatchError> for Unmade {
+    fn from(error: PatchError) -> Self {
+        match error {
+            PatchError::Pending => Self::Pending,
+            error => Self::Refused(error.status()),
+        }
+    }
+}
+
+impl Owners<'_> {
+    /// What `make` makes, with all forms that it asks for.
+    pub(super) async fn made(
+        self,
+        request: &mut Request<'_>,
+        mut make: impl FnMut(&mut Request<'_>) -> Result<Value, Unmade>,
+    ) -> Result<Value, Status> {
+        loop {
+            match make(request) {
+                Ok(new) => return Ok(new),
+                Err(Unmade::Refused(status)) => return Err(status),
+                Err(Unmade::Pending) => {}
+            }
+            let fetched = match self {
+                Self::Applied(forms) => forms.fetch(&request.door.registry).await,
+                Self::Tracked => false,
+            };
+            if !fetched {
+                return Err(PatchError::Pending.status());
+            }
+        }
+    }
+}
+
 /// Changes an object: reads it, lets `change` make the new one, runs all steps, and writes it if
-/// nobody was faster; otherwise from the start with what is there now. `tracked` says whether
-/// managed fields are to be computed here (apply brings its own).
+/// nobody was faster; otherwise from the start with what is there now.
 pub(super) async fn replace(
     request: &mut Request<'_>,
     subresource: Option<Subresource>,
-    tracked: bool,
-    mut change: impl FnMut(&mut Request<'_>, &Value) -> Result<Value, Status>,
+    owners: Owners<'_>,
+    mut change: impl FnMut(&mut Request<'_>, &Value) -> Result<Value, Unmade>,
 ) -> Result<Replaced, Status> {
     let row = Arc::clone(&request.row);
     let door = Arc::clone(request.door);
@@ -322,8 +396,10 @@ pub(super) async fn replace(
         // changed alone.
         door.rows().fill(&row, &mut old);
         let warnings = request.warnings.len();
-        let mut new = change(request, &old)?;
-        steps(request, subresource, tracked, &old, &mut new).await?;
+        let mut new = owners
+            .made(request, |request| change(request, &old))
+            .await?;
+        steps(request, subresource, owners, &old, &mut new).await?;
         drop(old);
         if request.dry_run() {
             return Ok(Replaced::Dry(new));
@@ -394,7 +470,7 @@ pub(super) fn is_finished(value: &Value) -> bool {
 async fn steps(
     request: &mut Request<'_>,
     subresource: Option<Subresource>,
-    tracked: bool,
+    owners: Owners<'_>,
     old: &Value,
     new: &mut Value,
 ) -> Result<(), Status> {
@@ -476,8 +552,8 @@ async fn steps(
         let warnings = row.strategy.warnings(new, Some(old));
         request.warnings.extend(warnings);
     }
-    if tracked {
-        track(request, Some(old), new, subresource);
+    if matches!(owners, Owners::Tracked) {
+        track(request, Some(old), new, subresource).await;
     }
     keep_times(old, new);
     Ok(())

@@ -6,7 +6,7 @@ use super::*;
 const GROUP: &str = "/apis/stable.example.com";
 
 /// `hostPort: "h:p"` in v1 is `host` and `port` in v2.
-fn definition(hook: &Hook, stored: &str) -> Value {
+pub(super) fn definition(hook: &Hook, stored: &str) -> Value {
     let version = |name: &str, properties: Value| {
         json!({"name": name, "served": true, "storage": name == stored,
             "subresources": {"status": {}},
@@ -57,14 +57,14 @@ fn turned(object: &Value, desired: &str) -> Value {
     out
 }
 
-fn convert(request: &Value) -> Value {
+pub(super) fn convert(request: &Value) -> Value {
     let desired = request["desiredAPIVersion"].as_str().unwrap();
     let objects = request["objects"].as_array().unwrap();
     let converted: Vec<Value> = objects.iter().map(|it| turned(it, desired)).collect();
     json!({"result": {"status": "Success"}, "convertedObjects": converted})
 }
 
-fn site(version: &str, name: &str, rest: Value) -> Value {
+pub(super) fn site(version: &str, name: &str, rest: Value) -> Value {
     let mut out = json!({"apiVersion": format!("stable.example.com/{version}"), "kind": "Site",
         "metadata": {"name": name}});
     for (key, value) in rest.as_object().unwrap() {
@@ -73,7 +73,7 @@ fn site(version: &str, name: &str, rest: Value) -> Value {
     out
 }
 
-fn path(version: &str) -> String {
+pub(super) fn path(version: &str) -> String {
     format!("{GROUP}/{version}/namespaces/{NAMESPACE}/sites")
 }
 

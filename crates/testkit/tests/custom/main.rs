@@ -12,6 +12,7 @@ mod hook;
 mod kube_client;
 mod large;
 mod objects;
+mod owners;
 mod rules;
 mod versions;
 

@@ -5,6 +5,7 @@
 mod encodings;
 mod examples;
 mod filled;
+mod owners;
 mod parts;
 mod rights;
 mod verbs;

@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use super::{ManagerRequest, track_update};
+use super::{ManagerRequest, OneVersion, track_update};
 use crate::row::Rows;
 
 fn measure(kind: (&str, &str), object: &Value, live: Option<&Value>) -> f64 {
@@ -17,6 +17,7 @@ fn measure(kind: (&str, &str), object: &Value, live: Option<&Value>) -> f64 {
         api_version: &version,
         now: "2026-01-01T00:00:00Z".parse().expect("a time"),
         custom: None,
+        versions: &OneVersion,
     };
     let mut copies: Vec<Value> = vec![object.clone(); ROUNDS as usize];
     #[allow(
@@ -25,7 +26,7 @@ fn measure(kind: (&str, &str), object: &Value, live: Option<&Value>) -> f64 {
     )]
     let start = std::time::Instant::now();
     for new in &mut copies {
-        track_update(schema, &ty, live, new, &request);
+        track_update(schema, &ty, live, new, &request).expect("tracked");
     }
     start.elapsed().as_secs_f64() * 1e6 / f64::from(ROUNDS)
 }
@@ -142,6 +143,7 @@ fn cost_of_a_status_patch() {
         api_version: "v1",
         now: "2026-01-01T00:00:01Z".parse().expect("a time"),
         custom: None,
+        versions: &OneVersion,
     };
     const NAMES: [&str; 14] = [
         "read the patch",
@@ -196,7 +198,7 @@ fn cost_of_a_status_patch() {
         errors.extend(row.strategy.validate_status_at(&new, &old, request.now));
         assert!(errors.is_empty(), "{errors:?}");
         lap();
-        track_update(schema, &ty, Some(&old), &mut new, &request);
+        track_update(schema, &ty, Some(&old), &mut new, &request).expect("tracked");
         lap();
         super::keep_times(&old, &mut new);
         lap();

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use crate::clock::rfc3339;
 use crate::patch::field_set::FieldSet;
-use crate::patch::structured::{Shape, reconcile};
+use crate::patch::structured::{self, Shape};
 
 /// Most entries of updates; the oldest beyond them are merged.
 pub(super) const MAX_UPDATE_MANAGERS: usize = 10;
@@ -96,17 +96,16 @@ pub(super) struct Managed {
 
 impl Managed {
     /// Reads the list; the error is the reference's text.
-    pub(super) fn decode(shape: Shape<'_>, list: Option<&Value>) -> Result<Self, String> {
+    pub(super) fn decode(list: Option<&Value>) -> Result<Self, String> {
         match list {
             None | Some(Value::Null) => Ok(Self::default()),
-            Some(Value::Array(entries)) => Self::decode_entries(shape, entries),
+            Some(Value::Array(entries)) => Self::decode_entries(entries),
             Some(_) => Err("managedFields is not a list".to_owned()),
         }
     }
 
     /// Reads some entries.
     pub(super) fn decode_entries<'v>(
-        shape: Shape<'_>,
         entries: impl IntoIterator<Item = &'v Value>,
     ) -> Result<Self, String> {
         let mut managed = Self::default();
@@ -134,12 +133,11 @@ impl Managed {
                     ));
                 }
             }
-            let mut set = match entry.get("fieldsV1") {
+            let set = match entry.get("fieldsV1") {
                 Some(fields) => FieldSet::from_fields_v1(fields)
                     .map_err(|why| format!("error decoding set: {why}"))?,
                 None => FieldSet::default(),
             };
-            reconcile(shape, &mut set);
             let entry = Entry {
                 owner: Owner::new(text("manager"), apply, api_version, text("subresource")),
                 api_version: api_version.to_owned(),
@@ -154,6 +152,18 @@ impl Managed {
             }
         }
         Ok(managed)
+    }
+
+    /// Brings every set up to the shape that its version has today. Entries of versions that there
+    /// are not any more go: nobody can say what they own.
+    pub(super) fn reconcile<'s>(&mut self, shape_of: impl Fn(&str) -> Option<Shape<'s>>) {
+        self.entries.retain_mut(|entry| {
+            let shape = shape_of(&entry.api_version);
+            if let Some(shape) = shape {
+                structured::reconcile(shape, &mut entry.set);
+            }
+            shape.is_some()
+        });
     }
 
     /// The list as it is stored; `None` when nobody owns anything.

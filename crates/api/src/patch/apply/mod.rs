@@ -1,30 +1,32 @@
 //! Server-side apply and the book-keeping of field owners.
 //!
 //! Semantics are those of `k8s.io/apimachinery/pkg/util/managedfields` over
-//! `sigs.k8s.io/structured-merge-diff/v6/merge`, with one simplification: all versions of a kind
-//! have one shape here, so the sets of managers that used another version are taken as they are
-//! instead of being converted.
+//! `sigs.k8s.io/structured-merge-diff/v6/merge`. Owners keep the version that they wrote in, and
+//! lose fields as that version sees them: see `versions`.
 
+mod applied;
 mod conflict;
 mod last_applied;
 mod managed;
 mod reset;
 mod untouched;
+mod versions;
 
 use jiff::Timestamp;
 use serde_json::Value;
 
+use applied::{Contested, applied, listing};
 use managed::{Entry, Managed, Owner, is_reset, stamp};
 use reset::Filter;
+use versions::{Changes, Known, Loss};
 
 pub(super) use conflict::message;
 pub use conflict::{Conflict, conflicts_status};
+pub use versions::{OneVersion, Unconverted, Version, Versions};
 
 use super::PatchError;
 use super::field_set::{FieldSet, PathElement};
-use super::structured::{
-    self, Comparison, Emptied, New, Shape, compare, equal, fields_of, with_named_fields,
-};
+use super::structured::{self, Comparison, New, Shape, compare, equal};
 use crate::object;
 use crate::schema::{Schema, Ty};
 
@@ -45,6 +47,8 @@ pub struct ManagerRequest<'a> {
     pub now: Timestamp,
     /// Of a custom kind: has it a status subresource? `None` for built-in kinds.
     pub custom: Option<bool>,
+    /// The other versions of the kind, for the sake of those who wrote in them.
+    pub versions: &'a dyn Versions,
 }
 
 impl ManagerRequest<'_> {
@@ -65,31 +69,46 @@ impl ManagerRequest<'_> {
 /// `new.metadata.managedFields` is honoured as the reference does: an empty list or a list of one
 /// empty entry forgets all owners, a valid list replaces them, anything else is ignored. Through a
 /// subresource the list of the live object always counts.
+///
+/// # Errors
+/// [`Unconverted::Pending`] leaves `new` as it was: to be called again.
+/// [`Unconverted::Failed`] leaves the owners as they were: the write may go on.
 pub fn track_update(
     schema: &Schema,
     ty: &Ty,
     live: Option<&Value>,
     new: &mut Value,
     request: &ManagerRequest<'_>,
-) {
+) -> Result<(), Unconverted> {
     if !new.is_object() {
-        return;
+        return Ok(());
     }
     let shape = Shape::root(schema, ty);
     let given = take_managed(new);
     if let Some((live, entries)) = untouched::listed(live, given.as_ref(), request) {
         let filter = Filter::of(schema, ty, request.subresource, request.custom);
         let difference = filtered(&filter, compare(shape, Some(live), Some(new), New::Object));
-        if let Some(list) = untouched::track(shape, entries, &difference, request) {
+        if let Some(list) = untouched::track(shape, entries, Loss::of(difference), request) {
             object::metadata(new).insert("managedFields".to_owned(), list);
-            return;
+            return Ok(());
         }
     }
-    track_whole(schema, ty, live, new, given.as_ref(), request);
+    let tracked = track_whole(schema, ty, live, new, given.as_ref(), request);
+    let list = match &tracked {
+        Ok(()) => None,
+        Err(Unconverted::Pending) => given,
+        Err(Unconverted::Failed(_)) => live
+            .and_then(|live| object::at(live, &["metadata", "managedFields"]))
+            .cloned(),
+    };
+    if let Some(list) = list {
+        object::metadata(new).insert("managedFields".to_owned(), list);
+    }
+    tracked
 }
 
 /// The same by reading and writing every entry. `given` is what the client sent, taken out of
-/// `new`.
+/// `new`, which is left alone by what fails.
 fn track_whole(
     schema: &Schema,
     ty: &Ty,
@@ -97,24 +116,17 @@ fn track_whole(
     new: &mut Value,
     given: Option<&Value>,
     request: &ManagerRequest<'_>,
-) {
-    let shape = Shape::root(schema, ty);
-    let mut managed = live_or_given(shape, live, given, request.subresource);
+) -> Result<(), Unconverted> {
+    let mut managed = live_or_given(live, given, request.subresource);
     // An object that nobody's fields are tracked of stays so until somebody applies.
     if !(managed.entries.is_empty() && live.is_some()) {
-        let filter = Filter::of(schema, ty, request.subresource, request.custom);
-        update(
-            shape,
-            live,
-            new,
-            &mut managed,
-            request.owner(false),
-            &filter,
-            request,
-        );
+        let known = Known::of(schema, ty, request, &managed);
+        managed.reconcile(|version| known.shape(version));
+        update(&known, live, new, &mut managed, request)?;
         managed.cap();
     }
     put_managed(new, &managed);
+    Ok(())
 }
 
 /// Applies a configuration: merges it into the live object (`None` creates), removes what the
@@ -126,7 +138,8 @@ fn track_whole(
 ///
 /// # Errors
 /// [`PatchError::Conflict`] unless `force`, [`PatchError::Invalid`] for a configuration of another
-/// kind or with managed fields, [`PatchError::Internal`] for one that does not fit the type.
+/// kind or with managed fields, [`PatchError::Internal`] for one that does not fit the type or an
+/// object that can't be converted, [`PatchError::Pending`] to be called again.
 pub fn apply(
     schema: &Schema,
     ty: &Ty,
@@ -135,70 +148,51 @@ pub fn apply(
     force: bool,
     request: &ManagerRequest<'_>,
 ) -> Result<Value, PatchError> {
-    let shape = Shape::root(schema, ty);
     check_config(live, config, request)?;
     let listed = live.and_then(|live| object::at(live, &["metadata", "managedFields"]));
-    let mut managed = Managed::decode(shape, listed)
+    let mut managed = Managed::decode(listed)
         .map_err(|why| PatchError::Internal(format!("failed to decode managed fields: {why}")))?;
     let mut bare = live
         .cloned()
         .unwrap_or_else(|| Value::Object(object::Fields::new()));
     take_managed(&mut bare);
-    let filter = Filter::of(schema, ty, request.subresource, request.custom);
+    let mut known = Known::of(schema, ty, request, &managed);
 
     if managed.entries.is_empty() && live.is_some() {
         let before = ManagerRequest {
             manager: BEFORE_FIRST_APPLY,
             ..*request
         };
-        update(
-            shape,
-            None,
-            &bare,
-            &mut managed,
-            before.owner(false),
-            &filter,
-            &before,
-        );
+        update(&known, None, &bare, &mut managed, &before)?;
         managed.cap();
     }
-    structured::validate(shape, config).map_err(|why| {
+    structured::validate(known.own, config).map_err(|why| {
         PatchError::Internal(format!(
             "failed to create typed patch object ({}): {why}",
             described(config)
         ))
     })?;
+    managed.reconcile(|version| known.shape(version));
+    known.bring(&bare)?;
 
     let owner = request.owner(true);
-    let known = managed.of(&owner).is_some();
-    let applied = applied(
-        shape,
-        &bare,
-        config,
-        &managed,
-        &owner,
-        &filter,
-        request.api_version,
-    );
-    let (mut merged, mut managed) = match applied.settle(shape, &bare, force, &filter) {
-        Ok(done) => done,
-        Err(refused) => {
-            let (applied, conflicts) = *refused;
-            let left = last_applied::unresolved(shape, &bare, &conflicts, request);
-            if !left.is_empty() {
-                return Err(PatchError::Conflict(listing(&left)));
-            }
-            applied
-                .settle(shape, &bare, true, &filter)
-                .map_err(|refused| PatchError::Conflict(listing(&refused.1)))?
+    let was_known = managed.of(&owner).is_some();
+    let applied = applied(&known, &bare, config, &managed, &owner)?;
+    let changes = applied.changes(&known, &bare)?;
+    let contested = applied.contested(&changes);
+    if !force && !contested.is_empty() {
+        let left = last_applied::unresolved(known.own, &bare, &contested, request);
+        if !left.is_empty() {
+            return Err(PatchError::Conflict(listing(&left)));
         }
-    };
+    }
+    let (mut merged, mut managed) = applied.settle(&changes);
     let changed = !equal(&bare, &merged);
     if let Some(at) = managed.of(&owner) {
         strip(&mut managed.entries[at].set);
         if managed.entries[at].set.is_empty() {
             managed.entries.remove(at);
-        } else if changed || !known {
+        } else if changed || !was_known {
             managed.entries[at].time = stamp(request.now);
         }
     }
@@ -297,15 +291,10 @@ fn put_managed(object: &mut Value, managed: &Managed) {
     }
 }
 
-fn live_or_given(
-    shape: Shape<'_>,
-    live: Option<&Value>,
-    given: Option<&Value>,
-    subresource: &str,
-) -> Managed {
+fn live_or_given(live: Option<&Value>, given: Option<&Value>, subresource: &str) -> Managed {
     let of_live = || {
         let listed = live.and_then(|live| object::at(live, &["metadata", "managedFields"]));
-        Managed::decode(shape, listed).unwrap_or_default()
+        Managed::decode(listed).unwrap_or_default()
     };
     if !subresource.is_empty() {
         return of_live();
@@ -313,7 +302,7 @@ fn live_or_given(
     if is_reset(given) {
         return Managed::default();
     }
-    match Managed::decode(shape, given) {
+    match Managed::decode(given) {
         Ok(managed) if !managed.entries.is_empty() => managed,
         _ => of_live(),
     }
@@ -327,34 +316,27 @@ fn filtered(filter: &Filter, difference: Comparison) -> Comparison {
     }
 }
 
-/// Takes what changed from everybody, and gives it to `owner`.
+/// Takes what changed from everybody, and gives it to who made the request.
 fn update(
-    shape: Shape<'_>,
+    known: &Known<'_>,
     live: Option<&Value>,
     new: &Value,
     managed: &mut Managed,
-    owner: Owner,
-    filter: &Filter,
     request: &ManagerRequest<'_>,
-) {
-    let difference = filtered(filter, compare(shape, live, Some(new), New::Object));
-    let set = changed(&difference);
-    take(managed, &set, &difference.removed);
-    give(managed, set, owner, request);
+) -> Result<(), Unconverted> {
+    let changes = known.changes(live, (new, New::Object), managed, None)?;
+    take(managed, &changes, None);
+    give(managed, changes.own.changed, request);
+    Ok(())
 }
 
-/// What was added or modified.
-fn changed(difference: &Comparison) -> FieldSet {
-    match (difference.added.is_empty(), difference.modified.is_empty()) {
-        (_, true) => difference.added.clone(),
-        (true, false) => difference.modified.clone(),
-        (false, false) => difference.modified.union(&difference.added),
-    }
-}
-
-/// Takes what changed or went from everybody.
-fn take(managed: &mut Managed, changed: &FieldSet, removed: &FieldSet) {
+/// Takes what changed or went from everybody but one.
+fn take(managed: &mut Managed, changes: &Changes<'_>, but: Option<&Owner>) {
     for entry in &mut managed.entries {
+        if but == Some(&entry.owner) {
+            continue;
+        }
+        let Loss { changed, removed } = changes.seen_in(&entry.api_version);
         for lost in [changed, removed] {
             if !lost.is_empty() {
                 entry.set = entry.set.difference(lost);
@@ -364,12 +346,13 @@ fn take(managed: &mut Managed, changed: &FieldSet, removed: &FieldSet) {
     managed.entries.retain(|entry| !entry.set.is_empty());
 }
 
-/// Gives a set of fields to `owner`.
-fn give(managed: &mut Managed, mut set: FieldSet, owner: Owner, request: &ManagerRequest<'_>) {
+/// Gives a set of fields to who made an update.
+fn give(managed: &mut Managed, mut set: FieldSet, request: &ManagerRequest<'_>) {
     strip(&mut set);
     if set.is_empty() {
         return;
     }
+    let owner = request.owner(false);
     let time = stamp(request.now);
     match managed.of(&owner) {
         Some(at) => {
@@ -418,146 +401,6 @@ fn strip(set: &mut FieldSet) {
         }
     }
     set.tidy();
-}
-
-/// An apply before conflicts are looked at.
-struct Applied {
-    /// The outcome, with nulls where maps and lists lost all they had: whoever owns such a map
-    /// itself still owns it.
-    marked: Value,
-    /// The outcome.
-    merged: Value,
-    managed: Managed,
-    owner: Owner,
-}
-
-/// What others own of what an apply changes.
-type Contested = Vec<(Owner, FieldSet)>;
-
-fn applied(
-    shape: Shape<'_>,
-    live: &Value,
-    config: &Value,
-    managed: &Managed,
-    owner: &Owner,
-    filter: &Filter,
-    api_version: &str,
-) -> Applied {
-    let merged = structured::merge(shape, live, config);
-    let set = filter.apply(fields_of(shape, config));
-    let mut managed = managed.clone();
-    let last = match managed.of(owner) {
-        Some(at) => {
-            let entry = &mut managed.entries[at];
-            api_version.clone_into(&mut entry.api_version);
-            std::mem::replace(&mut entry.set, set)
-        }
-        None => {
-            managed.entries.push(Entry {
-                owner: owner.clone(),
-                api_version: api_version.to_owned(),
-                time: None,
-                set,
-            });
-            FieldSet::default()
-        }
-    };
-    let (marked, merged) = prune(shape, merged, &managed, &last);
-    Applied {
-        marked,
-        merged,
-        managed,
-        owner: owner.clone(),
-    }
-}
-
-/// Removes what the manager applied last time and nobody claims now. Answers the outcome with and
-/// without nulls in the place of what was emptied.
-fn prune(shape: Shape<'_>, merged: Value, managed: &Managed, last: &FieldSet) -> (Value, Value) {
-    if last.is_empty() {
-        return (merged.clone(), merged);
-    }
-    let named = |set: &FieldSet| with_named_fields(shape, set);
-    let without = |set: &FieldSet, emptied| structured::remove(shape, &merged, set, emptied);
-    let last = named(last);
-    let everything = named(&fields_of(shape, &merged));
-    let claimed = managed
-        .entries
-        .iter()
-        .fold(FieldSet::default(), |all, entry| all.union(&entry.set));
-
-    let pruned = without(&last, Emptied::Null);
-    let keep = named(&fields_of(shape, &pruned)).union(&named(&claimed));
-    // Back with what somebody claims …
-    let pruned = without(&everything.difference(&keep), Emptied::Null);
-    // … and with what this manager never applied.
-    let gone = everything
-        .difference(&named(&fields_of(shape, &pruned)))
-        .intersection(&last);
-    (without(&gone, Emptied::Null), without(&gone, Emptied::Gone))
-}
-
-impl Applied {
-    /// Settles who owns what: others lose what changes, if that is forced or nobody objects.
-    fn settle(
-        self,
-        shape: Shape<'_>,
-        live: &Value,
-        force: bool,
-        filter: &Filter,
-    ) -> Result<(Value, Managed), Box<(Self, Contested)>> {
-        let difference = filtered(
-            filter,
-            compare(shape, Some(live), Some(&self.marked), New::Configuration),
-        );
-        let changed = difference.modified.union(&difference.added);
-        let mut contested: Contested = Vec::new();
-        if !changed.is_empty() {
-            for entry in &self.managed.entries {
-                if entry.owner == self.owner {
-                    continue;
-                }
-                let set = entry.set.intersection(&changed);
-                if !set.is_empty() {
-                    contested.push((entry.owner.clone(), set));
-                }
-            }
-        }
-        if !force && !contested.is_empty() {
-            return Err(Box::new((self, contested)));
-        }
-        let mut managed = self.managed;
-        for entry in &mut managed.entries {
-            if entry.owner == self.owner {
-                continue;
-            }
-            for lost in [&changed, &difference.removed] {
-                if !lost.is_empty() {
-                    entry.set = entry.set.difference(lost);
-                }
-            }
-        }
-        managed.entries.retain(|entry| !entry.set.is_empty());
-        Ok((self.merged, managed))
-    }
-}
-
-/// Conflicts by owner, in the reference's order.
-fn listing(contested: &Contested) -> Vec<Conflict> {
-    let mut owners: Vec<&(Owner, FieldSet)> = contested.iter().collect();
-    owners.sort_by_key(|(owner, _)| owner.identity());
-    owners
-        .into_iter()
-        .flat_map(|(owner, set)| {
-            set.paths().into_iter().map(|path| Conflict {
-                manager: owner.manager.clone(),
-                operation: owner.operation().to_owned(),
-                api_version: owner.api_version.clone(),
-                subresource: owner.subresource.clone(),
-                path,
-            })
-        })
-        .collect()
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 use serde_json::json;
 
+use super::structured::{fields_of, with_named_fields};
 use super::*;
 use crate::row::Rows;
 
@@ -57,6 +58,7 @@ impl Bench {
             api_version: &version,
             now: self.now,
             custom: None,
+            versions: &OneVersion,
         };
         run(self.rows.schema(), &self.rows.ty(row), &request)
     }
@@ -94,8 +96,8 @@ impl Bench {
             // What is left unread must come out as if it had been read.
             let mut whole = new.clone();
             let given = take_managed(&mut whole);
-            track_whole(schema, ty, live, &mut whole, given.as_ref(), request);
-            track_update(schema, ty, live, &mut new, request);
+            track_whole(schema, ty, live, &mut whole, given.as_ref(), request).expect("tracked");
+            track_update(schema, ty, live, &mut new, request).expect("tracked");
             assert_eq!(new, whole);
         });
         new

@@ -9,9 +9,10 @@ use std::cmp::Ordering;
 use serde_json::Value;
 
 use super::managed::{MAX_UPDATE_MANAGERS, Managed, seconds};
-use super::{ManagerRequest, changed, give, take};
+use super::versions::{Changes, Loss};
+use super::{ManagerRequest, give, take};
 use crate::object;
-use crate::patch::structured::{Comparison, Shape};
+use crate::patch::structured::Shape;
 
 /// The live object and its entries, when it is they that count and not what the client has sent.
 /// `None` where only the whole way will do.
@@ -25,29 +26,34 @@ pub(super) fn listed<'a>(
     let entries = listed.as_array()?;
     let counts =
         !request.subresource.is_empty() || given.is_none() || given.is_some_and(|it| it == listed);
-    // The shape of a custom kind may have changed since, which moves what is owned; and the eldest
-    // of too many are made one.
+    // The shape of a custom kind may have changed since, which moves what is owned; the eldest of
+    // too many are made one; and who wrote in another version loses what that version sees change.
     let plain = request.custom.is_none() && entries.len() < MAX_UPDATE_MANAGERS;
-    (counts && plain && !entries.is_empty()).then_some((live, entries))
+    let of_version = |entry: &Value| {
+        entry.get("apiVersion").and_then(Value::as_str) == Some(request.api_version)
+    };
+    (counts && plain && !entries.is_empty() && entries.iter().all(of_version))
+        .then_some((live, entries))
 }
 
 /// The new list. `None` when an entry can't be read, or none is left.
 pub(super) fn track(
     shape: Shape<'_>,
     entries: &[Value],
-    difference: &Comparison,
+    loss: Loss,
     request: &ManagerRequest<'_>,
 ) -> Option<Value> {
     let owner = request.owner(false);
-    let set = changed(difference);
     let is_touched = |entry: &&Value| {
         let fields = entry.get("fieldsV1").unwrap_or(&Value::Null);
-        owner.has_written(entry) || set.touches(fields) || difference.removed.touches(fields)
+        owner.has_written(entry) || loss.changed.touches(fields) || loss.removed.touches(fields)
     };
     let (touched, kept): (Vec<&Value>, Vec<&Value>) = entries.iter().partition(is_touched);
-    let mut managed = Managed::decode_entries(shape, touched).ok()?;
-    take(&mut managed, &set, &difference.removed);
-    give(&mut managed, set, owner, request);
+    let mut managed = Managed::decode_entries(touched).ok()?;
+    managed.reconcile(|_| Some(shape));
+    let changes = Changes::of_one(request.api_version, loss);
+    take(&mut managed, &changes, None);
+    give(&mut managed, changes.own.changed, request);
     let mut all: Vec<Value> = managed.encoded().chain(kept.into_iter().cloned()).collect();
     all.sort_by(order);
     (!all.is_empty()).then_some(Value::Array(all))
