@@ -120,7 +120,7 @@ async fn shake_hands(
     if !matches!(shaken, Ok(Ok(_))) {
         door.metrics().handshake_failed();
     }
-    Ok(shaken??)
+    shaken?
 }
 
 /// Serves requests over a connection, in the protocol that was agreed on. No `async fn`: such a one
