@@ -1,76 +1,20 @@
 //! Services of type LoadBalancer: a machine on the link reaches a pod by an address of a pool, and
 //! whoever gets none is told why.
 
-use std::process::Command;
-
+use crate::common::machine::Machine;
 use crate::common::{Cluster, can_run_containers};
 
 const SLOT: u8 = 19;
 
-fn ip(arguments: &[&str]) {
-    let output = Command::new("ip")
-        .args(arguments)
+/// The page at an address, asked for from another machine.
+fn get(machine: &Machine, address: &str) -> String {
+    let script = "exec 3<>\"/dev/tcp/$0/80\" && printf 'GET / HTTP/1.0\\r\\n\\r\\n' >&3 && cat <&3";
+    let output = machine
+        .command("timeout")
+        .args(["5", "bash", "-c", script, address])
         .output()
-        .expect("ip runs");
-    let error = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(
-        output.status.success(),
-        "ip {}: {error}",
-        arguments.join(" ")
-    );
-}
-
-/// A machine on a link with this one; gone when dropped.
-struct Neighbour {
-    name: String,
-    link: String,
-}
-
-impl Neighbour {
-    fn new() -> Self {
-        let id = std::process::id();
-        let it = Self {
-            name: format!("evenkeel-lb-{id}"),
-            link: format!("ekl{id}"),
-        };
-        let (name, link) = (it.name.as_str(), it.link.as_str());
-        let far = format!("{link}b");
-        ip(&["netns", "add", name]);
-        ip(&[
-            "link", "add", link, "type", "veth", "peer", "name", &far, "netns", name,
-        ]);
-        ip(&["address", "add", "172.31.218.1/24", "dev", link]);
-        ip(&["link", "set", link, "up"]);
-        ip(&["-n", name, "address", "add", "172.31.218.2/24", "dev", &far]);
-        ip(&["-n", name, "link", "set", &far, "up"]);
-        it
-    }
-
-    /// The page at an address, asked for from there.
-    fn get(&self, address: &str) -> String {
-        let script =
-            "exec 3<>\"/dev/tcp/$0/80\" && printf 'GET / HTTP/1.0\\r\\n\\r\\n' >&3 && cat <&3";
-        let output = Command::new("nsenter")
-            .arg(format!("--net=/run/netns/{}", self.name))
-            .args(["timeout", "5", "bash", "-c", script, address])
-            .output()
-            .expect("nsenter runs");
-        String::from_utf8_lossy(&output.stdout).into_owned()
-    }
-}
-
-impl Drop for Neighbour {
-    fn drop(&mut self) {
-        for arguments in [
-            ["link", "delete", &self.link],
-            ["netns", "delete", &self.name],
-        ] {
-            match Command::new("ip").args(arguments).output() {
-                Ok(output) if output.status.success() => {}
-                other => eprintln!("ip {arguments:?}: {other:?}"),
-            }
-        }
-    }
+        .expect("nsenter runs");
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 fn service(name: &str) -> String {
@@ -104,7 +48,7 @@ fn a_machine_on_the_link_reaches_a_service_by_an_address_of_a_pool() {
     if !can_run_containers() {
         return;
     }
-    let neighbour = Neighbour::new();
+    let neighbour = Machine::new("ekl", "172.31.218.1/24", "172.31.218.2/24");
     let mut cluster = Cluster::with_node(SLOT);
     cluster.import_busybox();
     cluster.apply(
@@ -133,7 +77,7 @@ spec:
             == 0)
             .then_some(())
     });
-    let refused = cluster.kubectl_with(&["apply", "-f", "-"], &pool("192.0.2.9", &neighbour.link));
+    let refused = cluster.kubectl_with(&["apply", "-f", "-"], &pool("192.0.2.9", neighbour.link()));
     assert!(
         refused
             .err
@@ -143,14 +87,14 @@ spec:
     );
     let refused = cluster.kubectl_with(
         &["apply", "-f", "-"],
-        &pool("172.31.218.100-172.31.218.300", &neighbour.link),
+        &pool("172.31.218.100-172.31.218.300", neighbour.link()),
     );
     assert!(
         refused.err.contains("must be a network"),
         "{}",
         refused.all()
     );
-    cluster.apply(&pool("172.31.218.100-172.31.218.101", &neighbour.link));
+    cluster.apply(&pool("172.31.218.100-172.31.218.101", neighbour.link()));
     let address = "{.status.loadBalancer.ingress[0].ip}";
     cluster.value_becomes("service first", address, "172.31.218.100");
     let test = "ipaddresspool test -n kube-system";
@@ -160,8 +104,7 @@ spec:
         "1/1",
     );
     cluster.until("the page over the link", |_| {
-        neighbour
-            .get("172.31.218.100")
+        get(&neighbour, "172.31.218.100")
             .contains("from the pool")
             .then_some(())
     });
@@ -190,8 +133,7 @@ spec:
     cluster.ok(&["delete", "service", "first"]);
     cluster.value_becomes("service third", address, "172.31.218.100");
     cluster.until("the page of the third", |_| {
-        neighbour
-            .get("172.31.218.100")
+        get(&neighbour, "172.31.218.100")
             .contains("from the pool")
             .then_some(())
     });
@@ -209,7 +151,7 @@ spec:
         "",
     );
     cluster.until("it leads nowhere", |_| {
-        neighbour.get("172.31.218.100").is_empty().then_some(())
+        get(&neighbour, "172.31.218.100").is_empty().then_some(())
     });
     cluster.ok(&["delete", "pod", "web", "--wait=false"]);
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::common::machine::{Machine, ip};
 use crate::common::{self, Cluster, EVENKEEL, kill, pause};
 
 const SLOT: u8 = 14;
@@ -26,66 +27,10 @@ fn ok(program: &str, arguments: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// A network namespace with a link to this one; gone when dropped.
-struct Machine {
-    name: String,
-    link: String,
-}
-
-impl Machine {
-    fn new() -> Self {
-        let id = std::process::id();
-        let machine = Self {
-            name: format!("evenkeel-join-{id}"),
-            link: format!("ekj{id}"),
-        };
-        let (name, link) = (machine.name.as_str(), machine.link.as_str());
-        let far = format!("{link}b");
-        ok("ip", &["netns", "add", name]);
-        ok(
-            "ip",
-            &[
-                "link", "add", link, "type", "veth", "peer", "name", &far, "netns", name,
-            ],
-        );
-        ok(
-            "ip",
-            &["address", "add", &format!("{HERE}/30"), "dev", link],
-        );
-        ok("ip", &["link", "set", link, "up"]);
-        for arguments in [
-            ["link", "set", "lo", "up"].as_slice(),
-            &["address", "add", &format!("{THERE}/30"), "dev", &far],
-            &["link", "set", &far, "up"],
-            &["route", "add", "default", "via", HERE],
-        ] {
-            ok("ip", &[["-n", name].as_slice(), arguments].concat());
-        }
-        machine
-    }
-
-    /// A command in the namespace; unlike with `ip netns exec`, all mounts stay.
-    fn command(&self, program: &str) -> Command {
-        let mut command = Command::new("nsenter");
-        command
-            .arg(format!("--net=/run/netns/{}", self.name))
-            .arg(program);
-        command
-    }
-}
-
-impl Drop for Machine {
-    fn drop(&mut self) {
-        for arguments in [
-            ["link", "delete", &self.link],
-            ["netns", "delete", &self.name],
-        ] {
-            match Command::new("ip").args(arguments).output() {
-                Ok(output) if output.status.success() => {}
-                other => eprintln!("ip {arguments:?}: {other:?}"),
-            }
-        }
-    }
+fn machine() -> Machine {
+    let machine = Machine::new("ekj", &format!("{HERE}/30"), &format!("{THERE}/30"));
+    machine.ip(&["route", "add", "default", "via", HERE]);
+    machine
 }
 
 /// The agent on the machine; what it left is removed when dropped.
@@ -176,7 +121,7 @@ fn a_second_machine_joins_with_a_kubeconfig_and_a_third_with_a_token() {
     if !common::can_run_containers() {
         return;
     }
-    let machine = Machine::new();
+    let machine = machine();
     let port = common::port::free(HERE.parse().expect("an address"));
     let mut cluster = Cluster::with_flags(SLOT, &[&format!("--listen={HERE}:{port}")]);
     cluster.import_busybox();
@@ -243,7 +188,7 @@ fn a_second_machine_joins_with_a_kubeconfig_and_a_third_with_a_token() {
     let cidr = cluster.value(&node, "{.spec.podCIDR}");
     let first = cluster.value(&format!("node e2e-{SLOT}"), "{.spec.podCIDR}");
     assert!(!cidr.is_empty() && cidr != first, "{cidr} {first}");
-    ok("ip", &["route", "add", &cidr, "via", THERE]);
+    ip(&["route", "add", &cidr, "via", THERE]);
 
     cluster.apply(&pod(&second));
     cluster.value_becomes(
@@ -365,7 +310,7 @@ fn with_a_token(cluster: &mut Cluster, machine: &Machine, own: &str) {
     let address = "{.status.addresses[?(@.type==\"InternalIP\")].address}";
     assert_eq!(cluster.value(&node, address), THERE);
     let pods = cluster.value(&node, "{.spec.podCIDR}");
-    ok("ip", &["route", "replace", &pods, "via", THERE]);
+    ip(&["route", "replace", &pods, "via", THERE]);
     cluster.apply(&pod(&third));
     cluster.value_becomes("pod far", ready, "True");
     // The door believes what the agent serves with.

@@ -4,6 +4,7 @@
 //! and everything it left in the kernel are removed when the cluster is dropped, also when the
 //! test panics. Waits poll for their condition and have a bound; none of them is a plain sleep.
 
+pub(crate) mod machine;
 pub(crate) mod port;
 
 use std::fs::{self, File};
