@@ -6,7 +6,7 @@
 //! a count per node, so that a selector is evaluated once per class and not once per pod.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use evenkeel_api::placement::HostPort;
 use evenkeel_api::selector::LabelSelector;
@@ -177,8 +177,7 @@ pub struct Snapshot {
     free: Vec<NodeIndex>,
     by_name: HashMap<Arc<str>, NodeIndex>,
     /// Nodes that exist, zones taking turns.
-    order: Vec<NodeIndex>,
-    order_stale: bool,
+    order: OnceLock<Vec<NodeIndex>>,
     assigned: HashMap<Arc<str>, (NodeIndex, Arc<PodInfo>)>,
     /// By namespace.
     classes: HashMap<String, HashMap<Arc<PodClass>, ClassCount>>,
@@ -214,7 +213,7 @@ impl Snapshot {
     /// all of them.
     #[must_use]
     pub fn order(&self) -> &[NodeIndex] {
-        &self.order
+        self.order.get_or_init(|| self.ordered())
     }
 
     /// A node.
@@ -233,13 +232,13 @@ impl Snapshot {
     /// How many nodes exist.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.order.len()
+        self.order().len()
     }
 
     /// There is no node.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.order.is_empty()
+        self.order().is_empty()
     }
 
     /// The upper bound of node indexes, for tables.
@@ -394,7 +393,7 @@ impl Snapshot {
             self.slots[at].allocatable != allocatable || self.slots[at].allowed_pods != pods,
         );
         if delta.added || delta.labels {
-            self.order_stale = true;
+            self.order.take();
             self.topologies.get_mut().clear();
         }
         let images = status.and_then(|status| status.images.as_ref());
@@ -412,7 +411,6 @@ impl Snapshot {
         });
         slot.node = Some(Arc::clone(node));
         slot.generation = generation;
-        self.reorder();
         delta
     }
 
@@ -458,28 +456,25 @@ impl Snapshot {
         slot.node = None;
         slot.guarded = false;
         slot.generation = self.generation;
-        self.order_stale = true;
+        self.order.take();
         self.topologies.get_mut().clear();
         self.release_if_unused(at);
-        self.reorder();
     }
 
-    fn reorder(&mut self) {
-        if !std::mem::take(&mut self.order_stale) {
-            return;
-        }
+    /// The nodes in turn by zone. Nodes come by the thousand when all is read for the first time, so
+    /// that this is done when somebody asks.
+    fn ordered(&self) -> Vec<NodeIndex> {
         let mut zones: BTreeMap<String, Vec<NodeIndex>> = BTreeMap::new();
         for (at, slot) in self.slots.iter().enumerate() {
             if slot.node.is_some() {
                 zones.entry(slot.zone()).or_default().push(at);
             }
         }
-        self.order.clear();
         let longest = zones.values().map(Vec::len).max().unwrap_or(0);
-        for turn in 0..longest {
-            self.order
-                .extend(zones.values().filter_map(|zone| zone.get(turn)));
-        }
+        (0..longest)
+            .flat_map(|turn| zones.values().filter_map(move |zone| zone.get(turn)))
+            .copied()
+            .collect()
     }
 
     /// Counts a pod on a node, taking the place of what was known of it.

@@ -20,6 +20,8 @@ use crate::model::{
 
 /// How much history one read of a watch takes, in bytes of keys and values.
 const READ_BYTES: usize = 1 << 20;
+/// Over so many groups the pace is a mean.
+const PACE: u64 = 8;
 
 /// The shared state of one open store.
 pub(crate) struct Core {
@@ -37,6 +39,8 @@ pub(crate) struct Counters {
     fsyncs: AtomicU64,
     fsync_nanos: AtomicU64,
     fsync_max_nanos: AtomicU64,
+    /// What a group takes lately; 0 before the first.
+    pace_nanos: AtomicU64,
 }
 
 impl Counters {
@@ -46,6 +50,18 @@ impl Counters {
         self.fsyncs.fetch_add(1, Ordering::Relaxed);
         self.fsync_nanos.fetch_add(nanos, Ordering::Relaxed);
         self.fsync_max_nanos.fetch_max(nanos, Ordering::Relaxed);
+        // Only who holds the writer counts.
+        let pace = match self.pace_nanos.load(Ordering::Relaxed) {
+            0 => nanos,
+            pace => pace - pace / PACE + nanos / PACE,
+        };
+        self.pace_nanos.store(pace.max(1), Ordering::Relaxed);
+    }
+
+    /// How long a group takes lately to become durable; `None` before the first.
+    pub(crate) fn pace(&self) -> Option<Duration> {
+        let nanos = self.pace_nanos.load(Ordering::Relaxed);
+        (nanos > 0).then(|| Duration::from_nanos(nanos))
     }
 
     pub(crate) fn txns(&self, txns: usize) {

@@ -59,6 +59,9 @@ pub(crate) trait Log: Send + Sync + 'static {
     /// Returns whether there is more to do when idle.
     fn maintain(&self, idle: bool) -> Result<bool, StoreError>;
 
+    /// Whether [`Self::maintain`] would have something to do when idle. Quick.
+    fn wants_tidying(&self) -> bool;
+
     /// The error for finding something in the log that cannot have been written.
     fn corrupt(&self, detail: String) -> StoreError;
 

@@ -36,7 +36,7 @@ use tokio::sync::oneshot;
 use self::core::Core;
 use self::hub::Interest;
 use self::queue::{Queue, Request};
-use self::writer::Writer;
+use self::writer::Desk;
 use crate::error::StoreError;
 use crate::model::{Range, RangeResult, Revision, StoreStats, Txn, TxnResult};
 use crate::store::{Announced, Store, WatchStream};
@@ -67,10 +67,13 @@ impl Default for EmbeddedOptions {
 /// A store in one directory, owned by this process. Dropping it closes it.
 ///
 /// Current values are answered from memory at once; what reads history waits for the disk on the
-/// blocking threads of the tokio runtime that it is called in.
+/// blocking threads of the tokio runtime that it is called in. A transaction that nobody else's is
+/// beside is made durable in its caller's thread while the disk is quick (half a millisecond), and by
+/// the writer's otherwise.
 pub struct EmbeddedStore {
     core: Arc<Core>,
     queue: Arc<Queue>,
+    desk: Arc<Desk>,
     writer: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -107,7 +110,9 @@ impl EmbeddedStore {
             space: space::Space::new(path, options.reserve_bytes),
         });
         let queue = Arc::new(Queue::default());
-        let writer = Writer::new(Arc::clone(&core), Arc::clone(&queue), garbage);
+        let desk = Desk::new(Arc::clone(&core), Arc::clone(&queue), garbage);
+        let desk = Arc::new(desk);
+        let writer = Arc::clone(&desk);
         let thread = std::thread::Builder::new()
             .name("store-writer".to_owned())
             .spawn(move || writer.run())
@@ -115,6 +120,7 @@ impl EmbeddedStore {
         Ok(Self {
             core,
             queue,
+            desk,
             writer: Mutex::new(Some(thread)),
         })
     }
@@ -165,7 +171,11 @@ impl Store for EmbeddedStore {
     fn txn(&self, txn: Txn) -> BoxFuture<'_, Result<TxnResult, StoreError>> {
         async move {
             validate(&txn)?;
-            self.ask(|answer| Request::Txn(txn, answer)).await
+            let (answer, answered) = oneshot::channel();
+            if let Some(request) = self.desk.alone(Request::Txn(txn, answer)) {
+                self.queue.send(request);
+            }
+            answered.await.unwrap_or(Err(StoreError::Closed))
         }
         .boxed()
     }

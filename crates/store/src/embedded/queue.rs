@@ -1,8 +1,9 @@
 //! The way to the writer, and which transactions it takes together.
 //!
-//! A commit costs as much processor time as a dozen of the writes in it, mostly in the kernel. So a
-//! group waits a moment for writes that are known to be on their way ([`Queue::announce`]), and not
-//! a moment for those that nobody has spoken of: who writes alone never waits.
+//! A commit costs as much processor time as a dozen of the writes in it, and as much again to tell all
+//! who watch. So a group waits for writes that are known to be on their way ([`Queue::announce`]), and
+//! for as many as there were in the last one: who had his answer a moment ago is likely to come again.
+//! Not a moment is waited where there was one and no more is announced: who writes alone never waits.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -20,11 +21,14 @@ use crate::validate::MAX_TXN_BYTES;
 /// wait long for the last.
 const GROUP_TXNS: usize = 1024;
 const GROUP_BYTES: usize = MAX_TXN_BYTES;
-/// The longest that a group waits for writes that were announced: about as long as a disk takes to
-/// make one group durable.
-const MOMENT: Duration = Duration::from_millis(1);
+/// A group waits this long for each write that it may get, about as long as the door takes for one,
+const EACH: Duration = Duration::from_micros(100);
+/// and no longer than this for all.
+const MOMENT: Duration = Duration::from_millis(3);
 /// With so many there is little left to gain.
 const ENOUGH: usize = 64;
+/// After so long the last group says nothing about the next one.
+const RECENT: Duration = Duration::from_millis(10);
 /// When nobody came in that moment, so many groups wait for nobody: what was announced is held up
 /// by something else.
 const IMPATIENT: u32 = 16;
@@ -45,6 +49,12 @@ struct Waiting {
     closed: bool,
     /// So many groups wait for nobody.
     impatient: u32,
+    /// How many the next group may be, to judge by the last one.
+    expected: usize,
+    /// How many the last group was, and when.
+    last: Option<(usize, Instant)>,
+    /// Somebody who wrote for himself has left something to tidy up.
+    nudged: bool,
 }
 
 /// The way to the writer.
@@ -55,7 +65,8 @@ pub(crate) struct Queue {
     announced: AtomicUsize,
     /// The writer waits for them.
     gathering: AtomicBool,
-    moment: Duration,
+    each: Duration,
+    recent: Duration,
 }
 
 impl Default for Queue {
@@ -65,7 +76,8 @@ impl Default for Queue {
             wake: Condvar::new(),
             announced: AtomicUsize::new(0),
             gathering: AtomicBool::new(false),
-            moment: MOMENT,
+            each: EACH,
+            recent: RECENT,
         }
     }
 }
@@ -113,6 +125,8 @@ impl Queue {
         waiting.closed = true;
         // Their callers see their answers dropped.
         waiting.requests.clear();
+        drop(waiting);
+        self.wake.notify_one();
     }
 
     /// Refuses new requests; those that wait are still carried out.
@@ -125,20 +139,49 @@ impl Queue {
         self.waiting.lock().requests.is_empty()
     }
 
-    /// The next group: transactions, or one compaction alone. `None` when closed and empty, or an
-    /// empty group when there is nothing to do and `idle_work` says that the caller has work.
-    pub(crate) fn take(&self, idle_work: bool) -> Option<Vec<Request>> {
+    /// Nobody waits here, and at most one is on his way.
+    pub(crate) fn is_alone(&self) -> bool {
+        if self.announced.load(Ordering::SeqCst) > 1 {
+            return false;
+        }
+        let waiting = self.waiting.lock();
+        waiting.requests.is_empty() && !waiting.closed
+    }
+
+    /// Has the writer's thread look whether there is something to tidy up.
+    pub(crate) fn nudge(&self) {
+        self.waiting.lock().nudged = true;
+        self.wake.notify_one();
+    }
+
+    /// Waits until there is something to do: requests, or tidying up, which `idle_work` says that the
+    /// caller has already. `false`: closed and empty.
+    pub(crate) fn wait(&self, idle_work: bool) -> bool {
         let mut waiting = self.waiting.lock();
         while waiting.requests.is_empty() {
             if waiting.closed {
-                return None;
+                return false;
             }
-            if idle_work {
-                return Some(Vec::new());
+            if std::mem::take(&mut waiting.nudged) || idle_work {
+                return true;
             }
             self.wake.wait(&mut waiting);
         }
-        self.gather(&mut waiting);
+        true
+    }
+
+    /// The next group: transactions, one compaction alone, or nothing where nobody waits.
+    pub(crate) fn group(&self) -> Vec<Request> {
+        let mut waiting = self.waiting.lock();
+        if waiting.requests.is_empty() {
+            return Vec::new();
+        }
+        #[allow(
+            clippy::disallowed_methods,
+            reason = "the writer is a thread of its own, and bounds a wait for durability"
+        )]
+        let now = Instant::now();
+        self.gather(&mut waiting, now);
         let mut group = Vec::new();
         let mut bytes = 0;
         while group.len() < GROUP_TXNS {
@@ -158,23 +201,23 @@ impl Queue {
                 break;
             }
         }
-        Some(group)
+        waiting.last = Some((group.len(), now));
+        group
     }
 
-    /// Waits a moment for writes that are on their way, so that they share the fsync.
-    fn gather(&self, waiting: &mut MutexGuard<'_, Waiting>) {
+    /// Waits for writes that are on their way, so that they share the fsync.
+    fn gather(&self, waiting: &mut MutexGuard<'_, Waiting>, now: Instant) {
         if waiting.impatient > 0 {
             waiting.impatient -= 1;
             return;
         }
+        let recent = |(_, when): &(usize, Instant)| now.duration_since(*when) < self.recent;
+        waiting.expected = waiting.last.filter(recent).map_or(0, |(size, _)| size);
         let there = waiting.requests.len();
         self.gathering.store(true, Ordering::SeqCst);
         if !self.is_complete(waiting) {
-            #[allow(
-                clippy::disallowed_methods,
-                reason = "the writer is a thread of its own, and bounds a wait for durability"
-            )]
-            let until = Instant::now() + self.moment;
+            let wanted = u32::try_from(self.wanted(waiting)).unwrap_or(u32::MAX);
+            let until = now + (self.each * wanted).min(MOMENT.max(self.each));
             while !self.is_complete(waiting) {
                 if self.wake.wait_until(waiting, until).timed_out() {
                     break;
@@ -187,10 +230,15 @@ impl Queue {
         self.gathering.store(false, Ordering::SeqCst);
     }
 
-    /// Nobody is on his way who is worth waiting for.
-    fn is_complete(&self, waiting: &Waiting) -> bool {
+    /// How many the next group is to be.
+    fn wanted(&self, waiting: &Waiting) -> usize {
         let announced = self.announced.load(Ordering::SeqCst);
-        waiting.closed || waiting.requests.len() >= announced.min(ENOUGH)
+        announced.max(waiting.expected).min(ENOUGH)
+    }
+
+    /// There are as many as are worth waiting for.
+    fn is_complete(&self, waiting: &Waiting) -> bool {
+        waiting.closed || waiting.requests.len() >= self.wanted(waiting)
     }
 }
 

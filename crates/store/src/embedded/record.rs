@@ -2,7 +2,7 @@
 //!
 //! SQLite does not checksum its pages, so each record carries a checksum of its own that covers
 //! its id as well: a record at a wrong place is as damaged as a changed one. Records that are
-//! missing altogether are found by the [`Tally`], which every append brings up to date.
+//! missing altogether are found by the [`Tally`], or by the gap that they leave.
 
 use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
@@ -30,17 +30,17 @@ impl Tally {
         self.sum = self.sum.wrapping_add(checksum);
     }
 
-    /// The checksum of the row that keeps the tally and the compacted revision.
-    pub(crate) fn seal(self, compacted: u64) -> u64 {
-        let words = [self.count, self.sum, compacted].map(u64::to_le_bytes);
-        xxh3_64_with_seed(words.as_flattened(), 0)
-    }
-
     /// Takes a record with this checksum away.
     pub(crate) fn take(&mut self, checksum: u64) {
         self.count = self.count.wrapping_sub(1);
         self.sum = self.sum.wrapping_sub(checksum);
     }
+}
+
+/// The checksum of the row that keeps a tally and what else is known of the whole.
+pub(crate) fn seal(words: &[u64]) -> u64 {
+    let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+    xxh3_64_with_seed(&bytes, 0)
 }
 
 impl RecordId {

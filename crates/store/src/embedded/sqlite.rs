@@ -3,6 +3,10 @@
 //! SQLite was chosen by measurement (docs/design/0002-store-engine.md). It runs in WAL mode with
 //! one connection that owns the files, so that a commit is one append and one fsync. Reads of
 //! history share that connection: they are rare, short, and wait at most for one fsync.
+//!
+//! A commit writes one page more for each row it touches in another table. So the row about the whole
+//! is not brought up to date by every append, but only where records go, and before pages leave the
+//! write-ahead log: what is behind it ([`State::through`]) has no gap, which [`super::load`] checks.
 
 use std::fs::File;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt};
@@ -22,11 +26,22 @@ pub(crate) const DATABASE: &str = "store.db";
 const LOCK: &str = "lock";
 /// Marks the file as ours ("EVKN") for `file` and for us.
 const APPLICATION: u32 = 0x4556_4b4e;
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
+/// Before it, the row about the whole covered every record.
+const FORMAT_WITHOUT_THROUGH: u32 = 1;
 const PAGE_BYTES: u64 = 8192;
 /// The write-ahead log is folded into the database beyond this many pages: when there is nothing
 /// else to do, and at the latest at four times as many.
 const CHECKPOINT_PAGES: u64 = 512;
+/// The write-ahead log is made as long as this before it is needed, in steps, where the disk has so
+/// much room that nobody misses it: a commit that makes the file longer has its length written as
+/// well, which takes as long as the commit itself.
+const WAL_BYTES: u64 = 8 << 20;
+const WAL_STEP: u64 = 1 << 20;
+const AMPLE: u64 = 1 << 30;
+/// Modes of a checkpoint: what goes at once, and all, with the file cut off.
+const PASSIVE: &str = "PASSIVE";
+const TRUNCATE: &str = "TRUNCATE";
 /// Free pages are given back to the file system when they are this many and a third of the file.
 const FREE_PAGES: i64 = 256;
 /// How many free pages one step gives back, so that a write that comes meanwhile waits little.
@@ -40,10 +55,14 @@ pub(crate) struct SqliteLog {
 
 struct Open {
     db: Connection,
-    tally: Tally,
-    compacted: Revision,
+    /// Of all records.
+    state: State,
+    /// Whether the row in the database says the same.
+    sealed: bool,
     /// About how many pages the write-ahead log has.
     wal_pages: u64,
+    /// Whether the write-ahead log is as long as it should be, or can't be.
+    extended: bool,
     /// Whether records were dropped since free pages were looked at last.
     dropped: bool,
     /// Whether free pages were given back and the files have not been cut off yet.
@@ -74,11 +93,20 @@ impl SqliteLog {
         check_header(&path)?;
         let (wal_bytes, abandoned) = check_wal(&path)?;
         let db = connect(&path).map_err(|e| failure(&path, "open", e))?;
+        upgrade(&db).map_err(|failed| match failed {
+            Failure::Damaged(detail) => StoreError::Corrupt {
+                path: path.clone(),
+                detail,
+            },
+            Failure::Sqlite(error) => failure(&path, "bring up to date", error),
+            Failure::TooManyChanges(_) => StoreError::Closed,
+        })?;
         let open = Open {
             db,
-            tally: Tally::default(),
-            compacted: 0,
+            state: State::default(),
+            sealed: true,
             wal_pages: wal_bytes / PAGE_BYTES,
+            extended: false,
             dropped: true,
             vacuumed: false,
             abandoned,
@@ -142,8 +170,18 @@ impl Open {
     /// one (see [`wal::check`]).
     fn forget_abandoned(&mut self) -> rusqlite::Result<()> {
         if self.abandoned {
-            self.checkpoint("TRUNCATE")?;
+            self.checkpoint(TRUNCATE)?;
             self.abandoned = false;
+        }
+        Ok(())
+    }
+
+    /// Has the row in the database say what is there.
+    fn seal(&mut self) -> rusqlite::Result<()> {
+        if !self.sealed {
+            self.state.write(&self.db)?;
+            self.sealed = true;
+            self.wal_pages += 1;
         }
         Ok(())
     }
@@ -151,11 +189,130 @@ impl Open {
     /// Folds the write-ahead log into the database, whose file shrinks by what was given back; the
     /// mode TRUNCATE cuts the log off as well.
     fn checkpoint(&mut self, mode: &str) -> rusqlite::Result<()> {
+        // Not where something failed: that is what this is to clear away.
+        if !self.abandoned
+            && let Err(error) = self.seal()
+        {
+            self.abandoned = true;
+            // A full disk has room again when the log is folded in.
+            if error.sqlite_error_code() != Some(ErrorCode::DiskFull) {
+                return Err(error);
+            }
+        }
         self.wal_pages = 0;
+        self.extended &= mode != TRUNCATE;
         let sql = format!("PRAGMA wal_checkpoint({mode})");
         self.db.query_row(&sql, [], |_| Ok(()))
     }
 }
+
+/// Makes the write-ahead log longer by a step; answers whether that was the last one. SQLite writes
+/// from its beginning on, and takes what lies behind its last frame for leftovers.
+fn extend(path: &Path) -> std::io::Result<bool> {
+    let wal = with_suffix(path, "-wal");
+    let free = rustix::fs::statvfs(&wal)?;
+    if free.f_bavail.saturating_mul(free.f_frsize) < AMPLE {
+        return Ok(true);
+    }
+    let file = File::options().write(true).open(&wal)?;
+    let length = file.metadata()?.len();
+    if length >= WAL_BYTES {
+        return Ok(true);
+    }
+    // Room that is only set aside is written down as used when it is, which costs the same again.
+    file.write_all_at(&vec![0; WAL_STEP as usize], length)?;
+    file.sync_all()?;
+    Ok(false)
+}
+
+/// What the row about the whole says.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct State {
+    compacted: Revision,
+    tally: Tally,
+    /// The number of the last record that the tally counts. Those behind it have no gap.
+    through: u64,
+}
+
+impl State {
+    /// Reads the row; `None` when it is not as it was written, or not there.
+    fn read(db: &Connection) -> rusqlite::Result<Option<Self>> {
+        let sql = "SELECT compacted, count, sum, through, seal FROM state";
+        let read = |row: &rusqlite::Row<'_>| -> rusqlite::Result<[i64; 5]> {
+            Ok([
+                row.get(0)?,
+                row.get(1)?,
+                row.get(2)?,
+                row.get(3)?,
+                row.get(4)?,
+            ])
+        };
+        let Some(words) = db.query_row(sql, [], read).optional()? else {
+            return Ok(None);
+        };
+        let [compacted, count, sum, through, seal] = words.map(i64::cast_unsigned);
+        let state = Self {
+            compacted,
+            tally: Tally { count, sum },
+            through,
+        };
+        Ok((state.seal() == seal).then_some(state))
+    }
+
+    fn write(self, db: &Connection) -> rusqlite::Result<()> {
+        let mut row = db.prepare_cached(
+            "UPDATE state SET compacted = ?1, count = ?2, sum = ?3, through = ?4, seal = ?5",
+        )?;
+        let Tally { count, sum } = self.tally;
+        let words = [self.compacted, count, sum, self.through, self.seal()];
+        row.execute(words.map(u64::cast_signed)).map(drop)
+    }
+
+    fn seal(self) -> u64 {
+        let Tally { count, sum } = self.tally;
+        record::seal(&[count, sum, self.compacted, self.through])
+    }
+
+    /// Counts a record at the end.
+    fn add(&mut self, number: i64, checksum: u64) {
+        self.tally.add(checksum);
+        self.through = number.cast_unsigned();
+    }
+}
+
+/// Brings a store of an older format up to date.
+fn upgrade(db: &Connection) -> Result<(), Failure> {
+    let format: u32 = db.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    if format != FORMAT_WITHOUT_THROUGH {
+        return Ok(());
+    }
+    let sql = "SELECT compacted, count, sum, seal FROM state";
+    let read = |row: &rusqlite::Row<'_>| -> rusqlite::Result<[i64; 4]> {
+        Ok([row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?])
+    };
+    let words = db.query_row(sql, [], read).optional()?.unwrap_or_default();
+    let [compacted, count, sum, seal] = words.map(i64::cast_unsigned);
+    if record::seal(&[count, sum, compacted]) != seal {
+        return Err(Failure::Damaged(NOT_AS_WRITTEN.to_owned()));
+    }
+    let last: i64 = db.query_row("SELECT coalesce(max(number), 0) FROM log", [], |row| {
+        row.get(0)
+    })?;
+    let state = State {
+        compacted,
+        tally: Tally { count, sum },
+        through: last.cast_unsigned(),
+    };
+    let txn = db.unchecked_transaction()?;
+    txn.execute_batch(&format!(
+        "ALTER TABLE state ADD COLUMN through INTEGER NOT NULL DEFAULT 0;
+         PRAGMA user_version = {FORMAT};"
+    ))?;
+    state.write(&txn)?;
+    Ok(txn.commit()?)
+}
+
+const NOT_AS_WRITTEN: &str = "its state is not as it was written";
 
 /// What goes wrong below, before it knows its file.
 enum Failure {
@@ -209,10 +366,11 @@ fn create(dir: &Path, path: &Path) -> Result<(), StoreError> {
              CREATE TABLE state (
                  one INTEGER PRIMARY KEY CHECK (one = 1),
                  compacted INTEGER NOT NULL,
-                 count INTEGER NOT NULL, sum INTEGER NOT NULL, seal INTEGER NOT NULL);
-             INSERT INTO state VALUES (1, 0, 0, 0, {});
+                 count INTEGER NOT NULL, sum INTEGER NOT NULL, seal INTEGER NOT NULL,
+                 through INTEGER NOT NULL);
+             INSERT INTO state VALUES (1, 0, 0, 0, {}, 0);
              COMMIT;",
-            Tally::default().seal(0).cast_signed()
+            State::default().seal().cast_signed()
         ))?;
         db.close().map_err(|(_, error)| error)
     });
@@ -255,7 +413,7 @@ fn check_header(path: &Path) -> Result<(), StoreError> {
         return damaged("it is not a store of Evenkeel".to_owned());
     }
     match word(60) {
-        Some(FORMAT) => Ok(()),
+        Some(FORMAT | FORMAT_WITHOUT_THROUGH) => Ok(()),
         format => {
             let format = format.unwrap_or(0);
             damaged(format!(
@@ -354,71 +512,74 @@ fn number(id: RecordId) -> Result<i64, Failure> {
 impl Log for SqliteLog {
     fn load(&self, visit: Visit<'_>) -> Result<Revision, StoreError> {
         self.with("read", |open| {
-            let read = |row: &rusqlite::Row<'_>| -> rusqlite::Result<[i64; 4]> {
-                Ok([row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?])
+            let Some(written) = State::read(&open.db)? else {
+                return Err(Failure::Damaged(NOT_AS_WRITTEN.to_owned()));
             };
-            let sql = "SELECT compacted, count, sum, seal FROM state";
-            let state = open.db.query_row(sql, [], read).optional()?;
-            let [compacted, count, sum, seal] = state.unwrap_or_default().map(i64::cast_unsigned);
-            let written = Tally { count, sum };
-            if written.seal(compacted) != seal {
-                return Err(Failure::Damaged(
-                    "its state is not as it was written".to_owned(),
-                ));
-            }
-            let mut found = Tally::default();
+            let mut covered = Tally::default();
+            let mut found = State {
+                through: written.through,
+                ..written
+            };
+            found.tally = Tally::default();
             scan(open, 0, |decoded| {
-                found.add(decoded.checksum);
+                let number = number(decoded.record.id).unwrap_or(i64::MAX);
+                if number.cast_unsigned() <= written.through {
+                    covered.add(decoded.checksum);
+                    found.tally.add(decoded.checksum);
+                } else {
+                    found.add(number, decoded.checksum);
+                }
                 visit(decoded.record)
             })?;
-            if found != written {
-                let (found, written) = (found.count, written.count);
+            if covered != written.tally {
+                let (found, written) = (covered.count, written.tally.count);
                 let detail =
                     format!("of {written} records {found} are there, or others than those");
                 return Err(Failure::Damaged(detail));
             }
-            open.tally = found;
-            open.compacted = compacted;
-            Ok(compacted)
+            open.sealed = found == written;
+            open.state = found;
+            Ok(found.compacted)
         })
     }
 
     fn append(&self, append: &Append) -> Result<(), StoreError> {
         self.with("write", |open| {
-            let mut tally = open.tally;
-            let compacted = append.compacted.unwrap_or(open.compacted);
+            let mut state = open.state;
             open.forget_abandoned()?;
             let txn = open.db.transaction()?;
             let mut bytes = 0;
-            {
+            if !append.drop.is_empty() {
                 let mut drop =
                     txn.prepare_cached("DELETE FROM log WHERE number = ?1 RETURNING record")?;
                 for id in &append.drop {
                     let mut rows = drop.query([number(*id)?])?;
                     while let Some(row) = rows.next()? {
                         let written = row.get_ref(0)?.as_blob().unwrap_or_default();
-                        tally.take(record::checksum(written).unwrap_or(0));
+                        state.tally.take(record::checksum(written).unwrap_or(0));
                     }
                 }
+            }
+            {
                 let mut put = txn.prepare_cached("INSERT INTO log VALUES (?1, ?2)")?;
                 for record in &append.put {
                     let number = number(record.id)?;
                     let (written, checksum) = record::encode(number, record);
                     put.execute((number, &written))?;
-                    tally.add(checksum);
+                    state.add(number, checksum);
                     bytes += written.len() as u64;
                 }
             }
-            {
-                let mut state = txn.prepare_cached(
-                    "UPDATE state SET compacted = ?1, count = ?2, sum = ?3, seal = ?4",
-                )?;
-                let words = [compacted, tally.count, tally.sum, tally.seal(compacted)];
-                state.execute(words.map(u64::cast_signed))?;
+            state.compacted = append.compacted.unwrap_or(state.compacted);
+            // What goes leaves gaps; what comes leaves none.
+            let seal = !append.drop.is_empty() || append.compacted.is_some();
+            if seal {
+                state.write(&txn)?;
             }
             txn.commit()?;
-            (open.tally, open.compacted) = (tally, compacted);
-            open.wal_pages += 2 + bytes / PAGE_BYTES + append.drop.len() as u64 / 4;
+            open.state = state;
+            open.sealed = seal;
+            open.wal_pages += 1 + bytes / PAGE_BYTES + append.drop.len() as u64 / 4;
             open.dropped |= !append.drop.is_empty();
             Ok(())
         })
@@ -457,10 +618,18 @@ impl Log for SqliteLog {
                 4 * CHECKPOINT_PAGES
             };
             if open.wal_pages > limit {
-                open.checkpoint("PASSIVE")?;
-                return Ok(open.dropped);
+                open.checkpoint(PASSIVE)?;
+                return Ok(open.dropped || !open.extended);
             }
-            if !idle || !open.dropped {
+            if !idle {
+                return Ok(false);
+            }
+            if !open.extended {
+                // Without it everything works, and commits take longer.
+                open.extended = extend(&self.path).unwrap_or(true);
+                return Ok(true);
+            }
+            if !open.dropped {
                 return Ok(false);
             }
             let pragma = |name: &str| {
@@ -472,9 +641,9 @@ impl Log for SqliteLog {
                 open.dropped = false;
                 // The files shrink when the write-ahead log is folded in and cut off.
                 if std::mem::take(&mut open.vacuumed) {
-                    open.checkpoint("TRUNCATE")?;
+                    open.checkpoint(TRUNCATE)?;
                 }
-                return Ok(false);
+                return Ok(!open.extended);
             }
             open.forget_abandoned()?;
             open.vacuumed = true;
@@ -487,6 +656,13 @@ impl Log for SqliteLog {
             open.wal_pages += VACUUM_PAGES.cast_unsigned();
             Ok(true)
         })
+    }
+
+    fn wants_tidying(&self) -> bool {
+        let open = self.open.lock();
+        let wants =
+            |open: &Open| open.wal_pages > CHECKPOINT_PAGES || open.dropped || !open.extended;
+        open.as_ref().is_some_and(wants)
     }
 
     fn corrupt(&self, detail: String) -> StoreError {
@@ -511,12 +687,17 @@ impl Log for SqliteLog {
 
     fn close(&self) {
         let open: MutexGuard<'_, Option<Open>> = self.open.lock();
-        let Some(Open {
-            db, _lock: lock, ..
-        }) = { open }.take()
-        else {
+        let Some(mut open) = { open }.take() else {
             return;
         };
+        if !open.abandoned
+            && let Err(error) = open.seal()
+        {
+            tracing::warn!(%error, path = %self.path.display(), "cannot seal the store");
+        }
+        let Open {
+            db, _lock: lock, ..
+        } = open;
         // Closing folds the write-ahead log in. When that fails, the next open does it.
         if let Err((_, error)) = db.close() {
             tracing::warn!(%error, path = %self.path.display(), "cannot tidy up at close");
@@ -524,3 +705,6 @@ impl Log for SqliteLog {
         drop(lock);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,10 +1,14 @@
-//! The one thread that writes. It takes all transactions that wait, evaluates them in order, makes
-//! them durable with one fsync, shows them to readers and watches, and answers. While it waits
-//! for the disk, the next group forms. With nothing to do it sleeps on its queue.
+//! Who writes takes all transactions that wait, evaluates them in order, makes them durable with one
+//! fsync, shows them to readers and watches, and answers. That is a thread of its own: while it waits
+//! for the disk, the next group forms, and with nothing to do it sleeps on its queue. A caller who is
+//! alone does it himself ([`Desk::alone`]): to wake a thread and to be woken by it takes as long as a
+//! fast disk.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Mutex, MutexGuard};
 
 use super::core::Core;
 use super::evaluate::Pending;
@@ -18,11 +22,79 @@ use crate::model::{EventBatch, EventKind, Revision};
 /// when nobody waits. They cost about 5 us each.
 const DROP_ALONG: usize = 128;
 const DROP_IDLE: usize = 512;
+/// A caller writes for himself while commits take no longer than this: meanwhile his thread does
+/// nothing else.
+const QUICK: Duration = Duration::from_micros(500);
 
-/// The writer's own state.
-pub(crate) struct Writer {
+/// Where writing is done, by one at a time.
+pub(crate) struct Desk {
     core: Arc<Core>,
     queue: Arc<Queue>,
+    writer: Mutex<Writer>,
+}
+
+impl Desk {
+    pub(crate) fn new(core: Arc<Core>, queue: Arc<Queue>, garbage: Vec<RecordId>) -> Self {
+        let writer = Writer {
+            core: Arc::clone(&core),
+            garbage: garbage.into(),
+            untidy: true,
+            stalled: false,
+        };
+        Self {
+            core,
+            queue,
+            writer: Mutex::new(writer),
+        }
+    }
+
+    /// Works until the queue is closed and empty.
+    pub(crate) fn run(&self) {
+        // Whatever ends this thread, even a panic: nobody may wait for it afterwards.
+        let _end = End {
+            desk: self,
+            always: true,
+        };
+        // What is still to be dropped when the store closes is found again when it opens.
+        let mut idle_work = true;
+        while self.queue.wait(idle_work) {
+            let mut writer = self.writer.lock();
+            // Whoever came while the desk was taken is in the group.
+            writer.work(self.queue.group());
+            idle_work = writer.tidy(self.queue.is_empty());
+        }
+    }
+
+    /// Carries a request out in the caller's thread if nobody else writes or is about to, and the
+    /// disk is quick; gives it back otherwise.
+    pub(crate) fn alone(&self, request: Request) -> Option<Request> {
+        let Some(mut writer) = self.free() else {
+            return Some(request);
+        };
+        let _end = End {
+            desk: self,
+            always: false,
+        };
+        writer.work(vec![request]);
+        if self.core.log.wants_tidying() {
+            self.queue.nudge();
+        }
+        None
+    }
+
+    fn free(&self) -> Option<MutexGuard<'_, Writer>> {
+        let quick = self.core.counters.pace().is_some_and(|pace| pace <= QUICK);
+        if !quick || !self.queue.is_alone() {
+            return None;
+        }
+        let writer = self.writer.try_lock()?;
+        (!writer.has_idle_work()).then_some(writer)
+    }
+}
+
+/// The writer's own state.
+struct Writer {
+    core: Arc<Core>,
     /// Records that compaction gave up and that are still in the log, in the order in which they
     /// must go: a deletion after what it deleted, so that a crash in between revives nothing.
     garbage: VecDeque<RecordId>,
@@ -33,32 +105,13 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    pub(crate) fn new(core: Arc<Core>, queue: Arc<Queue>, garbage: Vec<RecordId>) -> Self {
-        Self {
-            core,
-            queue,
-            garbage: garbage.into(),
-            untidy: true,
-            stalled: false,
-        }
-    }
-
-    /// Works until the queue is closed and empty.
-    pub(crate) fn run(mut self) {
-        // Whatever ends this thread, even a panic: nobody may wait for it afterwards.
-        let _end = End(Arc::clone(&self.core), Arc::clone(&self.queue));
-        // What is still to be dropped when the store closes is found again when it opens.
-        while let Some(group) = self.queue.take(self.has_idle_work()) {
-            self.work(group);
-            self.untidy = self
-                .core
-                .log
-                .maintain(self.queue.is_empty())
-                .unwrap_or_else(|error| {
-                    tracing::warn!(%error, "cannot tidy up the store");
-                    false
-                });
-        }
+    /// Tidies up a step; answers whether there is more to do when nobody waits.
+    fn tidy(&mut self, idle: bool) -> bool {
+        self.untidy = self.core.log.maintain(idle).unwrap_or_else(|error| {
+            tracing::warn!(%error, "cannot tidy up the store");
+            false
+        });
+        self.has_idle_work()
     }
 
     fn has_idle_work(&self) -> bool {
@@ -188,14 +241,19 @@ impl Writer {
     }
 }
 
-/// Ends everything that waits for the writer, when dropped.
-struct End(Arc<Core>, Arc<Queue>);
+/// Ends everything that waits for a writer, when dropped: always, or in a panic.
+struct End<'a> {
+    desk: &'a Desk,
+    always: bool,
+}
 
-impl Drop for End {
+impl Drop for End<'_> {
     fn drop(&mut self) {
-        self.1.abandon();
-        self.0.log.close();
-        self.0.hub.lock().close();
+        if self.always || std::thread::panicking() {
+            self.desk.queue.abandon();
+            self.desk.core.log.close();
+            self.desk.core.hub.lock().close();
+        }
     }
 }
 

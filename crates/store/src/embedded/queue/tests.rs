@@ -11,7 +11,9 @@ const FOREVER: Duration = Duration::from_secs(600);
 
 fn queue() -> Queue {
     Queue {
-        moment: FOREVER,
+        each: FOREVER,
+        // Only where a test is about it.
+        recent: Duration::ZERO,
         ..Queue::default()
     }
 }
@@ -20,20 +22,26 @@ fn write() -> Request {
     Request::Txn(Txn::default(), oneshot::channel().0)
 }
 
-/// How many the writer takes, while others go on.
+/// How many the writer takes.
+fn take(queue: &Queue) -> usize {
+    assert!(queue.wait(false));
+    queue.group().len()
+}
+
+/// The same, while others go on.
 fn taken(queue: &Arc<Queue>) -> std::thread::JoinHandle<usize> {
     let queue = Arc::clone(queue);
-    std::thread::spawn(move || queue.take(false).unwrap().len())
+    std::thread::spawn(move || take(&queue))
 }
 
 #[test]
 fn who_writes_alone_does_not_wait() {
     let queue = queue();
     queue.send(write());
-    assert_eq!(queue.take(false).unwrap().len(), 1, "nobody was announced");
+    assert_eq!(take(&queue), 1, "nobody was announced");
     queue.announce();
     queue.send(write());
-    assert_eq!(queue.take(false).unwrap().len(), 1, "it is there itself");
+    assert_eq!(take(&queue), 1, "it is there itself");
 }
 
 #[test]
@@ -74,15 +82,76 @@ fn closing_ends_the_wait() {
 #[test]
 fn who_was_waited_for_in_vain_is_not_waited_for_again_soon() {
     let mut queue = queue();
-    queue.moment = Duration::from_millis(1);
+    queue.each = Duration::from_millis(1);
     queue.announce();
     queue.announce();
     queue.send(write());
-    assert_eq!(queue.take(false).unwrap().len(), 1);
-    queue.moment = FOREVER;
+    assert_eq!(take(&queue), 1);
+    queue.each = FOREVER;
     for _ in 0..IMPATIENT {
         queue.send(write());
-        assert_eq!(queue.take(false).unwrap().len(), 1);
+        assert_eq!(take(&queue), 1);
     }
     assert_eq!(queue.waiting.lock().impatient, 0, "the next one may");
+}
+
+#[test]
+fn a_group_waits_for_as_many_as_there_were_in_the_last_one() {
+    let mut queue = queue();
+    queue.recent = FOREVER;
+    for _ in 0..3 {
+        queue.send(write());
+    }
+    assert_eq!(take(&queue), 3);
+    let queue = Arc::new(queue);
+    queue.send(write());
+    let taken = taken(&queue);
+    queue.send(write());
+    queue.send(write());
+    assert_eq!(taken.join().unwrap(), 3);
+}
+
+#[test]
+fn who_does_not_come_again_is_waited_for_once() {
+    let mut queue = queue();
+    queue.recent = FOREVER;
+    for _ in 0..3 {
+        queue.send(write());
+    }
+    assert_eq!(take(&queue), 3);
+    queue.each = Duration::from_millis(1);
+    queue.send(write());
+    assert_eq!(take(&queue), 1);
+    queue.each = FOREVER;
+    for _ in 0..=IMPATIENT {
+        queue.send(write());
+        assert_eq!(take(&queue), 1);
+    }
+}
+
+#[test]
+fn somebody_is_alone_until_another_is_on_his_way_or_waits() {
+    let queue = queue();
+    assert!(queue.is_alone());
+    queue.announce();
+    assert!(queue.is_alone(), "that is himself");
+    queue.announce();
+    assert!(!queue.is_alone());
+    queue.ended();
+    queue.send(write());
+    assert!(!queue.is_alone(), "that one is first");
+    assert_eq!(take(&queue), 1);
+    assert!(queue.is_alone());
+    queue.close();
+    assert!(!queue.is_alone(), "nobody writes any more");
+}
+
+#[test]
+fn a_nudge_is_heard_once() {
+    let queue = queue();
+    queue.nudge();
+    assert!(queue.wait(false), "without a request");
+    assert!(queue.group().is_empty());
+    queue.close();
+    assert!(!queue.wait(false));
 }
