@@ -288,7 +288,7 @@ fn choose(config: &mut ProfileConfig, point: &str, list: PluginList) -> Result<(
 
 fn weights(resources: Vec<Resource>) -> Vec<ResourceWeight> {
     let weigh = |resource: Resource| ResourceWeight {
-        name: resource.name,
+        name: resource.name.into(),
         weight: resource.weight.filter(|weight| *weight != 0).unwrap_or(1),
     };
     resources.into_iter().map(weigh).collect()

@@ -6,11 +6,35 @@ use crate::framework::{ClusterEvent, CycleState, MAX_NODE_SCORE, Plugin, PreScor
 use crate::pod::PodInfo;
 use crate::snapshot::{NodeIndex, NodeInfo, Snapshot};
 
+/// A resource that nodes are scored by, told apart once: hundreds of nodes are for each pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ScoredResource {
+    /// `cpu`.
+    Cpu,
+    /// `memory`.
+    Memory,
+    /// `ephemeral-storage`.
+    EphemeralStorage,
+    /// Any other.
+    Extended(String),
+}
+
+impl From<String> for ScoredResource {
+    fn from(name: String) -> Self {
+        match name.as_str() {
+            "cpu" => Self::Cpu,
+            "memory" => Self::Memory,
+            "ephemeral-storage" => Self::EphemeralStorage,
+            _ => Self::Extended(name),
+        }
+    }
+}
+
 /// A resource and how much it counts among the others.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ResourceWeight {
-    /// `cpu`, `memory`, `ephemeral-storage` or the name of an extended resource.
-    pub name: String,
+    /// What it is.
+    pub name: ScoredResource,
     /// 1 to 100.
     pub weight: i64,
 }
@@ -18,9 +42,9 @@ pub struct ResourceWeight {
 /// CPU and memory alike.
 #[must_use]
 pub fn cpu_and_memory() -> Vec<ResourceWeight> {
-    ["cpu", "memory"]
+    [ScoredResource::Cpu, ScoredResource::Memory]
         .map(|name| ResourceWeight {
-            name: name.to_owned(),
+            name,
             weight: 1,
         })
         .to_vec()
@@ -66,14 +90,14 @@ impl Default for Scoring {
 
 /// What the node has of a resource, and what would be taken with the pod there; `None` when the
 /// resource does not count for this pod and node.
-fn amounts(name: &str, pod: &PodInfo, node: &NodeInfo) -> Option<(i64, i64)> {
+fn amounts(name: &ScoredResource, pod: &PodInfo, node: &NodeInfo) -> Option<(i64, i64)> {
     let (has, taken) = match name {
         // Containers without a request count for something.
-        "cpu" => (
+        ScoredResource::Cpu => (
             node.allocatable.milli_cpu,
             node.scored_milli_cpu + pod.requests.scored_milli_cpu,
         ),
-        "memory" => (
+        ScoredResource::Memory => (
             node.allocatable.memory,
             node.scored_memory + pod.requests.scored_memory,
         ),
@@ -83,25 +107,30 @@ fn amounts(name: &str, pod: &PodInfo, node: &NodeInfo) -> Option<(i64, i64)> {
 }
 
 /// The same by what was requested alone.
-fn exact_amounts(name: &str, pod: &PodInfo, node: &NodeInfo) -> Option<(i64, i64)> {
+fn exact_amounts(name: &ScoredResource, pod: &PodInfo, node: &NodeInfo) -> Option<(i64, i64)> {
     let (all, used, wanted) = (&node.allocatable, &node.requested, &pod.requests.exact);
     let (has, taken) = match name {
-        "cpu" => (all.milli_cpu, used.milli_cpu + wanted.milli_cpu),
-        "memory" => (all.memory, used.memory + wanted.memory),
-        "ephemeral-storage" => (
+        ScoredResource::Cpu => (all.milli_cpu, used.milli_cpu + wanted.milli_cpu),
+        ScoredResource::Memory => (all.memory, used.memory + wanted.memory),
+        ScoredResource::EphemeralStorage => (
             all.ephemeral_storage,
             used.ephemeral_storage + wanted.ephemeral_storage,
         ),
         // An extended resource that the pod does not want says nothing about it.
-        other if wanted.scalar(other) == 0 => return None,
-        other => (all.scalar(other), used.scalar(other) + wanted.scalar(other)),
+        ScoredResource::Extended(name) if wanted.scalar(name) == 0 => return None,
+        ScoredResource::Extended(name) => {
+            (all.scalar(name), used.scalar(name) + wanted.scalar(name))
+        }
     };
     (has != 0).then_some((has, taken))
 }
 
-/// `part` of `whole` in points of [`MAX_NODE_SCORE`]. In 128 bits: a hundred times the bytes of a
-/// large node may not fit in 64.
+/// `part` of `whole` in points of [`MAX_NODE_SCORE`]. In 128 bits where it must be: a hundred times the
+/// bytes of a large node may not fit in 64.
 fn points(part: i64, whole: i64) -> i64 {
+    if let Some(part) = part.checked_mul(MAX_NODE_SCORE) {
+        return part / whole;
+    }
     let points = i128::from(part) * i128::from(MAX_NODE_SCORE) / i128::from(whole);
     i64::try_from(points).unwrap_or(MAX_NODE_SCORE)
 }
@@ -179,16 +208,17 @@ impl Default for BalancedAllocation {
 }
 
 /// How alike the fractions are, in points of [`MAX_NODE_SCORE`].
-fn balance(fractions: &[f64]) -> i64 {
-    let count = fractions.len() as f64;
-    let deviation = match fractions {
-        [one, other] => (one - other).abs() / 2.0,
-        [] | [_] => 0.0,
-        more => {
-            let mean = more.iter().sum::<f64>() / count;
-            let squares = more.iter().map(|fraction| (fraction - mean).powi(2));
+fn balance(mut fractions: impl Iterator<Item = f64> + Clone) -> i64 {
+    let all = fractions.clone();
+    let deviation = match (fractions.next(), fractions.next(), fractions.next()) {
+        (Some(one), Some(other), None) => (one - other).abs() / 2.0,
+        (Some(_), Some(_), Some(_)) => {
+            let count = all.clone().count() as f64;
+            let mean = all.clone().sum::<f64>() / count;
+            let squares = all.map(|fraction| (fraction - mean).powi(2));
             (squares.sum::<f64>() / count).sqrt()
         }
+        _ => 0.0,
     };
     #[allow(
         clippy::cast_possible_truncation,
@@ -199,13 +229,13 @@ fn balance(fractions: &[f64]) -> i64 {
 }
 
 impl BalancedAllocation {
-    fn wanted(pod: &PodInfo, name: &str) -> i64 {
+    fn wanted(pod: &PodInfo, name: &ScoredResource) -> i64 {
         let wanted = &pod.requests.exact;
         match name {
-            "cpu" => wanted.milli_cpu,
-            "memory" => wanted.memory,
-            "ephemeral-storage" => wanted.ephemeral_storage,
-            other => wanted.scalar(other),
+            ScoredResource::Cpu => wanted.milli_cpu,
+            ScoredResource::Memory => wanted.memory,
+            ScoredResource::EphemeralStorage => wanted.ephemeral_storage,
+            ScoredResource::Extended(name) => wanted.scalar(name),
         }
     }
 }
@@ -238,16 +268,16 @@ impl PreScore for BalancedAllocation {
 impl Score for BalancedAllocation {
     fn score(&self, _state: &CycleState, pod: &PodInfo, node: &NodeInfo, _at: NodeIndex) -> i64 {
         let fraction = |taken: i64, has: i64| (taken as f64 / has as f64).min(1.0);
-        let mut with = Vec::with_capacity(self.resources.len());
-        let mut without = Vec::with_capacity(self.resources.len());
-        for ResourceWeight { name, .. } in &self.resources {
-            if let Some((has, taken)) = exact_amounts(name, pod, node) {
-                with.push(fraction(taken, has));
-                without.push(fraction(taken - Self::wanted(pod, name), has));
-            }
-        }
+        let amounts = self.resources.iter().filter_map(|resource| {
+            let (has, taken) = exact_amounts(&resource.name, pod, node)?;
+            Some((has, taken, taken - Self::wanted(pod, &resource.name)))
+        });
+        let with = amounts
+            .clone()
+            .map(|(has, taken, _)| fraction(taken, has));
+        let without = amounts.map(|(has, _, taken)| fraction(taken, has));
         // What the pod changes counts, so that one on an empty node does not look like a fault.
         let half = MAX_NODE_SCORE / 2;
-        half + (half + balance(&with) - balance(&without)) / 2
+        half + (half + balance(with) - balance(without)) / 2
     }
 }
