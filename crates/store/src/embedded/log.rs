@@ -62,6 +62,12 @@ pub(crate) trait Log: Send + Sync + 'static {
     /// Whether [`Self::maintain`] would have something to do when idle. Quick.
     fn wants_tidying(&self) -> bool;
 
+    /// Whether appends would be faster after [`Self::make_room`].
+    fn wants_room(&self) -> bool;
+
+    /// Makes room for what will be appended, a step of some milliseconds.
+    fn make_room(&self);
+
     /// The error for finding something in the log that cannot have been written.
     fn corrupt(&self, detail: String) -> StoreError;
 

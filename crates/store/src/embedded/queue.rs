@@ -43,6 +43,17 @@ pub(crate) enum Request {
     Compact(Revision, Answer<()>),
 }
 
+/// What became of a wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Waited {
+    /// There is something to do.
+    Work,
+    /// Nobody came.
+    Quiet,
+    /// Closed and empty.
+    Closed,
+}
+
 #[derive(Default)]
 struct Waiting {
     requests: VecDeque<Request>,
@@ -155,19 +166,26 @@ impl Queue {
     }
 
     /// Waits until there is something to do: requests, or tidying up, which `idle_work` says that the
-    /// caller has already. `false`: closed and empty.
-    pub(crate) fn wait(&self, idle_work: bool) -> bool {
+    /// caller has already; or until nobody has come for as long as `quiet` says.
+    pub(crate) fn wait(&self, idle_work: bool, quiet: Option<Duration>) -> Waited {
         let mut waiting = self.waiting.lock();
         while waiting.requests.is_empty() {
             if waiting.closed {
-                return false;
+                return Waited::Closed;
             }
             if std::mem::take(&mut waiting.nudged) || idle_work {
-                return true;
+                return Waited::Work;
             }
-            self.wake.wait(&mut waiting);
+            match quiet {
+                None => self.wake.wait(&mut waiting),
+                Some(quiet) => {
+                    if self.wake.wait_for(&mut waiting, quiet).timed_out() {
+                        return Waited::Quiet;
+                    }
+                }
+            }
         }
-        true
+        Waited::Work
     }
 
     /// The next group: transactions, one compaction alone, or nothing where nobody waits.

@@ -619,17 +619,9 @@ impl Log for SqliteLog {
             };
             if open.wal_pages > limit {
                 open.checkpoint(PASSIVE)?;
-                return Ok(open.dropped || !open.extended);
+                return Ok(open.dropped);
             }
-            if !idle {
-                return Ok(false);
-            }
-            if !open.extended {
-                // Without it everything works, and commits take longer.
-                open.extended = extend(&self.path).unwrap_or(true);
-                return Ok(true);
-            }
-            if !open.dropped {
+            if !idle || !open.dropped {
                 return Ok(false);
             }
             let pragma = |name: &str| {
@@ -643,7 +635,7 @@ impl Log for SqliteLog {
                 if std::mem::take(&mut open.vacuumed) {
                     open.checkpoint(TRUNCATE)?;
                 }
-                return Ok(!open.extended);
+                return Ok(false);
             }
             open.forget_abandoned()?;
             open.vacuumed = true;
@@ -658,10 +650,21 @@ impl Log for SqliteLog {
         })
     }
 
+    fn wants_room(&self) -> bool {
+        let open = self.open.lock();
+        open.as_ref().is_some_and(|open| !open.extended)
+    }
+
+    fn make_room(&self) {
+        if let Some(open) = self.open.lock().as_mut() {
+            // Without it everything works, and commits take longer.
+            open.extended = extend(&self.path).unwrap_or(true);
+        }
+    }
+
     fn wants_tidying(&self) -> bool {
         let open = self.open.lock();
-        let wants =
-            |open: &Open| open.wal_pages > CHECKPOINT_PAGES || open.dropped || !open.extended;
+        let wants = |open: &Open| open.wal_pages > CHECKPOINT_PAGES || open.dropped;
         open.as_ref().is_some_and(wants)
     }
 

@@ -13,7 +13,7 @@ use parking_lot::{Mutex, MutexGuard};
 use super::core::Core;
 use super::evaluate::Pending;
 use super::log::{Append, Record, RecordId};
-use super::queue::{Queue, Request};
+use super::queue::{Queue, Request, Waited};
 use super::space::{added, adds};
 use crate::error::StoreError;
 use crate::model::{EventBatch, EventKind, Revision};
@@ -25,6 +25,8 @@ const DROP_IDLE: usize = 512;
 /// A caller writes for himself while commits take no longer than this: meanwhile his thread does
 /// nothing else.
 const QUICK: Duration = Duration::from_micros(500);
+/// Room is made for what will come when nobody has come for so long.
+const QUIET: Duration = Duration::from_millis(200);
 
 /// Where writing is done, by one at a time.
 pub(crate) struct Desk {
@@ -57,7 +59,19 @@ impl Desk {
         };
         // What is still to be dropped when the store closes is found again when it opens.
         let mut idle_work = true;
-        while self.queue.wait(idle_work) {
+        // A start has much to write and nobody to wait for room.
+        let mut quiet = QUIET;
+        loop {
+            let room = self.core.log.wants_room().then_some(quiet);
+            match self.queue.wait(idle_work, room) {
+                Waited::Closed => break,
+                Waited::Quiet => {
+                    self.core.log.make_room();
+                    quiet = Duration::ZERO;
+                    continue;
+                }
+                Waited::Work => quiet = QUIET,
+            }
             let mut writer = self.writer.lock();
             // Whoever came while the desk was taken is in the group.
             writer.work(self.queue.group());
