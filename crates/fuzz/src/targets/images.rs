@@ -82,7 +82,10 @@ pub(super) fn pull_secret(input: &[u8]) -> Shape {
         return Shape(1);
     };
     let found = credentials(&auths["auths"], image);
-    Shape::of((2, found.min(4), credentials(&auths, image).min(4)))
+    let old = credentials(&auths, image);
+    let all = auths["auths"].as_object().map(|all| all.len().min(8));
+    let slashes = image.matches('/').count();
+    Shape::of((2, found.min(4), old.min(4), all, slashes.min(4)))
 }
 
 static BESIDE: LazyLock<Scratch> = LazyLock::new(|| Scratch::new("layer"));

@@ -57,7 +57,10 @@ pub(super) fn terminal_sizes(input: &[u8]) -> Shape {
         whole.iter().all(|size| cut.contains(size)),
         "{whole:?} of {cut:?}"
     );
-    Shape::of((cut.len().min(8), whole.len()))
+    let last = whole
+        .last()
+        .map(|(width, height)| (width.checked_ilog2(), height.checked_ilog2()));
+    Shape::of((cut.len().min(8), whole.len(), last))
 }
 
 /// The first line is a query, the others are a log.

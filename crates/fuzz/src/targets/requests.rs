@@ -153,17 +153,12 @@ pub(super) fn continue_token(input: &[u8]) -> Shape {
     };
     // What a token says, and a token itself.
     let made = URL_SAFE_NO_PAD.encode(text);
-    let shape = |token: &str| match fuzzing::continue_token(token) {
-        Some((revision, start, again)) => {
-            let read = fuzzing::continue_token(&again);
-            assert_eq!(
-                read,
-                Some((revision, start, again.clone())),
-                "it says the same"
-            );
-            2
-        }
-        None => 1,
+    let shape = |token: &str| {
+        let (revision, start, again) = fuzzing::continue_token(token)?;
+        let told = (revision.checked_ilog2(), start.len().min(16));
+        let read = fuzzing::continue_token(&again);
+        assert_eq!(read, Some((revision, start, again)), "it says the same");
+        Some(told)
     };
     Shape::of((shape(&made), shape(text)))
 }
@@ -220,7 +215,8 @@ pub(super) fn page(input: &[u8]) -> Shape {
         .windows(PREFIX.len())
         .filter(|it| *it == PREFIX.as_bytes())
         .count();
-    Shape::of((moved.min(8), once.len() == input.len()))
+    let elements = input.iter().filter(|byte| **byte == b'<').count();
+    Shape::of((moved.min(8), once.len() == input.len(), elements.min(16)))
 }
 
 static AUTHORITY: LazyLock<(Pki, Scratch)> = LazyLock::new(|| {

@@ -125,7 +125,11 @@ pub(super) fn link(input: &[u8]) -> Shape {
         let again = asked.and_then(|(_, answer)| answer);
         assert_eq!(again, None, "an answer is never answered");
     }
-    Shape::of((2, six, answer.map(|answer| answer.len())))
+    let place = match target {
+        IpAddr::V4(target) => target.octets()[0] >> 4,
+        IpAddr::V6(target) => target.octets()[0] >> 4,
+    };
+    Shape::of((2, six, place, answer.map(|answer| answer.len())))
 }
 
 /// Messages come out whole, however they arrive; and words of a status.
