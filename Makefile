@@ -17,7 +17,7 @@ RELEASE := EVENKEEL_COMMIT=$(shell git rev-parse HEAD 2>/dev/null || echo 0) car
 export DATA ?= /var/lib/evenkeel
 export LISTEN ?= 127.0.0.1:6443
 
-.PHONY: help packages build images run stop test lint bench bench-api bench-loops fuzz test-foreign crash clean-cluster test-v2 check-history
+.PHONY: help packages build images run stop test lint bench bench-api bench-loops fuzz fuzz-lib test-foreign crash clean-cluster test-v2 check-history
 
 help: ## List what can be made
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -65,6 +65,9 @@ check-history: packages ## Check 2,000 histories under kill -9 and disk faults, 
 
 fuzz: ## Feed every decoder, patch and selector mutated inputs (SECONDS=60 for each)
 	@cargo run --release --locked -q -p evenkeel-fuzz -- --seconds $(or $(SECONDS),60) --out "$(TARGET)/fuzz"
+
+fuzz-lib: ## The same under libFuzzer, led by coverage: cargo-fuzz, nightly, c++ (SECONDS=60 for each)
+	@SECONDS_EACH=$(or $(SECONDS),60) scripts/fuzz.sh "$(TARGET)/fuzz-lib"
 
 test-foreign: packages ## Run clients that need Go or npm: client-go, Helm, JavaScript
 	@scripts/test-foreign.sh

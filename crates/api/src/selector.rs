@@ -362,18 +362,12 @@ impl FieldSelector {
             if term.is_empty() {
                 continue;
             }
-            let (field, equal, value) = if let Some((field, value)) = term.split_once("!=") {
-                (field, false, value)
-            } else if let Some((field, value)) = term.split_once("==") {
-                (field, true, value)
-            } else if let Some((field, value)) = term.split_once('=') {
-                (field, true, value)
-            } else {
-                return Err(SelectorError(format!(
+            let (field, equal, value) = split_term(term).ok_or_else(|| {
+                SelectorError(format!(
                     "invalid selector: '{text}'; can't understand '{term}'"
-                )));
-            };
-            terms.push((field.to_owned(), equal, unescape(value)));
+                ))
+            })?;
+            terms.push((field.to_owned(), equal, unescape(value)?));
         }
         Ok(Self { terms })
     }
@@ -420,18 +414,46 @@ fn split_unescaped(text: &str) -> Vec<&str> {
     parts
 }
 
-fn unescape(text: &str) -> String {
+/// A term at its first operator: field, whether it must be equal, and the value as written.
+fn split_term(term: &str) -> Option<(&str, bool, &str)> {
+    let mut places = term.match_indices(['=', '!']).map(|(at, _)| at);
+    places.find_map(|at| {
+        let (field, rest) = term.split_at(at);
+        if let Some(value) = rest.strip_prefix("!=") {
+            return Some((field, false, value));
+        }
+        let value = rest.strip_prefix('=')?;
+        Some((field, true, value.strip_prefix('=').unwrap_or(value)))
+    })
+}
+
+/// Reads a value as the reference does: what means something in a selector must be escaped, and
+/// nothing else may be.
+fn unescape(text: &str) -> Result<String, SelectorError> {
+    let odd = |sequence: String| {
+        SelectorError(format!(
+            "invalid field selector: invalid escape sequence: {sequence}"
+        ))
+    };
     let mut out = String::with_capacity(text.len());
-    let mut escaped = false;
-    for c in text.chars() {
-        if c == '\\' && !escaped {
-            escaped = true;
-        } else {
-            out.push(c);
-            escaped = false;
+    let mut letters = text.chars();
+    while let Some(letter) = letters.next() {
+        match letter {
+            '\\' => match letters.next() {
+                Some(escaped @ ('\\' | ',' | '=')) => out.push(escaped),
+                Some(other) => return Err(odd(format!("\\{other}"))),
+                None => return Err(odd("\\".to_owned())),
+            },
+            ',' | '=' => {
+                return Err(SelectorError(format!(
+                    "invalid field selector: unescaped character in value: {}",
+                    u32::from(letter)
+                )));
+            }
+            other => out.push(other),
         }
     }
-    out
+    Ok(out)
 }
 
 /// The text of a scalar at a dotted path, as field selectors compare it; empty when unset.
@@ -519,5 +541,26 @@ mod tests {
         assert!(selector.matches_with(|field| if field == "metadata.name" { "a" } else { "z" }));
         assert!(!selector.matches_with(|field| if field == "metadata.name" { "a" } else { "b,c" }));
         assert!(FieldSelector::parse("nonsense").is_err());
+    }
+
+    #[test]
+    fn a_field_selector_is_cut_at_its_first_operator_and_escapes_only_what_has_a_meaning() {
+        let terms = |text: &str| FieldSelector::parse(text).map(|selector| selector.terms);
+        let one = |field: &str, equal: bool, value: &str| {
+            Ok(vec![(field.to_owned(), equal, value.to_owned())])
+        };
+        assert_eq!(terms("a==b"), one("a", true, "b"));
+        assert_eq!(terms("a!b=c"), one("a!b", true, "c"));
+        assert_eq!(terms(r"a=b\=\,\\c"), one("a", true, r"b=,\c"));
+        // As the reference does, by the number of the letter.
+        for (text, wrong) in [
+            ("a=b!=c", "unescaped character in value: 61"),
+            ("a===b", "unescaped character in value: 61"),
+            (r"a=\b", r"invalid escape sequence: \b"),
+            (r"a=b\", r"invalid escape sequence: \"),
+        ] {
+            let wanted = SelectorError(format!("invalid field selector: {wrong}"));
+            assert_eq!(terms(text), Err(wanted), "{text}");
+        }
     }
 }

@@ -12,12 +12,20 @@
 
 mod driver;
 mod mutate;
+mod scratch;
 mod targets;
 
 pub use driver::{Crash, Driver, Outcome};
+pub(crate) use scratch::Scratch;
 pub use targets::{TARGETS, Target};
 
 use std::hash::{DefaultHasher, Hash, Hasher as _};
+
+/// Removes what targets have made on disk. They can't be run afterwards.
+pub fn tidy() {
+    targets::close();
+    scratch::clear();
+}
 
 /// What came of an input, as far as it tells one way through the code from another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -43,6 +43,7 @@ fn main() -> anyhow::Result<ExitCode> {
             broken += u32::from(!run(&cli, *target)?);
         }
     }
+    evenkeel_fuzz::tidy();
     Ok(if broken == 0 {
         ExitCode::SUCCESS
     } else {

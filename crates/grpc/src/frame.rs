@@ -8,6 +8,8 @@ use prost::Message;
 use crate::error::{Code, GrpcError};
 
 const PREFIX_BYTES: usize = 5;
+/// Room that is made for a message before it is there, bytes.
+const AHEAD: usize = 1 << 20;
 
 /// Frames a message.
 pub(crate) fn encode(message: &impl Message) -> Bytes {
@@ -49,7 +51,8 @@ pub(crate) fn take(target: &str, received: &mut BytesMut) -> Result<Option<Bytes
     }
     let length = u32::from_be_bytes([prefix[1], prefix[2], prefix[3], prefix[4]]) as usize;
     if received.len() < PREFIX_BYTES + length {
-        received.reserve(PREFIX_BYTES + length - received.len());
+        // What is announced is believed when it comes: five bytes ask for no four gigabytes.
+        received.reserve((PREFIX_BYTES + length - received.len()).min(AHEAD));
         return Ok(None);
     }
     received.advance(PREFIX_BYTES);
@@ -83,15 +86,14 @@ pub(crate) fn escape(text: &str) -> String {
 }
 
 /// Undoes the percent-encoding of a message.
-fn unescape(text: &str) -> String {
+pub(crate) fn unescape(text: &str) -> String {
     let mut out = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((first, after)) = rest.split_first() {
+        let digit = |at: usize| char::from(*after.get(at)?).to_digit(16);
         let escaped = (*first == b'%')
-            .then(|| after.first_chunk::<2>())
-            .flatten()
-            .and_then(|two| std::str::from_utf8(two).ok())
-            .and_then(|two| u8::from_str_radix(two, 16).ok());
+            .then(|| u8::try_from(digit(0)? << 4 | digit(1)?).ok())
+            .flatten();
         match escaped {
             Some(byte) => {
                 out.push(byte);
@@ -114,6 +116,18 @@ mod tests {
     struct One {
         #[prost(string, tag = "1")]
         text: String,
+    }
+
+    #[test]
+    fn a_length_alone_takes_no_memory() {
+        let mut received = BytesMut::from(&[0, 0xff, 0xff, 0xff, 0xff][..]);
+        assert_eq!(take("t", &mut received).expect("no error"), None);
+        assert!(received.capacity() <= 2 * AHEAD, "{}", received.capacity());
+    }
+
+    #[test]
+    fn a_sign_is_no_digit_of_an_escape() {
+        assert_eq!(unescape("%+f%41%4"), "%+fA%4");
     }
 
     #[test]

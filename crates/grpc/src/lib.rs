@@ -10,6 +10,8 @@ mod channel;
 mod dial;
 mod error;
 mod frame;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod serve;
 
 pub use channel::{Channel, Incoming, Outgoing};

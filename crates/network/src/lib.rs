@@ -10,6 +10,8 @@ pub mod service;
 mod adapter;
 mod announce;
 mod conntrack;
+#[doc(hidden)]
+pub mod fuzzing;
 mod health;
 mod hostports;
 mod netlink;

@@ -19,6 +19,8 @@ pub mod devices;
 pub mod dra;
 pub mod events;
 pub mod eviction;
+#[doc(hidden)]
+pub mod fuzzing;
 mod gc;
 pub mod images_gc;
 mod logs;

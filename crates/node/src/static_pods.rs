@@ -196,7 +196,7 @@ pub fn read(dir: &Path, node: &str) -> Vec<Pod> {
 }
 
 /// A file's pod, with defaults, checked, and with what makes it a static one.
-fn parse(file: &Path, text: &str, node: &str) -> Result<Pod, String> {
+pub(crate) fn parse(file: &Path, text: &str, node: &str) -> Result<Pod, String> {
     let mut value: Value = serde_saphyr::from_str(text).map_err(|error| error.to_string())?;
     if value["kind"] != "Pod" || value["apiVersion"] != "v1" {
         return Err("it is no v1 Pod".to_owned());
@@ -204,6 +204,9 @@ fn parse(file: &Path, text: &str, node: &str) -> Result<Pod, String> {
     let name = value["metadata"]["name"].as_str().unwrap_or_default();
     if name.is_empty() {
         return Err("it has no name".to_owned());
+    }
+    if !value["spec"].is_object() {
+        return Err("its spec is no object".to_owned());
     }
     let uid = hash(&[node, &file.to_string_lossy(), text]);
     let name = format!("{name}-{node}");
@@ -325,6 +328,16 @@ spec:
         assert_eq!(spec.restart_policy.as_deref(), Some("Always"));
         assert_eq!(read(dir.path(), "n1"), pods);
         assert_ne!(read(dir.path(), "n2")[0].metadata.uid, pod.metadata.uid);
+    }
+
+    #[test]
+    fn what_is_no_pod_is_refused_by_its_place() {
+        let wrong = |text: &str| parse(Path::new("/p/web.yaml"), text, "n1").unwrap_err();
+        for spec in ["5", "[]", "text"] {
+            let text = format!("apiVersion: v1\nkind: Pod\nmetadata: {{name: a}}\nspec: {spec}\n");
+            assert_eq!(wrong(&text), "its spec is no object");
+        }
+        assert_eq!(wrong("5"), "it is no v1 Pod");
     }
 
     #[test]

@@ -13,6 +13,8 @@ mod clock;
 pub mod contract;
 mod embedded;
 mod files;
+#[doc(hidden)]
+pub mod fuzzing;
 mod image;
 mod seccomp;
 mod shim;

@@ -19,6 +19,8 @@ pub mod describe;
 pub mod door;
 mod families;
 mod flow;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod http;
 pub mod listen;
 pub mod local;

@@ -9,7 +9,7 @@
 mod arp;
 mod ndp;
 mod socket;
-mod wire;
+pub(crate) mod wire;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;

@@ -232,7 +232,7 @@ async fn credentials(context: &Context, model: &PodModel, image: &str) -> Vec<Re
 }
 
 /// Entries for the image's registry, the longest path first.
-fn matching(auths: &Value, image: &str) -> Vec<RegistryAuth> {
+pub(crate) fn matching(auths: &Value, image: &str) -> Vec<RegistryAuth> {
     let first = image.split('/').next().unwrap_or_default();
     let named = image.contains('/') && (first.contains(['.', ':']) || first == "localhost");
     let full = if named {

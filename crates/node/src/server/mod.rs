@@ -14,6 +14,7 @@
 mod authorize;
 mod backend;
 mod channel;
+pub(crate) mod fuzzing;
 pub(crate) mod logs;
 mod netns;
 mod port_forward;

@@ -188,7 +188,7 @@ struct Size {
     height: u16,
 }
 
-async fn sizes(from: Option<Inbound>, to: mpsc::Sender<TerminalSize>) {
+pub(super) async fn sizes(from: Option<Inbound>, to: mpsc::Sender<TerminalSize>) {
     let Some(mut from) = from else { return };
     let mut buffer = BytesMut::new();
     while let Some(piece) = from.next().await {

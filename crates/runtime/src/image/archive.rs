@@ -256,38 +256,38 @@ fn docker_images(archive: &Archive) -> Result<Vec<Found>> {
 /// A descriptor of the OCI image specification.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Descriptor {
-    pub(super) digest: String,
+pub(crate) struct Descriptor {
+    pub(crate) digest: String,
     #[serde(default)]
-    pub(super) size: u64,
+    pub(crate) size: u64,
     #[serde(default)]
-    pub(super) platform: Option<Platform>,
+    pub(crate) platform: Option<Platform>,
     #[serde(default)]
-    pub(super) annotations: BTreeMap<String, String>,
+    pub(crate) annotations: BTreeMap<String, String>,
 }
 
 /// Whom a manifest is for.
 #[derive(Debug, Clone, Deserialize)]
-pub(super) struct Platform {
+pub(crate) struct Platform {
     #[serde(default)]
-    pub(super) architecture: String,
+    pub(crate) architecture: String,
     #[serde(default)]
-    pub(super) os: String,
+    pub(crate) os: String,
 }
 
 /// A manifest or an index, told apart by what they hold.
 #[derive(Debug, Deserialize)]
-pub(super) struct Manifest {
+pub(crate) struct Manifest {
     #[serde(default)]
-    pub(super) manifests: Vec<Descriptor>,
+    pub(crate) manifests: Vec<Descriptor>,
     #[serde(default)]
-    pub(super) config: Option<Descriptor>,
+    pub(crate) config: Option<Descriptor>,
     #[serde(default)]
-    pub(super) layers: Vec<Descriptor>,
+    pub(crate) layers: Vec<Descriptor>,
 }
 
 /// The manifest of an index that is for this machine.
-pub(super) fn for_this_machine(manifests: &[Descriptor]) -> Option<&Descriptor> {
+pub(crate) fn for_this_machine(manifests: &[Descriptor]) -> Option<&Descriptor> {
     manifests
         .iter()
         .find(|entry| {

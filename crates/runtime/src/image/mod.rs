@@ -10,13 +10,13 @@
 //! Several processes may use one store at once (`evenkeel image import` beside a running node):
 //! changes happen under a file lock, and readers notice a new index by its inode.
 
-mod archive;
+pub(crate) mod archive;
 pub(crate) mod config;
 mod index;
 mod layers;
 pub(crate) mod reference;
-mod registry;
-mod unpack;
+pub(crate) mod registry;
+pub(crate) mod unpack;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};

@@ -34,6 +34,9 @@ impl Reference {
     }
 
     fn try_parse(text: &str) -> Option<Self> {
+        if is_identifier(text) {
+            return None;
+        }
         let (rest, digest) = match text.split_once('@') {
             Some((rest, digest)) => (rest, Some(digest.to_owned())),
             None => (text, None),
@@ -120,12 +123,7 @@ impl std::fmt::Display for Reference {
 
 /// `sha256:` and 64 lower-case hex digits.
 pub(crate) fn is_digest(text: &str) -> bool {
-    text.strip_prefix("sha256:").is_some_and(|hex| {
-        hex.len() == 64
-            && hex
-                .bytes()
-                .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
-    })
+    text.strip_prefix("sha256:").is_some_and(is_identifier)
 }
 
 fn is_tag(tag: &str) -> bool {
@@ -136,27 +134,52 @@ fn is_tag(tag: &str) -> bool {
             .all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
 }
 
+/// A domain name or an IPv6 address in brackets, and a port where there is one.
 fn is_host(host: &str) -> bool {
-    !host.is_empty()
-        && !host.starts_with(['.', '-', ':'])
-        && host
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b".-:[]".contains(&b))
+    let inside = |part: &str| part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    let (good, port) = match host.strip_prefix('[') {
+        Some(rest) => match rest.split_once(']') {
+            Some((address, port)) => {
+                let mut bytes = address.bytes();
+                let good = bytes.all(|b| b.is_ascii_hexdigit() || b == b':');
+                (good && !address.is_empty(), port)
+            }
+            None => return false,
+        },
+        None => {
+            let (name, port) = host.split_at(host.find(':').unwrap_or(host.len()));
+            let good = name.split('.').all(|part| {
+                !part.is_empty() && inside(part) && !part.starts_with('-') && !part.ends_with('-')
+            });
+            (good, port)
+        }
+    };
+    let numbered = |port: &str| !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit());
+    good && (port.is_empty() || port.strip_prefix(':').is_some_and(numbered))
 }
 
+/// Components of lower-case letters and digits, with one separator between: a dot, one or two
+/// underscores, or any number of hyphens.
 fn is_repository(path: &str) -> bool {
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let separates = |run: &str| matches!(run, "." | "_" | "__") || run.bytes().all(|b| b == b'-');
     path.len() <= 255
         && path.split('/').all(|part| {
-            let edge =
-                |b: Option<u8>| b.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
-            edge(part.bytes().next())
-                && edge(part.bytes().next_back())
+            part.starts_with(plain)
+                && part.ends_with(plain)
                 && part
-                    .bytes()
-                    .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-".contains(&b))
-                && !part.contains("..")
-                && !part.contains("___")
+                    .split(plain)
+                    .filter(|run| !run.is_empty())
+                    .all(separates)
         })
+}
+
+/// 64 hexadecimal digits, which tools use for images without a name.
+fn is_identifier(text: &str) -> bool {
+    text.len() == 64
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }
 
 #[cfg(test)]
@@ -180,6 +203,10 @@ mod tests {
             ("localhost/app", "localhost/app:latest"),
             ("localhost:5000/team/app:v1", "localhost:5000/team/app:v1"),
             ("ghcr.io/a/b/c:x_y-1.2", "ghcr.io/a/b/c:x_y-1.2"),
+            (
+                "[fd00::1]:5000/a__b/c---d",
+                "[fd00::1]:5000/a__b/c---d:latest",
+            ),
         ] {
             assert_eq!(full(given), wanted);
         }
@@ -205,8 +232,16 @@ mod tests {
             "a//b",
             "x@sha256:12",
             "/x",
+            "host:port/x",
+            "a..b/x",
+            "host:/x",
+            "[::1/x",
+            "a.-b/x",
+            "a._b",
+            "a___b",
         ] {
             assert_eq!(full(text), "invalid", "{text:?}");
         }
+        assert_eq!(full(&"a1".repeat(32)), "invalid");
     }
 }

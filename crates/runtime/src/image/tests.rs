@@ -202,6 +202,49 @@ async fn nothing_is_written_outside_a_layer() {
 }
 
 #[tokio::test]
+async fn a_link_of_a_layer_below_shows_nothing_of_this_machine() {
+    let fixture = Fixture::new();
+    let outside = fixture.dir.path().join("victim");
+    fs::create_dir_all(outside.join("d")).expect("directories");
+    fs::write(outside.join("secret"), "s").expect("writes");
+    let victim = outside.display().to_string();
+    // The layer above has a directory where the one below has a link: what the link leads to is
+    // hidden by it, and was never the image's.
+    let layers = vec![
+        vec![link("a", &victim)],
+        vec![dir("a", 0o755), Entry::Hard("h".into(), "a/secret".into())],
+    ];
+    let refused = fixture.import(layers, "secret").await;
+    let why = refused.expect_err("it is nobody's").to_string();
+    assert!(why.contains("the link's target does not exist"), "{why}");
+    // The same between two layers below, and an opaque directory hides as well.
+    let layers = vec![
+        vec![link("a", &victim), dir("o", 0o755), text("o/f", "f")],
+        vec![dir("a", 0o755), dir("o", 0o755), text("o/.wh..wh..opq", "")],
+        vec![text("a/new", ""), Entry::Hard("h".into(), "o/f".into())],
+    ];
+    assert!(fixture.import(layers, "hidden").await.is_err());
+}
+
+#[tokio::test]
+async fn times_are_set_inside_a_layer_only() {
+    let fixture = Fixture::new();
+    let outside = fixture.dir.path().join("victim");
+    fs::create_dir_all(outside.join("b")).expect("directories");
+    let before = fs::metadata(outside.join("b")).expect("there").mtime();
+    assert_ne!(before, 0);
+    // A directory whose time is to be set becomes a link that leads to another one.
+    let layers = vec![vec![
+        dir("a", 0o755),
+        dir("a/b", 0o755),
+        link("a", &outside.display().to_string()),
+    ]];
+    fixture.import(layers, "times").await.expect("imports");
+    let after = fs::metadata(outside.join("b")).expect("there").mtime();
+    assert_eq!(after, before);
+}
+
+#[tokio::test]
 async fn implied_directories_look_like_the_ones_below() {
     let fixture = Fixture::new();
     let layers = vec![

@@ -21,12 +21,13 @@ use tar::EntryType;
 
 const WHITEOUT: &str = ".wh.";
 const OPAQUE: &str = ".wh..wh..opq";
+const OPAQUE_ATTRIBUTE: &str = "trusted.overlay.opaque";
 /// Links followed while resolving one path.
 const MAX_LINKS: usize = 40;
 
 /// Unpacks `stream` into the empty directory `into`; `below` are the lower layers' directories,
 /// the topmost first. Answers the bytes of file content.
-pub(super) fn unpack(stream: impl Read, into: &Path, below: &[PathBuf]) -> io::Result<u64> {
+pub(crate) fn unpack(stream: impl Read, into: &Path, below: &[PathBuf]) -> io::Result<u64> {
     let mut unpacker = Unpacker {
         root: into,
         below,
@@ -103,7 +104,12 @@ impl Unpacker<'_> {
         let path = parent.join(&last);
         match fs::symlink_metadata(&path) {
             Ok(there) if there.is_dir() && kind.is_dir() => {}
-            Ok(there) if there.is_dir() => fs::remove_dir_all(&path)?,
+            Ok(there) if there.is_dir() => {
+                fs::remove_dir_all(&path)?;
+                // What stands there from now on may be a link that leads anywhere.
+                self.directory_times
+                    .retain(|(gone, _)| !gone.starts_with(&path));
+            }
             Ok(_) => fs::remove_file(&path)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
@@ -278,13 +284,10 @@ impl Unpacker<'_> {
     /// What the layers below show at a path without links among its parents.
     fn lower(&self, place: &Path) -> Option<(PathBuf, Metadata)> {
         for layer in self.below {
-            let path = layer.join(place);
-            match fs::symlink_metadata(&path) {
-                Ok(metadata) if is_whiteout(&metadata) => return None,
-                Ok(metadata) => return Some((path, metadata)),
-                // A parent that is no directory here hides everything further down.
-                Err(error) if error.raw_os_error() == Some(libc::ENOTDIR) => return None,
-                Err(_) => {}
+            match look(layer, place) {
+                Seen::Here(path, metadata) => return Some((path, metadata)),
+                Seen::Hidden => return None,
+                Seen::Further => {}
             }
         }
         None
@@ -320,6 +323,46 @@ impl Unpacker<'_> {
     }
 }
 
+/// What one layer says of a path.
+enum Seen {
+    /// It is there.
+    Here(PathBuf, Metadata),
+    /// It is not, and layers further down are not asked.
+    Hidden,
+    /// Layers further down are asked.
+    Further,
+}
+
+/// Looks for a path in one layer, step by step: a link among its parents would lead out of the
+/// layer, to this machine's own files. As in an overlay, whatever is no directory hides all that
+/// is below it.
+fn look(layer: &Path, place: &Path) -> Seen {
+    let mut path = layer.to_path_buf();
+    let mut opaque = false;
+    let mut components = place.components().peekable();
+    while let Some(component) = components.next() {
+        path.push(component);
+        let metadata = match fs::symlink_metadata(&path) {
+            Ok(metadata) => metadata,
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !opaque => {
+                return Seen::Further;
+            }
+            Err(_) => return Seen::Hidden,
+        };
+        if is_whiteout(&metadata) {
+            return Seen::Hidden;
+        }
+        if components.peek().is_none() {
+            return Seen::Here(path, metadata);
+        }
+        if !metadata.is_dir() {
+            return Seen::Hidden;
+        }
+        opaque |= is_opaque(&path);
+    }
+    Seen::Further
+}
+
 fn is_whiteout(metadata: &Metadata) -> bool {
     metadata.file_type().is_char_device() && metadata.rdev() == 0
 }
@@ -337,9 +380,9 @@ fn whiteout(parent: &Path, name: &std::ffi::OsStr) -> io::Result<()> {
         return Ok(());
     }
     let path = parent.join(hidden);
-    if fs::symlink_metadata(&path).is_ok() {
+    if let Ok(there) = fs::symlink_metadata(&path) {
         // The whiteout speaks of the layers below; what this layer itself has stays.
-        return if path.is_dir() {
+        return if there.is_dir() {
             set_opaque(&path)
         } else {
             Ok(())
@@ -348,10 +391,16 @@ fn whiteout(parent: &Path, name: &std::ffi::OsStr) -> io::Result<()> {
     Ok(mknod(&path, SFlag::S_IFCHR, Mode::empty(), makedev(0, 0))?)
 }
 
+fn is_opaque(dir: &Path) -> bool {
+    let mut value = [0; 2];
+    let length = rustix::fs::lgetxattr(dir, OPAQUE_ATTRIBUTE, &mut value);
+    length.is_ok_and(|length| value[..length] == *b"y")
+}
+
 fn set_opaque(dir: &Path) -> io::Result<()> {
     Ok(rustix::fs::lsetxattr(
         dir,
-        "trusted.overlay.opaque",
+        OPAQUE_ATTRIBUTE,
         b"y",
         XattrFlags::empty(),
     )?)

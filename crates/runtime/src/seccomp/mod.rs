@@ -27,9 +27,12 @@ pub(crate) fn localhost(path: &Path) -> Result<Vec<u8>, RuntimeError> {
         RuntimeError::CannotRun(format!("seccomp profile {}: {problem}", path.display()))
     };
     let text = std::fs::read(path).map_err(|error| named(error.to_string()))?;
-    Ok(to_bytes(
-        &profile::from_oci(&text).map_err(named)?.compile(),
-    ))
+    program(&text).map_err(named)
+}
+
+/// A filter from the text of a profile.
+pub(crate) fn program(profile: &[u8]) -> Result<Vec<u8>, String> {
+    Ok(to_bytes(&profile::from_oci(profile)?.compile()))
 }
 
 /// A filter's file form: eight bytes an instruction, as the kernel has them in memory.

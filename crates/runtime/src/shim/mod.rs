@@ -16,7 +16,7 @@ mod rootfs;
 mod sandbox;
 pub(crate) mod spec;
 mod start;
-mod user;
+pub(crate) mod user;
 
 use std::ffi::CString;
 use std::io;

@@ -37,6 +37,16 @@ fn read(path: &str) -> String {
     }
 }
 
+/// The largest number of a user or a group, as other runtimes have it. What is beyond is more than
+/// odd: the kernel takes the last one, 4294967295, for "leave it as it is", which is root.
+const LAST_ID: u32 = 0x7fff_ffff;
+
+/// A number of a user or a group.
+fn id(text: &str) -> Option<u32> {
+    let plain = text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|id| plain && *id <= LAST_ID)
+}
+
 struct Account<'a> {
     name: &'a str,
     uid: u32,
@@ -49,8 +59,8 @@ fn accounts(passwd: &str) -> impl Iterator<Item = Account<'_>> {
         let fields: Vec<&str> = line.split(':').collect();
         Some(Account {
             name: fields.first()?,
-            uid: fields.get(2)?.parse().ok()?,
-            gid: fields.get(3)?.parse().ok()?,
+            uid: id(fields.get(2)?)?,
+            gid: id(fields.get(3)?)?,
             home: fields.get(5).copied().unwrap_or(""),
         })
     })
@@ -61,21 +71,21 @@ fn groups(group: &str) -> impl Iterator<Item = (&str, u32, &str)> {
     group.lines().filter_map(|line| {
         let mut fields = line.split(':');
         let name = fields.next()?;
-        let id = fields.nth(1)?.parse().ok()?;
+        let id = id(fields.nth(1)?)?;
         Some((name, id, fields.next().unwrap_or("")))
     })
 }
 
-fn resolve_with(spec: &UserSpec, passwd: &str, group: &str) -> Result<User, Failure> {
+pub(crate) fn resolve_with(spec: &UserSpec, passwd: &str, group: &str) -> Result<User, Failure> {
     let (image_user, image_group) = match spec.image.split_once(':') {
         Some((user, group)) => (user, group),
         None => (spec.image.as_str(), ""),
     };
     let account = match spec.uid {
         Some(uid) => accounts(passwd).find(|account| account.uid == uid),
-        None => match image_user.parse::<u32>() {
-            Ok(uid) => accounts(passwd).find(|account| account.uid == uid),
-            Err(_) => {
+        None => match id(image_user) {
+            Some(uid) => accounts(passwd).find(|account| account.uid == uid),
+            None => {
                 let name = if image_user.is_empty() {
                     "root"
                 } else {
@@ -89,12 +99,18 @@ fn resolve_with(spec: &UserSpec, passwd: &str, group: &str) -> Result<User, Fail
         (Some(uid), _) => uid,
         (None, Some(account)) => account.uid,
         (None, None) if image_user.is_empty() => 0,
-        (None, None) => image_user.parse().map_err(|_| {
+        (None, None) => id(image_user).ok_or_else(|| {
             Failure::cannot_run(format!(
                 "unable to find user {image_user}: no matching entries in passwd file"
             ))
         })?,
     };
+    let mut given = spec.uid.iter().chain(&spec.gid).chain(&spec.groups);
+    if given.any(|id| *id > LAST_ID) {
+        return Err(Failure::cannot_run(format!(
+            "uids and gids must be in range 0-{LAST_ID}"
+        )));
+    }
     if spec.non_root && uid == 0 {
         return Err(Failure::cannot_run(
             "container has runAsNonRoot and image will run as root",
@@ -107,7 +123,7 @@ fn resolve_with(spec: &UserSpec, passwd: &str, group: &str) -> Result<User, Fail
         (None, Some(wanted)) => groups(group)
             .find(|(name, _, _)| *name == wanted)
             .map(|(_, id, _)| id)
-            .or_else(|| wanted.parse().ok())
+            .or_else(|| id(wanted))
             .ok_or_else(|| {
                 Failure::cannot_run(format!(
                     "unable to find group {wanted}: no matching entries in group file"
@@ -179,6 +195,39 @@ mod tests {
         );
         assert_eq!(ids(&image("12:34")), (12, 34, vec![34], "/".to_owned()));
         assert_eq!(ids(&image("12")), (12, 0, vec![0], "/".to_owned()));
+    }
+
+    #[test]
+    fn numbers_that_would_leave_root_in_place_are_none() {
+        const PASSWD: &str = "a:x:4294967295:4294967295::/:\n";
+        const GROUP: &str = "g:x:4294967295:\nh:x:4294967295:redis\n";
+        for user in [
+            "4294967295",
+            "2147483648",
+            "a",
+            "1:4294967295",
+            "1:g",
+            "-1",
+            "+1",
+        ] {
+            let spec = UserSpec {
+                non_root: true,
+                ..image(user)
+            };
+            let resolved = resolve_with(&spec, PASSWD, GROUP);
+            assert!(resolved.is_err(), "{user}: {resolved:?}");
+        }
+        let last = UserSpec {
+            uid: Some(LAST_ID),
+            ..image("")
+        };
+        assert_eq!(ids(&last).0, LAST_ID);
+        let beyond = UserSpec {
+            uid: Some(u32::MAX),
+            ..last
+        };
+        let refused = resolve_with(&beyond, PASSWD, GROUP).expect_err("beyond");
+        assert!(refused.message.contains("0-2147483647"));
     }
 
     #[test]

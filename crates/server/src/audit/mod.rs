@@ -9,10 +9,10 @@
 mod counts;
 mod event;
 mod log;
-mod policy;
+pub(crate) mod policy;
 mod sink;
 mod trail;
-mod webhook;
+pub(crate) mod webhook;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -14,7 +14,7 @@ use crate::http::Attributes;
 
 /// What is recorded.
 #[derive(Debug)]
-pub(super) struct Policy {
+pub(crate) struct Policy {
     rules: Vec<Rule>,
     omit_stages: Vec<Stage>,
     omit_managed_fields: bool,
@@ -266,7 +266,7 @@ impl Policy {
 
     /// Reads a policy. Fields that mean nothing are named in the log and passed over, as by the
     /// reference.
-    pub(super) fn read(text: &str) -> Result<Self, String> {
+    pub(crate) fn read(text: &str) -> Result<Self, String> {
         let value: Value = serde_saphyr::from_str(text).map_err(|error| {
             let text = error.to_string();
             let first = text.lines().next().unwrap_or_default();

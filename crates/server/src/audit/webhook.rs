@@ -39,7 +39,7 @@ const SYSTEM_ROOTS: [&str; 4] = [
 const ANSWER_MOST: usize = 1 << 20;
 
 /// Where events are posted to.
-pub(super) struct Webhook {
+pub(crate) struct Webhook {
     host: String,
     port: u16,
     authority: String,
@@ -92,7 +92,7 @@ impl Webhook {
         Self::read(&text, beside, first_wait)
     }
 
-    fn read(text: &str, beside: &Path, first_wait: Duration) -> Result<Self, String> {
+    pub(crate) fn read(text: &str, beside: &Path, first_wait: Duration) -> Result<Self, String> {
         // The rest of the error quotes the file, secrets and all.
         let config: Value = serde_saphyr::from_str(text).map_err(|error| {
             let text = error.to_string();

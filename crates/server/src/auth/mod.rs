@@ -5,7 +5,7 @@ pub(crate) mod bootstrap_token;
 pub(crate) mod escalation;
 mod front;
 mod impersonation;
-mod outside;
+pub(crate) mod outside;
 mod rbac;
 mod token;
 

@@ -70,10 +70,8 @@ fn percent(text: &str, plus: bool) -> String {
     let mut out = Vec::with_capacity(bytes.len());
     let mut at = 0;
     while let Some(byte) = bytes.get(at) {
-        let hex = || {
-            let pair = bytes.get(at + 1..at + 3)?;
-            u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()
-        };
+        let digit = |at: usize| char::from(*bytes.get(at)?).to_digit(16);
+        let hex = || u8::try_from(digit(at + 1)? << 4 | digit(at + 2)?).ok();
         match (byte, if *byte == b'%' { hex() } else { None }) {
             (_, Some(decoded)) => {
                 out.push(decoded);
@@ -100,5 +98,11 @@ mod tests {
         assert!(query.flag("watch"));
         assert!(!query.flag("pretty"));
         assert_eq!(query.all("dry").collect::<Vec<_>>(), ["a b", "%zz"]);
+    }
+
+    #[test]
+    fn a_sign_is_no_digit_of_an_escape() {
+        assert_eq!(Query::parse("a=%+f%-1%4").get("a"), "% f%-1%4");
+        assert_eq!(decode_segment("%+f%2F"), "%+f/");
     }
 }

@@ -107,7 +107,7 @@ fn wrong<T>(at: impl Into<String>, what: impl Into<String>) -> Result<T, ConfigE
 }
 
 /// Reads a configuration.
-pub(super) fn parse(text: &str) -> Result<Vec<Rule>, ConfigError> {
+pub(crate) fn parse(text: &str) -> Result<Vec<Rule>, ConfigError> {
     // The first line of the error says place and fault; the rest quotes the file, secrets and all.
     let config: Configuration = serde_saphyr::from_str(text).map_err(|error| {
         let text = error.to_string();

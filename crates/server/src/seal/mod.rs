@@ -11,7 +11,7 @@
 //! before that: [`Seal::learn`] does it for a stored value, and [`Seal::keep`] asks for the current
 //! key all the time.
 
-mod config;
+pub(crate) mod config;
 mod follow;
 mod kms;
 mod provider;
@@ -74,7 +74,7 @@ pub enum SealError {
 }
 
 /// The providers of some resources.
-struct Rule {
+pub(crate) struct Rule {
     /// `secrets`, `deployments.apps`, `*.apps`, `*.` or `*.*`.
     resources: Vec<String>,
     /// The first seals, all of them open.

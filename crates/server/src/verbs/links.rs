@@ -55,7 +55,7 @@ pub(super) fn behind(link: &str, prefix: &str, host: &str) -> Option<String> {
 }
 
 /// The page with its links behind `prefix`.
-pub(super) fn rewrite(page: &[u8], prefix: &str, host: &str) -> Vec<u8> {
+pub(crate) fn rewrite(page: &[u8], prefix: &str, host: &str) -> Vec<u8> {
     let mut out = Vec::with_capacity(page.len() + page.len() / 8);
     let mut copied = 0;
     let mut at = 0;

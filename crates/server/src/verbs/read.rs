@@ -17,10 +17,10 @@ use crate::object::{Object, Selection};
 
 /// Where a list goes on: the revision it shows and the last object given out.
 #[derive(Debug, Serialize, Deserialize)]
-struct Continue {
+pub(crate) struct Continue {
     v: String,
-    rv: u64,
-    start: String,
+    pub(crate) rv: u64,
+    pub(crate) start: String,
 }
 
 pub(super) async fn get(request: Request<'_>) -> Result<Answer, Status> {
@@ -258,7 +258,7 @@ fn check_match(asked: &str, how: &str, token: &str) -> Result<(), Status> {
     Ok(())
 }
 
-fn read_token(token: &str) -> Result<Continue, Status> {
+pub(crate) fn read_token(token: &str) -> Result<Continue, Status> {
     let wrong = || Status::bad_request("continue key is not valid");
     let bytes = URL_SAFE_NO_PAD
         .decode(token.trim_end_matches('='))
@@ -266,7 +266,7 @@ fn read_token(token: &str) -> Result<Continue, Status> {
     serde_json::from_slice(&bytes).map_err(|_| wrong())
 }
 
-fn write_token(token: &Continue) -> String {
+pub(crate) fn write_token(token: &Continue) -> String {
     URL_SAFE_NO_PAD.encode(serde_json::to_vec(token).unwrap_or_default())
 }
 

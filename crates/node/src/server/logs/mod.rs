@@ -7,7 +7,7 @@
 mod follow;
 mod line;
 mod options;
-mod reader;
+pub(super) mod reader;
 pub mod rotate;
 mod tail;
 #[cfg(test)]

@@ -13,7 +13,7 @@ const CHUNK: usize = 64 * 1024;
 
 /// How far a step came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Step {
+pub(in crate::server) enum Step {
     /// There may be more at once.
     More,
     /// All that is written was read.
@@ -24,7 +24,7 @@ pub(super) enum Step {
 
 /// A log being read.
 #[derive(Debug)]
-pub(super) struct LogReader {
+pub(in crate::server) struct LogReader {
     path: PathBuf,
     file: File,
     inode: u64,
@@ -38,7 +38,7 @@ pub(super) struct LogReader {
 
 impl LogReader {
     /// Opens the log where the wanted lines begin.
-    pub(super) fn open(path: &Path, options: &LogOptions) -> io::Result<Self> {
+    pub(in crate::server) fn open(path: &Path, options: &LogOptions) -> io::Result<Self> {
         let mut file = File::open(path)?;
         let metadata = file.metadata()?;
         let position = match options.tail {
@@ -58,7 +58,7 @@ impl LogReader {
     }
 
     /// Reads a chunk and appends what the client sees of it.
-    pub(super) fn step(&mut self, out: &mut Vec<u8>) -> io::Result<Step> {
+    pub(in crate::server) fn step(&mut self, out: &mut Vec<u8>) -> io::Result<Step> {
         let kept = self.rest.len();
         let chunk = u64::try_from(CHUNK).unwrap_or(u64::MAX);
         let read = (&mut self.file).take(chunk).read_to_end(&mut self.rest)?;

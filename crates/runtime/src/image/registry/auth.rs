@@ -48,7 +48,7 @@ impl State {
 
 /// A challenge that can be answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Challenge {
+pub(crate) enum Challenge {
     Basic,
     Bearer {
         realm: String,
@@ -58,7 +58,7 @@ pub(super) enum Challenge {
 }
 
 /// Reads `WWW-Authenticate`.
-pub(super) fn challenge(header: &str) -> Option<Challenge> {
+pub(crate) fn challenge(header: &str) -> Option<Challenge> {
     let (scheme, rest) = header.trim().split_once(' ').unwrap_or((header.trim(), ""));
     if scheme.eq_ignore_ascii_case("basic") {
         return Some(Challenge::Basic);
@@ -99,7 +99,7 @@ fn parameters(text: &str) -> Vec<(String, String)> {
 }
 
 /// The token service's URL for a repository.
-pub(super) fn token_url(realm: &str, service: &str, scope: &str, repository: &str) -> String {
+pub(crate) fn token_url(realm: &str, service: &str, scope: &str, repository: &str) -> String {
     let scope = if scope.is_empty() {
         format!("repository:{repository}:pull")
     } else {

@@ -7,7 +7,7 @@
 //! parallel into `downloads/`, where a broken transfer is continued by the next attempt, and are
 //! unpacked in order.
 
-mod auth;
+pub(crate) mod auth;
 mod http;
 
 use std::io::Read;
@@ -161,6 +161,7 @@ async fn pull_from(
                 config::architecture()
             ))
         })?;
+        check_digest(&entry.digest)?;
         (_, body) = manifest(endpoint, reference, &entry.digest).await?;
         parsed = parse(&body)?;
     }
@@ -225,9 +226,29 @@ async fn pull_from(
     .await?)
 }
 
+/// Reads a manifest. Its digests become names of files and parts of addresses, those of layers that
+/// are here already too: so what is none is refused before anything is done.
 fn parse(body: &[u8]) -> std::result::Result<Manifest, PullError> {
-    serde_json::from_slice(body)
-        .map_err(|error| PullError::Content(format!("the manifest can't be read: {error}")))
+    let manifest: Manifest = serde_json::from_slice(body)
+        .map_err(|error| PullError::Content(format!("the manifest can't be read: {error}")))?;
+    for descriptor in manifest.layers.iter().chain(&manifest.config) {
+        check_digest(&descriptor.digest)?;
+    }
+    Ok(manifest)
+}
+
+fn check_digest(digest: &str) -> std::result::Result<(), PullError> {
+    if is_digest(digest) {
+        return Ok(());
+    }
+    Err(PullError::Content(format!(
+        "{digest:?} is not a sha256 digest"
+    )))
+}
+
+/// [`parse`], for `crates/fuzz`.
+pub(crate) fn read_manifest(body: &[u8]) -> std::result::Result<Manifest, String> {
+    parse(body).map_err(|error| error.to_string())
 }
 
 /// A manifest by tag or digest: its digest and its bytes.
@@ -304,11 +325,7 @@ async fn document(
 }
 
 fn blob_path(reference: &Reference, digest: &str) -> std::result::Result<String, PullError> {
-    if !is_digest(digest) {
-        return Err(PullError::Content(format!(
-            "{digest:?} is not a sha256 digest"
-        )));
-    }
+    check_digest(digest)?;
     Ok(format!("/v2/{}/blobs/{digest}", reference.repository))
 }
 
@@ -434,4 +451,27 @@ async fn hash_of(path: &std::path::Path) -> std::result::Result<Sha256, PullErro
         }
     })
     .await?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::read_manifest;
+
+    #[test]
+    fn digests_that_are_none_are_refused() {
+        let good = format!("sha256:{}", "a1".repeat(32));
+        let read = |config: &str, layer: &str| {
+            let manifest = serde_json::json!({
+                "config": {"digest": config},
+                "layers": [{"digest": good}, {"digest": layer}],
+            });
+            read_manifest(manifest.to_string().as_bytes())
+        };
+        assert_eq!(read(&good, &good).expect("good").layers.len(), 2);
+        // They would be names of files.
+        for wrong in ["/etc/hosts", "sha256:../../x", "sha256:/etc/hosts", ""] {
+            assert!(read(&good, wrong).is_err(), "{wrong:?}");
+            assert!(read(wrong, &good).is_err(), "{wrong:?}");
+        }
+    }
 }

@@ -29,7 +29,7 @@ pub(super) struct Issuer {
 pub(crate) struct Issuers(pub(super) Vec<Issuer>);
 
 /// A token in its parts.
-pub(super) struct Parts<'t> {
+pub(crate) struct Parts<'t> {
     header: Value,
     pub(super) claims: Map<String, Value>,
     /// What is signed.
@@ -38,7 +38,7 @@ pub(super) struct Parts<'t> {
 }
 
 /// Reads a token, of which nothing is believed yet.
-pub(super) fn split(token: &str) -> Option<Parts<'_>> {
+pub(crate) fn split(token: &str) -> Option<Parts<'_>> {
     let (signed, signature) = token.rsplit_once('.')?;
     let (header, claims) = signed.split_once('.')?;
     if claims.contains('.') {
@@ -59,7 +59,7 @@ pub(super) fn split(token: &str) -> Option<Parts<'_>> {
 }
 
 /// The issuer that a token names.
-pub(super) fn issuer_of<'p>(parts: &'p Parts<'_>) -> Option<&'p str> {
+pub(crate) fn issuer_of<'p>(parts: &'p Parts<'_>) -> Option<&'p str> {
     // As the reference takes an old form of one issuer's name.
     match parts.claims.get("iss").and_then(Value::as_str)? {
         "accounts.google.com" => Some("https://accounts.google.com"),

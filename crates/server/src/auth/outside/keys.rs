@@ -19,13 +19,13 @@ const LIMIT: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// The algorithms that are understood.
-pub(super) const ALGORITHMS: [&str; 10] = [
+pub(crate) const ALGORITHMS: [&str; 10] = [
     "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA",
 ];
 
 /// A public key.
 #[derive(Debug, Clone, PartialEq)]
-struct Key {
+pub(crate) struct Key {
     id: String,
     form: Form,
 }
@@ -44,7 +44,7 @@ enum Form {
     Ed(Vec<u8>),
 }
 
-fn read(key: &Value) -> Option<Key> {
+pub(crate) fn read(key: &Value) -> Option<Key> {
     let text = |name: &str| key[name].as_str().unwrap_or_default();
     if !matches!(text("use"), "" | "sig") {
         return None;
@@ -84,7 +84,7 @@ fn read(key: &Value) -> Option<Key> {
 }
 
 impl Key {
-    fn has_signed(&self, algorithm: &str, message: &[u8], given: &[u8]) -> bool {
+    pub(crate) fn has_signed(&self, algorithm: &str, message: &[u8], given: &[u8]) -> bool {
         let rsa = |parameters: &RsaParameters| match &self.form {
             Form::Rsa { n, e } => RsaPublicKeyComponents { n, e }
                 .verify(parameters, message, given)

@@ -7,9 +7,9 @@ mod cached;
 mod chain;
 mod claims;
 mod distributed;
-mod jwt;
+pub(crate) mod jwt;
 mod jwt_config;
-mod keys;
+pub(crate) mod keys;
 mod rights;
 mod token;
 
