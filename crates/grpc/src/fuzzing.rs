@@ -4,11 +4,10 @@ use bytes::BytesMut;
 
 use crate::frame;
 
-/// All whole messages of what came in pieces of a given size, and why there are no more.
-///
-/// # Errors
-/// The messages before what can't be read, and why it can't.
-pub fn messages(received: &[u8], piece: usize) -> Result<Vec<Vec<u8>>, (Vec<Vec<u8>>, String)> {
+/// All whole messages of what came in pieces of a given size, and why there are no more where the
+/// rest can't be read.
+#[must_use]
+pub fn messages(received: &[u8], piece: usize) -> (Vec<Vec<u8>>, Option<String>) {
     let mut buffer = BytesMut::new();
     let mut out = Vec::new();
     for piece in received.chunks(piece.max(1)) {
@@ -17,11 +16,11 @@ pub fn messages(received: &[u8], piece: usize) -> Result<Vec<Vec<u8>>, (Vec<Vec<
             match frame::take("a server", &mut buffer) {
                 Ok(Some(message)) => out.push(message.to_vec()),
                 Ok(None) => break,
-                Err(error) => return Err((out, error.to_string())),
+                Err(error) => return (out, Some(error.to_string())),
             }
         }
     }
-    Ok(out)
+    (out, None)
 }
 
 /// A status's message as it is sent, and what is read of it.

@@ -71,11 +71,14 @@ pub fn seccomp(profile: &[u8]) -> Result<Vec<u8>, String> {
     crate::seccomp::program(profile)
 }
 
-/// A frame between agent and shim: its type, its payload, and what is left.
+/// A frame's type, its payload, and what is left.
+pub type Frame<'b> = (u8, &'b [u8], &'b [u8]);
+
+/// A frame between agent and shim.
 ///
 /// # Errors
 /// It is too long.
-pub fn frame(bytes: &[u8]) -> io::Result<Option<(u8, &[u8], &[u8])>> {
+pub fn frame(bytes: &[u8]) -> io::Result<Option<Frame<'_>>> {
     let found = crate::wire::decode(bytes)?;
     Ok(found.map(|(kind, payload, length)| (kind, &bytes[payload], &bytes[length..])))
 }

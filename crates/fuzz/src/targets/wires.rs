@@ -145,9 +145,11 @@ pub(super) fn grpc(input: &[u8]) -> Shape {
         let heard = fuzzing::read_status_message(text);
         assert!(heard.len() <= 3 * text.len());
     }
-    match whole {
-        Ok(messages) => Shape::of((0, messages.len().min(8))),
-        Err((messages, error)) => Shape::of((messages.len().min(8), Shape::of_message(&error))),
+    let (messages, error) = whole;
+    let count = messages.len().min(8);
+    match error {
+        None => Shape::of((0, count)),
+        Some(error) => Shape::of((count, Shape::of_message(&error))),
     }
 }
 

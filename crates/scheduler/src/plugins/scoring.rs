@@ -43,10 +43,7 @@ pub struct ResourceWeight {
 #[must_use]
 pub fn cpu_and_memory() -> Vec<ResourceWeight> {
     [ScoredResource::Cpu, ScoredResource::Memory]
-        .map(|name| ResourceWeight {
-            name,
-            weight: 1,
-        })
+        .map(|name| ResourceWeight { name, weight: 1 })
         .to_vec()
 }
 
@@ -272,9 +269,7 @@ impl Score for BalancedAllocation {
             let (has, taken) = exact_amounts(&resource.name, pod, node)?;
             Some((has, taken, taken - Self::wanted(pod, &resource.name)))
         });
-        let with = amounts
-            .clone()
-            .map(|(has, taken, _)| fraction(taken, has));
+        let with = amounts.clone().map(|(has, taken, _)| fraction(taken, has));
         let without = amounts.map(|(has, _, taken)| fraction(taken, has));
         // What the pod changes counts, so that one on an empty node does not look like a fault.
         let half = MAX_NODE_SCORE / 2;

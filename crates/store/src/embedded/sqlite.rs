@@ -37,7 +37,7 @@ const CHECKPOINT_PAGES: u64 = 512;
 /// much room that nobody misses it: a commit that makes the file longer has its length written as
 /// well, which takes as long as the commit itself.
 const WAL_BYTES: u64 = 8 << 20;
-const WAL_STEP: u64 = 1 << 20;
+const WAL_STEP: usize = 1 << 20;
 const AMPLE: u64 = 1 << 30;
 /// Modes of a checkpoint: what goes at once, and all, with the file cut off.
 const PASSIVE: &str = "PASSIVE";
@@ -220,7 +220,7 @@ fn extend(path: &Path) -> std::io::Result<bool> {
         return Ok(true);
     }
     // Room that is only set aside is written down as used when it is, which costs the same again.
-    file.write_all_at(&vec![0; WAL_STEP as usize], length)?;
+    file.write_all_at(&vec![0; WAL_STEP], length)?;
     file.sync_all()?;
     Ok(false)
 }
