@@ -289,3 +289,6 @@ fn records(batch: &EventBatch) -> impl Iterator<Item = Record> + '_ {
         value: event.kv.value.clone(),
     })
 }
+
+#[cfg(test)]
+mod tests;
