@@ -165,14 +165,18 @@ impl<'b> Reader<'b> {
         Ok(Value::Object(fields))
     }
 
+    /// What a tag is about. A tag is no level of its own, as in the reference's decoder, but for one
+    /// within another: a chain of them has an end.
     fn tagged(&mut self, tag: u64, depth: usize) -> Result<Value, CborError> {
+        let chained = self.bytes.get(self.at).is_some_and(|first| first >> 5 == 6);
+        let depth = depth + usize::from(chained);
         match tag {
             LATER_BASE64URL | LATER_BASE64 | LATER_BASE16 => {
                 let at = self.at;
                 let head = self.head()?;
                 if head.major != 2 {
                     self.at = at;
-                    return self.value(depth + 1);
+                    return self.value(depth);
                 }
                 let bytes = self.string(head)?;
                 Ok(Value::String(match tag {
@@ -182,7 +186,7 @@ impl<'b> Reader<'b> {
                 }))
             }
             TIME_NUMBER => {
-                let seconds = self.value(depth + 1)?;
+                let seconds = self.value(depth)?;
                 let at = match &seconds {
                     Value::Number(number) => number
                         .as_i64()
@@ -198,12 +202,12 @@ impl<'b> Reader<'b> {
                 let at = at.ok_or(CborError::Forbidden("a time of this form"))?;
                 Ok(Value::String(at.to_string()))
             }
-            TIME_TEXT => match self.value(depth + 1)? {
+            TIME_TEXT => match self.value(depth)? {
                 time @ Value::String(_) => Ok(time),
                 _ => Err(CborError::Forbidden("a time of this form")),
             },
             BIG_POSITIVE | BIG_NEGATIVE => Err(CborError::Forbidden("a bignum")),
-            _ => self.value(depth + 1),
+            _ => self.value(depth),
         }
     }
 

@@ -89,6 +89,17 @@ fn lengths_that_lie_cost_nothing() {
 }
 
 #[test]
+fn what_is_as_deep_as_may_be_is_read_back_though_it_describes_itself() {
+    let nested = |levels| (0..levels).fold(Value::Null, |inner, _| json!([inner]));
+    let deepest = nested(127);
+    let mut plain = vec![0x81; 127];
+    plain.push(0xf6);
+    assert_eq!(decode(&plain), Ok(deepest.clone()));
+    assert_eq!(decode(&encode(&deepest)), Ok(deepest));
+    assert_eq!(decode(&encode(&nested(128))), Err(CborError::Depth));
+}
+
+#[test]
 fn an_event_describes_itself_and_its_object() {
     let frame = watch_frame("ADDED", &json!({"kind": "Pod"}));
     assert_eq!(
