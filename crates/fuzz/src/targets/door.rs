@@ -4,6 +4,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use evenkeel_api::patch::PatchError;
 use evenkeel_server::Identity;
 use evenkeel_server::http::{Attributes, Query};
 use evenkeel_testkit::{ADMIN, Caller, Cluster};
@@ -200,10 +201,10 @@ pub(super) fn door(input: &[u8]) -> Shape {
         }
         (parts, bytes, ended)
     });
-    judge(answered)
+    judge(method == "PATCH", answered)
 }
 
-fn judge((parts, bytes, ended): (http::response::Parts, Vec<u8>, bool)) -> Shape {
+fn judge(patches: bool, (parts, bytes, ended): (http::response::Parts, Vec<u8>, bool)) -> Shape {
     let code = parts.status.as_u16();
     let kind = parts
         .headers
@@ -212,6 +213,7 @@ fn judge((parts, bytes, ended): (http::response::Parts, Vec<u8>, bool)) -> Shape
         .unwrap_or_default();
     let packed = parts.headers.contains_key("content-encoding");
     let mut message = String::new();
+    let mut blames_the_patch = false;
     if kind == "application/json" && ended && !packed && !bytes.is_empty() {
         let value: Value = serde_json::from_slice(&bytes).expect("JSON is JSON");
         if value["kind"] == "Status" && value["apiVersion"] == "v1" && code >= 400 {
@@ -219,8 +221,13 @@ fn judge((parts, bytes, ended): (http::response::Parts, Vec<u8>, bool)) -> Shape
             assert_eq!(value["status"], "Failure", "{value}");
         }
         message = value["message"].as_str().unwrap_or_default().to_owned();
+        // The reference answers some patches with 500 and no reason, although it is they that are to
+        // blame.
+        let is_late = message == PatchError::Pending.to_string();
+        blames_the_patch = patches && value.get("reason").is_none() && !is_late;
     }
-    assert_ne!(code, 500, "{}", String::from_utf8_lossy(&bytes));
+    let fails = code == 500 && !blames_the_patch;
+    assert!(!fails, "{}", String::from_utf8_lossy(&bytes));
     let warned = parts.headers.get_all("warning").iter().count().min(3);
     Shape::of((code, kind, Shape::of_message(&message), warned))
 }

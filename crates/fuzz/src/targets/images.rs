@@ -47,7 +47,8 @@ pub(super) fn manifest(input: &[u8]) -> Shape {
     let config = fuzzing::image_config(input).map_err(told);
     let challenge = text(input).and_then(fuzzing::challenge);
     if let Some(address) = challenge.as_deref().filter(|address| !address.is_empty()) {
-        let (_, query) = address.split_once("scope=").expect("a scope is asked for");
+        // What the registry has told stands before it as it was told.
+        let (_, query) = address.rsplit_once("scope=").expect("a scope is asked for");
         assert!(
             query.bytes().all(|byte| byte.is_ascii_graphic()),
             "{query:?}"

@@ -9,6 +9,9 @@ use super::options::LogOptions;
 
 /// Longest start of an entry that its tag can lie in, bytes.
 pub(super) const HEAD: usize = 64;
+/// How long a time is, bytes: seconds without an offset, nanoseconds with one. A longer one would reach
+/// beyond the head, where who looks for the last lines does not see it.
+const TIMES: std::ops::RangeInclusive<usize> = 20..=35;
 /// Pieces of one line held back at most, bytes; longer ones go out unfinished.
 const MAX_PENDING: usize = 256 * 1024;
 
@@ -35,7 +38,7 @@ pub(crate) fn parse(line: &[u8]) -> Option<LogEntry<'_>> {
     let (time, rest) = split(line)?;
     let time = std::str::from_utf8(time)
         .ok()
-        .filter(|time| time.len() >= 20)?;
+        .filter(|time| TIMES.contains(&time.len()))?;
     let (stream, rest) = split(rest)?;
     let stream = match stream {
         b"stdout" => LogStream::Stdout,

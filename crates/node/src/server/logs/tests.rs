@@ -36,6 +36,12 @@ fn entries_are_read_in_all_their_forms() {
             format!("{TIME} stdout P:x:y text"),
             Some((LogStream::Stdout, true, "text")),
         ),
+        (
+            "2026-01-02T03:04:05.000000001+02:00 stderr F text".to_owned(),
+            Some((LogStream::Stderr, false, "text")),
+        ),
+        // Whoever looks for the last lines would not see its tag.
+        (format!("{TIME}{TIME} stdout F text"), None),
         (format!("{TIME} stdlog F text"), None),
         (format!("{TIME} stdout X text"), None),
         ("{\"log\":\"docker json\"}".to_owned(), None),
