@@ -6,8 +6,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use evenkeel_store::{EventBatch, EventKind, Range, Store, StoreError, WatchStream, prefix_end};
 use futures::StreamExt as _;
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 
+use super::herald::Herald;
 use super::{Caches, KindCache};
 use crate::definitions::is_definition;
 use crate::object::Object;
@@ -69,14 +70,19 @@ impl Caches {
     /// # Errors
     /// The watch failed or ended: the caches are no longer complete, and the door must close.
     pub async fn follow(&self, changes: WatchStream, seal: Arc<Seal>) -> FeedError {
-        // What one fsync made durable comes at once: watchers are told of it at once, and write it
+        // What one fsync made durable comes at once: watchers are told of it as a whole, and write it
         // out as one piece instead of event by event.
         let mut chunks = changes.ready_chunks(CHUNK);
         let mut tidy = tokio::time::interval(TIDY);
         tidy.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut herald = Herald::new(KindCache::announce);
         loop {
             let chunk = tokio::select! {
                 chunk = chunks.next() => chunk,
+                () = herald.due() => {
+                    herald.tell_due(Instant::now());
+                    continue;
+                }
                 _ = tidy.tick() => {
                     self.each(|cache| cache.forget_lines());
                     continue;
@@ -106,8 +112,10 @@ impl Caches {
                     }
                 }
             }
+            let now = Instant::now();
+            herald.tell_due(now);
             for cache in changed {
-                cache.announce();
+                herald.changed(cache, now);
             }
             self.advance(reached);
             if let Some(error) = failed {

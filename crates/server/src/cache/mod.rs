@@ -7,6 +7,7 @@
 
 mod change;
 mod feed;
+mod herald;
 mod kind;
 
 use std::collections::HashMap;
