@@ -38,7 +38,7 @@ pub(crate) struct LoopsArgs {
 }
 
 /// `evenkeel-bench loops-part`.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Copy, Args)]
 pub(crate) struct PartArgs {
     /// Which one
     #[arg(value_enum)]

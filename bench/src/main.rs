@@ -94,12 +94,13 @@ fn main() -> ExitCode {
             .map_err(anyhow::Error::from)
             .and_then(|runtime| runtime.block_on(floors::echo())),
         Some(Command::Loops(args)) => loops::all(args),
-        // As many threads as the product has.
+        // As many threads as the product has. The one that starts all only waits, as there: what is
+        // measured would be woken for each change on a thread of its own otherwise.
         Some(Command::LoopsPart(args)) => tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build()
             .map_err(anyhow::Error::from)
-            .and_then(|runtime| runtime.block_on(loops::part(args))),
+            .and_then(|runtime| runtime.block_on(runtime.spawn(loops::part(*args)))?),
         // One thread: the client must leave the other processors to the server.
         Some(Command::Api(args)) => tokio::runtime::Builder::new_current_thread()
             .enable_all()

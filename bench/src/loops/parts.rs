@@ -16,7 +16,7 @@ const PODS: &str = "/api/v1/namespaces/load/pods";
 const MEBIBYTE: f64 = 1_048_576.0;
 
 /// Measures one part.
-pub(crate) async fn part(args: &PartArgs) -> anyhow::Result<()> {
+pub(crate) async fn part(args: PartArgs) -> anyhow::Result<()> {
     match args.part {
         Part::Bind => {
             backlog(

@@ -7,6 +7,7 @@
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use evenkeel_client::{EventType, LoopContext, LoopMetrics, View};
 use futures::FutureExt as _;
@@ -31,6 +32,11 @@ use crate::trace::Traces;
 
 /// Bindings under way at once; more wait, so that a burst does not become as many open requests.
 const MAX_BINDINGS: usize = 512;
+/// So many cycles follow one another before their bindings begin, unless they take longer than
+/// [`LONGEST_RUN`]. A binding that begins alone begins on the thread of the cycles, and the next cycle
+/// waits for it: only of several can another thread take some.
+const RUN: u32 = 16;
+const LONGEST_RUN: Duration = Duration::from_millis(1);
 
 /// What to say of a pod that could not be scheduled.
 struct Failure {
@@ -150,6 +156,7 @@ impl Scheduler {
         let mut pods = pod_view.subscribe();
         let mut bindings: JoinSet<Ended> = JoinSet::new();
         let mut beside = Beside::default();
+        let mut run = Run::new(Instant::now());
         'turns: loop {
             let now = Instant::now();
             while let Some(change) = namespaces.try_next() {
@@ -193,8 +200,11 @@ impl Scheduler {
                 }
                 LoopMetrics::bump(&metrics.reconciles);
                 self.carry_out(action, &pod_view, &mut bindings, &mut beside);
-                // Lets bindings begin while more pods wait.
-                tokio::task::yield_now().await;
+                if run.ends(now) {
+                    // Lets bindings begin while more pods wait.
+                    tokio::task::yield_now().await;
+                    run = Run::new(Instant::now());
+                }
                 if shutdown.is_cancelled() {
                     return;
                 }
@@ -418,6 +428,24 @@ impl Scheduler {
                 }
             }
         }
+    }
+}
+
+/// Cycles that follow one another.
+struct Run {
+    began: Instant,
+    cycles: u32,
+}
+
+impl Run {
+    fn new(began: Instant) -> Self {
+        Self { began, cycles: 0 }
+    }
+
+    /// Counts a cycle that began at `now`; says whether it is the last for the moment.
+    fn ends(&mut self, now: Instant) -> bool {
+        self.cycles += 1;
+        self.cycles >= RUN || now - self.began >= LONGEST_RUN
     }
 }
 
