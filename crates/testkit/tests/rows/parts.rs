@@ -108,3 +108,57 @@ async fn resources_change_through_resize_alone() {
         "Pod \"p\" is invalid: spec: Forbidden: Pod running on node without support for resize"
     );
 }
+
+#[tokio::test]
+async fn a_binding_changes_what_it_names_and_nothing_else() {
+    let (_cluster, admin) = open().await;
+    let pods = format!("/api/v1/namespaces/{NAMESPACE}/pods");
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "bound",
+        "labels": {"app": "x", "tier": "old"}, "annotations": {"text": "{\"metadata\":{\"a\":\"}\"}}"}},
+        "spec": {"containers": [{"name": "app", "image": "app:1", "args": ["\"", "{", "é\u{7}"],
+            "resources": {"requests": {"cpu": "0.5", "memory": "1.1Gi"}}}],
+            "tolerations": [{"operator": "Exists"}]}});
+    let made = admin.post(&pods, &pod).await.expect(201).body;
+    let path = format!("{pods}/bound");
+    let binding = format!("{path}/binding");
+    let target = json!({"kind": "Node", "name": "node-1"});
+    let of = |uid: &str| {
+        json!({"apiVersion": "v1", "kind": "Binding", "target": target, "metadata": {"name": "bound",
+            "uid": uid, "labels": {"tier": "new"}, "annotations": {"by": "hand"}}})
+    };
+    let refused = admin.post(&binding, &of("another")).await.expect(409);
+    assert!(refused.message().contains("UID in precondition: another"));
+    let uid = made["metadata"]["uid"].as_str().unwrap();
+    let tried = format!("{binding}?dryRun=All");
+    admin.post(&tried, &of(uid)).await.expect(201);
+    assert_eq!(admin.get(&path).await.expect(200).body, made);
+
+    admin.post(&binding, &of(uid)).await.expect(201);
+    let bound = admin.get(&path).await.expect(200).body;
+    let mut expected = made.clone();
+    expected["metadata"]["resourceVersion"] = bound["metadata"]["resourceVersion"].clone();
+    expected["metadata"]["labels"]["tier"] = "new".into();
+    expected["metadata"]["annotations"]["by"] = "hand".into();
+    expected["spec"]["nodeName"] = "node-1".into();
+    let since = bound["status"]["conditions"][0]["lastTransitionTime"].clone();
+    assert!(since.is_string(), "{bound:#}");
+    expected["status"]["conditions"] = json!([{"type": "PodScheduled", "status": "True",
+        "lastProbeTime": null, "lastTransitionTime": since}]);
+    assert_eq!(bound, expected);
+    let listed = format!("{pods}?fieldSelector=spec.nodeName%3Dnode-1&labelSelector=tier%3Dnew");
+    let listed = admin.get(&listed).await.expect(200).body;
+    assert_eq!(listed["items"].as_array().unwrap().len(), 1);
+
+    // It is written as an update would write it: one that changes nothing writes nothing.
+    let same = admin
+        .patch(&path, MERGE_PATCH, &json!({}))
+        .await
+        .expect(200);
+    assert_eq!(same.body, bound);
+    let again = admin.post(&binding, &of(uid)).await.expect(409);
+    assert!(
+        again
+            .message()
+            .contains("is already assigned to node \"node-1\"")
+    );
+}
