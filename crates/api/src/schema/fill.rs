@@ -20,22 +20,18 @@ impl Schema {
                         fields.insert(name.to_string(), zero.clone());
                     }
                 }
-                for (name, value) in fields.iter_mut() {
-                    // Most values are scalars, and have nothing to fill.
-                    if !matches!(value, Value::Object(_) | Value::Array(_)) {
-                        continue;
-                    }
-                    if let Some(field) = definition.fields.get(name.as_str()) {
-                        self.fill(&field.ty, value);
+                for (name, ty) in &definition.holders {
+                    if let Some(value) = fields.get_mut(&**name) {
+                        self.fill(ty, value);
                     }
                 }
             }
-            (Ty::List(item), Value::Array(items)) if is_deep(item) => {
+            (Ty::List(item), Value::Array(items)) => {
                 for item_value in items {
                     self.fill(item, item_value);
                 }
             }
-            (Ty::Map(item), Value::Object(entries)) if is_deep(item) => {
+            (Ty::Map(item), Value::Object(entries)) => {
                 for entry in entries.values_mut() {
                     self.fill(item, entry);
                 }
@@ -44,7 +40,8 @@ impl Schema {
         }
     }
 
-    /// Notes for every struct what it holds. To be called when all fields have their facts.
+    /// Notes for every struct what it holds, and which of its fields have structs below them that hold
+    /// something: most of an object has nothing to fill. To be called when all fields have their facts.
     pub(super) fn hold(&mut self) {
         for definition in &mut self.types {
             definition.held = definition
@@ -54,11 +51,36 @@ impl Schema {
                 .map(|(name, field)| (name.clone(), zero(field)))
                 .collect();
         }
+        let mut holds: Vec<bool> = self.types.iter().map(|it| !it.held.is_empty()).collect();
+        let below = |holds: &[bool], ty: &Ty| struct_of(ty).is_some_and(|at| holds[at]);
+        // Structs refer to each other in any order, and in circles.
+        loop {
+            let before = holds.clone();
+            for (definition, holds) in self.types.iter().zip(&mut holds) {
+                let mut fields = definition.fields.values();
+                *holds |= fields.any(|field| below(&before, &field.ty));
+            }
+            if holds == before {
+                break;
+            }
+        }
+        for definition in &mut self.types {
+            let fields = definition.fields.iter();
+            definition.holders = fields
+                .filter(|(_, field)| below(&holds, &field.ty))
+                .map(|(name, field)| (name.clone(), field.ty.clone()))
+                .collect();
+        }
     }
 }
 
-fn is_deep(ty: &Ty) -> bool {
-    matches!(ty, Ty::Struct(_) | Ty::List(_) | Ty::Map(_))
+/// The struct that a type is, or has as its items.
+fn struct_of(ty: &Ty) -> Option<usize> {
+    match ty {
+        Ty::Struct(index) => Some(*index),
+        Ty::List(item) | Ty::Map(item) => struct_of(item),
+        _ => None,
+    }
 }
 
 /// What Go writes for a field that was not set.

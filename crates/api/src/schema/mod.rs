@@ -106,6 +106,8 @@ pub struct TypeDef {
     /// Fields that are written even when nobody gave them, and what is written then: `{}` stands
     /// for a struct that is filled in its turn.
     pub held: Vec<(Box<str>, Value)>,
+    /// Fields with structs below them that hold something, and the types of these fields.
+    pub holders: Vec<(Box<str>, Ty)>,
 }
 
 impl TypeDef {

@@ -82,6 +82,8 @@ impl Build<'_> {
             atomic: definition.atomic,
             open: definition.open,
             held: definition.held,
+            // Custom objects are not filled.
+            holders: Vec::new(),
         })
     }
 
@@ -119,6 +121,7 @@ impl Build<'_> {
             atomic: schema.atomic_map,
             open: schema.preserve,
             held: Vec::new(),
+            holders: Vec::new(),
         }
     }
 

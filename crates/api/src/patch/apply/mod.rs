@@ -84,11 +84,13 @@ pub fn track_update(
         return Ok(());
     }
     let shape = Shape::root(schema, ty);
-    let given = take_managed(new);
+    let mut given = take_managed(new);
     if let Some((live, entries)) = untouched::listed(live, given.as_ref(), request) {
         let filter = Filter::of(schema, ty, request.subresource, request.custom);
         let difference = filtered(&filter, compare(shape, Some(live), Some(new), New::Object));
-        if let Some(list) = untouched::track(shape, entries, Loss::of(difference), request) {
+        if let Some(list) =
+            untouched::track(shape, entries, Loss::of(difference), request, &mut given)
+        {
             object::metadata(new).insert("managedFields".to_owned(), list);
             return Ok(());
         }

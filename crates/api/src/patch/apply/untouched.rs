@@ -36,25 +36,36 @@ pub(super) fn listed<'a>(
         .then_some((live, entries))
 }
 
-/// The new list. `None` when an entry can't be read, or none is left.
+/// The new list. `None` when an entry can't be read, or none is left. What stays as it is is taken from
+/// `given`, the list that the new object came with, where it has it: mostly it is a copy of the live one.
 pub(super) fn track(
     shape: Shape<'_>,
     entries: &[Value],
     loss: Loss,
     request: &ManagerRequest<'_>,
+    given: &mut Option<Value>,
 ) -> Option<Value> {
     let owner = request.owner(false);
-    let is_touched = |entry: &&Value| {
+    let is_touched = |entry: &Value| {
         let fields = entry.get("fieldsV1").unwrap_or(&Value::Null);
         owner.has_written(entry) || loss.changed.touches(fields) || loss.removed.touches(fields)
     };
-    let (touched, kept): (Vec<&Value>, Vec<&Value>) = entries.iter().partition(is_touched);
-    let mut managed = Managed::decode_entries(touched).ok()?;
+    let all = entries.iter().enumerate();
+    let (touched, kept): (Vec<_>, Vec<_>) = all.partition(|(_, entry)| is_touched(entry));
+    let mut managed = Managed::decode_entries(touched.into_iter().map(|(_, entry)| entry)).ok()?;
     managed.reconcile(|_| Some(shape));
     let changes = Changes::of_one(request.api_version, loss);
     take(&mut managed, &changes, None);
     give(&mut managed, changes.own.changed, request);
-    let mut all: Vec<Value> = managed.encoded().chain(kept.into_iter().cloned()).collect();
+    let mut given = given.as_mut().and_then(Value::as_array_mut);
+    let kept = kept.into_iter().map(|(at, entry)| {
+        let copy = given.as_mut().and_then(|list| list.get_mut(at));
+        match copy.filter(|copy| *copy == entry) {
+            Some(copy) => copy.take(),
+            None => entry.clone(),
+        }
+    });
+    let mut all: Vec<Value> = managed.encoded().chain(kept).collect();
     all.sort_by(order);
     (!all.is_empty()).then_some(Value::Array(all))
 }
