@@ -22,8 +22,9 @@ use k8s_openapi::api::certificates::v1::{
 };
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Endpoints, Event, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod,
-    ReplicationController, ResourceQuota, Secret, Service, ServiceAccount,
+    ConfigMap, Container, Endpoints, Event, Namespace, Node, PersistentVolume,
+    PersistentVolumeClaim, Pod, ReplicationController, ResourceQuota, Secret, Service,
+    ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -62,9 +63,12 @@ pub trait Kind:
     /// When a map has keys that are no strings, which no kind has.
     fn encode(&self) -> Result<Vec<u8>, JsonError>;
 
-    /// A copy for keeping: with no more room than it needs, where a decoder lets lists grow and
-    /// leaves room for four containers when there is one.
-    fn kept(&self) -> Arc<Self>;
+    /// [`Kind::trim`] has left lists no more room than they need.
+    const TRIMS_ROOM: bool = false;
+
+    /// The object for keeping: with no more room than it needs, where a decoder lets lists grow and
+    /// leaves room for four conditions when there is one. A copy has none to spare.
+    fn kept(self) -> Arc<Self>;
 
     /// Takes off what no loop reads, before the object is kept in a view.
     fn trim(&mut self) {
@@ -90,7 +94,10 @@ macro_rules! kinds {
             }
 
             #[inline(never)]
-            fn kept(&self) -> ::std::sync::Arc<Self> {
+            fn kept(self) -> ::std::sync::Arc<Self> {
+                if <Self as $crate::Kind>::TRIMS_ROOM {
+                    return ::std::sync::Arc::new(self);
+                }
                 ::std::sync::Arc::new(self.clone())
             }
 
@@ -159,13 +166,31 @@ kinds!(
     Pod {
         /// Without projected volumes too, such as the one with the token that every pod is given: a
         /// volume is three kilobytes of empty fields. A pod is changed by patches, never written as a
-        /// whole.
+        /// whole. Pods are the most that views hold, and change most: they are kept without a copy.
         fn trim(&mut self) {
             self.metadata.managed_fields = None;
-            if let Some(volumes) = self.spec.as_mut().and_then(|spec| spec.volumes.as_mut()) {
-                volumes.retain(|volume| volume.projected.is_none());
+            fit(&mut self.metadata.owner_references);
+            if let Some(spec) = &mut self.spec {
+                if let Some(volumes) = &mut spec.volumes {
+                    volumes.retain(|volume| volume.projected.is_none());
+                }
+                fit(&mut spec.volumes);
+                fit(&mut spec.tolerations);
+                fit(&mut spec.init_containers);
+                spec.containers.shrink_to_fit();
+                let containers = spec.init_containers.iter_mut().flatten();
+                containers.chain(&mut spec.containers).for_each(fit_container);
+            }
+            if let Some(status) = &mut self.status {
+                fit(&mut status.conditions);
+                fit(&mut status.container_statuses);
+                fit(&mut status.init_container_statuses);
+                fit(&mut status.pod_ips);
+                fit(&mut status.host_ips);
             }
         }
+
+        const TRIMS_ROOM: bool = true;
     },
     PodCertificateRequest,
     PodDisruptionBudget,
@@ -188,6 +213,20 @@ kinds!(
     ValidatingAdmissionPolicy,
     VolumeAttachment,
 );
+
+fn fit<T>(list: &mut Option<Vec<T>>) {
+    if let Some(list) = list {
+        list.shrink_to_fit();
+    }
+}
+
+fn fit_container(container: &mut Container) {
+    fit(&mut container.env);
+    fit(&mut container.volume_mounts);
+    fit(&mut container.ports);
+    fit(&mut container.args);
+    fit(&mut container.command);
+}
 
 /// Metadata alone, whatever the kind.
 impl Decode for PartialObjectMeta<DynamicObject> {

@@ -80,7 +80,7 @@ impl<K: Kind> State<K> {
             .collect()
     }
 
-    fn put(&mut self, key: ObjectKey, object: &K) -> Change<K> {
+    fn put(&mut self, key: ObjectKey, object: K) -> Change<K> {
         let object = object.kept();
         let old = self.objects.insert(key.clone(), Arc::clone(&object));
         self.reindex(&key, old.as_deref(), Some(&object));
@@ -142,7 +142,7 @@ impl<K: Kind> State<K> {
                 if held.is_some_and(|held| self::revision(held.as_ref()) >= revision) {
                     return None;
                 }
-                Some(self.put(key, &object))
+                Some(self.put(key, object))
             }
             Event::Gone(object) => {
                 if let Some(uid) = object.meta().uid.as_deref() {
@@ -177,7 +177,7 @@ impl<K: Kind> State<K> {
                 continue;
             }
             object.trim();
-            changes.push(self.put(key, &object));
+            changes.push(self.put(key, object));
         }
         self.removed = still_listed;
         let gone: Vec<_> = self
@@ -205,7 +205,7 @@ impl<K: Kind> State<K> {
             let kept = self.objects.get(&key).cloned();
             return (kept.unwrap_or_else(|| Arc::new(object)), None);
         }
-        let change = self.put(key, &object);
+        let change = self.put(key, object);
         (Arc::clone(change.latest()), Some(change))
     }
 
