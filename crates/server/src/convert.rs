@@ -109,13 +109,13 @@ impl Registry {
         object: Arc<Object>,
     ) -> Result<Arc<Object>, Status> {
         if let (Some(foreign), Some((custom, conversion))) = (&object.foreign, by_webhook(row)) {
-            foreign
-                .get_or_try_init(|| async {
-                    let one = [Arc::clone(&object)];
-                    let mut made = self.converted(row, custom, conversion, &one).await?;
-                    made.pop().ok_or_else(|| failure("no object".to_owned()))
-                })
-                .await?;
+            let converting = foreign.get_or_try_init(|| async {
+                let one = [Arc::clone(&object)];
+                let mut made = self.converted(row, custom, conversion, &one).await?;
+                made.pop().ok_or_else(|| failure("no object".to_owned()))
+            });
+            // Apart on the heap: every request that reads or writes has room for this.
+            Box::pin(converting).await?;
         }
         Ok(converted(object))
     }
@@ -224,7 +224,7 @@ impl Registry {
         }
         let mut sent = value.clone();
         object::metadata(&mut sent).remove("resourceVersion");
-        let mut made = self.ask(conversion, &stored, vec![sent]).await?;
+        let mut made = Box::pin(self.ask(conversion, &stored, vec![sent])).await?;
         Ok(made.pop())
     }
 

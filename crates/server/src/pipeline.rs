@@ -12,7 +12,8 @@ use crate::audit::Trail;
 use crate::auth::{Authorizer, Decision, Identity};
 use crate::http::{Attributes, Query};
 
-/// A request with its body, and who makes it.
+/// A request with its body, and who makes it. It stands on the heap from the door on: each step holds a
+/// pointer to it, where its own size would count at every step, and a future is moved as a whole.
 #[derive(Debug)]
 pub struct Call {
     /// Method, URI, headers.
@@ -23,7 +24,7 @@ pub struct Call {
     pub attributes: Attributes,
     /// Who asks.
     pub identity: Identity,
-    /// The body, whole.
+    /// The body, whole; empty until it has come.
     pub body: Bytes,
     /// What admission says beside yes and no.
     pub notes: Arc<Notes>,
@@ -56,8 +57,8 @@ impl<T> Authorized<T> {
 /// 403 in the reference's words, or 401 for somebody who has shown no credential.
 pub fn authorize(
     authorizer: &dyn Authorizer,
-    call: Call,
-) -> Result<Authorized<Call>, Box<Refused>> {
+    call: Box<Call>,
+) -> Result<Authorized<Box<Call>>, Box<Refused>> {
     match authorizer.authorize(&call.identity, &call.attributes) {
         Decision::Allow(why) => {
             if let Some(trail) = &call.trail {
@@ -79,7 +80,7 @@ pub fn authorize(
 #[derive(Debug)]
 pub struct Refused {
     /// The request.
-    pub call: Call,
+    pub call: Box<Call>,
     /// The answer.
     pub status: Status,
 }

@@ -402,7 +402,7 @@ impl Registry {
         let Some(kv) = now else {
             return Ok(Outcome::Stale(None));
         };
-        self.learn(&kv.value).await?;
+        Box::pin(self.learn(&kv.value)).await?;
         let found = self.read(row, &kv.key, &kv.value, kv.mod_revision)?;
         let found = self.shown_one(row, found).await?;
         Ok(Outcome::Stale(Some(found)))

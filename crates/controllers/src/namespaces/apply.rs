@@ -14,6 +14,12 @@ use super::plan::{self, Found, KUBERNETES};
 use crate::discovered::{Resource, discover, stale};
 use crate::error::ReconcileError;
 
+/// The events of `events.k8s.io` are those of the core group in another form: who asks the door for them
+/// has it keep both forms from then on.
+fn is_other_form(resource: &Resource) -> bool {
+    resource.group == "events.k8s.io" && resource.kind == "Event"
+}
+
 pub(super) struct Reconciler {
     pub(super) namespaces: Arc<View<Namespace>>,
     pub(super) context: LoopContext,
@@ -102,6 +108,7 @@ impl Reconciler {
         }
         let deletable = |resource: &&Resource| {
             resource.namespaced
+                && !is_other_form(resource)
                 && (resource.can(&["delete", "list"]) || resource.can(&["deletecollection"]))
         };
         let is_pod = |resource: &Resource| resource.group.is_empty() && resource.kind == "Pod";

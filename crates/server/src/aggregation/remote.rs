@@ -250,7 +250,11 @@ impl Remote {
     }
 
     /// Passes a request on.
-    pub(crate) async fn pass(&self, registry: &Registry, call: Call) -> Result<Answer, Status> {
+    pub(crate) async fn pass(
+        &self,
+        registry: &Registry,
+        call: Box<Call>,
+    ) -> Result<Answer, Status> {
         if !self.is_available {
             return Ok(plain(
                 StatusCode::SERVICE_UNAVAILABLE,
@@ -262,7 +266,7 @@ impl Remote {
             identity,
             body,
             ..
-        } = call;
+        } = *call;
         let upgrades = parts.headers.contains_key(UPGRADE);
         let client = parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
         let held = parts.extensions.remove::<crate::http::LongRunning>();

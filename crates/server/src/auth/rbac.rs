@@ -11,6 +11,7 @@ use evenkeel_api::{local_volume, object};
 use serde_json::{Value, json};
 
 use super::{Authorizer, Decision, Identity, MASTERS};
+use crate::cache::Followed;
 use crate::http::Attributes;
 use crate::registry::Registry;
 
@@ -54,6 +55,7 @@ struct Compiled {
 pub struct RbacAuthorizer {
     registry: Registry,
     compiled: ArcSwap<Compiled>,
+    followed: Followed<4>,
 }
 
 impl std::fmt::Debug for RbacAuthorizer {
@@ -139,22 +141,13 @@ impl RbacAuthorizer {
         Self {
             registry,
             compiled: ArcSwap::default(),
+            followed: Followed::new(GROUP, KINDS),
         }
-    }
-
-    fn revisions(&self) -> [u64; 4] {
-        KINDS.map(|kind| {
-            self.registry
-                .rows
-                .by_kind(GROUP, "v1", kind)
-                .and_then(|row| self.registry.caches.of(row))
-                .map_or(0, |cache| cache.last())
-        })
     }
 
     fn compiled(&self) -> Arc<Compiled> {
         let now = self.compiled.load_full();
-        let revisions = self.revisions();
+        let revisions = self.followed.revisions(&self.registry);
         if now.revisions == revisions {
             return now;
         }

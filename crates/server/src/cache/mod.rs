@@ -7,6 +7,7 @@
 
 mod change;
 mod feed;
+mod followed;
 mod herald;
 mod kind;
 
@@ -24,22 +25,29 @@ use crate::seal::Seal;
 
 pub use change::{Change, ChangeKind, event_line, metadata_line};
 pub use feed::FeedError;
+pub(crate) use followed::Followed;
 pub use kind::KindCache;
 
 /// The caches of all kinds.
 ///
 /// Built-in kinds are cached from the start. A version of a custom kind is cached from the first
-/// request for it on ([`Self::start`]), and until its definition changes.
+/// request for it on ([`Self::start`]), and until its definition changes; so is another form of a
+/// built-in kind, which hardly anybody asks for.
 #[derive(Debug)]
 pub struct Caches {
     /// By the prefix of store keys; kinds that are forms of one thing have a cache each, and so do
     /// the versions of a custom kind.
     prefixes: RwLock<HashMap<String, Vec<Arc<KindCache>>>>,
-    /// Those of built-in kinds, by the name of the kind: they never change, so that they are found
-    /// without a lock and without writing a prefix. Every request looks for dozens.
+    /// Those of built-in kinds in their stored form, by the name of the kind: they never change, so that
+    /// they are found without a lock and without writing a prefix. Every request looks for dozens.
     builtin: HashMap<Text, Vec<Arc<KindCache>>>,
     kinds: Arc<Kinds>,
     revision: watch::Sender<u64>,
+}
+
+/// Is it cached from the first request for it on only?
+pub(crate) fn is_on_demand(row: &ResourceDef) -> bool {
+    row.custom.is_some() || row.view.is_some()
 }
 
 impl Caches {
@@ -48,12 +56,11 @@ impl Caches {
     pub fn new(rows: &Rows, kinds: Arc<Kinds>) -> Self {
         let mut prefixes: HashMap<String, Vec<Arc<KindCache>>> = HashMap::new();
         let mut builtin: HashMap<Text, Vec<Arc<KindCache>>> = HashMap::new();
-        for row in rows.iter().filter(|row| row.storage == Storage::Stored) {
+        let stored = |row: &&Arc<ResourceDef>| row.storage == Storage::Stored;
+        for row in rows.iter().filter(stored).filter(|row| !is_on_demand(row)) {
             let cache = Arc::new(KindCache::new(Arc::clone(row)));
-            if row.custom.is_none() {
-                let kind = builtin.entry(row.gvk.kind.clone()).or_default();
-                kind.push(Arc::clone(&cache));
-            }
+            let kind = builtin.entry(row.gvk.kind.clone()).or_default();
+            kind.push(Arc::clone(&cache));
             prefixes.entry(row.store_prefix()).or_default().push(cache);
         }
         Self {
@@ -74,7 +81,7 @@ impl Caches {
     #[must_use]
     pub fn of(&self, row: &ResourceDef) -> Option<Arc<KindCache>> {
         let is_its = |cache: &&Arc<KindCache>| cache.row().gvk == row.gvk;
-        if row.custom.is_none() {
+        if !is_on_demand(row) {
             let caches = self.builtin.get(&row.gvk.kind)?;
             return caches.iter().find(is_its).cloned();
         }

@@ -26,7 +26,7 @@ pub(crate) use openapi::Hashes as OpenApiHashes;
 pub const KUBERNETES_VERSION: &str = "v1.37.0";
 
 /// Serves a path that is not a resource.
-pub(crate) async fn serve(door: &Arc<Door>, call: Authorized<Call>) -> Result<Answer, Status> {
+pub(crate) async fn serve(door: &Arc<Door>, call: Authorized<Box<Call>>) -> Result<Answer, Status> {
     let call = call.into_inner();
     if !matches!(call.parts.method, Method::GET | Method::HEAD) {
         let mut status = Status::failure(

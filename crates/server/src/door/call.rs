@@ -6,19 +6,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use evenkeel_api::Status;
-use http::request::Parts;
 use http_body::Body as HttpBody;
 use http_body_util::{BodyExt as _, Limited};
 
 use super::Door;
-use crate::admission::Notes;
-use crate::audit::{Closing, Trail};
-use crate::auth::{Identity, Impersonated, acts_as_another};
+use crate::audit::Closing;
+use crate::auth::{Impersonated, acts_as_another};
 use crate::describe;
 use crate::families;
 use crate::flow;
 use crate::http::{
-    Answer, Attributes, Encoding, LongRunning, Media, Query, Target, content_type, hold, is_pretty,
+    Answer, Attributes, Encoding, LongRunning, Media, Target, content_type, hold, is_pretty,
     status_answer, status_answer_as, warn,
 };
 use crate::metrics::{Labels, Outcome};
@@ -32,66 +30,42 @@ const BODY_WAIT: Duration = Duration::from_secs(60);
 /// The content type of configurations to be applied.
 const APPLY_PATCH: &str = "application/apply-patch+yaml";
 
-/// A request that has been read but for its body, and who makes it.
-pub(super) struct Asked {
-    pub(super) parts: Parts,
-    pub(super) query: Query,
-    pub(super) attributes: Attributes,
-    pub(super) identity: Identity,
-}
-
 impl Door {
     /// Has a request pass what stands before its verb: who the caller acts as, the queue, the
     /// body, authorization.
     pub(super) async fn serve_call<B>(
         self: &Arc<Self>,
-        asked: Asked,
+        mut call: Box<Call>,
         body: B,
-        trail: Option<&Arc<Trail>>,
-        notes: &Arc<Notes>,
         closing: &mut Option<Closing>,
     ) -> Answer
     where
         B: HttpBody<Data = Bytes> + Send,
         B::Error: std::error::Error + Send + Sync + 'static,
     {
-        let Asked {
-            mut parts,
-            query,
-            attributes,
-            identity,
-        } = asked;
         let asked_at = tokio::time::Instant::now();
-        let asking = self.impersonate(&parts.headers, identity, &attributes);
-        let Impersonated {
-            identity,
-            constraint,
-        } = match asking.await {
-            Ok(taken) => taken,
-            Err(status) => {
-                if let Some(trail) = trail {
-                    trail.refused(&status);
-                }
-                return status_answer(&status);
-            }
-        };
-        if let Some(trail) = trail
-            && acts_as_another(&parts.headers)
+        if acts_as_another(&call.parts.headers)
+            && let Err(status) = Box::pin(self.impersonate(&mut call)).await
         {
-            trail.impersonated(&identity, &constraint);
+            if let Some(trail) = &call.trail {
+                trail.refused(&status);
+            }
+            return status_answer(&status);
         }
         let took = families::nanoseconds(asked_at.elapsed());
         self.filters.impersonation.observe(took);
+        let (notes, trail) = (Arc::clone(&call.notes), call.trail.clone());
+        let attributes = &call.attributes;
         let patches = attributes.verb == "patch";
-        let applies = patches && content_type(&parts.headers) == APPLY_PATCH;
-        let labels = Labels::of(&attributes, query.has("dryRun"), applies);
-        let series = self.metrics.series(labels, || self.serves(&attributes));
+        let applies = patches && content_type(&call.parts.headers) == APPLY_PATCH;
+        let labels = Labels::of(attributes, call.query.has("dryRun"), applies);
+        let series = self.metrics.series(labels, || self.serves(attributes));
         let began = tokio::time::Instant::now();
         let writes = !matches!(attributes.verb.as_str(), "get" | "list" | "watch");
         let mut under_way = self.metrics.under_way(writes);
         let admitted = self
             .flow
-            .admit(&self.registry, &identity, &attributes, &query)
+            .admit(&self.registry, &call.identity, attributes, &call.query)
             .await;
         let waited = began.elapsed();
         self.filters.fairness.observe(families::nanoseconds(waited));
@@ -109,9 +83,9 @@ impl Door {
             }
         };
         under_way.begin();
-        let long = flow::is_long_running(&attributes).then(|| {
+        let long = flow::is_long_running(attributes).then(|| {
             let watched = if attributes.verb == "watch" {
-                self.flow.watched(&attributes, &query)
+                self.flow.watched(attributes, &call.query)
             } else {
                 None
             };
@@ -120,10 +94,10 @@ impl Door {
         });
         if let Some(long) = &long {
             // A connection that is upgraded outlives its answer.
-            parts.extensions.insert(long.clone());
+            call.parts.extensions.insert(long.clone());
         }
-        let accept = parts.headers.get(http::header::ACCEPT).cloned();
-        let pretty = is_pretty(&parts.headers, &query);
+        let accept = call.parts.headers.get(http::header::ACCEPT).cloned();
+        let pretty = is_pretty(&call.parts.headers, &call.query);
         let refuse = |status: &Status| {
             let encoding = match Media::of_status(accept.as_ref(), self.speaks_cbor()) {
                 Encoding::Json if pretty => Encoding::Pretty,
@@ -131,21 +105,12 @@ impl Door {
             };
             status_answer_as(encoding, status)
         };
-        let call = async {
-            let body = whole(body).await?;
-            let call = Call {
-                parts,
-                query,
-                attributes,
-                identity,
-                body,
-                notes: Arc::clone(notes),
-                trail: trail.cloned(),
-            };
+        let answering = async {
+            call.body = whole(body).await?;
             self.dispatch(call).await
         };
-        let mut answer = call.await.unwrap_or_else(|status| {
-            if let Some(trail) = trail {
+        let mut answer = answering.await.unwrap_or_else(|status| {
+            if let Some(trail) = &trail {
                 trail.refused(&status);
             }
             refuse(&status)
@@ -189,26 +154,19 @@ impl Door {
         })
     }
 
-    /// Who the caller acts as. What is refused is asked again when the caches have all that is
-    /// acknowledged: the right may have been given just now.
-    async fn impersonate(
-        &self,
-        headers: &http::HeaderMap,
-        identity: Identity,
-        attributes: &Attributes,
-    ) -> Result<Impersonated, Status> {
-        if !acts_as_another(headers) {
-            return Ok(Impersonated::himself(identity));
-        }
-        let take = |identity: Identity| {
+    /// Has a call made by whom the caller acts as. What is refused is asked again when the caches have all
+    /// that is acknowledged: the right may have been given just now.
+    async fn impersonate(&self, call: &mut Call) -> Result<(), Status> {
+        let take = || {
+            let (headers, identity) = (&call.parts.headers, call.identity.clone());
             self.authenticator
-                .impersonate(headers, identity, attributes, self.authorizer())
+                .impersonate(headers, identity, &call.attributes, self.authorizer())
         };
         let began = tokio::time::Instant::now();
-        let taken = match take(identity.clone()) {
+        let taken = match take() {
             Err(status) if status.code == 403 => {
                 self.registry.fresh().await?;
-                take(identity)
+                take()
             }
             taken => taken,
         };
@@ -220,10 +178,18 @@ impl Door {
         self.registry
             .counted
             .impersonation_tried(mode, began.elapsed());
-        taken
+        let Impersonated {
+            identity,
+            constraint,
+        } = taken?;
+        if let Some(trail) = &call.trail {
+            trail.impersonated(&identity, &constraint);
+        }
+        call.identity = identity;
+        Ok(())
     }
 
-    async fn dispatch(self: &Arc<Self>, call: Call) -> Result<Answer, Status> {
+    async fn dispatch(self: &Arc<Self>, call: Box<Call>) -> Result<Answer, Status> {
         let began = tokio::time::Instant::now();
         if let Some(preparing) = self.authorizer().prepare(&call.identity, &call.attributes) {
             preparing.await;

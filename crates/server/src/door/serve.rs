@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use evenkeel_api::Status;
 use futures::FutureExt as _;
 use http::request::Parts;
@@ -13,8 +14,6 @@ use http::{Request, StatusCode};
 use http_body::Body as HttpBody;
 
 use super::Door;
-use super::call::Asked;
-use crate::admission::Notes;
 use crate::audit::{self, Closing, Trail};
 use crate::auth::{Identity, PeerCertificate};
 use crate::families;
@@ -23,6 +22,7 @@ use crate::http::{
     Answer, Attributes, LongRunning, Query, accepts_gzip, compress, hold, is_compressible,
     status_answer, text,
 };
+use crate::pipeline::Call;
 use crate::verbs;
 
 impl Door {
@@ -45,7 +45,7 @@ impl Door {
         self.filters.authentication.observe(took);
         match found {
             Ok(identity) => self.handle(request, identity).await,
-            Err(status) => self.refuse(request.into_parts().0, &status).await,
+            Err(status) => Box::pin(self.refuse(request.into_parts().0, &status)).await,
         }
     }
 
@@ -67,7 +67,11 @@ impl Door {
     }
 
     /// Serves a request of somebody known: loops in this process come in here.
-    pub async fn handle<B>(self: &Arc<Self>, request: Request<B>, identity: Identity) -> Answer
+    pub fn handle<B>(
+        self: &Arc<Self>,
+        request: Request<B>,
+        identity: Identity,
+    ) -> impl Future<Output = Answer> + Send
     where
         B: HttpBody<Data = bytes::Bytes> + Send,
         B::Error: std::error::Error + Send + Sync + 'static,
@@ -81,41 +85,45 @@ impl Door {
             let peer = peer_of(&parts);
             Trail::begin(audit, &name, &parts, &attributes, Some(&identity), peer)
         });
-        let mut answer = match &trail {
-            Some(trail) if !trail.received().await => text(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                format!(
-                    "Internal Server Error: {:?}: failed to store audit event",
-                    parts.uri.path()
+        let call = Box::new(Call {
+            parts,
+            query,
+            attributes,
+            identity,
+            body: Bytes::new(),
+            notes: Arc::default(),
+            trail,
+        });
+        // Nothing of the above is part of the future.
+        async move {
+            let mut answer = match &call.trail {
+                Some(trail) if !trail.received().await => text(
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    format!(
+                        "Internal Server Error: {:?}: failed to store audit event",
+                        call.parts.uri.path()
+                    ),
                 ),
-            ),
-            _ => {
-                let asked = Asked {
-                    parts,
-                    query,
-                    attributes,
-                    identity,
-                };
-                self.guard(asked, body, trail.as_ref()).await
-            }
-        };
-        let headers = answer.headers_mut();
-        // A node agent's own answer may carry one.
-        headers.entry(audit::AUDIT_ID).or_insert(id);
-        answer
+                _ => self.guard(call, body).await,
+            };
+            let headers = answer.headers_mut();
+            // A node agent's own answer may carry one.
+            headers.entry(audit::AUDIT_ID).or_insert(id);
+            answer
+        }
     }
 
     /// Answers a request, also when whoever serves it panics.
-    async fn guard<B>(self: &Arc<Self>, asked: Asked, body: B, trail: Option<&Arc<Trail>>) -> Answer
+    async fn guard<B>(self: &Arc<Self>, call: Box<Call>, body: B) -> Answer
     where
         B: HttpBody<Data = bytes::Bytes> + Send,
         B::Error: std::error::Error + Send + Sync + 'static,
     {
-        let notes = Arc::<Notes>::default();
-        let long = flow::is_long_running(&asked.attributes);
-        let mut closing = trail.map(|trail| Closing::new(Arc::clone(trail)));
-        let gzip = accepts_gzip(&asked.parts.headers) && is_compressible(&asked.attributes);
-        let served = self.serve_call(asked, body, trail, &notes, &mut closing);
+        let (notes, trail) = (Arc::clone(&call.notes), call.trail.clone());
+        let long = flow::is_long_running(&call.attributes);
+        let mut closing = trail.clone().map(Closing::new);
+        let gzip = accepts_gzip(&call.parts.headers) && is_compressible(&call.attributes);
+        let served = self.serve_call(call, body, &mut closing);
         let served = AssertUnwindSafe(served).catch_unwind().await;
         let mut answer = match served {
             Ok(answer) => answer,
@@ -125,7 +133,7 @@ impl Door {
                 if let Some(closing) = &mut closing {
                     closing.settle();
                 }
-                if let Some(trail) = trail {
+                if let Some(trail) = &trail {
                     trail.panicked(&why).await;
                 }
                 return text(
@@ -134,17 +142,17 @@ impl Door {
                 );
             }
         };
-        if let Some(trail) = trail {
+        if let Some(trail) = &trail {
             match &mut closing {
                 // It was refused before it began.
                 Some(_) if long => answer = hold(answer, LongRunning::new(closing.take())),
                 Some(closing) => closing.settle(),
                 None => {}
             }
-            answer = trail.answered(answer, notes.annotations(), long).await;
+            answer = Box::pin(trail.answered(answer, notes.annotations(), long)).await;
         }
         if gzip {
-            answer = compress(answer).await;
+            answer = Box::pin(compress(answer)).await;
         }
         answer
     }

@@ -24,6 +24,7 @@ use evenkeel_api::schema::FieldValidation;
 use evenkeel_api::{Status, protobuf};
 use http::StatusCode;
 
+use crate::cache::is_on_demand;
 use crate::door::Door;
 use crate::flow;
 use crate::http::{Answer, Attributes, Encoding, Media, Offer, is_pretty, warn};
@@ -37,7 +38,7 @@ pub(crate) use write::touch_create;
 pub(crate) struct Request<'d> {
     pub(crate) door: &'d Arc<Door>,
     pub(crate) row: Arc<ResourceDef>,
-    pub(crate) call: Call,
+    pub(crate) call: Box<Call>,
     pub(crate) media: Media,
     pub(crate) warnings: Vec<String>,
 }
@@ -117,7 +118,7 @@ impl Request<'_> {
 }
 
 /// Serves an allowed resource request.
-pub(crate) async fn serve(door: &Arc<Door>, call: Authorized<Call>) -> Result<Answer, Status> {
+pub(crate) async fn serve(door: &Arc<Door>, call: Authorized<Box<Call>>) -> Result<Answer, Status> {
     let call = call.into_inner();
     let row = row(door, &call).await?;
     let deprecation = row.deprecation.clone();
@@ -153,16 +154,23 @@ async fn row(door: &Arc<Door>, call: &Call) -> Result<Arc<ResourceDef>, Status> 
         door.rows().by_path(group, version, resource).cloned()
     };
     if let Some(row) = find().filter(|row| row.custom.is_none()) {
+        if is_on_demand(&row) {
+            Box::pin(door.registry.warm(&row)).await?;
+        }
         return Ok(row);
     }
     // A definition may have been written that the rows do not show yet.
     door.registry.fresh().await?;
     let row = find().ok_or_else(Status::no_such_path)?;
-    door.registry.warm(&row).await?;
+    Box::pin(door.registry.warm(&row)).await?;
     Ok(row)
 }
 
-async fn serve_row(door: &Arc<Door>, row: Arc<ResourceDef>, call: Call) -> Result<Answer, Status> {
+async fn serve_row(
+    door: &Arc<Door>,
+    row: Arc<ResourceDef>,
+    call: Box<Call>,
+) -> Result<Answer, Status> {
     let attributes = &call.attributes;
     let in_namespace = !attributes.namespace.is_empty();
     if row.namespaced()
@@ -215,12 +223,12 @@ async fn serve_row(door: &Arc<Door>, row: Arc<ResourceDef>, call: Call) -> Resul
     };
     let measured = request.row.storage == Storage::Measured;
     match verb(&request)? {
-        // What is rare is kept apart on the heap: a request is a future of the size of the largest
-        // of these, and is moved more than once.
+        // What is rare, or long in itself, is kept apart on the heap: a request is a future of the size of
+        // the largest of these, and is moved more than once.
         Verb::Get if measured => Box::pin(measured::get(request)).await,
         Verb::List if measured => Box::pin(measured::list(request)).await,
         Verb::Get => read::get(request).await,
-        Verb::List => read::list(request).await,
+        Verb::List => Box::pin(read::list(request)).await,
         Verb::Watch => Box::pin(watch::watch(request)).await,
         Verb::Create if request.row.storage == Storage::Answered => {
             Box::pin(kinds::answer(request)).await

@@ -144,7 +144,7 @@ pub(super) async fn patch(
     request.door.registry.fresh().await?;
     let patch = Patch::read(&request)?;
     if patch.kind == Kind::Apply {
-        return server_side_apply(request, subresource, patch).await;
+        return Box::pin(server_side_apply(request, subresource, patch)).await;
     }
     let gvk = request.row.gvk.clone();
     let type_name = request.row.type_name.to_string();

@@ -45,18 +45,18 @@ pub(super) async fn serve(
             patch::patch(request, Some(subresource)).await
         }
         (Subresource::EphemeralContainers, &Method::PUT | &Method::PATCH) => {
-            ephemeral_containers(request).await
+            Box::pin(ephemeral_containers(request)).await
         }
-        (Subresource::Finalize, &Method::PUT) => finalize(request).await,
+        (Subresource::Finalize, &Method::PUT) => Box::pin(finalize(request)).await,
         (Subresource::Scale, _) if reads => {
             let found = current(&request).await?;
             let scale = to_scale(&request, &found.value())?;
             encode(&request, StatusCode::OK, &scale)
         }
-        (Subresource::Scale, &Method::PUT | &Method::PATCH) => scale(request).await,
+        (Subresource::Scale, &Method::PUT | &Method::PATCH) => Box::pin(scale(request)).await,
         (Subresource::Binding, &Method::POST) => binding(request).await,
         (Subresource::Eviction, &Method::POST) => Box::pin(super::eviction::evict(request)).await,
-        (Subresource::Token, &Method::POST) => token(request).await,
+        (Subresource::Token, &Method::POST) => Box::pin(token(request)).await,
         _ => {
             let mut status = Status::failure(
                 405,

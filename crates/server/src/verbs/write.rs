@@ -255,7 +255,7 @@ async fn track(
         };
         let Err(why) = tracked else { return };
         let waits = why == Unconverted::Pending;
-        if !(waits && forms.fetch(&request.door.registry).await) {
+        if !(waits && Box::pin(forms.fetch(&request.door.registry)).await) {
             let (kind, name) = (&request.row.gvk.kind, request.name());
             tracing::warn!(%kind, name, %why, "owners of fields stay as they were");
             return;
@@ -364,7 +364,7 @@ impl Owners<'_> {
                 Err(Unmade::Pending) => {}
             }
             let fetched = match self {
-                Self::Applied(forms) => forms.fetch(&request.door.registry).await,
+                Self::Applied(forms) => Box::pin(forms.fetch(&request.door.registry)).await,
                 Self::Tracked => false,
             };
             if !fetched {

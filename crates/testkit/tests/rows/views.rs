@@ -85,6 +85,50 @@ async fn events_of_both_groups_are_the_same() {
     admin.get(&format!("{core}/e")).await.expect(404);
 }
 
+/// The other form is kept from the first request for it on: nobody notices.
+#[tokio::test]
+async fn a_form_that_nobody_has_asked_for_begins_with_its_history() {
+    let (_cluster, admin) = open().await;
+    let (core, new) = (events("api/v1"), events("apis/events.k8s.io/v1"));
+    let start = admin.get(&core).await.expect(200).revision();
+    let event = |name: &str| {
+        json!({
+            "metadata": {"name": name}, "message": "told", "reason": "Tested", "type": "Normal",
+            "involvedObject": {"kind": "Pod", "name": "p", "namespace": NAMESPACE},
+        })
+    };
+    let (gone, kept) = (event("gone"), event("kept"));
+    admin.post(&core, &gone).await.expect(201);
+    admin.post(&core, &kept).await.expect(201);
+    admin
+        .delete(&format!("{core}/gone"), None)
+        .await
+        .expect(200);
+
+    let mut lines = admin
+        .watch(&format!("{new}?watch=true&resourceVersion={start}"))
+        .await;
+    admin.post(&core, &event("later")).await.expect(201);
+    for (what, name) in [
+        ("ADDED", "gone"),
+        ("ADDED", "kept"),
+        ("DELETED", "gone"),
+        ("ADDED", "later"),
+    ] {
+        let event = lines.next().await.unwrap();
+        assert_eq!(event["type"], what);
+        assert_eq!(event["object"]["metadata"]["name"], name);
+        assert_eq!(event["object"]["apiVersion"], "events.k8s.io/v1");
+        assert_eq!(event["object"]["note"], "told");
+    }
+    let list = admin.get(&new).await.expect(200).body;
+    let names = list["items"].as_array().unwrap().iter();
+    let names: Vec<&str> = names
+        .filter_map(|item| item["metadata"]["name"].as_str())
+        .collect();
+    assert_eq!(names, ["kept", "later"]);
+}
+
 #[tokio::test]
 async fn autoscalers_of_both_versions_are_the_same() {
     let (_cluster, admin) = open().await;

@@ -22,6 +22,7 @@ use self::compiled::Policy;
 pub(super) use self::mutating::Rounds;
 use super::Change;
 use crate::auth::Authorizer;
+use crate::cache::Followed;
 use crate::registry::Registry;
 
 const GROUP: &str = "admissionregistration.k8s.io";
@@ -37,6 +38,7 @@ pub(super) struct Policies {
     /// Expressions may ask it.
     authorizer: Arc<dyn Authorizer>,
     compiled: ArcSwap<Compiled>,
+    followed: Followed<4>,
 }
 
 #[derive(Debug, Default)]
@@ -51,21 +53,17 @@ impl Policies {
         Self {
             authorizer,
             compiled: ArcSwap::default(),
+            followed: Followed::new(GROUP, KINDS),
         }
     }
 
     fn compiled(&self, registry: &Registry) -> Arc<Compiled> {
-        let caches = KINDS.map(|kind| {
-            let row = registry.rows.by_kind(GROUP, "v1", kind)?;
-            registry.caches.of(row)
-        });
-        let revisions = caches
-            .each_ref()
-            .map(|cache| cache.as_ref().map_or(0, |cache| cache.last()));
+        let revisions = self.followed.revisions(registry);
         let now = self.compiled.load_full();
         if now.revisions == revisions {
             return now;
         }
+        let caches = self.followed.caches(registry);
         let [policies, bindings, validating, validating_bindings] = caches.map(|cache| {
             let mut found: Vec<Value> = cache
                 .map(|cache| {
@@ -115,7 +113,8 @@ impl Policies {
             {
                 continue;
             }
-            if let Err(status) = registry.shown(row, cache.list("", None)).await {
+            let showing = registry.shown(row, cache.list("", None));
+            if let Err(status) = Box::pin(showing).await {
                 tracing::warn!(policy = policy.name, %status, "parameters can't be converted");
             }
         }
@@ -137,7 +136,9 @@ impl Policies {
         if policies.is_empty() || exempt(change) || !object.is_object() {
             return Ok(());
         }
-        mutating::mutate(policies, registry, change, object, &self.authorizer, rounds).await
+        // Apart on the heap, so that other requests are not futures of this one's size.
+        let asking = mutating::mutate(policies, registry, change, object, &self.authorizer, rounds);
+        Box::pin(asking).await
     }
 
     /// Asks validating policies.
@@ -154,14 +155,9 @@ impl Policies {
         if compiled.validating.is_empty() || exempt(change) {
             return Ok(());
         }
-        validating::validate(
-            &compiled.validating,
-            registry,
-            change,
-            object,
-            &self.authorizer,
-        )
-        .await
+        let policies = &compiled.validating;
+        let asking = validating::validate(policies, registry, change, object, &self.authorizer);
+        Box::pin(asking).await
     }
 }
 

@@ -25,6 +25,7 @@ use self::hook::Hook;
 pub(super) use self::hook::Version;
 use super::{Change, Operation};
 use crate::auth::Authorizer;
+use crate::cache::Followed;
 use crate::outbound::Client;
 use crate::registry::Registry;
 
@@ -39,6 +40,7 @@ pub(super) struct Webhooks {
     /// Conditions may ask it.
     authorizer: Arc<dyn Authorizer>,
     compiled: ArcSwap<Compiled>,
+    followed: Followed<2>,
     /// Connections outlive a change of the rules: by the text of their `clientConfig`.
     clients: Mutex<HashMap<String, Arc<Client>>>,
 }
@@ -100,18 +102,13 @@ impl Webhooks {
         Self {
             authorizer,
             compiled: ArcSwap::default(),
+            followed: Followed::new(GROUP, KINDS),
             clients: Mutex::default(),
         }
     }
 
     fn compiled(&self, registry: &Registry) -> Arc<Compiled> {
-        let revisions = KINDS.map(|kind| {
-            registry
-                .rows
-                .by_kind(GROUP, "v1", kind)
-                .and_then(|row| registry.caches.of(row))
-                .map_or(0, |cache| cache.last())
-        });
+        let revisions = self.followed.revisions(registry);
         let now = self.compiled.load_full();
         if now.revisions == revisions {
             return now;
@@ -176,6 +173,18 @@ impl Webhooks {
         if compiled.mutating.is_empty() || is_exempt(change) {
             return Ok(());
         }
+        // Apart on the heap, so that other requests are not futures of this one's size.
+        Box::pin(self.mutate_by(&compiled, registry, change, object, rounds)).await
+    }
+
+    async fn mutate_by(
+        &self,
+        compiled: &Compiled,
+        registry: &Registry,
+        change: &Change<'_>,
+        object: &mut Value,
+        rounds: &mut Rounds,
+    ) -> Result<(), Status> {
         if rounds.again && rounds.last != *object {
             rounds.wake();
         }
@@ -249,6 +258,16 @@ impl Webhooks {
         if compiled.validating.is_empty() || is_exempt(change) {
             return Ok(());
         }
+        Box::pin(self.validate_by(&compiled, registry, change, object)).await
+    }
+
+    async fn validate_by(
+        &self,
+        compiled: &Compiled,
+        registry: &Registry,
+        change: &Change<'_>,
+        object: &Value,
+    ) -> Result<(), Status> {
         let mut asked = Vec::new();
         for hook in &compiled.validating {
             let Some(version) = hook.concerns(registry, change, object)? else {
