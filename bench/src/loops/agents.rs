@@ -32,11 +32,21 @@ pub(super) async fn send(
     content: &str,
     body: &Value,
 ) -> anyhow::Result<()> {
+    send_text(client, method, path, content, body.to_string()).await
+}
+
+async fn send_text(
+    client: &Client,
+    method: &str,
+    path: &str,
+    content: &str,
+    body: String,
+) -> anyhow::Result<()> {
     let request = http::Request::builder()
         .method(method)
         .uri(path)
         .header("content-type", content)
-        .body(body.to_string().into_bytes())?;
+        .body(body.into_bytes())?;
     client.request_text(request).await?;
     Ok(())
 }
@@ -141,6 +151,7 @@ async fn reports(clients: HashMap<String, Client>, mut changes: Changes<Pod>) {
     let limit = Arc::new(Semaphore::new(AT_ONCE));
     let mut requests = JoinSet::new();
     let mut reported: HashSet<String> = HashSet::new();
+    let mut running = Running::default();
     loop {
         let change = changes.next().await;
         while requests.try_join_next().is_some() {}
@@ -161,27 +172,22 @@ async fn reports(clients: HashMap<String, Client>, mut changes: Changes<Pod>) {
         let Ok(permit) = Arc::clone(&limit).acquire_owned().await else {
             return;
         };
+        let meta = &pod.metadata;
+        let path = format!(
+            "/api/v1/namespaces/{}/pods/{}",
+            meta.namespace.as_deref().unwrap_or_default(),
+            meta.name.as_deref().unwrap_or_default()
+        );
+        let (method, path, content, body) = if leaving {
+            let now = json!({"gracePeriodSeconds": 0, "preconditions": {"uid": meta.uid}});
+            ("DELETE", path, "application/json", now.to_string())
+        } else {
+            let path = format!("{path}/status");
+            ("PATCH", path, MERGE, running.text().to_owned())
+        };
         requests.spawn(async move {
             let _permit = permit;
-            let meta = &pod.metadata;
-            let path = format!(
-                "/api/v1/namespaces/{}/pods/{}",
-                meta.namespace.as_deref().unwrap_or_default(),
-                meta.name.as_deref().unwrap_or_default()
-            );
-            let done = if leaving {
-                let now = json!({"gracePeriodSeconds": 0, "preconditions": {"uid": meta.uid}});
-                send(&client, "DELETE", &path, "application/json", &now).await
-            } else {
-                send(
-                    &client,
-                    "PATCH",
-                    &format!("{path}/status"),
-                    MERGE,
-                    &running(),
-                )
-                .await
-            };
+            let done = send_text(&client, method, &path, content, body).await;
             // A pod that has gone meanwhile is no failure.
             if let Err(error) = done
                 && !format!("{error:#}").contains("not found")
@@ -192,8 +198,27 @@ async fn reports(clients: HashMap<String, Client>, mut changes: Changes<Pod>) {
     }
 }
 
-fn running() -> Value {
-    let now = format!("{:.0}", jiff::Timestamp::now());
+/// What agents report of a pod. All of the same second say the same, and it is written out once for them:
+/// what agents do is no work of the control plane, and is to cost it little of the processors they share.
+#[derive(Default)]
+struct Running {
+    second: i64,
+    text: String,
+}
+
+impl Running {
+    fn text(&mut self) -> &str {
+        let now = jiff::Timestamp::now();
+        if self.text.is_empty() || self.second != now.as_second() {
+            self.second = now.as_second();
+            self.text = running(now).to_string();
+        }
+        &self.text
+    }
+}
+
+fn running(now: jiff::Timestamp) -> Value {
+    let now = format!("{now:.0}");
     let condition = |kind: &str| json!({"type": kind, "status": "True", "lastTransitionTime": now});
     json!({"status": {"phase": "Running", "startTime": now, "podIP": "10.244.0.9",
         "podIPs": [{"ip": "10.244.0.9"}], "hostIP": "192.0.2.1",
