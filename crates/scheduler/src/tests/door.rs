@@ -1,15 +1,23 @@
 //! The scheduler against the fake door.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use evenkeel_client::testing::{FakeApi, FakeClock};
 use evenkeel_client::{CancellationToken, LoopContext, LoopRegistry, Recorder, Views};
+use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::{Event, Pod};
+use parking_lot::Mutex;
 use serde_json::json;
 
 use super::objects::{node, node_with, pod, pod_with};
 use crate::Scheduler;
-use crate::pod::node_name;
+use crate::framework::{
+    BindError, Binding, ClusterEvent, CycleState, Permission, Permit, Plugin, PreBind,
+};
+use crate::plugins::{binder::DefaultBinder, default_placement};
+use crate::pod::{PodInfo, node_name};
 
 pub(crate) fn start(api: &FakeApi) -> (crate::Traces, CancellationToken) {
     start_with(api, &crate::config::defaults())
@@ -19,21 +27,25 @@ pub(crate) fn start_with(
     api: &FakeApi,
     configs: &[crate::config::ProfileConfig],
 ) -> (crate::Traces, CancellationToken) {
-    let clock = FakeClock::shared();
-    let client = api.client();
-    let shutdown = CancellationToken::new();
-    let context = LoopContext {
-        views: Views::new(client.clone(), clock.clone()),
-        recorder: Recorder::new(client.clone(), clock.clone(), "default-scheduler", ""),
-        client,
-        clock,
-        shutdown: shutdown.clone(),
-        metrics: LoopRegistry::default(),
-    };
+    let context = context(api);
+    let shutdown = context.shutdown.clone();
     let scheduler = Scheduler::configured(context, configs);
     let traces = scheduler.traces();
     tokio_util::task::TaskTracker::new().spawn(scheduler.run());
     (traces, shutdown)
+}
+
+fn context(api: &FakeApi) -> LoopContext {
+    let clock = FakeClock::shared();
+    let client = api.client();
+    LoopContext {
+        views: Views::new(client.clone(), clock.clone()),
+        recorder: Recorder::new(client.clone(), clock.clone(), "default-scheduler", ""),
+        client,
+        clock,
+        shutdown: CancellationToken::new(),
+        metrics: LoopRegistry::default(),
+    }
 }
 
 fn fake() -> FakeApi {
@@ -66,6 +78,79 @@ async fn five_hundred_pods_on_fifty_nodes() {
     assert_eq!(count.len(), 50);
     assert!(count.values().all(|count| *count == 10), "{count:?}");
     assert_eq!(api.count("create", "pods/binding"), 500);
+    shutdown.cancel();
+}
+
+/// Counts what has been chosen; a binding notes how much that was when it began.
+#[derive(Debug, Default)]
+struct Order {
+    chosen: AtomicUsize,
+    begun_at: Mutex<Vec<usize>>,
+}
+
+#[derive(Debug)]
+struct Orderly(Arc<Order>);
+
+impl Plugin for Orderly {
+    fn name(&self) -> &'static str {
+        "Orderly"
+    }
+
+    fn hint(&self, _: &PodInfo, _: &ClusterEvent<'_>) -> bool {
+        true
+    }
+}
+
+impl Permit for Orderly {
+    fn permit(&self, _: &CycleState, _: &PodInfo, _: &str) -> Permission {
+        self.0.chosen.fetch_add(1, Ordering::Relaxed);
+        Permission::Allow
+    }
+}
+
+impl PreBind for Orderly {
+    fn pre_bind<'a>(&'a self, _: &'a Binding) -> BoxFuture<'a, Result<(), BindError>> {
+        let chosen = self.0.chosen.load(Ordering::Relaxed);
+        self.0.begun_at.lock().push(chosen);
+        Box::pin(async { Ok(()) })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn several_bindings_begin_at_once() {
+    let api = fake();
+    api.put(&node("one", 64_000, 65_536));
+    for at in 0..40 {
+        api.put(&pod(&format!("pod-{at:02}"), 100));
+    }
+    let order = Arc::new(Order::default());
+    let context = context(&api);
+    let mut profile = default_placement();
+    let plugin = profile.plugin(Orderly(Arc::clone(&order)));
+    let _ = plugin.permit().pre_bind();
+    let binder = DefaultBinder::new(context.client.clone());
+    let _ = profile.plugin(binder).bind();
+    let shutdown = context.shutdown.clone();
+    let scheduler = Scheduler::with_profile(context, profile);
+    tokio_util::task::TaskTracker::new().spawn(scheduler.run());
+    api.wait_for("all pods bound", |api| {
+        let pods = api.all::<Pod>();
+        let all = pods.iter().all(|pod| node_name(pod).is_some());
+        all.then_some(())
+    })
+    .await;
+    // Another thread can take a binding from the scheduler's only when several are there to be begun. Of
+    // this test's one thread and its clock, which stands still, the runs are as long as they may be.
+    let begun_at = order.begun_at.lock().clone();
+    assert_eq!(begun_at.len(), 40);
+    assert!(
+        begun_at[..16].iter().all(|chosen| *chosen == 16),
+        "{begun_at:?}"
+    );
+    assert!(
+        begun_at[32..].iter().all(|chosen| *chosen == 40),
+        "{begun_at:?}"
+    );
     shutdown.cancel();
 }
 
