@@ -292,6 +292,16 @@ async fn mirrors_come_first_and_the_errors_are_the_ones_users_know() {
         .await
         .expect("from the mirror");
     assert_eq!(image.tags, ["registry.invalid/team/app:v1"]);
+    // Who looks for the reason must not look at the registry alone.
+    let error = store
+        .pull("registry.invalid/team/app:v2", None)
+        .await
+        .expect_err("no tag in the mirror, and no registry");
+    let error = error.to_string();
+    let mirror = format!("mirror {}: ", registry.address);
+    assert!(error.contains("mirror 127.0.0.1:1: "), "{error}");
+    assert!(error.contains(&mirror), "{error}");
+    assert!(error.ends_with("no such host"), "{error}");
     let error = store
         .pull("no-such-host.invalid/x:1", None)
         .await

@@ -71,18 +71,26 @@ pub(super) async fn pull(
     auth: Option<RegistryAuth>,
 ) -> Result<ImageStatus> {
     let auth = auth.or_else(|| store.options.credentials.get(&reference.registry).cloned());
-    let mut last = None;
+    let mut failed: Vec<(String, PullError)> = Vec::new();
     for endpoint in endpoints(&store, reference, auth) {
+        let host = endpoint.host().to_owned();
         match pull_from(&store, &Arc::new(endpoint), reference).await {
             Ok(status) => return Ok(status),
             Err(PullError::Store(error)) => return Err(error),
             Err(error) => {
                 tracing::debug!(%reference, %error, "an endpoint did not give the image");
-                last = Some(error);
+                failed.push((host, error));
             }
         }
     }
-    let cause = last.map_or_else(|| "no endpoint".to_owned(), |error| error.to_string());
+    // The last one is the registry itself, whose words come last, as tools look for them there.
+    let registry = failed.pop();
+    let mirrors: String = failed
+        .iter()
+        .map(|(host, error)| format!("mirror {host}: {error}; "))
+        .collect();
+    let cause = registry.map_or_else(|| "no endpoint".to_owned(), |(_, error)| error.to_string());
+    let cause = mirrors + &cause;
     Err(RuntimeError::Pull {
         reason: "ErrImagePull",
         message: format!("failed to pull and unpack image \"{reference}\": {cause}"),
