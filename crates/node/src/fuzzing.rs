@@ -4,7 +4,9 @@ use std::path::Path;
 
 use serde_json::Value;
 
-pub use crate::server::fuzzing::{Log, Stream, log, ports, spdy, terminal_sizes, websocket};
+pub use crate::server::fuzzing::{
+    Log, Stream, is_finished, log, ports, spdy, terminal_sizes, websocket,
+};
 
 /// The name of a static pod's file content on node `n`, and the pod as JSON.
 ///

@@ -63,31 +63,6 @@ pub(super) fn terminal_sizes(input: &[u8]) -> Shape {
     Shape::of((cut.len().min(8), whole.len(), last))
 }
 
-/// Whether the last entry of each stream is the last piece of its line.
-fn is_finished(log: &[u8]) -> bool {
-    let mut open = [false; 2];
-    let entries = log.split_inclusive(|byte| *byte == b'\n');
-    for entry in entries.filter_map(|entry| entry.strip_suffix(b"\n")) {
-        let mut parts = entry.splitn(4, |byte| *byte == b' ');
-        let mut next = || parts.next().unwrap_or_default();
-        let (time, stream, tags) = (next(), next(), next());
-        let at = match stream {
-            b"stdout" => 0,
-            b"stderr" => 1,
-            _ => continue,
-        };
-        if !(20..=35).contains(&time.len()) || text(time).is_none() {
-            continue;
-        }
-        match tags.split(|byte| *byte == b':').next() {
-            Some(b"P") => open[at] = true,
-            Some(b"F") => open[at] = false,
-            _ => {}
-        }
-    }
-    open == [false; 2]
-}
-
 /// The first line is a query, the others are a log.
 pub(super) fn log(input: &[u8]) -> Shape {
     let at = input
@@ -104,7 +79,7 @@ pub(super) fn log(input: &[u8]) -> Shape {
                 assert!(log.text.len() as u64 <= limit, "no more than was asked for");
             } else if !query.contains("timestamps")
                 && !query.contains("since")
-                && is_finished(lines)
+                && fuzzing::is_finished(lines)
             {
                 // A line that another stream's cut in two has the time of where it is read from, and
                 // one that never ends is shown behind all others, wherever it began.

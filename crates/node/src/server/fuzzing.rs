@@ -18,6 +18,7 @@ use tokio::sync::mpsc;
 
 use super::channel::{Activity, Inbound};
 use super::logs::LogOptions;
+use super::logs::line::{self, LogStream};
 use super::logs::reader::{LogReader, Step};
 use super::query::Query;
 use super::websocket::protocol::{PORT_FORWARD, REMOTE_COMMAND};
@@ -208,4 +209,16 @@ fn rendered(options: &LogOptions, lines: &[u8]) -> io::Result<Vec<u8>> {
     let mut out = Vec::new();
     while reader.step(&mut out)? == Step::More {}
     Ok(out)
+}
+
+/// Whether the last entry of each stream of a log is the last piece of its line.
+#[must_use]
+pub fn is_finished(log: &[u8]) -> bool {
+    let mut open = [false; 2];
+    let entries = log.split_inclusive(|byte| *byte == b'\n');
+    let ended = entries.filter_map(|entry| entry.strip_suffix(b"\n"));
+    for entry in ended.filter_map(line::parse) {
+        open[usize::from(entry.stream == LogStream::Stderr)] = entry.partial;
+    }
+    open == [false; 2]
 }

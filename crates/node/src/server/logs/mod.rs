@@ -5,7 +5,7 @@
 //! watch and no CPU.
 
 mod follow;
-mod line;
+pub(super) mod line;
 mod options;
 pub(super) mod reader;
 pub mod rotate;
