@@ -445,7 +445,9 @@ fn rules(config: &TableConfig) -> Vec<(&'static str, Vec<Expr>)> {
     let outbound = go(Verdict::Goto(MASQUERADE_OUTBOUND.into()));
     out.extend(
         [
-            within(saddr(0), config.cluster_cidr, outbound),
+            // Pods of this node alone. Those of others come here by a node port or an outside address, and
+            // the endpoint may be on their own node: it would answer them past this one.
+            within(saddr(0), config.pod_cidr, outbound),
             within(
                 original_daddr.clone(),
                 config.service_cidr,

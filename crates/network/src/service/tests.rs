@@ -200,6 +200,49 @@ fn node_ports_are_reached_from_outside_from_the_host_and_from_its_loopback() {
     });
 }
 
+/// What is translated here must come back here, wherever the endpoint is.
+#[test]
+fn a_pod_of_another_node_is_masqueraded_at_a_node_port() {
+    use crate::netlink::{Socket, route};
+
+    node(|| {
+        let world = World::new();
+        let other = outside();
+        let a = world.pod("a");
+        let _a = a.serve(8080);
+        let mut web = web();
+        web.ports[0].node_port = Some(30080);
+        world.apply([
+            Change::Service(web),
+            Change::Slice(slice("web", TCP, 8080, [a.ip])),
+        ]);
+        let (lan, pod) = (Ipv4Addr::new(192, 0, 2, 1), Ipv4Addr::new(10, 244, 7, 5));
+        let index = |socket: &mut Socket, name| route::link(socket, name).unwrap().unwrap().index;
+        let mut socket = Socket::route().unwrap();
+        let there = route::Route {
+            to: "10.244.7.0/24".parse().unwrap(),
+            via: Some(Ipv4Addr::new(192, 0, 2, 2)),
+            device: index(&mut socket, "lan0"),
+            source: None,
+        };
+        route::configure(&mut socket, &[], &[], &[there]).unwrap();
+        let answer = other.run(|| {
+            let mut socket = Socket::route().unwrap();
+            let device = index(&mut socket, "eth0");
+            let here = (device, ipnet::Ipv4Net::new(pod, 32).unwrap());
+            let from_pod = route::Route {
+                to: ipnet::Ipv4Net::new(lan, 32).unwrap(),
+                via: None,
+                device,
+                source: Some(pod),
+            };
+            route::configure(&mut socket, &[], &[here], &[from_pod]).unwrap();
+            ask((lan, 30080)).unwrap()
+        });
+        assert_eq!(answer.client, IpAddr::V4(world.network.gateway()));
+    });
+}
+
 #[test]
 fn pods_do_not_reach_what_listens_on_the_hosts_loopback() {
     node(|| {
