@@ -343,13 +343,14 @@ fn plan_port(
     };
     let external_ips: Vec<_> = outside_ips(family, service).collect();
     let is_external = !external_ips.is_empty() || node_port.is_some();
-    // Policy Local outside: pods and the host itself still reach every endpoint.
+    // Policy Local outside: pods of this node and the host itself still reach every endpoint. Those
+    // of another node that come here are outside: at home they would have reached all.
     let external_chain = match &all_chain {
         Some(all) if is_external && service.external_local => {
             let name = chain_name("external", service, port);
             let mut rules: Vec<Vec<Expr>> = Vec::new();
-            if let Some(cluster) = config.cluster_cidr {
-                let within = in_net(0, cluster, CmpOp::Eq);
+            if let Some(pods) = config.pod_cidr {
+                let within = in_net(0, pods, CmpOp::Eq);
                 let all = vec![Expr::Verdict(Verdict::Goto(all.clone()))];
                 rules.push([vec![saddr(family, 0)], within, all].concat());
             }
