@@ -7,7 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use super::zones::Verdict;
 
 /// A node not heard of for so long is unknown (`--node-monitor-grace-period`).
-pub const GRACE: SignedDuration = SignedDuration::from_secs(40);
+pub const GRACE: SignedDuration = SignedDuration::from_secs(50);
 /// A node never heard of is given longer (`--node-startup-grace-period`).
 pub const STARTUP_GRACE: SignedDuration = SignedDuration::from_secs(60);
 

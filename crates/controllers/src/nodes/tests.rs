@@ -7,6 +7,7 @@ use evenkeel_client::testing::{FakeApi, FakeClock};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, Pod, Taint};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::json;
 
 use super::zones::{Count, Pacer, State, Verdict, Zones};
@@ -181,6 +182,78 @@ fn tolerations_say_when_a_pod_goes() {
     );
 }
 
+/// A pod that tolerates what has the key `drain` for so long, made now.
+fn patient(seconds: i64) -> Pod {
+    let mut pod = testing::pod("a", "p", &[]);
+    let tolerations = json!([{"key": "drain", "operator": "Exists", "tolerationSeconds": seconds},
+        {"key": "old", "operator": "Exists"}]);
+    pod.spec.as_mut().unwrap().tolerations = serde_json::from_value(tolerations).unwrap();
+    pod.metadata.creation_timestamp = Some(Time(now()));
+    pod
+}
+
+fn no_execute(key: &str, added: Option<Timestamp>) -> Taint {
+    Taint {
+        key: key.to_owned(),
+        effect: "NoExecute".to_owned(),
+        time_added: added.map(Time),
+        ..Taint::default()
+    }
+}
+
+#[test]
+fn a_taint_counts_from_when_it_met_the_pod() {
+    let at = |taints: &[Taint]| {
+        let at = evict::evict_at(&patient(60), taints, now());
+        at.map(|at| at.duration_since(now()).as_secs())
+    };
+    let ago = |seconds| Some(now() - SignedDuration::from_secs(seconds));
+    // As `kubectl taint` writes it.
+    assert_eq!(at(&[no_execute("drain", None)]), Some(60));
+    // The pod came later than the taint.
+    assert_eq!(at(&[no_execute("drain", ago(600))]), Some(60));
+    // What is tolerated without end does not shorten it.
+    let both = [no_execute("old", ago(600)), no_execute("drain", None)];
+    assert_eq!(at(&both), Some(60));
+    assert_eq!(at(&both[..1]), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_goes_when_its_time_is_over_and_stays_when_the_taint_goes() {
+    let fake = FakeApi::new(FakeClock::shared());
+    let mut node: Node = node("n1", "True");
+    node.spec.get_or_insert_default().taints = Some(vec![no_execute("drain", None)]);
+    fake.put(&node);
+    for (name, seconds) in [("short", 5), ("long", 50)] {
+        let mut pod = patient(seconds);
+        pod.metadata.name = Some(name.to_owned());
+        pod.metadata.uid = Some(format!("uid-{name}"));
+        pod.spec.as_mut().unwrap().node_name = Some("n1".to_owned());
+        fake.put(&pod);
+    }
+    let world = testing::start(&fake, |context| Box::pin(evict::run(context)));
+    let is_there = |name: &str| {
+        let pod = fake.get::<Pod>("a", name);
+        pod.is_some_and(|pod| pod.metadata.deletion_timestamp.is_none())
+    };
+    // It is looked at again and again, which does not put the end off.
+    for label in 0..4 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let mut pod: Pod = fake.get("a", "short").unwrap();
+        let labels = pod.metadata.labels.get_or_insert_default();
+        labels.insert("seen".to_owned(), label.to_string());
+        fake.put(&pod);
+    }
+    assert!(is_there("short"));
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(!is_there("short") && is_there("long"));
+    node.spec.get_or_insert_default().taints = None;
+    fake.put(&node);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(is_there("long"));
+    world.end().await;
+}
+
 #[test]
 fn ranges_are_given_once() {
     for (cluster, all) in [
@@ -327,8 +400,8 @@ async fn a_silent_node_is_tainted_its_pods_evicted_and_it_may_come_back() {
     fake.wait_for("silence", |fake| (ready(fake) == "Unknown").then_some(()))
         .await;
     let silence = clock.now().duration_since(last);
-    assert!(silence >= SignedDuration::from_secs(40), "{silence:?}");
-    assert!(silence <= SignedDuration::from_secs(60), "{silence:?}");
+    assert!(silence >= SignedDuration::from_secs(50), "{silence:?}");
+    assert!(silence <= SignedDuration::from_secs(70), "{silence:?}");
     fake.wait_for("a pod that is not ready", |fake| {
         (!crate::pods::is_ready(&fake.get::<Pod>("a", "p")?)).then_some(())
     })
