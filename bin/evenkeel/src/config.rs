@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use evenkeel_node::eviction::thresholds::{self, Thresholds};
+use evenkeel_node::sysctl::UnsafeSysctls;
 use evenkeel_scheduler::config::ProfileConfig;
 use evenkeel_server::audit::AuditOptions;
 use evenkeel_store::etcd::{EtcdOptions, TlsFiles};
@@ -64,6 +65,11 @@ pub(crate) struct UpArgs {
     /// Name of this node [default: the host name]
     #[arg(long, env = "EVENKEEL_NODE_NAME", value_name = "NAME")]
     pub(crate) node_name: Option<String>,
+
+    /// Address of this machine at which others reach the node [default: the gateway of its pods,
+    /// which this machine alone reaches]
+    #[arg(long, env = "EVENKEEL_NODE_IP", value_name = "ADDRESS")]
+    pub(crate) node_ip: Option<Ipv4Addr>,
 
     /// Pod addresses are taken from here, a /24 for each node [default: 10.244.0.0/16]
     #[arg(long, env = "EVENKEEL_CLUSTER_CIDR", value_name = "CIDR")]
@@ -254,6 +260,14 @@ pub(crate) struct UpArgs {
     #[arg(long, env = "EVENKEEL_EVICTION_HARD", value_name = "THRESHOLDS")]
     pub(crate) eviction_hard: Option<String>,
 
+    /// Sysctls that pods may set beside the safe ones: names, or beginnings of names with a * behind
+    #[arg(
+        long,
+        env = "EVENKEEL_ALLOWED_UNSAFE_SYSCTLS",
+        value_name = "PATTERN,…"
+    )]
+    pub(crate) allowed_unsafe_sysctls: Option<String>,
+
     /// So many requests that read are served at once; together with the next this is what priority
     /// and fairness divide [default: 400]
     #[arg(long, env = "EVENKEEL_MAX_REQUESTS_INFLIGHT", value_name = "N")]
@@ -403,6 +417,7 @@ pub(crate) struct Settings {
     pub(crate) static_pods: Option<PathBuf>,
     pub(crate) certificate_validity: SignedDuration,
     pub(crate) eviction_hard: Thresholds,
+    pub(crate) unsafe_sysctls: UnsafeSysctls,
     /// Requests that are served at once.
     pub(crate) seats: u32,
     /// What is recorded of requests.
@@ -651,7 +666,7 @@ impl UpArgs {
             // below.
             pod_cidr: Ipv4Net::new(cluster_cidr.network(), cluster_cidr.prefix_len().max(24))
                 .context("pod network")?,
-            node_ip: None,
+            node_ip: self.node_ip.or(file.node_ip),
             service_cidr: self
                 .service_cidr
                 .or(file.service_cidr)
@@ -686,6 +701,12 @@ impl UpArgs {
                 .unwrap_or(thresholds::DEFAULT)
                 .parse()
                 .context("--eviction-hard")?,
+            unsafe_sysctls: self
+                .allowed_unsafe_sysctls
+                .or(file.allowed_unsafe_sysctls)
+                .unwrap_or_default()
+                .parse()
+                .map_err(|why| anyhow::anyhow!("--allowed-unsafe-sysctls: {why}"))?,
             audit,
             seats: seats(
                 self.max_requests_inflight.or(file.max_requests_inflight),
@@ -714,6 +735,12 @@ impl Settings {
             self.node_name,
             wrong.join("; ")
         );
+        if let Some(address) = self.node_ip {
+            anyhow::ensure!(
+                !address.is_unspecified() && !address.is_loopback() && !address.is_multicast(),
+                "--node-ip {address}: it must be an address at which other machines reach this one"
+            );
+        }
         anyhow::ensure!(
             self.cluster_cidr.prefix_len() <= 24,
             "--cluster-cidr {}: each node takes a /24, so it must be /24 or larger",

@@ -129,6 +129,14 @@ pub(crate) struct NodeArgs {
     #[arg(long, env = "EVENKEEL_EVICTION_HARD", value_name = "THRESHOLDS")]
     eviction_hard: Option<String>,
 
+    /// Sysctls that pods may set beside the safe ones: names, or beginnings of names with a * behind
+    #[arg(
+        long,
+        env = "EVENKEEL_ALLOWED_UNSAFE_SYSCTLS",
+        value_name = "PATTERN,…"
+    )]
+    allowed_unsafe_sysctls: Option<String>,
+
     /// How log lines look [default: text]
     #[arg(long, env = "EVENKEEL_LOG_FORMAT", value_enum)]
     log_format: Option<LogFormat>,
@@ -338,6 +346,7 @@ impl NodeArgs {
             registry_mirror: self.registry_mirror.or(file.registry_mirror),
             static_pod_path: self.static_pod_path.or(file.static_pod_path),
             eviction_hard: self.eviction_hard.or(file.eviction_hard),
+            allowed_unsafe_sysctls: self.allowed_unsafe_sysctls.or(file.allowed_unsafe_sysctls),
             log_format: self.log_format.or(file.log_format),
             log: self.log.or(file.log),
         }
@@ -406,12 +415,14 @@ impl NodeArgs {
         let flags = UpArgs {
             data_dir: args.data_dir,
             node_name: args.node_name,
+            node_ip: args.node_ip,
             cluster_cidr: args.cluster_cidr,
             service_cidr: args.service_cidr,
             node_port: args.node_port,
             registry_mirror: args.registry_mirror,
             static_pod_path: args.static_pod_path,
             eviction_hard: args.eviction_hard,
+            allowed_unsafe_sysctls: args.allowed_unsafe_sysctls,
             log_format: args.log_format,
             log: args.log,
             ..UpArgs::default()

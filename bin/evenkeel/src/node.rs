@@ -99,7 +99,7 @@ impl Node {
             .with_context(|| {
                 format!(
                     "can't listen on {address}:{} for the node's API; choose another port with \
-                 --node-port",
+                 --node-port, another address with --node-ip",
                     settings.node_port
                 )
             })?;
@@ -147,6 +147,7 @@ impl Node {
             max_pods: 110,
             labels: Default::default(),
             static_pods: settings.static_pods.clone(),
+            unsafe_sysctls: settings.unsafe_sysctls.clone(),
             eviction_hard: settings.eviction_hard.clone(),
             clock,
             api_server_host: settings.service_address(1).to_string(),

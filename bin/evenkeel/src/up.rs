@@ -239,12 +239,16 @@ fn way(
 ) -> anyhow::Result<Way> {
     let name = &settings.node_name;
     let user = format!("system:node:{name}");
+    let mut addresses = vec![IpAddr::V4(node.gateway), IpAddr::from([127, 0, 0, 1])];
+    if node.address != node.gateway {
+        addresses.push(IpAddr::V4(node.address));
+    }
     let spec = LeafSpec {
         name: "kubelet".to_owned(),
         common_name: user.clone(),
         organizations: vec!["system:nodes".to_owned()],
         dns_names: vec![name.clone(), "localhost".to_owned()],
-        addresses: vec![IpAddr::V4(node.gateway), IpAddr::from([127, 0, 0, 1])],
+        addresses,
         client: true,
         server: true,
         ..LeafSpec::default()
@@ -493,8 +497,11 @@ fn server_tls(
         settings.service_address(1).into(),
         IpAddr::from(node_gateway(settings)),
     ];
-    if !address.ip().is_unspecified() && !addresses.contains(&address.ip()) {
-        addresses.push(address.ip());
+    let told = (!address.ip().is_unspecified()).then_some(address.ip());
+    for reached in told.into_iter().chain(settings.node_ip.map(IpAddr::from)) {
+        if !addresses.contains(&reached) {
+            addresses.push(reached);
+        }
     }
     let names = [
         "localhost",

@@ -7,6 +7,7 @@ use evenkeel_api::clock::SharedClock;
 use evenkeel_runtime::{SharedImages, SharedRuntime};
 
 use crate::eviction::thresholds::Thresholds;
+use crate::sysctl::UnsafeSysctls;
 
 /// Settings of a node agent. Everything from outside is handed in: no environment is read.
 #[derive(Clone)]
@@ -39,6 +40,8 @@ pub struct NodeConfig {
     pub max_pods: u32,
     /// Directory of static pods' files, if there are any.
     pub static_pods: Option<PathBuf>,
+    /// Sysctls that pods may set beside the safe ones.
+    pub unsafe_sysctls: UnsafeSysctls,
     /// When pods are evicted because the node runs short.
     pub eviction_hard: Thresholds,
     /// Labels beside those that every node has.

@@ -36,6 +36,7 @@ pub mod services;
 pub mod spec;
 pub mod static_pods;
 pub mod stats;
+pub mod sysctl;
 pub mod testing;
 pub mod view;
 pub mod volume;

@@ -335,6 +335,19 @@ pub struct ContainerStatus {
     pub log_path: PathBuf,
     /// Pid of its first process on the host, when it runs.
     pub pid: Option<i32>,
+    /// Whom its first process was started as, once it was.
+    pub user: Option<ContainerUser>,
+}
+
+/// The numbers of a user, by the image and by what was asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ContainerUser {
+    /// User.
+    pub uid: u32,
+    /// Primary group.
+    pub gid: u32,
+    /// All groups, the primary one among them, ascending.
+    pub groups: Vec<u32>,
 }
 
 /// What a container uses.

@@ -44,6 +44,7 @@ impl FakeNode {
             pod_cidr: None,
             max_pods: 110,
             static_pods: None,
+            unsafe_sysctls: Default::default(),
             eviction_hard: Default::default(),
             labels: Default::default(),
             clock,

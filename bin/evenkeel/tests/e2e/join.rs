@@ -123,8 +123,18 @@ fn a_second_machine_joins_with_a_kubeconfig_and_a_third_with_a_token() {
     }
     let machine = machine();
     let port = common::port::free(HERE.parse().expect("an address"));
-    let mut cluster = Cluster::with_flags(SLOT, &[&format!("--listen={HERE}:{port}")]);
+    let (listen, address) = (
+        format!("--listen={HERE}:{port}"),
+        format!("--node-ip={HERE}"),
+    );
+    let mut cluster = Cluster::with_flags(SLOT, &[&listen, &address]);
     cluster.import_busybox();
+    let internal = "{.status.addresses[?(@.type==\"InternalIP\")].address}";
+    let first = cluster.value(&format!("node e2e-{SLOT}"), internal);
+    assert_eq!(
+        first, HERE,
+        "the first node tells the address that it was given"
+    );
     let second = format!("e2e-{SLOT}-b");
     let home = cluster.home().to_path_buf();
     let kubeconfig = home.join("node.kubeconfig");

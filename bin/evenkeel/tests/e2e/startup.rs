@@ -217,6 +217,10 @@ fn settings_that_make_no_sense() {
             &["--node-name", "Not A Name"],
         ),
         (
+            &["--node-ip", "127.0.0.1"],
+            &["--node-ip 127.0.0.1", "other machines"],
+        ),
+        (
             &["--registry-mirror", "nothing"],
             &["--registry-mirror", "HOST=URL"],
         ),

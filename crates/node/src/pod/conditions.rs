@@ -49,6 +49,7 @@ pub(super) fn conditions(inputs: &StatusInputs<'_>, status: &PodStatus) -> Vec<P
     let apps = status.container_statuses.as_deref().unwrap_or_default();
     let sandbox = Verdict {
         holds: inputs.observed.ready_sandbox().is_some()
+            && inputs.volumes_came()
             && !inputs.plan.stopped
             && (model.host_network() || status.pod_ip.is_some()),
         reason: None,

@@ -97,13 +97,14 @@ async fn gently(
         match tokio::time::timeout(grace, run).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
-                let text = format!("PreStopHook failed: {error}");
+                // An event never says why: what the hook was told may be a secret.
+                tracing::debug!(pod = model.full_name(), error, "preStop hook");
                 context.recorder.container(
                     model,
                     container,
                     Kind::Warning,
                     "FailedPreStopHook",
-                    text,
+                    "PreStopHook failed",
                 );
             }
             Err(_) => context.recorder.container(

@@ -103,6 +103,8 @@ pub struct ContainerMemory {
     pub probes: ProbeResults,
     /// A start is under way, its postStart hook included: it shows as waiting until that is over.
     pub starting: bool,
+    /// The instance that was ended last for another one to take its place at once.
+    pub replaced: Option<String>,
 }
 
 /// What can be under way at most once at a time.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use base64::Engine;
-use evenkeel_runtime::{ImageStatus, RegistryAuth, RuntimeError};
+use evenkeel_runtime::{ImageReference, ImageStatus, RegistryAuth, RuntimeError};
 use futures::future::join_all;
 use jiff::SignedDuration;
 use serde_json::Value;
@@ -55,11 +55,11 @@ pub async fn ensure(
             .recorder
             .container(model, container, kind, reason, text);
     };
-    if image.is_empty() || image.trim() != image || image.chars().any(char::is_whitespace) {
-        let message = format!(
-            "Failed to apply default image tag \"{image}\": couldn't parse image name \
-             \"{image}\": invalid reference format"
-        );
+    if let Err(wrong) = ImageReference::parse(&image) {
+        let message = match wrong {
+            RuntimeError::Pull { message, .. } => message,
+            other => error_chain(&other),
+        };
         event(Kind::Warning, "InspectFailed", message.clone());
         event(
             Kind::Warning,

@@ -29,6 +29,8 @@ use crate::volume::{PodVolumes, blocking, pod_dir, subpath};
 const TERMINATION_LOG: &str = "/dev/termination-log";
 /// A postStart hook has no limit of its own; one that hangs this long is given up.
 const POST_START_LIMIT: Duration = Duration::from_secs(3600);
+/// Reason of a container whose postStart hook failed.
+const POST_START_FAILED: &str = "PostStartHookError";
 
 /// A start that did not come about.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,7 +67,10 @@ pub async fn start(
     start: Start,
 ) -> Result<(), StartFailure> {
     let result = try_start(context, model, container, start).await;
-    if let Err(failure) = &result {
+    // Of a hook that failed has been told already, without its words.
+    if let Err(failure) = &result
+        && failure.reason != POST_START_FAILED
+    {
         let text = format!("Error: {}", failure.message);
         context
             .recorder
@@ -232,10 +237,14 @@ async fn post_start(
         () = stop.cancelled() => return Ok(()),
     };
     let Err(error) = outcome else { return Ok(()) };
-    let text = format!("PostStartHook failed: {error}");
-    context
-        .recorder
-        .container(model, container, Kind::Warning, "FailedPostStartHook", text);
+    // An event never says why: what the hook was told may be a secret.
+    context.recorder.container(
+        model,
+        container,
+        Kind::Warning,
+        "FailedPostStartHook",
+        "PostStartHook failed",
+    );
     let killing = "FailedPostStartHook".to_owned();
     context
         .recorder
@@ -248,7 +257,7 @@ async fn post_start(
         Err(more) => format!("PostStartHook failed: {error}; {more}"),
     };
     Err(StartFailure {
-        reason: "PostStartHookError",
+        reason: POST_START_FAILED,
         message,
     })
 }

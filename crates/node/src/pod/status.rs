@@ -15,7 +15,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::conditions::conditions;
-use super::memory::{Ending, Memory};
+use super::memory::{Ending, Memory, VolumesState};
 use super::model::{PodModel, Role};
 use super::observed::Observed;
 use super::plan::Plan;
@@ -48,6 +48,14 @@ pub struct StatusInputs<'a> {
     pub host_ips: &'a [IpAddr],
     /// Wall clock.
     pub now: Timestamp,
+}
+
+impl StatusInputs<'_> {
+    /// Have the volumes been there? The reference makes the sandbox when they are. Here both are made
+    /// at once, and what has come of it is told in that order.
+    pub(super) fn volumes_came(&self) -> bool {
+        self.memory.volumes == VolumesState::Ready || !self.observed.containers.is_empty()
+    }
 }
 
 /// A time stamp in whole seconds, as the API keeps it.
@@ -90,10 +98,11 @@ pub fn compute(inputs: StatusInputs<'_>) -> PodStatus {
         .as_ref()
         .map(|termination| &termination.ending)
     {
+        // While something runs, what is in its place must not start: the end is told when it has come.
         Some(Ending::Failed {
             reason: why,
             message: text,
-        }) => {
+        }) if terminal => {
             phase = "Failed";
             reason = Some(why.clone());
             message = Some(text.clone());
@@ -112,6 +121,9 @@ pub fn compute(inputs: StatusInputs<'_>) -> PodStatus {
     }
     if terminal && memory.termination.is_some() {
         settle(&mut init, &mut apps, initialized_before);
+    }
+    if never_begun(&inputs) {
+        (init, apps, ephemeral) = Default::default();
     }
     let (allocated_resources, resources) = of_the_whole(model, &memory.resize);
     let mut status = PodStatus {
@@ -139,6 +151,18 @@ pub fn compute(inputs: StatusInputs<'_>) -> PodStatus {
     status
 }
 
+/// The node ended the pod before anything of it was there: it has no containers to tell of.
+fn never_begun(inputs: &StatusInputs<'_>) -> bool {
+    let ending = inputs.memory.termination.as_ref().map(|it| &it.ending);
+    let lists = [
+        &inputs.previous.init_container_statuses,
+        &inputs.previous.container_statuses,
+    ];
+    matches!(ending, Some(Ending::Failed { .. }))
+        && inputs.observed.is_empty()
+        && lists.into_iter().all(Option::is_none)
+}
+
 fn is_final(phase: &str) -> bool {
     matches!(phase, "Succeeded" | "Failed")
 }
@@ -153,6 +177,7 @@ fn addresses(inputs: &StatusInputs<'_>, status: &mut PodStatus) {
     } else {
         let sandbox = inputs.observed.sandbox();
         sandbox
+            .filter(|_| inputs.volumes_came())
             .map(|s| s.ips.iter().map(ToString::to_string).collect())
             .unwrap_or_default()
     };

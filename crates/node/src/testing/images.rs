@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::time::Duration;
 
 use evenkeel_runtime::{ImageStatus, Images, RegistryAuth, Result, RuntimeError};
 use futures::future::BoxFuture;
@@ -13,6 +14,7 @@ pub struct FakeImages {
     present: Mutex<BTreeMap<String, ImageStatus>>,
     missing: Mutex<BTreeSet<String>>,
     pulls: Mutex<Vec<String>>,
+    takes: Mutex<Duration>,
 }
 
 impl FakeImages {
@@ -37,6 +39,11 @@ impl FakeImages {
     /// Pulls of this reference succeed again.
     pub fn allow(&self, reference: &str) {
         self.missing.lock().remove(reference);
+    }
+
+    /// Pulls take so long from now on.
+    pub fn slow(&self, takes: Duration) {
+        *self.takes.lock() = takes;
     }
 
     /// Every pull so far.
@@ -68,6 +75,8 @@ impl Images for FakeImages {
     ) -> BoxFuture<'a, Result<ImageStatus>> {
         Box::pin(async move {
             self.pulls.lock().push(reference.to_owned());
+            let takes = *self.takes.lock();
+            tokio::time::sleep(takes).await;
             if self.missing.lock().contains(reference) {
                 return Err(RuntimeError::Pull {
                     reason: "ErrImagePull",

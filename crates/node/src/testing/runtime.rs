@@ -336,6 +336,7 @@ impl Runtime for FakeRuntime {
                 annotations: config.annotations.clone(),
                 log_path: sandbox.log_directory.join(&config.log_path),
                 pid: None,
+                user: None,
             };
             state.containers.insert(
                 id.clone(),

@@ -25,6 +25,8 @@ async fn a_taken_port_is_refused_until_it_is_free() {
         "Pod was rejected: Predicate NodePorts failed: node(s) didn't have free ports for the \
          requested pod ports"
     );
+    // It never had containers, so there is nothing to say of them.
+    assert!(pod["status"]["containerStatuses"].is_null(), "{pod:#}");
     let calls = node.runtime.calls();
     assert!(
         !calls.iter().any(|call| call.contains("second")),
@@ -53,4 +55,24 @@ async fn a_pod_that_wants_another_node_is_refused() {
     });
     node.pod("here", wants("a"));
     node.until_ready("here").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sysctl_that_may_harm_others_is_refused() {
+    let node = Node::start();
+    let sets = |name: &str| {
+        json!({ "containers": [container("a")],
+                "securityContext": { "sysctls": [{ "name": name, "value": "1" }] } })
+    };
+    node.pod("bold", sets("kernel.msgmax"));
+    let pod = node
+        .until("bold", |pod| pod["status"]["phase"] == "Failed")
+        .await;
+    assert_eq!(pod["status"]["reason"], "SysctlForbidden");
+    assert_eq!(
+        pod["status"]["message"],
+        "Pod was rejected: forbidden sysctl: \"kernel.msgmax\" not allowlisted"
+    );
+    node.pod("safe", sets("kernel.shm_rmid_forced"));
+    node.until_ready("safe").await;
 }

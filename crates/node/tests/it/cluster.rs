@@ -70,6 +70,7 @@ impl Node {
             max_pods: 110,
             labels: Default::default(),
             static_pods: None,
+            unsafe_sysctls: Default::default(),
             eviction_hard: Default::default(),
             clock: Arc::clone(&clock),
             api_server_host: "10.96.0.1".to_owned(),

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use evenkeel_node::testing::Behaviour;
+use evenkeel_runtime::ExecOutput;
 use serde_json::{Value, json};
 
 use crate::cluster::{Node, condition, container};
@@ -317,6 +318,79 @@ async fn pull_policies_hold() {
         pod["status"]["containerStatuses"][0]["state"]["waiting"]["reason"] == "InvalidImageName"
     })
     .await;
+    let before = node.events().len();
+    node.pod(
+        "worse",
+        json!({ "containers": [{ "name": "app", "image": "Bad::x" }] }),
+    );
+    node.until("worse", |pod| {
+        pod["status"]["containerStatuses"][0]["state"]["waiting"]["reason"] == "InvalidImageName"
+    })
+    .await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let told = node.events().split_off(before);
+    assert!(told.iter().any(|(reason, _)| reason == "InspectFailed"));
+    assert!(
+        !told.iter().any(|(reason, _)| reason == "Pulling"),
+        "{told:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn hooks_that_fail_keep_what_they_were_told_to_themselves() {
+    let node = Node::start();
+    let wrong = Behaviour {
+        exec: ExecOutput {
+            exit_code: 3,
+            ..ExecOutput::default()
+        },
+        ..Behaviour::default()
+    };
+    node.runtime.behave("app", wrong);
+    let login = json!({ "exec": { "command": ["login", "--password=secret"] } });
+    let mut app = container("app");
+    app["lifecycle"] = json!({ "postStart": login, "preStop": login });
+    node.pod("web", json!({ "containers": [app] }));
+    node.until("web", |pod| {
+        pod["status"]["containerStatuses"][0]["restartCount"] == 1
+    })
+    .await;
+    let events = node.events();
+    let wanted = (
+        "FailedPostStartHook".to_owned(),
+        "PostStartHook failed".to_owned(),
+    );
+    assert!(events.contains(&wanted), "{events:?}");
+    assert!(
+        !events.iter().any(|(_, text)| text.contains("secret")),
+        "{events:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_waits_for_a_volume_is_not_ready_to_start_containers() {
+    let node = Node::start();
+    let mut app = container("app");
+    app["volumeMounts"] = json!([{ "name": "v", "mountPath": "/v" }]);
+    node.pod(
+        "web",
+        json!({ "containers": [app],
+                "volumes": [{ "name": "v", "configMap": { "name": "late" } }] }),
+    );
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let pod = node.api.get("pods", "default", "web").expect("there");
+    let may_start = condition(&pod, "PodReadyToStartContainers");
+    assert_eq!(may_start["status"], "False", "{pod:#}");
+    assert!(pod["status"]["podIP"].is_null(), "{pod:#}");
+    node.api.put(
+        "configmaps",
+        json!({ "apiVersion": "v1", "kind": "ConfigMap",
+                "metadata": { "name": "late", "namespace": "default" }, "data": {} }),
+    );
+    let pod = node.until_ready("web").await;
+    let may_start = condition(&pod, "PodReadyToStartContainers");
+    assert_eq!(may_start["status"], "True");
+    assert!(pod["status"]["podIP"].is_string());
 }
 
 #[tokio::test(start_paused = true)]
@@ -335,6 +409,12 @@ async fn a_missing_config_map_holds_the_start_until_it_is_there() {
         })
         .await;
     assert_eq!(waiting(&pod)["message"], "configmap \"settings\" not found");
+    // It says so all the time, not between two tries alone.
+    for _ in 0..200 {
+        tokio::time::sleep(Duration::from_millis(77)).await;
+        let pod = node.api.get("pods", "default", "web").expect("there");
+        assert_eq!(waiting(&pod)["reason"], "CreateContainerConfigError");
+    }
     node.api.put(
         "configmaps",
         json!({ "apiVersion": "v1", "kind": "ConfigMap",
@@ -385,20 +465,30 @@ async fn a_deadline_ends_the_pod() {
         "web",
         json!({ "activeDeadlineSeconds": 20, "containers": [container("app")] }),
     );
+    let slow = Behaviour {
+        stops_in: Duration::from_secs(10),
+        ..Behaviour::default()
+    };
+    node.runtime.behave("app", slow);
     node.until_ready("web").await;
+    tokio::time::sleep(Duration::from_secs(25)).await;
+    // While it still runs nothing may take its place.
+    let pod = node.api.get("pods", "default", "web").expect("there");
+    assert_eq!(pod["status"]["phase"], "Running");
+    assert!(pod["status"]["reason"].is_null(), "{pod:#}");
+    assert_eq!(node.runtime.running(), 1);
     let pod = node
         .until("web", |pod| pod["status"]["phase"] == "Failed")
         .await;
+    let text = "Pod was active on the node longer than the specified deadline";
     assert_eq!(pod["status"]["reason"], "DeadlineExceeded");
-    assert_eq!(
-        pod["status"]["message"],
-        "Pod was active on the node longer than the specified deadline"
-    );
-    node.until("web", |pod| {
-        pod["status"]["containerStatuses"][0]["state"]["terminated"].is_object()
-    })
-    .await;
+    assert_eq!(pod["status"]["message"], text);
+    let app = &pod["status"]["containerStatuses"][0];
+    assert!(app["state"]["terminated"].is_object(), "{pod:#}");
     assert_eq!(node.runtime.running(), 0);
+    let events = node.events();
+    let wanted = ("DeadlineExceeded".to_owned(), text.to_owned());
+    assert!(events.contains(&wanted), "{events:?}");
     node.delete("web", 30);
     node.until_gone("web").await;
 }
@@ -486,6 +576,39 @@ async fn a_new_agent_finds_its_containers_and_restarts_none() {
     })
     .await;
     node.until_ready("web").await;
+}
+
+/// How long the pod was told as not ready, while its container was replaced by one of this image.
+async fn unready_while_replaced(node: &Node, image: &str) -> Duration {
+    let restarts = |pod: &Value| pod["status"]["containerStatuses"][0]["restartCount"].as_i64();
+    let before = node.until_ready("web").await;
+    node.api.change("pods", "default", "web", |pod| {
+        pod["spec"]["containers"][0]["image"] = json!(image);
+        pod["metadata"]["generation"] = json!(restarts(&before).unwrap_or_default() + 2);
+    });
+    let step = Duration::from_millis(5);
+    let mut unready = Duration::ZERO;
+    loop {
+        tokio::time::sleep(step).await;
+        let pod = node.api.get("pods", "default", "web").expect("there");
+        if condition(&pod, "Ready")["status"] != "True" {
+            unready += step;
+        } else if restarts(&pod) > restarts(&before) {
+            return unready;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_container_that_is_replaced_quickly_is_not_missed() {
+    let node = Node::start();
+    node.pod("web", json!({ "containers": [container("app")] }));
+    node.images.slow(Duration::from_millis(500));
+    assert_eq!(unready_while_replaced(&node, "app:2").await, Duration::ZERO);
+    // One that does not come is.
+    node.images.slow(Duration::from_secs(10));
+    let unready = unready_while_replaced(&node, "app:3").await;
+    assert!((8..10).contains(&unready.as_secs()), "{unready:?}");
 }
 
 #[tokio::test(start_paused = true)]

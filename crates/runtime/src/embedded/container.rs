@@ -1,5 +1,6 @@
 //! Containers: created, started, stopped, removed, asked.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -14,13 +15,13 @@ use super::{Inner, blocking, build, watch as shim_watch, zygote};
 use crate::cgroup::Cgroups;
 use crate::clock;
 use crate::contract::{
-    ContainerConfig, ContainerEvent, ContainerState, ContainerStats, ContainerStatus, Resources,
-    Result, RuntimeError,
+    ContainerConfig, ContainerEvent, ContainerState, ContainerStats, ContainerStatus,
+    ContainerUser, Resources, Result, RuntimeError,
 };
 use crate::files::{self, Context as _};
 use crate::shim::op;
 use crate::shim::spec::StartRequest;
-use crate::wire::{Exited, Started, frame};
+use crate::wire::{Exited, Started, User, frame};
 
 /// How long a killed container may take to be gone.
 const KILL_WAIT: Duration = Duration::from_secs(30);
@@ -109,6 +110,20 @@ impl Container {
                 ContainerState::Running => life.started.as_ref().map(|started| started.pid),
                 _ => None,
             },
+            user: life.started.as_ref().map(|started| {
+                let User {
+                    uid,
+                    gid,
+                    ref groups,
+                    ..
+                } = started.user;
+                let groups: BTreeSet<u32> = groups.iter().copied().chain([gid]).collect();
+                ContainerUser {
+                    uid,
+                    gid,
+                    groups: groups.into_iter().collect(),
+                }
+            }),
         }
     }
 

@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use evenkeel_runtime::testing::ImageBuilder;
-use evenkeel_runtime::{ContainerConfig, Mount, Propagation, Runtime, Seccomp, Security};
+use evenkeel_runtime::{
+    ContainerConfig, ContainerUser, Mount, Propagation, Runtime, Seccomp, Security,
+};
 
 use crate::common::{Fixture, IMAGE, shell, text};
 
@@ -61,8 +63,15 @@ async fn users_by_number_and_by_the_images_name() {
         image: "named:1".into(),
         ..shell("id -u; id -g; id -G; pwd; echo $HOME")
     };
-    let (_, lines) = fixture.run(&named).await;
+    let (status, lines) = fixture.run(&named).await;
     assert_eq!(text(&lines), "1000\n1001\n1001 29\n/\n/home\n");
+    // Whom it was started as is told too.
+    let user = ContainerUser {
+        uid: 1000,
+        gid: 1001,
+        groups: vec![29, 1001],
+    };
+    assert_eq!(status.user, Some(user));
     let sandbox = fixture.sandbox().await;
     let root = with(
         "true",

@@ -23,6 +23,8 @@ pub const HASH_ANNOTATION: &str = "io.kubernetes.container.hash";
 
 /// Reason of a pod that was evicted.
 pub const EVICTED: &str = "Evicted";
+/// Reason of a pod that ran longer than it may.
+pub const DEADLINE_EXCEEDED: &str = "DeadlineExceeded";
 
 /// Why a container is ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -317,7 +319,7 @@ impl<'a> Planner<'a> {
             return false;
         }
         self.act(Action::End(Ending::Failed {
-            reason: "DeadlineExceeded".to_owned(),
+            reason: DEADLINE_EXCEEDED.to_owned(),
             message: "Pod was active on the node longer than the specified deadline".to_owned(),
         }));
         true

@@ -44,11 +44,20 @@ impl<'a> Planner<'a> {
 
     pub(super) fn start(&mut self, container: &'a ContainerModel, after: Option<Timestamp>) {
         let name = container.name().to_owned();
-        if self.at.memory.container_busy(&name) {
-            return;
-        }
         let known = self.at.memory.containers.get(&name);
+        // What it was refused for last is what it waits for, until a start comes about.
+        if let Some(refusal) = known.and_then(|known| known.refusal.as_ref()) {
+            self.wait_for(container, &refusal.reason, refusal.message.clone());
+        }
+        let busy = self.at.memory.container_busy(&name);
         match known.map(|known| &known.image) {
+            Some(ImageState::Failed {
+                reason,
+                message,
+                at,
+                ..
+            }) if busy => self.wait_for_image(container, reason, message, *at),
+            _ if busy => {}
             None | Some(ImageState::Unknown) => {
                 self.act(Action::EnsureImage {
                     container: name,
@@ -65,12 +74,10 @@ impl<'a> Planner<'a> {
                 self.retry_image(container, reason, *at, *checked_at);
             }
             Some(ImageState::Present(_)) => {
-                if let Some(refusal) = known.and_then(|known| known.refusal.as_ref()) {
-                    self.wait_for(container, &refusal.reason, refusal.message.clone());
-                    if refusal.retry_at > self.at.now {
-                        self.wake(refusal.retry_at);
-                        return;
-                    }
+                let refused = known.and_then(|known| known.refusal.as_ref());
+                if let Some(refusal) = refused.filter(|it| it.retry_at > self.at.now) {
+                    self.wake(refusal.retry_at);
+                    return;
                 }
                 let ready = self.at.observed.ready_sandbox();
                 let Some(sandbox) = ready.filter(|_| self.volumes_ready()) else {

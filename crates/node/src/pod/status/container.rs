@@ -4,7 +4,7 @@
 use evenkeel_runtime::{ContainerState as RuntimeState, ContainerStatus as RuntimeStatus};
 use k8s_openapi::api::core::v1::{
     ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting,
-    ContainerStatus, VolumeMountStatus,
+    ContainerStatus, ContainerUser, LinuxContainerUser, VolumeMountStatus,
 };
 
 use super::{IMAGE_ID_ANNOTATION, IMAGE_NAME_ANNOTATION, StatusInputs, seconds};
@@ -151,6 +151,13 @@ fn describe(
         let has = has.map(|(_, has)| has.clone()).or(resources);
         status.resources = Some(has.unwrap_or_default());
     }
+    status.user = from.user.as_ref().map(|user| ContainerUser {
+        linux: Some(LinuxContainerUser {
+            uid: user.uid.into(),
+            gid: user.gid.into(),
+            supplemental_groups: Some(user.groups.iter().map(|gid| i64::from(*gid)).collect()),
+        }),
+    });
     status.volume_mounts = container.spec.volume_mounts.as_ref().map(|mounts| {
         mounts
             .iter()

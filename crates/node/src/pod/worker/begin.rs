@@ -9,10 +9,10 @@ use jiff::SignedDuration;
 use super::Worker;
 use crate::events::Kind;
 use crate::pod::kill::{self, Kill};
-use crate::pod::memory::ImageState;
+use crate::pod::memory::{Backoff, ImageState};
 use crate::pod::observed::Observed;
 use crate::pod::ops::{self, Outcome};
-use crate::pod::plan::{self, Action};
+use crate::pod::plan::{self, Action, KillReason};
 use crate::pod::pull;
 use crate::pod::resize;
 use crate::pod::start::{self, Start};
@@ -103,6 +103,14 @@ impl Worker {
                 why,
                 grace,
             } => {
+                let known = self.memory.container(&container);
+                if matches!(why, KillReason::Changed | KillReason::Resized) {
+                    known.replaced = Some(id.clone());
+                }
+                if why == KillReason::Changed {
+                    // What comes is another container: it waits for none that failed before.
+                    known.crash_backoff = Backoff::default();
+                }
                 let deadline = self.deadline.subscribe();
                 Box::pin(async move {
                     let spec = model.container(&container);

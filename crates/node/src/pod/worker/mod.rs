@@ -4,6 +4,7 @@
 mod announce;
 mod begin;
 mod outcome;
+mod publish;
 mod resizing;
 
 use std::collections::BTreeMap;
@@ -23,12 +24,9 @@ use tracing::debug;
 use super::memory::{Ending, Memory, Op, Termination, VolumesState};
 use super::message;
 use super::model::PodModel;
-use super::observed::Observed;
 use super::ops::{self, Outcome};
-use super::plan::{Action, EVICTED, Inputs, Plan, plan};
+use super::plan::{Action, DEADLINE_EXCEEDED, EVICTED, Inputs, plan};
 use super::resize::{self, Allocation};
-use super::status::{StatusInputs, compute};
-use super::status_patch::diff;
 use crate::admission::Rejection;
 use crate::context::Context;
 use crate::events::Kind;
@@ -37,8 +35,6 @@ use crate::probe::{Probes, Report};
 use crate::register;
 use crate::volume::{PodVolumes, payload};
 
-/// How long status changes are gathered before one is written.
-const STATUS_GATHER: Duration = Duration::from_millis(2);
 /// Wait after an operation failed that has no wait of its own.
 const FAILURE_PAUSE: Duration = Duration::from_secs(1);
 /// Contents of volumes are read again this often, and up to half as much later.
@@ -238,6 +234,11 @@ impl Worker {
             (Ok(()), Some(spec)) if !ran => register::may_be_here(&self.context, spec).await,
             _ => Ok(true),
         };
+        let sysctls = match self.model.spec() {
+            Some(spec) if !ran => self.context.config.unsafe_sysctls.admit(spec),
+            _ => Ok(()),
+        };
+        let held = sysctls.and(held);
         let rejection = match (held, allowed) {
             (Err(rejection), _) => Some(rejection),
             (Ok(()), Ok(false)) => Some(Rejection::elsewhere()),
@@ -334,6 +335,17 @@ impl Worker {
                 _ => None,
             });
             if let Some(ending) = ended {
+                if let Ending::Failed { reason, message } = &ending
+                    && reason == DEADLINE_EXCEEDED
+                {
+                    let recorder = &self.context.recorder;
+                    recorder.pod(
+                        &self.model,
+                        Kind::Normal,
+                        DEADLINE_EXCEEDED,
+                        message.clone(),
+                    );
+                }
                 let grace = SignedDuration::from_secs(self.model.grace_seconds());
                 self.terminate(ending, now + grace);
                 continue;
@@ -360,64 +372,6 @@ impl Worker {
                 (a, b) => a.or(b),
             };
         }
-    }
-
-    /// Writes the status if it differs; true when nothing runs and the API knows it.
-    fn publish(&mut self, observed: &Observed, plan: &Plan, now: Timestamp) -> bool {
-        let status = compute(StatusInputs {
-            model: &self.model,
-            observed,
-            memory: &self.memory,
-            plan,
-            previous: &self.written,
-            messages: &self.messages,
-            host_ips: &[self.context.config.node_ip],
-            now,
-        });
-        if plan.stopped {
-            // Before the API learns of it: what comes in its place must find the room free.
-            self.context.release(self.model.uid());
-            if self.context.dra.holds(self.model.uid()) {
-                // Whoever takes it back wakes all.
-                return false;
-            }
-        }
-        if self.memory.api_deleted {
-            return false;
-        }
-        let Some(uid) = self.model.api_uid() else {
-            // There is no mirror yet.
-            return false;
-        };
-        let Some(patch) = diff(uid, &self.written, &status) else {
-            self.write_retry = None;
-            return plan.stopped && !self.writing;
-        };
-        if plan.stopped {
-            self.memory.final_status_written = false;
-        }
-        if self.writing || self.write_retry.is_some_and(|retry| retry > now) {
-            return false;
-        }
-        // What changes within a moment is written once: the first change waits for the others.
-        let ready = |status: &PodStatus| {
-            status
-                .conditions
-                .iter()
-                .flatten()
-                .any(|condition| condition.type_ == "Ready" && condition.status == "True")
-        };
-        let urgent = ready(&status) != ready(&self.written) || plan.stopped;
-        self.writing = true;
-        let (context, model) = (Arc::clone(&self.context), Arc::clone(&self.model));
-        self.running.push(Box::pin(async move {
-            if !urgent {
-                tokio::time::sleep(STATUS_GATHER).await;
-            }
-            let result = ops::write_status(&context, &model, &patch).await;
-            (None, Outcome::StatusWritten(Box::new(status), result))
-        }));
-        false
     }
 
     /// Contents are read again some time later, and at the latest when a token or certificate

@@ -150,6 +150,7 @@ impl Runtime for FakeRuntime {
             annotations: BTreeMap::new(),
             log_path: PathBuf::new(),
             pid: None,
+            user: None,
         };
         std::future::ready(Ok(status)).boxed()
     }
