@@ -37,12 +37,7 @@ pub struct Parsed {
 /// Syntax errors, or nesting deeper than 127 levels.
 pub fn parse(bytes: &[u8]) -> Result<Parsed, DecodeError> {
     let notes = Notes::default();
-    let mut reader = serde_json::Deserializer::from_slice(bytes);
-    let fail = |error: serde_json::Error| DecodeError::Json(error.to_string());
-    let value = Seed { notes: &notes }
-        .deserialize(&mut reader)
-        .map_err(fail)?;
-    reader.end().map_err(fail)?;
+    let value = noted(bytes, &notes)?;
     if !notes.found.get() {
         return Ok(Parsed {
             value,
@@ -54,14 +49,40 @@ pub fn parse(bytes: &[u8]) -> Result<Parsed, DecodeError> {
         tracing: true,
         ..Notes::default()
     };
-    let mut reader = serde_json::Deserializer::from_slice(bytes);
-    let value = Seed { notes: &tracing }
-        .deserialize(&mut reader)
-        .map_err(fail)?;
+    let value = noted(bytes, &tracing)?;
     Ok(Parsed {
         value,
         duplicates: tracing.duplicates.into_inner(),
     })
+}
+
+/// Reads a document whose strings have not been looked at, or were as a whole, which is cheaper by far.
+fn noted(bytes: &[u8], notes: &Notes) -> Result<Value, DecodeError> {
+    fn read<'de, R: serde_json::de::Read<'de>>(
+        mut reader: serde_json::Deserializer<R>,
+        notes: &Notes,
+    ) -> serde_json::Result<Value> {
+        let value = Seed { notes }.deserialize(&mut reader)?;
+        reader.end()?;
+        Ok(value)
+    }
+    let value = match std::str::from_utf8(bytes) {
+        Ok(text) => read(serde_json::Deserializer::from_str(text), notes),
+        // It says where.
+        Err(_) => read(serde_json::Deserializer::from_slice(bytes), notes),
+    };
+    value.map_err(|error| DecodeError::Json(error.to_string()))
+}
+
+/// Reads a JSON tree of which nobody wants to know what is odd about it.
+///
+/// # Errors
+/// Syntax errors, or nesting deeper than 127 levels.
+pub fn tree(bytes: &[u8]) -> serde_json::Result<Value> {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => serde_json::from_str(text),
+        Err(_) => serde_json::from_slice(bytes),
+    }
 }
 
 /// Reads the first YAML document.
@@ -300,6 +321,12 @@ mod tests {
         assert!(parse(b"{}").expect("good").duplicates.is_empty());
         assert!(parse(b"{} x").is_err());
         assert!(parse(&[b'['; 100_000]).is_err());
+        // What is no text is told apart from what is no JSON.
+        let wrong = parse(b"{\"a\":\"\xff\"}").expect_err("not a text");
+        assert!(
+            wrong.to_string().contains("invalid unicode code point"),
+            "{wrong}"
+        );
     }
 
     #[test]

@@ -105,7 +105,7 @@ impl Object {
     pub fn read(row: &ResourceDef, bytes: Bytes, revision: u64) -> Result<Self, ObjectError> {
         let unreadable = |error: serde_json::Error| ObjectError::Unreadable(error.to_string());
         if let Some(custom) = &row.custom {
-            let mut value: Value = serde_json::from_slice(&bytes).map_err(unreadable)?;
+            let mut value = json::tree(&bytes).map_err(unreadable)?;
             let stale = object::text(&value, &["apiVersion"]) != custom.stored_version();
             let foreign = custom.is_foreign(&value);
             let encoded = if !foreign && custom.read_stored(&mut value) {
@@ -125,7 +125,7 @@ impl Object {
             });
         }
         if let Some(view) = &row.view {
-            let mut value: Value = serde_json::from_slice(&bytes).map_err(unreadable)?;
+            let mut value = json::tree(&bytes).map_err(unreadable)?;
             (view.from_stored)(&mut value);
             let encoded = json::encode(&value);
             return Ok(Self {
@@ -156,7 +156,7 @@ impl Object {
     /// Never for bytes that [`Self::read`] accepted.
     #[must_use]
     pub fn value(&self) -> Value {
-        let mut value: Value = serde_json::from_slice(&self.bytes).unwrap_or_default();
+        let mut value = json::tree(&self.bytes).unwrap_or_default();
         object::metadata(&mut value).insert(
             "resourceVersion".to_owned(),
             Value::String(self.revision.to_string()),

@@ -5,6 +5,8 @@
 
 use std::borrow::Cow;
 
+use memchr::memmem;
+
 /// Begins the value where it is written without blanks, as the door does. Nothing within a string can
 /// look like this: its quotes are escaped.
 const KEY: &str = "\"managedFields\":[";
@@ -12,7 +14,8 @@ const KEY: &str = "\"managedFields\":[";
 /// A JSON text without any managed fields. What is not written as expected stays: it is only a matter
 /// of cost.
 pub(crate) fn without_managed_fields(text: &str) -> Cow<'_, str> {
-    let Some(first) = text.find(KEY) else {
+    let key = memmem::Finder::new(KEY);
+    let Some(first) = key.find(text.as_bytes()) else {
         return Cow::Borrowed(text);
     };
     let mut kept = String::with_capacity(text.len());
@@ -30,7 +33,7 @@ pub(crate) fn without_managed_fields(text: &str) -> Cow<'_, str> {
         } else if kept.ends_with(',') {
             kept.pop();
         }
-        match text[from..].find(KEY) {
+        match key.find(&text.as_bytes()[from..]) {
             Some(next) => at = from + next,
             None => break,
         }

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use evenkeel_api::row::ResourceDef;
-use evenkeel_api::selector;
+use evenkeel_api::{json, selector};
 use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
 
@@ -22,11 +22,13 @@ pub(super) fn head(row: &ResourceDef, bytes: &[u8]) -> Result<Head, serde_json::
     let count = paths().count();
     // Metadata are read by themselves, and a mask has room for so many.
     if count > 64 || paths().any(|path| path.starts_with("metadata.")) {
-        return Ok(Head::of(row, &serde_json::from_slice(bytes)?));
+        return Ok(Head::of(row, &json::tree(bytes)?));
     }
     let paths: Vec<&str> = paths().map(AsRef::as_ref).collect();
     let mut texts = vec![String::new(); count];
-    let mut reader = serde_json::Deserializer::from_slice(bytes);
+    // Looked at as a whole, not string by string.
+    let text = std::str::from_utf8(bytes).map_err(de::Error::custom)?;
+    let mut reader = serde_json::Deserializer::from_str(text);
     let head = Root {
         paths: &paths,
         texts: &mut texts,
