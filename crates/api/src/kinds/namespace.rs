@@ -77,10 +77,13 @@ impl Strategy for Namespaces {
 /// Keeps everything but the finalizers of the spec: an update through `finalize`.
 pub fn prepare_finalize(new: &mut Value, old: &Value) {
     let finalizers = object::at(new, &["spec", "finalizers"]).cloned();
-    let version = object::at(new, &["metadata", "resourceVersion"]).cloned();
+    let kept = ["resourceVersion", "managedFields"]
+        .map(|name| (name, object::at(new, &["metadata", name]).cloned()));
     *new = old.clone();
-    if version.is_some() {
-        object::set_or_remove(object::metadata(new), "resourceVersion", version);
+    for (name, value) in kept {
+        if value.is_some() {
+            object::set_or_remove(object::metadata(new), name, value);
+        }
     }
     object::set_or_remove(fields(child(new, "spec")), "finalizers", finalizers);
 }

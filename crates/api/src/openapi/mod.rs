@@ -20,6 +20,7 @@ use serde_json::{Value, json};
 
 use crate::row::{ResourceDef, Rows, Storage, Text};
 pub use merge::{Merged, within};
+pub use schemas::body_kind;
 use schemas::{Definitions, Form};
 
 /// A group and a version that have a document: those with at least one path.

@@ -208,18 +208,25 @@ fn definition(
         Some(Value::Array(required)) => required,
         _ => Vec::new(),
     };
-    // The types of `k8s-openapi` hold metadata by value; to the API it is optional.
-    if top {
-        required.retain(|field| field != "metadata");
-    }
     let ty = rows.schema().named(name);
+    let facts = |field: &str| rows.schema().field(ty.as_ref()?, field);
+    // The types of `k8s-openapi` hold by value what is optional to the API: metadata, and what has a
+    // default.
+    required.retain(|field| {
+        let field = field.as_str().unwrap_or_default();
+        let by_value = facts(field).is_some_and(|it| it.default.is_some() && !it.always);
+        !(by_value || top && field == "metadata")
+    });
     if let Some(Value::Object(properties)) = properties {
         let finished: Map<String, Value> = properties
             .into_iter()
             .map(|(field, shape)| {
-                let facts = ty.as_ref().and_then(|ty| rows.schema().field(ty, &field));
+                let facts = facts(&field);
                 let must = required.iter().any(|required| required == field.as_str());
-                let by_value = top && matches!(field.as_str(), "metadata" | "spec" | "status");
+                let is_held =
+                    |it: &Field| it.always && !it.pointer && matches!(it.ty, Ty::Struct(_));
+                let by_value = facts.is_some_and(is_held)
+                    || top && matches!(field.as_str(), "metadata" | "spec" | "status");
                 let shape = property(shape, facts, must, by_value);
                 (field, shape)
             })
@@ -249,7 +256,8 @@ pub(super) fn gvk(gvk: &GroupVersionKind) -> Value {
 }
 
 /// The kind of a subresource's bodies: its own or its parent's.
-pub(super) fn body_kind(row: &ResourceDef, sub: Subresource) -> GroupVersionKind {
+#[must_use]
+pub fn body_kind(row: &ResourceDef, sub: Subresource) -> GroupVersionKind {
     if sub == Subresource::Proxy {
         let kind = format!("{}ProxyOptions", row.gvk.kind);
         return GroupVersionKind {
@@ -298,8 +306,21 @@ fn property(shape: Value, facts: Option<&Field>, must: bool, by_value: bool) -> 
         };
         fields.insert("x-kubernetes-list-type".into(), kind.into());
     }
-    if facts.atomic {
-        fields.insert("x-kubernetes-map-type".into(), "atomic".into());
+    if !facts.values.is_empty() {
+        let values = json!(facts.values);
+        let held = match facts.ty {
+            Ty::List(_) => fields.get_mut("items"),
+            Ty::Map(_) => fields.get_mut("additionalProperties"),
+            _ => None,
+        };
+        match held {
+            Some(Value::Object(held)) => held.insert("enum".into(), values),
+            _ => fields.insert("enum".into(), values),
+        };
+    }
+    if let Some(atomic) = facts.atomic {
+        let kind = if atomic { "atomic" } else { "granular" };
+        fields.insert("x-kubernetes-map-type".into(), kind.into());
     }
     let strategy = match (facts.patch.merge, facts.patch.retain_keys) {
         (true, true) => Some("merge,retainKeys"),
@@ -323,7 +344,8 @@ fn property(shape: Value, facts: Option<&Field>, must: bool, by_value: bool) -> 
 fn fields_items_are_objects(fields: &Map<String, Value>) -> bool {
     fields
         .get("items")
-        .is_some_and(|items| items.get("allOf").is_some())
+        .and_then(|items| items.get("$ref")?.as_str())
+        .is_some_and(|target| !is_scalar(target))
 }
 
 /// References in OpenAPI's words; one with anything beside it moves into `allOf`, where 3.0 lets
@@ -345,26 +367,8 @@ fn reshape(shape: Value) -> Value {
     }
     for inner in ["items", "additionalProperties"] {
         if let Some(shape) = fields.remove(inner) {
-            fields.insert(inner.into(), element(shape));
+            fields.insert(inner.into(), reshape(shape));
         }
-    }
-    Value::Object(fields)
-}
-
-/// What lists and maps hold is held by value, so that it has a zero.
-fn element(shape: Value) -> Value {
-    let shape = reshape(shape);
-    let Value::Object(mut fields) = shape else {
-        return shape;
-    };
-    if let Some(target) = fields.get("$ref").and_then(Value::as_str) {
-        if is_scalar(target) {
-            return Value::Object(fields);
-        }
-        return json!({"allOf": [fields], "default": {}});
-    }
-    if let Some(zero) = zero(&fields) {
-        fields.insert("default".into(), zero);
     }
     Value::Object(fields)
 }

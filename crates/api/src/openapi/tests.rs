@@ -173,7 +173,7 @@ fn fields_carry_what_clients_merge_by() {
     assert_eq!(containers["x-kubernetes-patch-merge-key"], "name");
     assert_eq!(
         containers["items"],
-        json!({"allOf": [{"$ref": "#/components/schemas/io.k8s.api.core.v1.Container"}], "default": {}})
+        json!({"$ref": "#/components/schemas/io.k8s.api.core.v1.Container"})
     );
     assert_eq!(
         core("PodSpec")["properties"]["volumes"]["x-kubernetes-patch-strategy"],
@@ -198,10 +198,15 @@ fn fields_carry_what_clients_merge_by() {
     );
     assert_eq!(core("Pod")["properties"]["metadata"]["default"], json!({}));
     assert!(core("Pod").get("required").is_none());
-    assert_eq!(
-        core("PodList")["properties"]["items"]["items"]["default"],
-        json!({})
-    );
+    assert!(core("LocalObjectReference").get("required").is_none());
+    let policy = &core("Container")["properties"]["imagePullPolicy"]["enum"];
+    assert_eq!(*policy, json!(["Always", "IfNotPresent", "Never"]));
+    let modes = &core("PersistentVolumeSpec")["properties"]["accessModes"]["items"]["enum"];
+    assert_eq!(modes[0], "ReadOnlyMany");
+    let last = &core("ContainerStatus")["properties"]["lastState"];
+    assert_eq!(last["default"], json!({}));
+    let claim = &core("PersistentVolumeSpec")["properties"]["claimRef"];
+    assert_eq!(claim["x-kubernetes-map-type"], "granular");
     assert!(
         core("PodList")["properties"]["items"]
             .get("x-kubernetes-list-type")

@@ -302,6 +302,9 @@ impl Walk<'_> {
             }
             let empty =
                 value.is_null() || self.value_in(owner, &field.ty, value, field.pointer, &here);
+            if field.off {
+                return false;
+            }
             // An empty list of managed fields asks to forget all owners.
             let kept = keeps_empty(field) || name == "managedFields";
             !(value.is_null() || (empty && !kept))
@@ -382,5 +385,27 @@ fn keeps_empty(field: &Field) -> bool {
         // The empty text is no time: it is not there, and written as null.
         Ty::Time | Ty::MicroTime => false,
         _ => field.always,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use crate::Rows;
+
+    #[test]
+    fn fields_of_features_that_are_off_are_dropped_without_a_word() {
+        let rows = Rows::builtin();
+        let pods = rows.by_kind("", "v1", "Pod").expect("a row").clone();
+        let mut pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"},
+            "spec": {"containers": [{"name": "a", "image": "a"}],
+                "volumes": [{"name": "v", "emptyDir": {"mode": 511}}]}});
+        let found = rows.admit(&pods, &mut pod);
+        assert_eq!(found.unknown, Vec::<String>::new());
+        assert_eq!(pod["spec"]["volumes"][0]["emptyDir"], json!({}));
+        // What they may not be is still said.
+        pod["spec"]["volumes"][0]["emptyDir"]["mode"] = json!("x");
+        assert!(rows.admit(&pods, &mut pod).mismatch.is_some());
     }
 }

@@ -1,8 +1,9 @@
 //! The table of facts that the published schemas lack.
 //!
 //! One line for a type or field, tab-separated: the name (without `io.k8s.api.`), then facts:
-//! `atomic`, `list=map:KEYS|set|atomic`, `patch=merge[,retainKeys][:KEY]`, `default=JSON`,
-//! `always` (written even when empty), `ptr` (an explicit zero is kept). They restate the markers
+//! `atomic`, `granular`, `list=map:KEYS|set|atomic`, `patch=merge[,retainKeys][:KEY]`, `default=JSON`,
+//! `enum=A|B` (of a list or map: of what it holds), `off` (of a feature that is off), `always` (written even when empty), `ptr` (an
+//! explicit zero is kept). They restate the markers
 //! and tags of the Kubernetes 1.37 API types.
 
 use std::collections::HashMap;
@@ -50,7 +51,9 @@ fn short(name: &str) -> Option<String> {
 
 fn set(field: &mut Field, fact: &str) {
     match fact.split_once('=') {
-        None if fact == "atomic" => field.atomic = true,
+        None if fact == "atomic" => field.atomic = Some(true),
+        None if fact == "granular" => field.atomic = Some(false),
+        None if fact == "off" => field.off = true,
         None if fact == "always" => field.always = true,
         None if fact == "ptr" => field.pointer = true,
         Some(("list", "set")) => field.list = ListType::Set,
@@ -69,6 +72,7 @@ fn set(field: &mut Field, fact: &str) {
                 .any(|strategy| strategy == "retainKeys");
             field.patch.key = key.map(Into::into);
         }
+        Some(("enum", values)) => field.values = values.split('|').map(Into::into).collect(),
         Some(("default", value)) => field.default = serde_json::from_str(value).ok(),
         _ => {}
     }

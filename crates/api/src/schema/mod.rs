@@ -82,8 +82,12 @@ pub struct Field {
     pub list: ListType,
     /// Strategic merge.
     pub patch: PatchFacts,
-    /// A map or struct that is owned as one value.
-    pub atomic: bool,
+    /// Is a map or struct owned as one value here? As its type says when this does not.
+    pub atomic: Option<bool>,
+    /// Of a feature that is off here: it is dropped without a word, as the reference drops it.
+    pub off: bool,
+    /// The values that it may have, or that what it holds may have; none when there is no such list.
+    pub values: Box<[Box<str>]>,
     /// Declared default (only simple ones; the rest is code in the strategy).
     pub default: Option<Value>,
     /// Written even when empty.

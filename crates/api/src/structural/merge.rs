@@ -38,7 +38,9 @@ fn plain(ty: Ty) -> Field {
         ty,
         list: ListType::Atomic,
         patch: PatchFacts::default(),
-        atomic: false,
+        atomic: None,
+        off: false,
+        values: Box::default(),
         default: None,
         always: false,
         pointer: false,
@@ -132,7 +134,7 @@ impl Build<'_> {
                 ListKind::Set => ListType::Set,
                 ListKind::Map => ListType::Map(schema.list_keys.to_vec()),
             },
-            atomic: schema.atomic_map,
+            atomic: schema.atomic_map.then_some(true),
             default: schema.default.as_deref().cloned(),
             ..plain(self.ty(schema))
         }

@@ -4,7 +4,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use evenkeel_api::row::{ResourceDef, Storage, Verb};
+use evenkeel_api::openapi::body_kind;
+use evenkeel_api::row::{GroupVersionKind, ResourceDef, Storage, Verb};
 use evenkeel_api::{Rows, Status, cbor, protobuf};
 use http::{HeaderValue, StatusCode};
 use serde_json::{Value, json};
@@ -137,22 +138,23 @@ fn resources(rows: &Rows, group: &str, version: &str) -> Result<Value, Status> {
             let stored = stored_row(rows, row);
             let version = match &stored.custom {
                 Some(custom) => custom.stored_version().to_owned(),
-                None => stored.gvk.api_version(),
+                // The reference writes the core group's slash here.
+                None => format!("{}/{}", stored.gvk.group, stored.gvk.version),
             };
             entry["storageVersionHash"] = hash(&format!("{version}/{}", stored.gvk.kind)).into();
         }
         resources.push(entry);
         for subresource in &row.subresources {
-            let (group, version, kind) = subresource.own_kind().unwrap_or_default();
+            let body = body_kind(row, *subresource);
             let mut entry = json!({
                 "name": format!("{}/{}", row.plural, subresource.as_str()),
                 "singularName": "", "namespaced": row.namespaced(),
-                "kind": if kind.is_empty() { row.gvk.kind.as_ref() } else { kind },
+                "kind": body.kind,
                 "verbs": subresource.verbs(),
             });
-            if !kind.is_empty() && (group != row.gvk.group || version != row.gvk.version) {
-                entry["group"] = group.into();
-                entry["version"] = version.into();
+            if body.group != row.gvk.group || body.version != row.gvk.version {
+                entry["group"] = body.group.as_ref().into();
+                entry["version"] = body.version.as_ref().into();
             }
             resources.push(entry);
         }
@@ -269,25 +271,22 @@ fn aggregated(door: &Door, rows: &Rows, call: &Call, core: bool, media: Media) -
 }
 
 fn entry(row: &ResourceDef) -> Value {
-    let kind = |group: &str, version: &str, kind: &str| json!({"group": group, "version": version, "kind": kind});
-    let gvk = &row.gvk;
+    let kind =
+        |it: &GroupVersionKind| json!({"group": it.group, "version": it.version, "kind": it.kind});
     let subresources: Vec<Value> = row
         .subresources
         .iter()
         .map(|subresource| {
-            let own = subresource.own_kind().map_or_else(
-                || kind(&gvk.group, &gvk.version, &gvk.kind),
-                |(g, v, k)| kind(g, v, k),
-            );
             json!({
-                "subresource": subresource.as_str(), "responseKind": own,
+                "subresource": subresource.as_str(),
+                "responseKind": kind(&body_kind(row, *subresource)),
                 "verbs": subresource.verbs(),
             })
         })
         .collect();
     let mut entry = json!({
         "resource": row.plural,
-        "responseKind": kind(&gvk.group, &gvk.version, &gvk.kind),
+        "responseKind": kind(&row.gvk),
         "scope": if row.namespaced() { "Namespaced" } else { "Cluster" },
         "singularResource": row.singular,
         "verbs": verbs(row),

@@ -133,6 +133,10 @@ pub(super) async fn create_once(
         ));
     }
     row.strategy.defaults(&mut value);
+    // Nobody owns what admission and the kind itself add.
+    if tracked {
+        track(request, None, &mut value, None).await;
+    }
     let change = Change {
         row: &row,
         operation: Operation::Create,
@@ -168,9 +172,6 @@ pub(super) async fn create_once(
         None,
     )?;
     request.warnings.extend(row.strategy.warnings(&value, None));
-    if tracked {
-        track(request, None, &mut value, None).await;
-    }
     if request.dry_run() {
         return Ok(Created::Dry(value));
     }
@@ -478,6 +479,10 @@ async fn steps(
     let door = Arc::clone(request.door);
     preconditions(&row, old, new)?;
     row.strategy.defaults(new);
+    // Nobody owns what admission and the kind itself change.
+    if matches!(owners, Owners::Tracked) {
+        track(request, Some(old), new, subresource).await;
+    }
     let change = Change {
         row: &row,
         operation: Operation::Update,
@@ -551,9 +556,6 @@ async fn steps(
     if subresource != Some(Subresource::Status) {
         let warnings = row.strategy.warnings(new, Some(old));
         request.warnings.extend(warnings);
-    }
-    if matches!(owners, Owners::Tracked) {
-        track(request, Some(old), new, subresource).await;
     }
     keep_times(old, new);
     Ok(())

@@ -265,3 +265,50 @@ async fn events_forget_owners_of_the_other_group() {
     assert!(set["f:series"].is_object());
     assert_eq!(seen["deprecatedCount"], 3);
 }
+
+/// Nobody owns what admission, allocation and the kind itself add; who writes it later does.
+#[tokio::test]
+async fn what_the_server_adds_is_nobodys() {
+    let (_cluster, admin) = open().await;
+    let owned = |object: &Value| -> Vec<String> {
+        let sets = owners(object).into_iter().map(|(_, _, set)| set);
+        let spec = sets.filter_map(|set| set["f:spec"].as_object().cloned());
+        spec.flat_map(|spec| spec.into_iter().map(|(name, _)| name))
+            .collect()
+    };
+    let services = format!("/api/v1/namespaces/{NAMESPACE}/services");
+    let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "mine"},
+        "spec": {"type": "NodePort", "ports": [{"port": 80}]}});
+    let made = admin.post(&services, &service).await.expect(201).body;
+    assert!(made["spec"]["clusterIP"].is_string());
+    let wanted = [
+        "f:externalTrafficPolicy",
+        "f:internalTrafficPolicy",
+        "f:ports",
+        "f:sessionAffinity",
+        "f:type",
+    ];
+    assert_eq!(owned(&made), wanted);
+
+    let pods = format!("/api/v1/namespaces/{NAMESPACE}/pods");
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "mine"},
+        "spec": {"containers": [{"name": "a", "image": "a"}]}});
+    let made = admin.post(&pods, &pod).await.expect(201).body;
+    assert!(made["spec"]["tolerations"].is_array());
+    let wanted = [
+        "f:containers",
+        "f:dnsPolicy",
+        "f:enableServiceLinks",
+        "f:restartPolicy",
+        "f:schedulerName",
+        "f:securityContext",
+        "f:terminationGracePeriodSeconds",
+    ];
+    assert_eq!(owned(&made), wanted);
+    // A label through an update takes nothing of it either.
+    let mut labelled = made.clone();
+    labelled["metadata"]["labels"] = json!({"a": "b"});
+    let path = format!("{pods}/mine");
+    let seen = admin.put(&path, &labelled).await.expect(200).body;
+    assert_eq!(owned(&seen), wanted);
+}

@@ -53,7 +53,10 @@ pub(super) fn template_defaults(spec: &mut Value) {
     if let Some(policy) = spec.get_mut("podFailurePolicy") {
         for rule in list_mut(policy, "rules") {
             for pattern in list_mut(rule, "onPodConditions") {
-                default_field(pattern, "status", "True");
+                // Go holds it by value: what was not written is empty by now.
+                if object::text(pattern, &["status"]).is_empty() {
+                    fields(pattern).insert("status".to_owned(), "True".into());
+                }
             }
         }
     }

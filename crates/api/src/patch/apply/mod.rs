@@ -178,7 +178,6 @@ pub fn apply(
     known.bring(&bare)?;
 
     let owner = request.owner(true);
-    let was_known = managed.of(&owner).is_some();
     let applied = applied(&known, &bare, config, &managed, &owner)?;
     let changes = applied.changes(&known, &bare)?;
     let contested = applied.contested(&changes);
@@ -194,7 +193,8 @@ pub fn apply(
         strip(&mut managed.entries[at].set);
         if managed.entries[at].set.is_empty() {
             managed.entries.remove(at);
-        } else if changed || !was_known {
+        } else if changed {
+            // Who comes to own what is there already has no time, as in the reference.
             managed.entries[at].time = stamp(request.now);
         }
     }

@@ -63,7 +63,7 @@ impl<'s> Shape<'s> {
         let plain = self.plain(&field.ty);
         Self {
             list: &field.list,
-            atomic: field.atomic || plain.atomic,
+            atomic: field.atomic.unwrap_or(plain.atomic),
             ..plain
         }
     }
