@@ -96,6 +96,7 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
         seal: Arc::clone(&seal),
         clock: Arc::clone(&clock),
         service_cidr: settings.service_cidr,
+        port: address.port(),
         issuer,
         seats: settings.seats,
         audit: audit.clone(),

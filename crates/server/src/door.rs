@@ -43,6 +43,8 @@ pub struct Door {
     vouched: Vouched,
     trust: Value,
     pub(crate) place: parking_lot::Mutex<Option<crate::bootstrap::Place>>,
+    pub(crate) port: u16,
+    pub(crate) published: parking_lot::Mutex<Option<crate::bootstrap::Published>>,
     authorizer: Arc<dyn Authorizer>,
     aggregator: Aggregator,
     tokens: Arc<TokenKeys>,

@@ -79,6 +79,7 @@ impl Cluster {
             seal: Arc::new(seal),
             clock: Arc::clone(&clock),
             service_cidr: "10.96.0.0/16".parse().expect("a network"),
+            port: 6443,
             issuer: "https://kubernetes.default.svc.cluster.local".to_owned(),
             seats: DEFAULT_SEATS,
             audit: None,

@@ -1,13 +1,13 @@
 //! What a cluster has from its first second: namespaces, roles, bindings, and the door itself as
 //! a service.
 //!
-//! Missing objects are made at each start. Roles that exist are brought up to date unless they
+//! Missing objects are made at each start, and some of them whenever they are gone. Roles that exist are brought up to date unless they
 //! say `rbac.authorization.kubernetes.io/autoupdate: "false"`, as in the reference.
 
 mod policy;
+mod service;
 mod told;
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use evenkeel_api::{Status, object};
@@ -16,18 +16,12 @@ use serde_json::{Value, json};
 use crate::door::Door;
 use crate::registry::Outcome;
 use crate::verbs::touch_create;
+pub(crate) use service::{Published, keep_service};
 pub(crate) use told::{Place, keep};
 
 /// Makes what is missing.
 pub(crate) async fn run(door: &Arc<Door>) -> Result<(), Status> {
-    for name in ["default", "kube-node-lease", "kube-public", "kube-system"] {
-        let namespace = json!({
-            "apiVersion": "v1", "kind": "Namespace",
-            "metadata": {"name": name, "labels": {"kubernetes.io/metadata.name": name}},
-            "spec": {"finalizers": ["kubernetes"]},
-        });
-        touch_create(door, namespace).await?;
-    }
+    service::restore(door).await?;
     // One round of concurrent creates shares fsyncs; a loop of single ones would not.
     let groups = door.rows();
     let groups = groups.by_kind("scheduling.k8s.io", "v1beta1", "PodGroup");
@@ -37,7 +31,6 @@ pub(crate) async fn run(door: &Arc<Door>) -> Result<(), Status> {
     for class in priority_classes() {
         touch_create(door, class).await?;
     }
-    touch_create(door, kubernetes_service(door)).await?;
     crate::aggregation::register_builtin(door).await?;
     told::authentication(door).await
 }
@@ -63,16 +56,6 @@ fn priority_classes() -> [Value; 2] {
              another node if necessary.",
         ),
     ]
-}
-
-fn kubernetes_service(door: &Door) -> Value {
-    json!({
-        "apiVersion": "v1", "kind": "Service",
-        "metadata": {"name": "kubernetes", "namespace": "default",
-            "labels": {"component": "apiserver", "provider": "kubernetes"}},
-        "spec": {"clusterIP": door.allocate.first().to_string(),
-            "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": 6443}]},
-    })
 }
 
 /// Creates a role or binding, or updates its rules, role and subjects.
@@ -145,35 +128,6 @@ fn add_subjects(value: &mut Value, wanted: &Value) {
 }
 
 impl Door {
-    /// Says where pods reach the door: the endpoint behind the service `kubernetes`.
-    ///
-    /// # Errors
-    /// The store fails.
-    pub async fn publish(self: &Arc<Self>, address: IpAddr, port: u16) -> Result<(), Status> {
-        let metadata = json!({"name": "kubernetes", "namespace": "default",
-            "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}});
-        let endpoints = json!({
-            "apiVersion": "v1", "kind": "Endpoints", "metadata": metadata,
-            "subsets": [{"addresses": [{"ip": address.to_string()}],
-                "ports": [{"name": "https", "port": port, "protocol": "TCP"}]}],
-        });
-        let slice = json!({
-            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
-            "metadata": {"name": "kubernetes", "namespace": "default",
-                "labels": {"kubernetes.io/service-name": "kubernetes"}},
-            "addressType": "IPv4",
-            "endpoints": [{"addresses": [address.to_string()], "conditions": {"ready": true}}],
-            "ports": [{"name": "https", "port": port, "protocol": "TCP"}],
-        });
-        for (object, parts) in [
-            (endpoints, &["subsets"][..]),
-            (slice, &["endpoints", "ports"]),
-        ] {
-            self.put(object, parts).await?;
-        }
-        Ok(())
-    }
-
     /// Says to everybody where the cluster is and by which authority it can be believed, as
     /// `kubeadm` does: a machine that joins checks it by the token it was given. From now on that is
     /// kept so; what an administrator has written stays, he may have named a load balancer.

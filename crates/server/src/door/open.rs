@@ -39,6 +39,8 @@ pub struct DoorOptions {
     pub clock: SharedClock,
     /// Service addresses are taken from here.
     pub service_cidr: ipnet::Ipv4Net,
+    /// The port it listens on: behind the service `kubernetes`.
+    pub port: u16,
     /// Where clients reach the door: `https://HOST:PORT`; the issuer of tokens.
     pub issuer: String,
     /// So many requests are served at once ([`crate::DEFAULT_SEATS`]); more wait.
@@ -80,6 +82,7 @@ impl Door {
         let (controlled, control) = tokio::sync::oneshot::channel();
         let (aggregating, aggregate) = tokio::sync::oneshot::channel();
         let (telling, tell) = tokio::sync::oneshot::channel();
+        let (serving, serve) = tokio::sync::oneshot::channel();
         let follower = {
             let (caches, seal) = (Arc::clone(&caches), Arc::clone(&options.seal));
             // Tasks of their own, which end with the one that follows the store.
@@ -88,6 +91,7 @@ impl Door {
                 AbortOnDropHandle::new(tokio::spawn(flow::run(control))),
                 AbortOnDropHandle::new(tokio::spawn(aggregation::run(aggregate))),
                 AbortOnDropHandle::new(tokio::spawn(crate::bootstrap::keep(tell))),
+                AbortOnDropHandle::new(tokio::spawn(crate::bootstrap::keep_service(serve))),
                 AbortOnDropHandle::new(tokio::spawn(Arc::clone(&seal).keep())),
             ];
             tokio::spawn(async move {
@@ -139,6 +143,8 @@ impl Door {
             vouched,
             trust,
             place: parking_lot::Mutex::default(),
+            port: options.port,
+            published: parking_lot::Mutex::default(),
             admission: Admission::standard(
                 Arc::clone(&options.clock),
                 Arc::clone(&authorizer),
@@ -169,6 +175,7 @@ impl Door {
         controlled.send(Arc::downgrade(&door)).ok();
         aggregating.send(Arc::downgrade(&door)).ok();
         telling.send(Arc::downgrade(&door)).ok();
+        serving.send(Arc::downgrade(&door)).ok();
         Ok((door, follower))
     }
 }

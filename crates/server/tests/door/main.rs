@@ -81,6 +81,7 @@ impl Opened {
             seal: Arc::clone(seal),
             clock,
             service_cidr: "10.96.0.0/16".parse().unwrap(),
+            port: 6443,
             issuer: "https://kubernetes.default.svc.cluster.local".to_owned(),
             seats: DEFAULT_SEATS,
             audit: None,
