@@ -19,6 +19,9 @@ use crate::http::Attributes;
 use crate::pki::Vouched;
 use crate::registry::Registry;
 
+/// Which of his credentials somebody has shown.
+const CREDENTIAL_ID: &str = "authentication.kubernetes.io/credential-id";
+
 /// What a verified client certificate says: its common name is the user, its organizations are
 /// the groups.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +30,8 @@ pub struct PeerCertificate {
     pub user: String,
     /// Organizations.
     pub groups: Vec<String>,
+    /// SHA-256 of the whole of it, in hex: names it in records.
+    pub fingerprint: String,
     /// The authority of clients vouches for it.
     pub is_client: bool,
     /// The authority of front proxies vouches for it.
@@ -47,10 +52,26 @@ impl PeerCertificate {
         Some(Self {
             user: subject.iter_common_name().find_map(text)?,
             groups: subject.iter_organization().filter_map(text).collect(),
+            fingerprint: fingerprint(der),
             is_client,
             is_front_proxy,
         })
     }
+
+    /// Whom it is shown for, when the authority of clients vouches for it.
+    fn identity(&self) -> Identity {
+        let groups: Vec<&str> = self.groups.iter().map(String::as_str).collect();
+        let mut identity = Identity::user(self.user.clone(), &groups);
+        let id = format!("X509SHA256={}", self.fingerprint);
+        identity.extra.insert(CREDENTIAL_ID.to_owned(), vec![id]);
+        identity
+    }
+}
+
+fn fingerprint(der: &[u8]) -> String {
+    let digest = ring::digest::digest(&ring::digest::SHA256, der);
+    let bytes = digest.as_ref().iter();
+    bytes.map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Finds out who asks.
@@ -106,8 +127,7 @@ impl Authenticator {
             return Ok(identity);
         }
         if let Some(peer) = peer.filter(|peer| peer.is_client) {
-            let groups: Vec<&str> = peer.groups.iter().map(String::as_str).collect();
-            return Ok(Identity::user(peer.user.clone(), &groups));
+            return Ok(peer.identity());
         }
         let Some(value) = headers.get(AUTHORIZATION) else {
             return match front {
@@ -206,5 +226,27 @@ impl Authenticator {
             attributes,
             (authorizer, &self.registry.counted),
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_is_named_in_what_is_known_of_its_user() {
+        let peer = PeerCertificate {
+            user: "jane".to_owned(),
+            groups: vec!["g".to_owned()],
+            fingerprint: fingerprint(b"abc"),
+            is_client: true,
+            is_front_proxy: false,
+        };
+        let identity = peer.identity();
+        assert_eq!(identity.groups, ["g", super::super::AUTHENTICATED]);
+        assert_eq!(
+            identity.extra[CREDENTIAL_ID],
+            ["X509SHA256=ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"]
+        );
     }
 }

@@ -125,6 +125,7 @@ mod tests {
         let peer = |user: &str, front: bool| PeerCertificate {
             user: user.to_owned(),
             groups: Vec::new(),
+            fingerprint: String::new(),
             is_client: !front,
             is_front_proxy: front,
         };
