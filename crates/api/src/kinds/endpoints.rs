@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use crate::field::{ErrorList, FieldError, Path};
-use crate::object::default_field;
+use crate::object::{self, default_field};
 use crate::row::Strategy;
 use crate::validation::{self, Cursor};
 
@@ -13,6 +13,9 @@ const PROTOCOLS: [&str; 3] = ["SCTP", "TCP", "UDP"];
 /// What whoever asks for endpoints is told.
 pub(super) const DEPRECATED: &str =
     "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice";
+/// Who writes them says so with this label.
+const MANAGED_BY: &str = "endpoints.kubernetes.io/managed-by";
+const LOOP: &str = "endpoint-controller";
 const ENDPOINTS_MAX: usize = 1000;
 const ADDRESSES_MAX: usize = 100;
 const PORTS_MAX: usize = 20_000;
@@ -62,6 +65,23 @@ impl Strategy for Endpoints {
             let many = subset.list("ports").len() > 1;
             for port in subset.items("ports") {
                 endpoint_port(&port, many, &mut out);
+            }
+        }
+        out
+    }
+
+    fn warnings(&self, new: &Value, _old: Option<&Value>) -> Vec<String> {
+        // The loop that writes most of them writes none that is spelled wrong.
+        if object::label(new, MANAGED_BY) == Some(LOOP) {
+            return Vec::new();
+        }
+        let mut out = Vec::new();
+        for subset in Cursor::root(new).items("subsets") {
+            for list in ["addresses", "notReadyAddresses"] {
+                for address in subset.items(list) {
+                    let path = address.at("ip");
+                    out.extend(validation::ip_warning(address.text("ip"), &path));
+                }
             }
         }
         out

@@ -1,7 +1,10 @@
 //! Services.
 //!
 //! Cluster addresses and node ports are given out by the door, which must do so after
-//! [`Strategy::prepare_create`] and before [`Strategy::validate`].
+//! [`Strategy::prepare_create`] and [`Strategy::prepare_update`], and after [`settle_families`].
+
+mod families;
+mod warnings;
 
 use std::collections::BTreeSet;
 
@@ -11,6 +14,8 @@ use crate::field::{ErrorList, FieldError};
 use crate::object::{self, child, default_field, fields};
 use crate::row::Strategy;
 use crate::validation::{self, Cursor, IMMUTABLE};
+
+pub use families::settle as settle_families;
 
 const PROTOCOLS: [&str; 3] = ["SCTP", "TCP", "UDP"];
 const TYPES: [&str; 4] = ["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
@@ -112,8 +117,8 @@ impl Strategy for Services {
 
     fn prepare_update(&self, new: &mut Value, old: &Value) {
         object::keep_status(new, old);
-        normalize_cluster_ips(new, old);
         keep_allocated(new, old);
+        normalize_cluster_ips(new, old);
         drop_for_type(new, old);
     }
 
@@ -140,8 +145,10 @@ impl Strategy for Services {
                 SET_ONCE,
             ));
         }
+        // One that lacks its port, from before they were given out, gets it.
         if needs_health_check(new)
             && needs_health_check(old)
+            && before.number("healthCheckNodePort") != 0
             && at.number("healthCheckNodePort") != before.number("healthCheckNodePort")
         {
             out.push(FieldError::forbidden(
@@ -150,6 +157,10 @@ impl Strategy for Services {
             ));
         }
         out
+    }
+
+    fn warnings(&self, new: &Value, _old: Option<&Value>) -> Vec<String> {
+        warnings::of(new)
     }
 
     fn validate_status(&self, new: &Value, _old: &Value) -> ErrorList {
@@ -220,23 +231,13 @@ fn keep_allocated(new: &mut Value, old: &Value) {
     let spec = child(new, "spec");
     if cluster {
         set_when_empty(spec, "clusterIP", before.text("clusterIP"));
-        let same = object::text(spec, &["clusterIP"]) == before.text("clusterIP");
-        if same && object::list(spec, &["clusterIPs"]).is_empty() {
+        if object::list(spec, &["clusterIPs"]).is_empty() {
             let list = before.raw("clusterIPs").clone();
-            object::set_or_remove(
-                fields(spec),
-                "clusterIPs",
-                (!list.is_null()).then_some(list),
-            );
+            let list = (!list.is_null()).then_some(list);
+            object::set_or_remove(fields(spec), "clusterIPs", list);
         }
         if object::text(spec, &["clusterIP"]).is_empty() {
             fields(spec).remove("clusterIP");
-        }
-        // Families follow the addresses while those are unchanged.
-        for name in ["ipFamilies", "ipFamilyPolicy"] {
-            if same && spec.get(name).is_none_or(Value::is_null) && before.has(name) {
-                fields(spec).insert(name.to_owned(), before.raw(name).clone());
-            }
         }
     }
     if node_ports {
@@ -254,27 +255,24 @@ fn keep_node_ports(spec: &mut Value, before: &Cursor<'_>) {
     let Some(ports) = spec.get_mut("ports").and_then(Value::as_array_mut) else {
         return;
     };
-    let key = |port: &Value| {
-        (
-            object::text(port, &["protocol"]).to_owned(),
-            object::integer(port, &["nodePort"]).unwrap_or(0),
-        )
-    };
-    let mut used: BTreeSet<(String, i64)> = ports.iter().map(key).collect();
-    for port in ports.iter_mut() {
-        if key(port).1 != 0 {
-            continue;
-        }
+    // A number may be in two ports of different protocols; one that the update names stays where
+    // it names it.
+    let named: BTreeSet<i64> = ports.iter().map(node_port).collect();
+    for port in ports.iter_mut().filter(|port| node_port(port) == 0) {
         let name = object::text(port, &["name"]);
         let kept = before
             .items("ports")
             .find(|old| old.text("name") == name)
             .map_or(0, |old| old.number("nodePort"));
-        let protocol = object::text(port, &["protocol"]).to_owned();
-        if kept != 0 && used.insert((protocol, kept)) {
+        if kept != 0 && !named.contains(&kept) {
             fields(port).insert("nodePort".to_owned(), kept.into());
         }
     }
+}
+
+/// The node port of a port; zero where it has none.
+fn node_port(port: &Value) -> i64 {
+    object::integer(port, &["nodePort"]).unwrap_or(0)
 }
 
 /// Clears what the new type can't have, when the update did not touch it.
@@ -350,7 +348,7 @@ fn validate(object: &Value, out: &mut ErrorList) {
     }
     validation::labels(spec.raw("selector"), &spec.at("selector"), out);
     affinity(&spec, out);
-    addresses(object, &spec, headless, out);
+    families::validate(object, out);
     for ip in spec.items("externalIPs") {
         let address = ip.value.as_str().unwrap_or_default();
         let before = out.len();
@@ -436,80 +434,6 @@ fn affinity(spec: &Cursor<'_>, out: &mut ErrorList) {
             "must not be set when session affinity is None",
         )),
         _ => {}
-    }
-}
-
-fn addresses(object: &Value, spec: &Cursor<'_>, headless: bool, out: &mut ErrorList) {
-    if !needs_cluster_ip(object) {
-        return;
-    }
-    let list = spec.list("clusterIPs");
-    let path = spec.at("clusterIPs");
-    let whole = |detail: &str| FieldError::invalid(&path, list.to_vec(), detail);
-    let single = spec.text("clusterIP");
-    if single.is_empty() {
-        if !list.is_empty() {
-            out.push(whole("must be empty when `clusterIP` is not specified"));
-        }
-    } else if list.is_empty() {
-        out.push(FieldError::required(&path, ""));
-    } else if list[0] != single {
-        out.push(whole("first value must match `clusterIP`"));
-    }
-    let mut seen = BTreeSet::new();
-    for family in spec.items("ipFamilies") {
-        let name = family.value.as_str().unwrap_or_default();
-        if !["IPv4", "IPv6"].contains(&name) {
-            out.push(FieldError::not_supported(
-                &family.path,
-                name,
-                &["IPv4", "IPv6"],
-            ));
-        }
-        if !seen.insert(name) {
-            out.push(FieldError::duplicate(&family.path, name));
-        }
-    }
-    validation::one_of(
-        spec,
-        "ipFamilyPolicy",
-        &["PreferDualStack", "RequireDualStack", "SingleStack"],
-        out,
-    );
-    let before = out.len();
-    for (index, ip) in spec.items("clusterIPs").enumerate() {
-        let address = ip.value.as_str().unwrap_or_default();
-        if index == 0 && address == "None" {
-            if list.len() > 1 {
-                out.push(whole("'None' must be the first and only value"));
-            }
-            continue;
-        }
-        validation::legacy_ip(address, &ip.path, out);
-    }
-    let valid = out.len() == before;
-    if list.len() > 2 {
-        out.push(whole("may only hold up to 2 values"));
-    }
-    if !valid {
-        return;
-    }
-    let six = |value: &Value| value.as_str().is_some_and(|text| text.contains(':'));
-    if list.len() == 2 && six(&list[0]) == six(&list[1]) {
-        out.push(whole("may specify no more than one IP for each IP family"));
-    }
-    if headless {
-        return;
-    }
-    for (index, (ip, family)) in list.iter().zip(spec.texts("ipFamilies")).enumerate() {
-        let wanted = if six(ip) { "IPv6" } else { "IPv4" };
-        if wanted != family && ["IPv4", "IPv6"].contains(&family) {
-            out.push(FieldError::invalid(
-                &path.index(index),
-                ip.clone(),
-                &format!("expected an {family} value as indicated by `ipFamilies[{index}]`"),
-            ));
-        }
     }
 }
 

@@ -19,7 +19,9 @@ pub use labels::{
 };
 pub(crate) use metadata::plain_finalizer;
 pub use metadata::{masked_prefix, validate_metadata, validate_metadata_update};
-pub use network::{cidr, ip, legacy_cidr, legacy_ip, non_special_ip, parse_ip_sloppy};
+pub use network::{
+    cidr, cidr_warning, ip, ip_warning, legacy_cidr, legacy_ip, non_special_ip, parse_ip_sloppy,
+};
 
 use serde_json::Value;
 

@@ -62,6 +62,43 @@ pub fn legacy_ip(value: &str, path: &Path, out: &mut ErrorList) {
     strict(value, path, out);
 }
 
+/// What who writes an address into such a field is warned of: it should have been spelled otherwise.
+/// Nothing where it is no address.
+#[must_use]
+pub fn ip_warning(value: &str, path: &Path) -> Option<String> {
+    let address = parse_ip_sloppy(value)?;
+    let mapped = match address {
+        IpAddr::V6(six) => six.to_ipv4_mapped(),
+        IpAddr::V4(_) => None,
+    };
+    let (shown, preferred) = (
+        quoted(value),
+        mapped.map_or(address, IpAddr::V4).to_string(),
+    );
+    if mapped.is_some() || value.parse::<IpAddr>().is_err() {
+        let preferred = quoted(&preferred);
+        return Some(format!(
+            "{path}: non-standard IP address {shown} is invalid: use {preferred}"
+        ));
+    }
+    (preferred != value).then(|| {
+        let preferred = quoted(&preferred);
+        format!("{path}: IPv6 address {shown} should be in RFC 5952 canonical format ({preferred})")
+    })
+}
+
+/// As [`ip_warning`], for a network in CIDR form.
+#[must_use]
+pub fn cidr_warning(value: &str, path: &Path) -> Option<String> {
+    let network = value.parse::<ipnet::IpNet>().ok()?.to_string();
+    (network != value).then(|| {
+        let (shown, preferred) = (quoted(value), quoted(&network));
+        format!(
+            "{path}: IPv6 CIDR value {shown} should be in RFC 5952 canonical format ({preferred})"
+        )
+    })
+}
+
 /// Checks an address, which must be in canonical form.
 pub fn ip(value: &str, path: &Path, out: &mut ErrorList) {
     if let Some(address) = strict(value, path, out) {

@@ -4,11 +4,13 @@
 //! do not show it yet. Nothing else is remembered, so that a crash loses nothing. Another server on
 //! the same store may pick the same at the same moment: the write settles it (see `claims`).
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::Ipv4Addr;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use evenkeel_api::field::{FieldError, Path};
+use evenkeel_api::kinds::service::{needs_health_check, needs_node_port, settle_families};
 use evenkeel_api::row::ResourceDef;
 use evenkeel_api::{Status, object};
 use ipnet::Ipv4Net;
@@ -19,6 +21,8 @@ use crate::registry::Registry;
 
 const FIRST_PORT: u16 = 30_000;
 const LAST_PORT: u16 = 32_767;
+/// The first ports are given out only when no other is left: they are for who asks for a port.
+const ASKED_PORTS: u16 = 86;
 /// The first addresses are kept for services with a fixed place (the door itself, DNS).
 const RESERVED: u32 = 16;
 
@@ -90,19 +94,20 @@ pub(crate) fn uses(service: &Value) -> Vec<String> {
     if !matches!(address, "" | "None") {
         uses.push(address.to_owned());
     }
-    for port in object::list(service, &["spec", "ports"]) {
-        if let Some(number) = object::integer(port, &["nodePort"]).filter(|number| *number > 0) {
-            uses.push(port_key(number, object::text(port, &["protocol"])));
-        }
-    }
+    uses.extend(node_ports(service).iter().map(i64::to_string));
+    let health = object::integer(service, &["spec", "healthCheckNodePort"]);
+    uses.extend(health.filter(|port| *port > 0).map(|port| port.to_string()));
     uses
 }
 
-fn port_key(number: i64, protocol: &str) -> String {
-    format!(
-        "{number}/{}",
-        if protocol.is_empty() { "TCP" } else { protocol }
-    )
+/// The node ports of a service, each once: a number is given out for all protocols, and only the
+/// ports of one service may share it.
+fn node_ports(service: &Value) -> BTreeSet<i64> {
+    object::list(service, &["spec", "ports"])
+        .iter()
+        .filter_map(|port| object::integer(port, &["nodePort"]))
+        .filter(|number| *number > 0)
+        .collect()
 }
 
 impl Allocate {
@@ -124,7 +129,8 @@ impl Allocate {
     /// Fills in what a new service lacks.
     ///
     /// # Errors
-    /// 422 when an address or port is taken, outside, or none is left.
+    /// 422 when an address or port is taken, outside, or none is left; 500 for the port of health
+    /// checks, as in the reference.
     pub fn on_create(
         &self,
         registry: &Registry,
@@ -169,20 +175,15 @@ impl Allocate {
             taken: Vec::new(),
             kept: None,
         };
+        let errors = settle_families(value, old);
+        refuse(value, &errors)?;
         let mut pending = self.pending.lock();
-        let mut taken = Taken::of(registry, row, &mut pending).0;
-        for own in old.map(uses).unwrap_or_default() {
-            taken.remove(&own);
-        }
-        let name = object::name(value).to_owned();
-        let mut given = Vec::new();
-        let outcome = self
-            .address(&taken, value, &mut given)
-            .and_then(|()| ports(&mut taken, value, &mut given));
-        if let Err(error) = outcome {
-            return Err(Status::invalid("", "Service", &name, &[error]));
-        }
-        for item in given {
+        let mut ledger = Ledger {
+            taken: Taken::of(registry, row, &mut pending).0,
+            given: Vec::new(),
+        };
+        self.give(&mut ledger, old, value)?;
+        for item in ledger.given {
             pending.insert(item.clone(), None);
             hold.taken.push(item);
         }
@@ -190,12 +191,28 @@ impl Allocate {
         Ok(hold)
     }
 
-    fn address(
+    fn give(
         &self,
-        taken: &HashSet<String>,
+        ledger: &mut Ledger,
+        old: Option<&Value>,
         value: &mut Value,
-        given: &mut Vec<String>,
-    ) -> Result<(), FieldError> {
+    ) -> Result<(), Status> {
+        // An address is for life; only who had none gets one.
+        let address = match old {
+            Some(old) if object::text(old, &["spec", "type"]) != "ExternalName" => Ok(()),
+            _ => self.address(ledger, value),
+        };
+        let outcome = address.and_then(|()| match old {
+            None => ports(ledger, value),
+            Some(old) => changed_ports(ledger, old, value),
+        });
+        if let Err(error) = outcome {
+            refuse(value, &[error])?;
+        }
+        health_check(ledger, old, value)
+    }
+
+    fn address(&self, ledger: &mut Ledger, value: &mut Value) -> Result<(), FieldError> {
         let spec = object::child(value, "spec");
         if object::text(spec, &["type"]) == "ExternalName" {
             return Ok(());
@@ -203,50 +220,43 @@ impl Allocate {
         let path = Path::new("spec").child("clusterIPs");
         let asked = object::text(spec, &["clusterIP"]).to_owned();
         let address = match asked.as_str() {
-            "None" => "None".to_owned(),
+            "None" => return Ok(()),
             "" => {
-                let address = self.pick(taken).ok_or_else(|| {
+                let address = self.pick(&ledger.taken).ok_or_else(|| {
                     FieldError::invalid(
                         &path,
                         json!([]),
                         "failed to allocate a serviceIP: range is full",
                     )
                 })?;
-                given.push(address.clone());
+                ledger.give(&address);
                 address
             }
             asked => {
-                let inside = asked
-                    .parse::<Ipv4Addr>()
-                    .is_ok_and(|ip| self.network.contains(&ip));
-                if !inside {
-                    return Err(FieldError::invalid(
-                        &path,
-                        json!([asked]),
-                        &format!(
-                            "failed to allocate IP {asked}: the provided network does not match \
-                             the current range: {}",
-                            self.network
-                        ),
+                let refused = |why: &str| {
+                    let detail = format!("failed to allocate IP {asked}: {why}");
+                    FieldError::invalid(&path, json!([asked]), &detail)
+                };
+                if !asked.parse().is_ok_and(|ip| self.gives(ip)) {
+                    return Err(refused(
+                        "the provided network does not match the current range",
                     ));
                 }
-                if taken.contains(asked) {
-                    return Err(FieldError::invalid(
-                        &path,
-                        json!([asked]),
-                        &format!("failed to allocate IP {asked}: provided IP is already allocated"),
-                    ));
+                if !ledger.give(asked) {
+                    return Err(refused("provided IP is already allocated"));
                 }
-                given.push(asked.to_owned());
                 asked.to_owned()
             }
         };
         let fields = object::fields(spec);
         fields.insert("clusterIP".to_owned(), address.as_str().into());
         fields.insert("clusterIPs".to_owned(), json!([address]));
-        object::default_field(spec, "ipFamilies", json!(["IPv4"]));
-        object::default_field(spec, "ipFamilyPolicy", "SingleStack");
         Ok(())
+    }
+
+    /// Is this the address of a service? Those of the network itself and of all in it are not.
+    fn gives(&self, ip: Ipv4Addr) -> bool {
+        self.network.contains(&ip) && ip != self.network.network() && ip != self.network.broadcast()
     }
 
     fn pick(&self, taken: &HashSet<String>) -> Option<String> {
@@ -262,70 +272,305 @@ impl Allocate {
     }
 }
 
-fn ports(
-    taken: &mut HashSet<String>,
-    value: &mut Value,
-    given: &mut Vec<String>,
-) -> Result<(), FieldError> {
-    let spec = object::child(value, "spec");
-    let wants = match object::text(spec, &["type"]) {
-        "NodePort" => true,
-        "LoadBalancer" => spec
-            .get("allocateLoadBalancerNodePorts")
-            .and_then(Value::as_bool)
-            .unwrap_or(true),
-        _ => false,
+fn refuse(service: &Value, errors: &[FieldError]) -> Result<(), Status> {
+    if errors.is_empty() {
+        return Ok(());
+    }
+    let name = object::name(service);
+    Err(Status::invalid("", "Service", name, errors))
+}
+
+/// What is taken, and what of it this request was given.
+struct Ledger {
+    taken: HashSet<String>,
+    given: Vec<String>,
+}
+
+impl Ledger {
+    /// Gives something out, unless it is taken.
+    fn give(&mut self, item: &str) -> bool {
+        let free = self.taken.insert(item.to_owned());
+        if free {
+            self.given.push(item.to_owned());
+        }
+        free
+    }
+
+    /// Gives out a port that was asked for.
+    fn port(&mut self, number: i64) -> Result<(), String> {
+        if !(i64::from(FIRST_PORT)..=i64::from(LAST_PORT)).contains(&number) {
+            return Err(format!(
+                "provided port is not in the valid range. The range of valid ports is \
+                 {FIRST_PORT}-{LAST_PORT}"
+            ));
+        }
+        if !self.give(&number.to_string()) {
+            return Err("provided port is already allocated".to_owned());
+        }
+        Ok(())
+    }
+
+    /// Gives out any port.
+    fn any_port(&mut self) -> Option<i64> {
+        let asked = FIRST_PORT + ASKED_PORTS;
+        let free = self.free(asked..=LAST_PORT);
+        let free = free.or_else(|| self.free(FIRST_PORT..=asked - 1))?;
+        self.give(&free.to_string());
+        Some(free)
+    }
+
+    fn free(&self, range: RangeInclusive<u16>) -> Option<i64> {
+        let span = range.end() - range.start() + 1;
+        let start = rand::random_range(0..span);
+        (0..span)
+            .map(|step| i64::from(range.start() + (start + step) % span))
+            .find(|number| !self.taken.contains(&number.to_string()))
+    }
+}
+
+fn has_node_ports(service: &Value) -> bool {
+    matches!(
+        object::text(service, &["spec", "type"]),
+        "LoadBalancer" | "NodePort"
+    )
+}
+
+fn port_path(index: usize) -> Path {
+    let ports = Path::new("spec").child("ports");
+    ports.index(index).child("nodePort")
+}
+
+fn node_port(port: &Value) -> i64 {
+    object::integer(port, &["nodePort"]).unwrap_or(0)
+}
+
+fn any_port(ledger: &mut Ledger, index: usize) -> Result<i64, FieldError> {
+    ledger.any_port().ok_or_else(|| {
+        let detail = "failed to allocate a nodePort: range is full";
+        FieldError::invalid(&port_path(index), 0, detail)
+    })
+}
+
+/// The node ports of a new service. The same port of several protocols has one node port.
+fn ports(ledger: &mut Ledger, value: &mut Value) -> Result<(), FieldError> {
+    let wanted = needs_node_port(value);
+    if !has_node_ports(value) {
+        return Ok(());
+    }
+    let Some(Value::Array(list)) = object::child(value, "spec").get_mut("ports") else {
+        return Ok(());
     };
-    let Some(Value::Array(list)) = spec.get_mut("ports") else {
+    let number = |port: &Value| object::integer(port, &["port"]).unwrap_or(0);
+    let mut asked: HashMap<i64, i64> = HashMap::new();
+    for port in list.iter().filter(|port| node_port(port) != 0) {
+        asked.entry(number(port)).or_insert_with(|| node_port(port));
+    }
+    let mut given: HashMap<i64, i64> = HashMap::new();
+    for (index, port) in list.iter_mut().enumerate() {
+        let (own, port_number) = (node_port(port), number(port));
+        if own == 0 && !wanted {
+            continue;
+        }
+        let shared = given.get(&port_number).copied();
+        if own != 0 && shared == Some(own) {
+            continue;
+        }
+        let node_port = match (shared, asked.get(&port_number).copied()) {
+            (Some(shared), _) if own == 0 => shared,
+            (None, None) => any_port(ledger, index)?,
+            (shared, asked) => {
+                let asked = if shared.is_some() {
+                    own
+                } else {
+                    asked.unwrap_or(own)
+                };
+                let outcome = ledger.port(asked);
+                outcome.map_err(|why| FieldError::invalid(&port_path(index), asked, &why))?;
+                asked
+            }
+        };
+        given.entry(port_number).or_insert(node_port);
+        object::fields(port).insert("nodePort".to_owned(), node_port.into());
+    }
+    Ok(())
+}
+
+/// The node ports that a changed service gains.
+fn changed_ports(ledger: &mut Ledger, old: &Value, value: &mut Value) -> Result<(), FieldError> {
+    let wanted = needs_node_port(value);
+    if !has_node_ports(value) {
+        return Ok(());
+    }
+    let mut own = node_ports(old);
+    let Some(Value::Array(list)) = object::child(value, "spec").get_mut("ports") else {
         return Ok(());
     };
     for (index, port) in list.iter_mut().enumerate() {
-        let protocol = object::text(port, &["protocol"]).to_owned();
-        let path = Path::new("spec")
-            .child("ports")
-            .index(index)
-            .child("nodePort");
-        match object::integer(port, &["nodePort"]).filter(|number| *number > 0) {
-            _ if !wants => continue,
-            Some(number) => {
-                if !(i64::from(FIRST_PORT)..=i64::from(LAST_PORT)).contains(&number) {
-                    return Err(FieldError::invalid(
-                        &path,
-                        number,
-                        &format!(
-                            "provided port is not in the valid range. The range of valid ports is {FIRST_PORT}-{LAST_PORT}"
-                        ),
-                    ));
-                }
-                let key = port_key(number, &protocol);
-                if !taken.insert(key.clone()) {
-                    return Err(FieldError::invalid(
-                        &path,
-                        number,
-                        "provided port is already allocated",
-                    ));
-                }
-                given.push(key);
+        let number = node_port(port);
+        if number != 0 {
+            if own.insert(number) {
+                let outcome = ledger.port(number);
+                outcome.map_err(|why| FieldError::invalid(&port_path(index), number, &why))?;
             }
-            None => {
-                let span = LAST_PORT - FIRST_PORT + 1;
-                let start = rand::random_range(0..span);
-                let number = (0..span)
-                    .map(|step| FIRST_PORT + (start + step) % span)
-                    .find(|number| !taken.contains(&port_key(i64::from(*number), &protocol)))
-                    .ok_or_else(|| {
-                        FieldError::invalid(
-                            &path,
-                            0,
-                            "failed to allocate a nodePort: range is full",
-                        )
-                    })?;
-                let key = port_key(i64::from(number), &protocol);
-                taken.insert(key.clone());
-                given.push(key);
-                object::fields(port).insert("nodePort".to_owned(), number.into());
-            }
+        } else if wanted {
+            let number = any_port(ledger, index)?;
+            own.insert(number);
+            object::fields(port).insert("nodePort".to_owned(), number.into());
         }
     }
     Ok(())
+}
+
+/// The port where a node says whether it has endpoints of a service.
+fn health_check(ledger: &mut Ledger, old: Option<&Value>, value: &mut Value) -> Result<(), Status> {
+    let port =
+        |service: &Value| object::integer(service, &["spec", "healthCheckNodePort"]).unwrap_or(0);
+    if !needs_health_check(value) || old.is_some_and(|old| needs_health_check(old) && port(old) > 0)
+    {
+        return Ok(());
+    }
+    let asked = port(value);
+    if asked != 0 {
+        return ledger.port(asked).map_err(|why| {
+            Status::internal(format!(
+                "failed to allocate requested HealthCheck NodePort {asked}: {why}"
+            ))
+        });
+    }
+    let number = ledger.any_port().ok_or_else(|| {
+        Status::internal("failed to allocate a HealthCheck NodePort 0: range is full")
+    })?;
+    let spec = object::child(value, "spec");
+    object::fields(spec).insert("healthCheckNodePort".to_owned(), number.into());
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ledger(taken: &[&str]) -> Ledger {
+        Ledger {
+            taken: taken.iter().map(|item| (*item).to_owned()).collect(),
+            given: Vec::new(),
+        }
+    }
+
+    fn service(kind: &str, ports: Value) -> Value {
+        json!({"metadata": {"name": "a"}, "spec": {"type": kind, "ports": ports}})
+    }
+
+    #[test]
+    fn the_ends_of_the_network_are_no_addresses() {
+        let allocate = Allocate::new("10.96.0.0/16".parse().unwrap());
+        for (asked, given) in [
+            ("10.96.0.0", false),
+            ("10.96.255.255", false),
+            ("10.97.0.1", false),
+            ("10.96.0.9", false),
+            ("10.96.0.2", true),
+        ] {
+            let mut value = service("ClusterIP", json!([]));
+            value["spec"]["clusterIP"] = asked.into();
+            let outcome = allocate.address(&mut ledger(&["10.96.0.9"]), &mut value);
+            assert_eq!(outcome.is_ok(), given, "{asked}: {outcome:?}");
+        }
+        let mut value = service("ClusterIP", json!([]));
+        value["spec"]["clusterIP"] = "10.96.0.0".into();
+        let refused = allocate.address(&mut ledger(&[]), &mut value).unwrap_err();
+        assert_eq!(
+            refused.to_string(),
+            "spec.clusterIPs: Invalid value: [\"10.96.0.0\"]: failed to allocate IP 10.96.0.0: the \
+             provided network does not match the current range"
+        );
+    }
+
+    #[test]
+    fn one_port_of_two_protocols_has_one_node_port() {
+        let list = json!([{"port": 80, "protocol": "TCP"}, {"port": 80, "protocol": "UDP"},
+            {"port": 81, "protocol": "UDP"}]);
+        let mut value = service("NodePort", list);
+        let mut book = ledger(&[]);
+        ports(&mut book, &mut value).unwrap();
+        let [a, b, c] = [0, 1, 2].map(|index| node_port(&value["spec"]["ports"][index]));
+        assert_eq!(a, b);
+        assert_ne!(a, c);
+        assert!(
+            a >= 30_086 && c >= 30_086,
+            "the first ports are for who asks"
+        );
+        assert_eq!(book.given.len(), 2);
+        // Also where only the second asks.
+        let list = json!([{"port": 80, "protocol": "TCP"},
+            {"port": 80, "protocol": "UDP", "nodePort": 30005}]);
+        let mut value = service("NodePort", list);
+        ports(&mut ledger(&[]), &mut value).unwrap();
+        assert_eq!(node_port(&value["spec"]["ports"][0]), 30_005);
+    }
+
+    #[test]
+    fn a_number_is_taken_for_all_protocols() {
+        let asks = |kind: &str| {
+            let list = json!([{"port": 80, "protocol": "UDP", "nodePort": 30005}]);
+            let mut value = service(kind, list);
+            value["spec"]["allocateLoadBalancerNodePorts"] = false.into();
+            value
+        };
+        for kind in ["NodePort", "LoadBalancer"] {
+            let refused = ports(&mut ledger(&["30005"]), &mut asks(kind)).unwrap_err();
+            assert_eq!(
+                refused.to_string(),
+                "spec.ports[0].nodePort: Invalid value: 30005: provided port is already allocated"
+            );
+            let mut book = ledger(&[]);
+            ports(&mut book, &mut asks(kind)).unwrap();
+            assert_eq!(book.given, ["30005"]);
+        }
+        // Its own ports are no others'.
+        let mut value = asks("NodePort");
+        changed_ports(&mut ledger(&["30005"]), &asks("NodePort"), &mut value).unwrap();
+    }
+
+    #[test]
+    fn health_checks_have_a_port_of_their_own() {
+        let local = |ports: Value| {
+            let mut value = service("LoadBalancer", ports);
+            value["spec"]["externalTrafficPolicy"] = "Local".into();
+            value["spec"]["allocateLoadBalancerNodePorts"] = false.into();
+            value
+        };
+        let mut value = local(json!([{"port": 80}]));
+        let mut book = ledger(&[]);
+        ports(&mut book, &mut value).unwrap();
+        health_check(&mut book, None, &mut value).unwrap();
+        let given = value["spec"]["healthCheckNodePort"].as_i64().unwrap();
+        assert_eq!(uses(&value), [given.to_string()]);
+        assert_eq!(book.given, uses(&value));
+        // It stays.
+        let mut book = ledger(&[]);
+        let old = value.clone();
+        health_check(&mut book, Some(&old), &mut value).unwrap();
+        assert_eq!((value, book.given.len()), (old, 0));
+        // A service that begins to need one gets it.
+        let mut old = local(json!([{"port": 80}]));
+        old["spec"]["externalTrafficPolicy"] = "Cluster".into();
+        let mut value = local(json!([{"port": 80}]));
+        health_check(&mut ledger(&[]), Some(&old), &mut value).unwrap();
+        assert!(value["spec"]["healthCheckNodePort"].is_i64());
+        // Its node port is none.
+        let mut value = local(json!([{"port": 80, "nodePort": 30500}]));
+        value["spec"]["healthCheckNodePort"] = 30_500.into();
+        let mut book = ledger(&[]);
+        ports(&mut book, &mut value).unwrap();
+        let refused = health_check(&mut book, None, &mut value).unwrap_err();
+        assert_eq!(refused.code, 500);
+        assert!(
+            refused.message.ends_with(
+                "failed to allocate requested HealthCheck NodePort 30500: provided port is already \
+                 allocated"
+            ),
+            "{}",
+            refused.message
+        );
+    }
 }

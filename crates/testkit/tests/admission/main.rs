@@ -12,6 +12,7 @@ mod policies;
 mod quota;
 mod rights;
 mod security;
+mod services;
 mod webhooks;
 
 use evenkeel_server::Identity;
