@@ -26,8 +26,18 @@ const ASKED_PORTS: u16 = 86;
 /// The first addresses are kept for services with a fixed place (the door itself, DNS).
 const RESERVED: u32 = 16;
 
-/// Given out, and at which revision it was stored; `None` while that is not known.
-type Pending = Arc<Mutex<HashMap<String, Option<u64>>>>;
+/// What was given out.
+type Pending = Arc<Mutex<HashMap<String, Given>>>;
+
+/// Who was given something.
+#[derive(Debug)]
+struct Given {
+    /// Namespace and name of the service. It may ask for the same once more: its write may have
+    /// failed, or was none but a trial.
+    to: String,
+    /// At which revision it was stored; `None` while that is not known.
+    stored: Option<u64>,
+}
 
 /// Gives out service addresses and node ports.
 #[derive(Debug)]
@@ -56,25 +66,36 @@ impl Drop for Hold {
         let mut pending = self.pending.lock();
         for item in &self.taken {
             match self.kept {
-                Some(revision) => pending.insert(item.clone(), Some(revision)),
-                None => pending.remove(item),
-            };
+                Some(revision) => {
+                    if let Some(given) = pending.get_mut(item) {
+                        given.stored = Some(revision);
+                    }
+                }
+                None => {
+                    pending.remove(item);
+                }
+            }
         }
     }
 }
 
-/// Everything that is taken now.
+/// Everything that others have now.
 struct Taken(HashSet<String>);
 
 impl Taken {
     fn of(
         registry: &Registry,
         row: &ResourceDef,
-        pending: &mut HashMap<String, Option<u64>>,
+        pending: &mut HashMap<String, Given>,
+        service: &str,
     ) -> Self {
         let shown = registry.caches.revision();
-        pending.retain(|_, stored| stored.is_none_or(|revision| revision > shown));
-        let mut taken: HashSet<String> = pending.keys().cloned().collect();
+        pending.retain(|_, given| given.stored.is_none_or(|revision| revision > shown));
+        let mut taken: HashSet<String> = pending
+            .iter()
+            .filter(|(_, given)| given.to != service)
+            .map(|(item, _)| item.clone())
+            .collect();
         let services = registry
             .caches
             .of(row)
@@ -177,14 +198,19 @@ impl Allocate {
         };
         let errors = settle_families(value, old);
         refuse(value, &errors)?;
+        let service = format!("{}/{}", object::namespace(value), object::name(value));
         let mut pending = self.pending.lock();
         let mut ledger = Ledger {
-            taken: Taken::of(registry, row, &mut pending).0,
+            taken: Taken::of(registry, row, &mut pending, &service).0,
             given: Vec::new(),
         };
         self.give(&mut ledger, old, value)?;
         for item in ledger.given {
-            pending.insert(item.clone(), None);
+            let given = Given {
+                to: service.clone(),
+                stored: None,
+            };
+            pending.insert(item.clone(), given);
             hold.taken.push(item);
         }
         drop(pending);
