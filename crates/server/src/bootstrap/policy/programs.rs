@@ -45,7 +45,8 @@ const SCHEDULER: &[&str] = &[
     "resource.k8s.io : resourceclaims : create,delete,get,list,patch,update,watch",
     "resource.k8s.io : resourceclaims/status : get,list,patch,update,watch",
     "resource.k8s.io : resourceclaims/binding : patch,update",
-    "coordination.k8s.io : leases : create,get,list,update,watch",
+    "coordination.k8s.io : leases : create",
+    "coordination.k8s.io : leases : get,list,update,watch : kube-scheduler",
     "coordination.k8s.io : leasecandidates : create,delete,deletecollection,get,list,patch,update,watch",
     "authentication.k8s.io : tokenreviews : create",
     "authorization.k8s.io : subjectaccessreviews : create",
@@ -58,16 +59,19 @@ const VOLUMES: &[&str] = &[
     "storage.k8s.io : storageclasses : get,list,watch",
 ];
 
-/// The rights of the loops beside those that each has for itself.
+/// The rights of the loops beside those that each has for itself. Which of several servers runs them
+/// they write down in `kube-system`, where they may by [`leader`].
 const CONTROLLER_MANAGER: &[&str] = &[
-    "* : * : get,list,watch",
-    "coordination.k8s.io : leases : create,get,list,update,watch",
-    "core : secrets,serviceaccounts : create,get,update",
+    "* : * : list,watch",
+    "coordination.k8s.io : leases : create",
+    "coordination.k8s.io : leases : get,update : kube-controller-manager",
+    "core : configmaps,namespaces,secrets,serviceaccounts : get",
+    "core : secrets,serviceaccounts : create,update",
     "core : secrets : delete",
     "core : serviceaccounts/token : create",
     "authentication.k8s.io : tokenreviews : create",
     "authorization.k8s.io : subjectaccessreviews : create",
-    "core,events.k8s.io : events : create,delete,deletecollection,patch,update",
+    "core,events.k8s.io : events : create,patch,update",
 ];
 
 /// Roles that nobody has until somebody binds them to a program of his.
