@@ -403,6 +403,10 @@ pub struct ResourceDef {
     pub generation: bool,
     /// A delete that says nothing of dependents leaves them behind, as with the oldest kinds.
     pub orphans: bool,
+    /// An update must say which version of the object it is based on.
+    pub versioned_updates: bool,
+    /// An update of an object that is not there makes it.
+    pub made_by_updates: bool,
     /// What may be a name.
     pub name_rule: NameRule,
     /// The name of its type in the schema.
@@ -459,6 +463,8 @@ impl ResourceDef {
             view: None,
             generation: false,
             orphans: false,
+            versioned_updates: false,
+            made_by_updates: false,
             name_rule: names::dns1123_subdomain,
             type_name: K::schema_name(),
             source: Some(|generator| {
@@ -575,6 +581,20 @@ impl ResourceDef {
     #[must_use]
     pub fn orphaning(mut self) -> Self {
         self.orphans = true;
+        self
+    }
+
+    /// Refuses updates that do not say which version of the object they are based on.
+    #[must_use]
+    pub fn updated_by_version(mut self) -> Self {
+        self.versioned_updates = true;
+        self
+    }
+
+    /// Lets updates make objects that are not there.
+    #[must_use]
+    pub fn made_by_updates(mut self) -> Self {
+        self.made_by_updates = true;
         self
     }
 

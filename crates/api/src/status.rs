@@ -267,6 +267,18 @@ impl Status {
         Self::failure(403, "Forbidden", message).about(group, resource, name)
     }
 
+    /// 405 for a path that has other methods.
+    #[must_use]
+    pub fn method_not_allowed() -> Self {
+        let mut status = Self::failure(
+            405,
+            "MethodNotAllowed",
+            "the server does not allow this method on the requested resource",
+        );
+        status.details = Some(Box::default());
+        status
+    }
+
     /// 405.
     #[must_use]
     pub fn method_not_supported(group: &str, resource: &str, verb: &str) -> Self {

@@ -195,6 +195,8 @@ impl Definition {
             view: None,
             generation: true,
             orphans: false,
+            versioned_updates: true,
+            made_by_updates: false,
             name_rule: names::dns1123_subdomain,
             source: None,
             strategy: Arc::new(Plain),

@@ -30,14 +30,17 @@ const MAX_CONDITIONS: usize = 64;
 pub(super) fn rows() -> Vec<ResourceDef> {
     let mut rows = vec![
         ResourceDef::of::<admission::MutatingAdmissionPolicy>()
+            .updated_by_version()
             .generations()
             .strategy(Policies { mutating: true })
             .columns(vec![count("Mutations", "mutations"), param_kind(), age()]),
         ResourceDef::of::<admission::MutatingAdmissionPolicyBinding>()
+            .updated_by_version()
             .generations()
             .strategy(Bindings { mutating: true })
             .columns(binding_columns()),
         ResourceDef::of::<admission::ValidatingAdmissionPolicy>()
+            .updated_by_version()
             .with(&[Subresource::Status])
             .generations()
             .strategy(Policies { mutating: false })
@@ -47,6 +50,7 @@ pub(super) fn rows() -> Vec<ResourceDef> {
                 age(),
             ]),
         ResourceDef::of::<admission::ValidatingAdmissionPolicyBinding>()
+            .updated_by_version()
             .generations()
             .strategy(Bindings { mutating: false })
             .columns(binding_columns()),

@@ -45,6 +45,7 @@ pub fn rows() -> Vec<ResourceDef> {
     rows.extend(cluster_rows());
     rows.extend([
         ResourceDef::of::<policy::PodDisruptionBudget>()
+            .updated_by_version()
             .short("pdb")
             .with(&[Sub::Status])
             .generations()
@@ -56,10 +57,12 @@ pub fn rows() -> Vec<ResourceDef> {
             .columns(columns::priority_class())
             .strategy(disruption::PriorityClasses),
         ResourceDef::of::<scheduling_v1beta1::Workload>()
+            .updated_by_version()
             .gated(groups::GENERIC_WORKLOAD)
             .columns(columns::only_age())
             .strategy(groups::Workloads),
         ResourceDef::of::<scheduling_v1beta1::PodGroup>()
+            .updated_by_version()
             .gated(groups::GENERIC_WORKLOAD)
             .with(&[Sub::Status])
             .columns(columns::pod_group())
@@ -85,6 +88,8 @@ pub fn rows() -> Vec<ResourceDef> {
             .strategy(scaling::Scales),
         ResourceDef::of::<policy::Eviction>().body_only(),
         ResourceDef::of::<coordination::Lease>()
+            .made_by_updates()
+            .updated_by_version()
             .columns(columns::lease())
             .strategy(endpoints::Leases),
         ResourceDef::of::<discovery::EndpointSlice>()
@@ -92,6 +97,7 @@ pub fn rows() -> Vec<ResourceDef> {
             .columns(columns::endpoint_slice())
             .strategy(endpoints::EndpointSlices),
         ResourceDef::of::<apiextensions::CustomResourceDefinition>()
+            .updated_by_version()
             .short("crd")
             .short("crds")
             .category("api-extensions")
@@ -100,6 +106,7 @@ pub fn rows() -> Vec<ResourceDef> {
             .columns(definition::columns())
             .strategy(definition::Definitions),
         ResourceDef::of::<apiregistration::APIService>()
+            .updated_by_version()
             .category("api-extensions")
             .with(&[Sub::Status])
             .named(names::path_segment)
@@ -123,18 +130,22 @@ pub fn rows() -> Vec<ResourceDef> {
             .strategy(reviews::AccessReviews::Own),
         ResourceDef::of::<authorization::SelfSubjectRulesReview>().answered(),
         ResourceDef::of::<rbac::ClusterRole>()
+            .made_by_updates()
             .named(names::path_segment)
             .columns(columns::role())
             .strategy(roles::Roles { namespaced: false }),
         ResourceDef::of::<rbac::ClusterRoleBinding>()
+            .made_by_updates()
             .named(names::path_segment)
             .columns(columns::binding())
             .strategy(roles::Bindings { namespaced: false }),
         ResourceDef::of::<rbac::Role>()
+            .made_by_updates()
             .named(names::path_segment)
             .columns(columns::role())
             .strategy(roles::Roles { namespaced: true }),
         ResourceDef::of::<rbac::RoleBinding>()
+            .made_by_updates()
             .named(names::path_segment)
             .columns(columns::binding())
             .strategy(roles::Bindings { namespaced: true }),
@@ -187,15 +198,19 @@ fn storage_rows() -> Vec<ResourceDef> {
             .columns(columns::storage_class())
             .strategy(volumes::StorageClasses),
         ResourceDef::of::<storage::CSIDriver>()
+            .updated_by_version()
             .columns(columns::csi_driver())
             .strategy(volumes::CsiDrivers),
         ResourceDef::of::<storage::CSINode>()
+            .updated_by_version()
             .columns(columns::csi_node())
             .strategy(volumes::CsiNodes),
         ResourceDef::of::<storage::CSIStorageCapacity>()
+            .updated_by_version()
             .columns(columns::csi_storage_capacity())
             .strategy(volumes::CsiStorageCapacities),
         ResourceDef::of::<storage::VolumeAttachment>()
+            .updated_by_version()
             .with(&[Sub::Status])
             .columns(columns::volume_attachment())
             .strategy(volumes::VolumeAttachments),
@@ -204,6 +219,7 @@ fn storage_rows() -> Vec<ResourceDef> {
             .columns(columns::volume_attributes_class())
             .strategy(volumes::VolumeAttributesClasses),
         ResourceDef::of::<storagemigration::StorageVersionMigration>()
+            .updated_by_version()
             .with(&[Sub::Status])
             .columns(columns::storage_version_migration())
             .strategy(migration::StorageVersionMigrations),
@@ -213,6 +229,8 @@ fn storage_rows() -> Vec<ResourceDef> {
 fn cluster_rows() -> Vec<ResourceDef> {
     vec![
         ResourceDef::of::<node_v1::RuntimeClass>()
+            .made_by_updates()
+            .updated_by_version()
             .columns(columns::runtime_class())
             .strategy(runtime_class::RuntimeClasses),
         ResourceDef::of::<certificates::CertificateSigningRequest>()
@@ -224,11 +242,13 @@ fn cluster_rows() -> Vec<ResourceDef> {
             .strategy(requests::CertificateSigningRequests),
         // Its name depends on its signer, and is checked with it.
         ResourceDef::of::<certificates::ClusterTrustBundle>()
+            .updated_by_version()
             .named(names::any)
             .selectable("spec.signerName")
             .columns(columns::trust_bundle())
             .strategy(requests::ClusterTrustBundles),
         ResourceDef::of::<certificates::PodCertificateRequest>()
+            .updated_by_version()
             .with(&[Sub::Status])
             .selectable("spec.signerName")
             .selectable("spec.podName")
@@ -373,6 +393,7 @@ fn core_rows() -> Vec<ResourceDef> {
             .answered()
             .strategy(reviews::PodBindings),
         ResourceDef::of::<core::Service>()
+            .made_by_updates()
             .short("svc")
             .in_all()
             .with(&[Sub::Proxy, Sub::Status])
@@ -382,6 +403,7 @@ fn core_rows() -> Vec<ResourceDef> {
             .strategy(service::Services)
             .columns(columns::service()),
         ResourceDef::of::<core::Endpoints>()
+            .made_by_updates()
             .short("ep")
             .deprecated(endpoints::DEPRECATED)
             .columns(columns::endpoints())
@@ -399,6 +421,7 @@ fn core_rows() -> Vec<ResourceDef> {
             .with(&[Sub::Token])
             .columns(columns::service_account()),
         ResourceDef::of::<core::Event>()
+            .made_by_updates()
             .short("ev")
             .named(names::path_segment)
             .columns(columns::event())
@@ -415,6 +438,7 @@ fn core_rows() -> Vec<ResourceDef> {
             .selectable_among("source", &["source.component", "reportingComponent"])
             .selectable("type"),
         ResourceDef::of::<events::Event>()
+            .made_by_updates()
             .short("ev")
             .named(names::path_segment)
             .columns(columns::event())
@@ -463,6 +487,7 @@ fn core_rows() -> Vec<ResourceDef> {
             .strategy(quota::ResourceQuotas)
             .columns(columns::quota()),
         ResourceDef::of::<core::LimitRange>()
+            .made_by_updates()
             .short("limits")
             .columns(columns::role())
             .strategy(limit_range::LimitRanges),
@@ -473,7 +498,7 @@ fn core_rows() -> Vec<ResourceDef> {
 mod tests {
     use serde_json::json;
 
-    use crate::row::Rows;
+    use crate::row::{ResourceDef, Rows};
     use crate::schema::{ListType, Ty};
 
     #[test]
@@ -483,6 +508,77 @@ mod tests {
             let ty = rows.ty(row);
             assert!(matches!(ty, Ty::Struct(_)), "{:?}", row.gvk);
         }
+    }
+
+    #[test]
+    fn updates_need_a_version_or_make_objects_where_they_do_in_the_reference() {
+        let rows = Rows::builtin();
+        let kinds = |is: fn(&ResourceDef) -> bool| -> Vec<String> {
+            let found = rows.iter().filter(|row| is(row));
+            let mut kinds: Vec<String> = found.map(|row| row.gvk.kind.to_string()).collect();
+            kinds.sort();
+            kinds.dedup();
+            kinds
+        };
+        assert_eq!(
+            kinds(|row| row.versioned_updates),
+            [
+                "APIService",
+                "CSIDriver",
+                "CSINode",
+                "CSIStorageCapacity",
+                "ClusterTrustBundle",
+                "CustomResourceDefinition",
+                "Lease",
+                "MutatingAdmissionPolicy",
+                "MutatingAdmissionPolicyBinding",
+                "MutatingWebhookConfiguration",
+                "PodCertificateRequest",
+                "PodDisruptionBudget",
+                "PodGroup",
+                "RuntimeClass",
+                "StorageVersionMigration",
+                "ValidatingAdmissionPolicy",
+                "ValidatingAdmissionPolicyBinding",
+                "ValidatingWebhookConfiguration",
+                "VolumeAttachment",
+                "Workload",
+            ]
+        );
+        assert_eq!(
+            kinds(|row| row.made_by_updates),
+            [
+                "ClusterRole",
+                "ClusterRoleBinding",
+                "Endpoints",
+                "Event",
+                "Lease",
+                "LimitRange",
+                "Role",
+                "RoleBinding",
+                "RuntimeClass",
+                "Service",
+            ]
+        );
+    }
+
+    #[test]
+    fn an_empty_text_is_no_time() {
+        let rows = Rows::builtin();
+        let row = rows.by_kind("", "v1", "ConfigMap").expect("there");
+        let mut object = json!({"metadata": {"creationTimestamp": ""}});
+        let found = rows.schema().admit(&rows.ty(row), &mut object);
+        assert_eq!(
+            found.mismatch.as_deref(),
+            Some(
+                "parsing time \"\" as \"2006-01-02T15:04:05Z07:00\": cannot parse \"\" as \"2006\""
+            )
+        );
+        let mut unset = json!({"metadata": {"creationTimestamp": null}});
+        assert_eq!(
+            rows.schema().admit(&rows.ty(row), &mut unset).mismatch,
+            None
+        );
     }
 
     #[test]

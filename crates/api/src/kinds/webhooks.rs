@@ -21,10 +21,12 @@ const URL_FORM: &str = "; desired format: https://host[/path]";
 pub(super) fn rows() -> Vec<ResourceDef> {
     let mut rows = vec![
         ResourceDef::of::<admission::MutatingWebhookConfiguration>()
+            .updated_by_version()
             .generations()
             .strategy(Webhooks { mutating: true })
             .columns(vec![webhooks(), age()]),
         ResourceDef::of::<admission::ValidatingWebhookConfiguration>()
+            .updated_by_version()
             .generations()
             .strategy(Webhooks { mutating: false })
             .columns(vec![webhooks(), age()]),

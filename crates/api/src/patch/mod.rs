@@ -19,6 +19,7 @@ use crate::status::Status;
 
 pub use apply::{Conflict, ManagerRequest, conflicts_status, keep_times, track_update};
 pub use field_set::{FieldSet, PathElement};
+pub use golang::plain as go_text;
 pub use json::{MAX_COPY_BYTES, MAX_OPERATIONS, json_patch, merge_patch};
 pub use lay_over::lay_over;
 pub use strategic::strategic_merge_patch;

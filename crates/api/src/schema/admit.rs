@@ -242,9 +242,6 @@ impl Walk<'_> {
         let Value::String(text) = value else {
             return self.wrong(owner, value, "string", path);
         };
-        if text.is_empty() {
-            return true;
-        }
         match text.parse::<jiff::Timestamp>() {
             Ok(at) if text.contains('T') => {
                 *text = if *ty == Ty::Time {
@@ -382,7 +379,7 @@ fn go_name(name: &str) -> String {
 fn keeps_empty(field: &Field) -> bool {
     match field.ty {
         Ty::Struct(_) => true,
-        // The empty text is no time: it is not there, and written as null.
+        // A time that is not set is written as null.
         Ty::Time | Ty::MicroTime => false,
         _ => field.always,
     }

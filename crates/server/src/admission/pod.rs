@@ -136,7 +136,9 @@ pub(super) struct DefaultTolerationSeconds;
 
 impl Plugin for DefaultTolerationSeconds {
     fn mutate(&self, _: &Registry, change: &Change<'_>, object: &mut Value) -> Result<(), Status> {
-        if !is_new_pod(change) {
+        // Of pods that are changed too: who takes these tolerations away gets them back.
+        let written = matches!(change.operation, Operation::Create | Operation::Update);
+        if !(written && change.is_core("Pod") && change.subresource.is_none()) {
             return Ok(());
         }
         let spec = object::child(object, "spec");

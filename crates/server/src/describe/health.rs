@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::StatusCode;
 
 use crate::door::Door;
-use crate::http::{Answer, text};
+use crate::http::{Answer, page_not_found, text};
 use crate::pipeline::Call;
 
 pub(super) async fn serve(door: &Arc<Door>, call: &Call, segments: &[&str]) -> Answer {
@@ -37,7 +37,7 @@ pub(super) async fn serve(door: &Arc<Door>, call: &Call, segments: &[&str]) -> A
     let excluded: Vec<&str> = call.query.all("exclude").collect();
     checks.retain(|(name, _)| !excluded.contains(name) && one.is_none_or(|one| one == *name));
     if checks.is_empty() {
-        return text(StatusCode::NOT_FOUND, "404 page not found\n");
+        return page_not_found();
     }
     let failed = checks.iter().any(|(_, outcome)| outcome.is_err());
     if !failed && !call.query.has("verbose") {

@@ -14,8 +14,9 @@ use serde_json::{Value, json};
 
 use crate::auth::Identity;
 use crate::door::Door;
-use crate::http::{Answer, answer, json, stream, text};
+use crate::http::{Answer, answer, json, page_not_found, stream, text};
 use crate::pipeline::{Authorized, Call};
+use crate::verbs::is_ours;
 
 pub(crate) use components::PARTS;
 pub use components::{Components, Runs};
@@ -28,19 +29,64 @@ pub const KUBERNETES_VERSION: &str = "v1.37.0";
 /// Serves a path that is not a resource.
 pub(crate) async fn serve(door: &Arc<Door>, call: Authorized<Box<Call>>) -> Result<Answer, Status> {
     let call = call.into_inner();
-    if !matches!(call.parts.method, Method::GET | Method::HEAD) {
-        let mut status = Status::failure(
-            405,
-            "MethodNotAllowed",
-            "the server does not allow this method on the requested resource",
-        );
-        status.details = Some(Box::default());
-        return Err(status);
-    }
     let path = call.attributes.path.trim_end_matches('/').to_owned();
     let segments: Vec<&str> = path.split('/').skip(1).collect();
-    match segments.as_slice() {
-        ["healthz" | "livez" | "readyz", ..] => Ok(health::serve(door, &call, &segments).await),
+    let read = call.parts.method == Method::GET
+        // Documents of discovery have no route for it.
+        || call.parts.method == Method::HEAD
+            && !matches!(
+                segments.as_slice(),
+                ["version"] | ["api", ..] | ["apis", _, ..]
+            );
+    if !read {
+        return if leads_somewhere(&segments) {
+            Err(Status::method_not_allowed())
+        } else {
+            Ok(page_not_found())
+        };
+    }
+    match described(door, call, &segments).await {
+        Err(status) if status == Status::no_such_path() => {
+            let group = match segments.as_slice() {
+                ["api", ..] => Some(""),
+                ["apis", group, ..] => Some(*group),
+                _ => None,
+            };
+            if group.is_some_and(|group| is_ours(&door.rows(), group)) {
+                Err(status)
+            } else {
+                Ok(page_not_found())
+            }
+        }
+        answer => answer,
+    }
+}
+
+/// Is there anything that can be read at a path, or below it?
+fn leads_somewhere(segments: &[&str]) -> bool {
+    matches!(
+        segments,
+        [] | [
+            "" | "healthz"
+                | "livez"
+                | "readyz"
+                | "version"
+                | "metrics"
+                | "debug"
+                | "evenkeel"
+                | "api"
+                | "apis"
+                | "openapi"
+                | ".well-known"
+                | "openid",
+            ..
+        ]
+    )
+}
+
+async fn described(door: &Arc<Door>, call: Box<Call>, segments: &[&str]) -> Result<Answer, Status> {
+    match segments {
+        ["healthz" | "livez" | "readyz", ..] => Ok(health::serve(door, &call, segments).await),
         ["version"] => Ok(json(StatusCode::OK, &version())),
         ["metrics"] => Ok(metrics(door)),
         ["debug", "api_priority_and_fairness", page] => door
@@ -50,7 +96,7 @@ pub(crate) async fn serve(door: &Arc<Door>, call: Authorized<Box<Call>>) -> Resu
             .ok_or_else(Status::no_such_path),
         ["debug", rest @ ..] => door.debug_pages().serve(rest),
         ["evenkeel", "backup"] => Ok(backup(door)),
-        ["api" | "apis", ..] => discovery::serve(door, &call, &segments).await,
+        ["api" | "apis", ..] => discovery::serve(door, &call, segments).await,
         ["openapi", "v3", path @ ..]
             if let Some(remote) = door.aggregator().by_path(&path.join("/")) =>
         {

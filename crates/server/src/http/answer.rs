@@ -65,6 +65,12 @@ pub fn text(code: StatusCode, text: impl Into<String>) -> Answer {
     answer(code, "text/plain; charset=utf-8", full(text.into()))
 }
 
+/// What is said of a path that leads nowhere: that of a group that is served is told in a status.
+#[must_use]
+pub fn page_not_found() -> Answer {
+    text(StatusCode::NOT_FOUND, "404 page not found\n")
+}
+
 /// A failure, or a success without an object.
 #[must_use]
 pub fn status_answer(status: &Status) -> Answer {

@@ -7,7 +7,7 @@ mod query;
 mod request;
 
 pub use answer::{
-    Answer, Body, LongRunning, answer, full, hold, json, json_bytes, status_answer,
+    Answer, Body, LongRunning, answer, full, hold, json, json_bytes, page_not_found, status_answer,
     status_answer_as, stream, text, warn,
 };
 pub use gzip::{accepts_gzip, compress, is_compressible};

@@ -72,6 +72,16 @@ impl Attributes {
             _ => return attributes,
         };
         attributes.resource_request = true;
+        // The old paths of watches: `/api/v1/watch/pods`.
+        let watched = match rest {
+            [watch, more @ ..]
+                if watch == "watch" && !more.is_empty() && *method == Method::GET =>
+            {
+                rest = more;
+                true
+            }
+            _ => false,
+        };
         match rest {
             [namespaces, namespace, more @ ..] if namespaces == "namespaces" => {
                 attributes.namespace.clone_from(namespace);
@@ -88,17 +98,16 @@ impl Attributes {
         attributes.name = parts.next().cloned().unwrap_or_default();
         attributes.subresource = parts.next().cloned().unwrap_or_default();
         attributes.rest = parts.cloned().collect();
-        attributes.set_verb(method, query);
+        attributes.set_verb(method, query, watched);
         attributes
     }
 
-    fn set_verb(&mut self, method: &Method, query: &Query) {
+    fn set_verb(&mut self, method: &Method, query: &Query, watched: bool) {
         let collection = self.name.is_empty();
         let verb = match *method {
             Method::POST => "create",
-            Method::GET | Method::HEAD if query.flag("watch") && self.subresource.is_empty() => {
-                "watch"
-            }
+            Method::GET if watched => "watch",
+            Method::GET | Method::HEAD if collection && query.flag("watch") => "watch",
             Method::GET | Method::HEAD if collection => "list",
             Method::GET | Method::HEAD => "get",
             Method::PUT => "update",
@@ -210,6 +219,26 @@ mod tests {
                 "PATCH",
                 "/apis/apps/v1/namespaces/a/deployments/d/scale",
                 ["patch", "apps", "a", "deployments", "scale", "d"],
+            ),
+            (
+                "GET",
+                "/api/v1/namespaces/a/pods/p?watch=true",
+                ["get", "", "a", "pods", "", "p"],
+            ),
+            (
+                "GET",
+                "/api/v1/watch/pods",
+                ["watch", "", "", "pods", "", ""],
+            ),
+            (
+                "GET",
+                "/apis/apps/v1/watch/namespaces/a/deployments/d",
+                ["watch", "apps", "a", "deployments", "", "d"],
+            ),
+            (
+                "GET",
+                "/api/v1/watch/namespaces/a",
+                ["watch", "", "a", "namespaces", "", "a"],
             ),
             (
                 "GET",

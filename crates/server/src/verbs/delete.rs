@@ -2,16 +2,18 @@
 
 use std::sync::Arc;
 
-use evenkeel_api::{Status, cbor, clock, json as codec, object, protobuf};
+use evenkeel_api::field::{FieldError, Path};
+use evenkeel_api::{Status, clock, object};
 use futures::StreamExt as _;
 use http::StatusCode;
 use serde_json::Value;
 
+use super::delete_options::{self, Options};
 use super::read::{page, show_page};
 use super::show::show_value;
-use super::{Request, decode, write};
+use super::{Request, write};
 use crate::admission::{Change, Operation};
-use crate::http::{Answer, content_type, status_answer_as};
+use crate::http::{Answer, status_answer_as};
 use crate::object::Object;
 use crate::registry::Outcome;
 
@@ -20,99 +22,18 @@ const ORPHAN: &str = "orphan";
 /// Objects of a collection that are deleted at the same time.
 const AT_ONCE: usize = 32;
 
-/// `metav1.DeleteOptions`, from the body or the query.
-#[derive(Debug, Default, Clone)]
-pub(super) struct Options {
-    pub(super) grace: Option<i64>,
-    pub(super) propagation: Option<String>,
-    pub(super) uid: Option<String>,
-    pub(super) revision: Option<String>,
-    pub(super) dry_run: bool,
-}
-
-pub(super) fn options(request: &Request<'_>) -> Result<Options, Status> {
-    let query = &request.call.query;
-    let mut options = Options {
-        grace: query.number("gracePeriodSeconds"),
-        propagation: Some(query.get("propagationPolicy").to_owned())
-            .filter(|text| !text.is_empty()),
-        dry_run: query.has("dryRun"),
-        ..Options::default()
-    };
-    if query.has("orphanDependents") {
-        let policy = if query.flag("orphanDependents") {
-            "Orphan"
-        } else {
-            "Background"
-        };
-        options.propagation = Some(policy.to_owned());
-    }
-    if !request.call.body.is_empty() {
-        let wrong = |error: codec::DecodeError| {
-            Status::bad_request(format!("couldn't get version/kind; {error}"))
-        };
-        let body = match content_type(&request.call.parts.headers).as_str() {
-            "" | "application/json" => codec::parse(&request.call.body).map_err(wrong)?.value,
-            "application/yaml" => codec::parse_yaml(&request.call.body).map_err(wrong)?.value,
-            protobuf::MEDIA_TYPE => decode::delete_options(request)?,
-            cbor::MEDIA_TYPE if request.door.speaks_cbor() => {
-                decode::from_cbor(&request.call.body)?.value
-            }
-            _ => return Err(decode::unreadable(request, true)),
-        };
-        if let Some(trail) = &request.call.trail {
-            trail.request_object(&body);
-        }
-        from_body(&mut options, &body);
-    }
-    check(&options)?;
-    Ok(options)
-}
-
-pub(super) fn from_body(options: &mut Options, body: &Value) {
-    let text =
-        |path: &[&str]| Some(object::text(body, path).to_owned()).filter(|text| !text.is_empty());
-    options.grace = object::integer(body, &["gracePeriodSeconds"]).or(options.grace);
-    options.propagation = text(&["propagationPolicy"]).or(options.propagation.take());
-    match body.get("orphanDependents").and_then(Value::as_bool) {
-        Some(true) => options.propagation = Some("Orphan".to_owned()),
-        Some(false) => options.propagation = Some("Background".to_owned()),
-        None => {}
-    }
-    options.uid = text(&["preconditions", "uid"]);
-    options.revision = text(&["preconditions", "resourceVersion"]);
-    options.dry_run |= !object::list(body, &["dryRun"]).is_empty();
-}
-
-fn check(options: &Options) -> Result<(), Status> {
-    match options.propagation.as_deref() {
-        None | Some("Foreground" | "Background" | "Orphan") => {}
-        Some(other) => {
-            return Err(Status::failure(
-                422,
-                "Invalid",
-                format!(
-                    "DeleteOptions.meta.k8s.io \"\" is invalid: propagationPolicy: Unsupported \
-                     value: \"{other}\": supported values: \"Background\", \"Foreground\", \
-                     \"Orphan\""
-                ),
-            ));
-        }
-    }
-    if options.grace.is_some_and(|grace| grace < 0) {
-        // The reference reads a negative period as one second.
-        return Ok(());
-    }
-    Ok(())
-}
-
 pub(super) async fn delete(request: Request<'_>) -> Result<Answer, Status> {
-    let options = options(&request)?;
+    let options = Options::of(&request)?;
     let registry = request.door.registry.clone();
     let seen = registry
         .get(&request.row, request.namespace(), request.name())
         .await?
         .ok_or_else(|| request.not_found())?;
+    if options.unreadable {
+        let (row, name) = (&request.row, request.name());
+        let why = "unsafe deletion is not allowed because the object is decodable from storage";
+        return Err(Status::conflict(&row.gvk.group, &row.plural, name, why));
+    }
     match delete_object(&request, seen, &options).await? {
         Deleted::Gone(object) => gone(&request, &object),
         Deleted::Marked(value) => show_value(&request, StatusCode::OK, value),
@@ -298,7 +219,15 @@ fn set_propagation(value: &mut Value, policy: Option<&str>) {
 }
 
 pub(super) async fn delete_collection(request: Request<'_>) -> Result<Answer, Status> {
-    let options = options(&request)?;
+    let options = Options::of(&request)?;
+    if options.unreadable {
+        let error = FieldError::invalid(
+            &Path::new(delete_options::UNREADABLE),
+            true,
+            "is not allowed with DELETECOLLECTION, try again after removing the option",
+        );
+        super::options::refuse("DeleteOptions", &[error])?;
+    }
     let mut page = page(&request, &request.call.query).await?;
     let objects = std::mem::take(&mut page.objects);
     // Several at a time, so that they share the store's fsyncs.

@@ -13,7 +13,8 @@ use evenkeel_api::status::StatusCause;
 use evenkeel_api::{Status, clock, object};
 use serde_json::{Value, json};
 
-use super::delete::{self, Options, delete_object};
+use super::delete::{self, delete_object};
+use super::delete_options::Options;
 use super::{Request, decode};
 use crate::admission::Operation;
 use crate::http::{Answer, status_answer_as};
@@ -48,13 +49,11 @@ pub(super) async fn evict(mut request: Request<'_>) -> Result<Answer, Status> {
         &mut body,
     )
     .await?;
-    let mut options = Options {
-        dry_run: request.dry_run(),
-        ..Options::default()
+    let mut options = match body.get("deleteOptions") {
+        Some(given) => Options::read(given)?,
+        None => Options::default(),
     };
-    if let Some(given) = body.get("deleteOptions") {
-        delete::from_body(&mut options, given);
-    }
+    options.dry_run |= request.dry_run();
     let pod = super::subresource::current(&request).await?;
     let held = match hold(&pod.value()) {
         Hold::Never => None,

@@ -3,11 +3,13 @@
 
 mod decode;
 mod delete;
+mod delete_options;
 mod eviction;
 mod forms;
 mod kinds;
 pub(crate) mod links;
 mod measured;
+mod options;
 mod patch;
 pub(crate) mod read;
 mod show;
@@ -21,13 +23,13 @@ use std::sync::Arc;
 
 use evenkeel_api::row::{ResourceDef, Storage, Subresource, Verb};
 use evenkeel_api::schema::FieldValidation;
-use evenkeel_api::{Status, protobuf};
-use http::StatusCode;
+use evenkeel_api::{Rows, Status, protobuf};
+use http::Method;
 
 use crate::cache::is_on_demand;
 use crate::door::Door;
 use crate::flow;
-use crate::http::{Answer, Attributes, Encoding, Media, Offer, is_pretty, warn};
+use crate::http::{Answer, Attributes, Encoding, Media, Offer, is_pretty, page_not_found, warn};
 use crate::pipeline::{Authorized, Call};
 
 pub(crate) use socket::token_of_protocol;
@@ -61,14 +63,10 @@ impl Request<'_> {
         self.call.query.has("dryRun")
     }
 
-    pub(crate) fn field_validation(&self) -> Result<FieldValidation, Status> {
+    /// What is to be done with unknown fields. That the value is known has been checked.
+    pub(crate) fn field_validation(&self) -> FieldValidation {
         let text = self.call.query.get("fieldValidation");
-        FieldValidation::parse(text).ok_or_else(|| {
-            Status::bad_request(format!(
-                "invalid query parameter fieldValidation: Unsupported value: \"{text}\": \
-                 supported values: \"Ignore\", \"Strict\", \"Warn\""
-            ))
-        })
+        FieldValidation::parse(text).unwrap_or(FieldValidation::Warn)
     }
 
     pub(crate) fn not_found(&self) -> Status {
@@ -99,28 +97,26 @@ impl Request<'_> {
 
     /// Checks the parameters that every write shares.
     fn check_write_options(&self) -> Result<(), Status> {
-        for value in self.call.query.all("dryRun") {
-            if value != "All" {
-                return Err(Status::bad_request(format!(
-                    "invalid query parameter dryRun: Unsupported value: \"{value}\": supported \
-                     values: \"All\""
-                )));
-            }
-        }
-        let manager = self.call.query.get("fieldManager");
-        if manager.len() > 128 {
-            return Err(Status::bad_request(
-                "invalid query parameter fieldManager: Too long: may not be more than 128 bytes",
-            ));
-        }
-        Ok(())
+        let patching = match patch::kind_of(self) {
+            _ if self.call.parts.method != Method::PATCH => None,
+            // The media type is refused by itself.
+            None => return Ok(()),
+            Some(kind) => Some(kind.patching()),
+        };
+        options::check_write(&self.call.parts.method, &self.call.query, patching)
     }
 }
 
 /// Serves an allowed resource request.
 pub(crate) async fn serve(door: &Arc<Door>, call: Authorized<Box<Call>>) -> Result<Answer, Status> {
     let call = call.into_inner();
-    let row = row(door, &call).await?;
+    let Some(row) = row(door, &call).await? else {
+        return if is_ours(&door.rows(), &call.attributes.group) {
+            Err(Status::no_such_path())
+        } else {
+            Ok(page_not_found())
+        };
+    };
     let deprecation = row.deprecation.clone();
     if deprecation.is_some() {
         call.notes.annotate("k8s.io/deprecated", "true");
@@ -143,7 +139,7 @@ pub(crate) async fn serve(door: &Arc<Door>, call: Authorized<Box<Call>>) -> Resu
 }
 
 /// The row behind a request's path, ready to be read.
-async fn row(door: &Arc<Door>, call: &Call) -> Result<Arc<ResourceDef>, Status> {
+async fn row(door: &Arc<Door>, call: &Call) -> Result<Option<Arc<ResourceDef>>, Status> {
     let find = || {
         let Attributes {
             group,
@@ -157,13 +153,21 @@ async fn row(door: &Arc<Door>, call: &Call) -> Result<Arc<ResourceDef>, Status> 
         if is_on_demand(&row) {
             Box::pin(door.registry.warm(&row)).await?;
         }
-        return Ok(row);
+        return Ok(Some(row));
     }
     // A definition may have been written that the rows do not show yet.
     door.registry.fresh().await?;
-    let row = find().ok_or_else(Status::no_such_path)?;
+    let Some(row) = find() else {
+        return Ok(None);
+    };
     Box::pin(door.registry.warm(&row)).await?;
-    Ok(row)
+    Ok(Some(row))
+}
+
+/// Is a group one of those that are built in?
+pub(crate) fn is_ours(rows: &Rows, group: &str) -> bool {
+    let mut builtin = rows.iter().filter(|row| row.custom.is_none());
+    builtin.any(|row| row.gvk.group == group)
 }
 
 async fn serve_row(
@@ -173,12 +177,8 @@ async fn serve_row(
 ) -> Result<Answer, Status> {
     let attributes = &call.attributes;
     let in_namespace = !attributes.namespace.is_empty();
-    if row.namespaced()
-        && !in_namespace
-        && !attributes.name.is_empty()
-        && is_object_verb(&attributes.verb)
-    {
-        return Err(Status::no_such_path());
+    if row.namespaced() && !in_namespace {
+        across_namespaces(&row, attributes)?;
     }
     if !row.namespaced() && in_namespace && attributes.resource != "namespaces" {
         return Err(Status::no_such_path());
@@ -226,11 +226,15 @@ async fn serve_row(
         // What is rare, or long in itself, is kept apart on the heap: a request is a future of the size of
         // the largest of these, and is moved more than once.
         Verb::Get if measured => Box::pin(measured::get(request)).await,
-        Verb::List if measured => Box::pin(measured::list(request)).await,
+        Verb::List if measured => {
+            options::check_list(&request.call.query, false)?;
+            Box::pin(measured::list(request)).await
+        }
         Verb::Get => read::get(request).await,
         Verb::List => Box::pin(read::list(request)).await,
         Verb::Watch => Box::pin(watch::watch(request)).await,
         Verb::Create if request.row.storage == Storage::Answered => {
+            request.check_write_options()?;
             Box::pin(kinds::answer(request)).await
         }
         Verb::Create => {
@@ -279,11 +283,35 @@ fn writes(row: &ResourceDef, attributes: &Attributes) -> bool {
         && !matches!(attributes.verb.as_str(), "get" | "list" | "watch")
 }
 
-fn is_object_verb(verb: &str) -> bool {
-    matches!(verb, "get" | "update" | "patch" | "delete")
+/// The path of a namespaced kind without a namespace has lists and watches, and nothing else: it must
+/// not come to be about all namespaces at once.
+fn across_namespaces(row: &ResourceDef, attributes: &Attributes) -> Result<(), Status> {
+    let collects = matches!(
+        attributes.verb.as_str(),
+        "list" | "watch" | "deletecollection"
+    );
+    // That of a collection comes from a selector.
+    let named = !collects && !attributes.name.is_empty();
+    if matches!(attributes.verb.as_str(), "list" | "watch") {
+        Ok(())
+    } else if named || row.custom.is_some() || !row.verbs.contains(&Verb::List) {
+        Err(Status::no_such_path())
+    } else {
+        Err(Status::method_not_allowed())
+    }
+}
+
+/// As in the reference, where built-in kinds have no route for it, and custom kinds are not routed
+/// by method.
+fn refuse_head(row: &ResourceDef, method: &Method) -> Result<(), Status> {
+    if *method == Method::HEAD && row.custom.is_none() {
+        return Err(Status::method_not_allowed());
+    }
+    Ok(())
 }
 
 fn verb(request: &Request<'_>) -> Result<Verb, Status> {
+    refuse_head(&request.row, &request.call.parts.method)?;
     let asked = request.call.attributes.verb.as_str();
     let verb = request
         .row
@@ -299,14 +327,6 @@ fn verb(request: &Request<'_>) -> Result<Verb, Status> {
     };
     match verb {
         Some(verb) if !misplaced => Ok(verb),
-        _ => {
-            let mut status = Status::failure(
-                StatusCode::METHOD_NOT_ALLOWED.as_u16(),
-                "MethodNotAllowed",
-                "the server does not allow this method on the requested resource",
-            );
-            status.details = Some(Box::default());
-            Err(status)
-        }
+        _ => Err(Status::method_not_allowed()),
     }
 }

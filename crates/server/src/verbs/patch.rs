@@ -1,13 +1,16 @@
 //! patch: JSON patch, merge patch, strategic merge patch and server-side apply.
 
+use std::sync::Arc;
+
 use evenkeel_api::patch::apply::{ManagerRequest, apply};
 use evenkeel_api::patch::{self, PatchError};
-use evenkeel_api::row::Subresource;
+use evenkeel_api::row::{GroupVersionKind, ResourceDef, Subresource};
 use evenkeel_api::{Status, cbor, json, object};
 use http::StatusCode;
 use serde_json::Value;
 
 use super::forms::Forms;
+use super::options::Patching;
 use super::show::{show, show_value};
 use super::write::{Created, Owners, Unmade, create_once, finish, place, replace};
 use super::{Request, decode};
@@ -21,11 +24,52 @@ const APPLY_PATCH_CBOR: &str = "application/apply-patch+cbor";
 
 /// How a patch is to be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+pub(super) enum Kind {
     Json,
     Merge,
     Strategic,
     Apply,
+}
+
+impl Kind {
+    /// As the options of patches tell them apart.
+    pub(super) fn patching(self) -> Patching {
+        if self == Self::Apply {
+            Patching::Applied
+        } else {
+            Patching::Other
+        }
+    }
+}
+
+/// How the patch of a request is to be read, unless its media type is none of a patch for its kind.
+pub(super) fn kind_of(request: &Request<'_>) -> Option<Kind> {
+    // Merge keys are facts of built-in types: custom kinds have none to merge by.
+    let custom = request.row.custom.is_some();
+    Some(match content_type(&request.call.parts.headers).as_str() {
+        JSON_PATCH => Kind::Json,
+        MERGE_PATCH => Kind::Merge,
+        STRATEGIC_MERGE_PATCH if !custom => Kind::Strategic,
+        APPLY_PATCH => Kind::Apply,
+        APPLY_PATCH_CBOR if request.door.speaks_cbor() => Kind::Apply,
+        _ => return None,
+    })
+}
+
+fn unknown_media_type(request: &Request<'_>) -> Status {
+    let strategic = request
+        .row
+        .custom
+        .is_none()
+        .then_some(STRATEGIC_MERGE_PATCH);
+    let cbor = request.door.speaks_cbor().then_some(APPLY_PATCH_CBOR);
+    let accepted: Vec<&str> = [JSON_PATCH, MERGE_PATCH]
+        .into_iter()
+        .chain(strategic)
+        .chain([APPLY_PATCH])
+        .chain(cbor)
+        .collect();
+    Status::unsupported_media_type(&accepted.join(", "))
 }
 
 /// A patch that has been read but not yet applied.
@@ -37,45 +81,8 @@ pub(super) struct Patch {
 
 impl Patch {
     pub(super) fn read(request: &Request<'_>) -> Result<Self, Status> {
-        // Merge keys are facts of built-in types: custom kinds have none to merge by.
-        let custom = request.row.custom.is_some();
+        let kind = kind_of(request).ok_or_else(|| unknown_media_type(request))?;
         let content_type = content_type(&request.call.parts.headers);
-        let speaks_cbor = request.door.speaks_cbor();
-        let kind = match content_type.as_str() {
-            JSON_PATCH => Kind::Json,
-            MERGE_PATCH => Kind::Merge,
-            STRATEGIC_MERGE_PATCH if !custom => Kind::Strategic,
-            APPLY_PATCH => Kind::Apply,
-            APPLY_PATCH_CBOR if speaks_cbor => Kind::Apply,
-            _ => {
-                let strategic = (!custom).then_some(STRATEGIC_MERGE_PATCH);
-                let cbor = speaks_cbor.then_some(APPLY_PATCH_CBOR);
-                let accepted: Vec<&str> = [JSON_PATCH, MERGE_PATCH]
-                    .into_iter()
-                    .chain(strategic)
-                    .chain([APPLY_PATCH])
-                    .chain(cbor)
-                    .collect();
-                return Err(Status::unsupported_media_type(&accepted.join(", ")));
-            }
-        };
-        let force = request.call.query.has("force");
-        if kind == Kind::Apply && request.call.query.get("fieldManager").is_empty() {
-            return Err(Status::failure(
-                422,
-                "Invalid",
-                "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is \
-                 required for apply patch",
-            ));
-        }
-        if kind != Kind::Apply && force {
-            return Err(Status::failure(
-                422,
-                "Invalid",
-                "PatchOptions.meta.k8s.io \"\" is invalid: force: Forbidden: may not be \
-                 specified for non-apply patch",
-            ));
-        }
         let body = &request.call.body;
         let parsed = if content_type == APPLY_PATCH_CBOR {
             cbor::decode(body)
@@ -128,11 +135,98 @@ impl Patch {
             Kind::Json => patch::json_patch(old, &self.value),
             Kind::Merge => patch::merge_patch(old, &self.value),
             Kind::Strategic => patch::strategic_merge_patch(schema, &ty, old, &self.value),
+            // What is applied is merged with an eye on who owns what.
             Kind::Apply => Err(PatchError::Invalid(
-                "apply is not supported here".to_owned(),
+                "an applied configuration is no patch".to_owned(),
             )),
         };
         new.map_err(|error| error.status())
+    }
+
+    /// What `old` becomes, checked against the type that it has to be of.
+    pub(super) fn settled(
+        &self,
+        request: &mut Request<'_>,
+        old: &Value,
+        gvk: &GroupVersionKind,
+        type_name: &str,
+    ) -> Result<Value, Status> {
+        let mut new = self.on(request, old, type_name)?;
+        if self.kind == Kind::Strategic {
+            // It is about the fields of a Go struct, and these two are not among them.
+            let fields = object::fields(&mut new);
+            fields.insert("apiVersion".to_owned(), gvk.api_version().into());
+            fields.insert("kind".to_owned(), gvk.kind.to_string().into());
+        }
+        decode::keep_kind(request, gvk, &|new| self.shown(new), &mut new)?;
+        let touched = |name: &str| self.touches(name);
+        let settled =
+            decode::settle_touched(request, type_name, &mut new, &self.duplicates, touched);
+        if let Err(why) = settled {
+            let whole = self.on(request, old, type_name)?;
+            return Err(decode::unpatched(&self.shown(&whole), &why));
+        }
+        decode::check_place(request, &new)?;
+        Ok(new)
+    }
+
+    /// What is shown of a patch that comes to nothing: itself, or what it made of an object.
+    fn shown(&self, new: &Value) -> String {
+        match self.kind {
+            Kind::Strategic => patch::go_text(&self.value),
+            _ => new.to_string(),
+        }
+    }
+
+    /// The configuration, if it is one to be applied.
+    pub(super) fn configuration(&self) -> Option<&Value> {
+        (self.kind == Kind::Apply).then_some(&self.value)
+    }
+}
+
+/// A configuration that is applied, and how.
+pub(super) struct Applied<'f> {
+    row: Arc<ResourceDef>,
+    config: Value,
+    manager: String,
+    api_version: String,
+    force: bool,
+    subresource: Option<Subresource>,
+    now: jiff::Timestamp,
+    forms: &'f Forms,
+}
+
+impl<'f> Applied<'f> {
+    pub(super) fn new(
+        request: &Request<'_>,
+        subresource: Option<Subresource>,
+        config: Value,
+        forms: &'f Forms,
+    ) -> Self {
+        Self {
+            row: Arc::clone(&request.row),
+            config,
+            manager: request.field_manager(),
+            api_version: request.row.gvk.api_version(),
+            force: request.call.query.flag("force"),
+            subresource,
+            now: request.door.clock().now(),
+            forms,
+        }
+    }
+
+    /// What comes of an object, or of none.
+    pub(super) fn to(&self, live: Option<&Value>) -> Result<Value, Unmade> {
+        let by = ManagerRequest {
+            manager: &self.manager,
+            subresource: self.subresource.map_or("", Subresource::as_str),
+            api_version: &self.api_version,
+            now: self.now,
+            custom: self.row.custom.is_some().then(|| self.row.has_status()),
+            versions: self.forms,
+        };
+        let (schema, ty) = self.forms.shape();
+        Ok(apply(schema, &ty, live, &self.config, self.force, &by)?)
     }
 }
 
@@ -152,32 +246,10 @@ pub(super) async fn patch(
         &mut request,
         subresource,
         Owners::Tracked,
-        |request, old| {
-            let mut new = patch.on(request, old, &type_name)?;
-            unchanged(old, &new)?;
-            let touched = |name: &str| patch.touches(name);
-            let duplicates = &patch.duplicates;
-            decode::settle_touched(request, &gvk, &type_name, &mut new, duplicates, touched)?;
-            Ok(new)
-        },
+        |request, old| Ok(patch.settled(request, old, &gvk, &type_name)?),
     )
     .await?;
     finish(&request, replaced)
-}
-
-/// A patch can't make an object another one.
-fn unchanged(old: &Value, new: &Value) -> Result<(), Status> {
-    for path in [&["apiVersion"][..], &["kind"], &["metadata", "name"]] {
-        let (was, is) = (object::text(old, path), object::text(new, path));
-        if was != is {
-            return Err(Status::bad_request(format!(
-                "the {} of the object ({is}) does not match the {} on the URL ({was})",
-                path.join("."),
-                path.join("."),
-            )));
-        }
-    }
-    Ok(())
 }
 
 async fn server_side_apply(
@@ -191,55 +263,38 @@ async fn server_side_apply(
     check_apply(&request, &config)?;
     let given = object::name(&config).to_owned();
     if given.is_empty() {
+        // Of what is there the path says the name; what is made has to say its own.
         object::metadata(&mut config).insert("name".to_owned(), request.name().into());
-    } else if given != request.name() {
-        return Err(Status::bad_request(format!(
-            "the name of the object ({given}) does not match the name on the URL ({})",
-            request.name()
-        )));
+    } else {
+        decode::check_name(&request, &given)?;
     }
     place(&request, &mut config)?;
-    let manager = request.field_manager();
-    let api_version = row.gvk.api_version();
-    let force = request.call.query.flag("force");
-    let now = request.door.clock().now();
+    let settle = |request: &mut Request<'_>, new: &mut Value| {
+        decode::settle(request, &type_name, new, &patch.duplicates)
+            .map_err(|why| decode::unhandled(&row.gvk, &why))
+    };
+    let made_of = object::uid(&config).to_owned();
     let forms = Forms::of(&request);
     let owners = Owners::Applied(&forms);
-    let merged = |live: Option<&Value>| -> Result<Value, Unmade> {
-        let by = ManagerRequest {
-            manager: &manager,
-            subresource: subresource.map_or("", Subresource::as_str),
-            api_version: &api_version,
-            now,
-            custom: row.custom.is_some().then(|| row.has_status()),
-            versions: &forms,
-        };
-        let (schema, ty) = forms.shape();
-        Ok(apply(schema, &ty, live, &config, force, &by)?)
-    };
+    let applied = Applied::new(&request, subresource, config, &forms);
     loop {
         let path = crate::registry::path(request.namespace(), request.name());
         request.door.registry.fresh().await?;
         if request.door.registry.cache(&row)?.get(&path).is_some() {
             let replaced = replace(&mut request, subresource, owners, |request, old| {
-                let mut new = merged(Some(old))?;
-                decode::settle(request, &row.gvk, &type_name, &mut new, &patch.duplicates)?;
+                let mut new = applied.to(Some(old))?;
+                settle(request, &mut new)?;
                 Ok(new)
             })
             .await?;
             return finish(&request, replaced);
         }
-        if subresource.is_some() || !object::uid(&config).is_empty() {
+        if subresource.is_some() || !made_of.is_empty() {
             return Err(request.not_found());
         }
-        let mut new = owners.made(&mut request, |_| merged(None)).await?;
-        decode::settle(
-            &mut request,
-            &row.gvk,
-            &type_name,
-            &mut new,
-            &patch.duplicates,
-        )?;
+        decode::check_name(&request, &given)?;
+        let mut new = owners.made(&mut request, |_| applied.to(None)).await?;
+        settle(&mut request, &mut new)?;
         match create_once(&mut request, new, false).await? {
             Created::Stored(found) => return show(&request, StatusCode::CREATED, &found),
             Created::Dry(value) => return show_value(&request, StatusCode::CREATED, value),

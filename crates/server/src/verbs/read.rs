@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::Request;
+use super::options;
 use super::show::{TableStyle, encode, metadata_only, show};
 use crate::http::{Answer, Encoding, Media, Query, Shape, json_bytes};
 use crate::object::{Object, Selection};
@@ -76,8 +77,18 @@ pub(super) fn selection(request: &Request<'_>) -> Result<Selection, Status> {
             "unable to parse requirement",
         ))
     })?;
-    let fields = FieldSelector::parse(query.get("fieldSelector"))
+    let mut fields = FieldSelector::parse(query.get("fieldSelector"))
         .map_err(|error| Status::bad_request(error.to_string()))?;
+    // The old path of a watch may name one object; otherwise the name is one of these terms.
+    let name = request.name();
+    let named = fields
+        .terms
+        .iter()
+        .any(|(field, ..)| field == "metadata.name");
+    if request.call.attributes.verb == "watch" && !name.is_empty() && !named {
+        let term = ("metadata.name".to_owned(), true, name.to_owned());
+        fields.terms.push(term);
+    }
     for (field, _, _) in &fields.terms {
         let known = matches!(field.as_str(), "metadata.name" | "metadata.namespace")
             || request
@@ -112,6 +123,7 @@ pub(super) struct Page {
 pub(super) async fn page(request: &Request<'_>, query: &Query) -> Result<Page, Status> {
     let registry = &request.door.registry;
     let cache = registry.cache(&request.row)?;
+    options::check_list(query, false)?;
     let selection = selection(request)?;
     let limit = match query.number("limit") {
         Some(limit) if limit > 0 => usize::try_from(limit).unwrap_or(usize::MAX),
@@ -119,8 +131,8 @@ pub(super) async fn page(request: &Request<'_>, query: &Query) -> Result<Page, S
     };
     let asked = query.get("resourceVersion");
     let how = query.get("resourceVersionMatch");
-    check_match(asked, how, query.get("continue"))?;
     let token = query.get("continue");
+    check_token(asked, token)?;
     // Without a selector a page is the first objects, and one more shows that there are others;
     // with one, it takes what it takes.
     let plain = selection.labels.is_everything() && selection.fields.is_everything();
@@ -220,36 +232,7 @@ fn cut(
     }
 }
 
-fn check_match(asked: &str, how: &str, token: &str) -> Result<(), Status> {
-    let wrong = |text: &str| {
-        Err(Status::bad_request(format!(
-            "resourceVersionMatch: Forbidden: {text}"
-        )))
-    };
-    match how {
-        "" => {}
-        "Exact" | "NotOlderThan" => {
-            if asked.is_empty() && token.is_empty() {
-                return wrong(
-                    "resourceVersionMatch is forbidden unless resourceVersion is provided",
-                );
-            }
-            if !token.is_empty() {
-                return wrong("resourceVersionMatch is forbidden when continue is provided");
-            }
-            if how == "Exact" && asked == "0" {
-                return wrong(
-                    "resourceVersionMatch \"Exact\" is forbidden for resourceVersion \"0\"",
-                );
-            }
-        }
-        other => {
-            return Err(Status::bad_request(format!(
-                "resourceVersionMatch: Unsupported value: \"{other}\": supported values: \
-                 \"Exact\", \"NotOlderThan\", \"\""
-            )));
-        }
-    }
+fn check_token(asked: &str, token: &str) -> Result<(), Status> {
     if !token.is_empty() && !matches!(asked, "" | "0") {
         return Err(Status::bad_request(
             "specifying resource version is not allowed when using continue",

@@ -1,5 +1,6 @@
 //! Parts of objects and actions on them.
 
+use evenkeel_api::field::{FieldError, Path};
 use evenkeel_api::kinds::pod;
 use evenkeel_api::row::{GroupVersionKind, ScalePaths, Subresource};
 use evenkeel_api::selector::LabelSelector;
@@ -7,8 +8,9 @@ use evenkeel_api::{Status, clock, object};
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
+use super::forms::Forms;
 use super::show::encode;
-use super::write::{Owners, Replaced, finish, replace, rewrite};
+use super::write::{Owners, Replaced, replace, rewrite};
 use super::{Request, decode, patch, streams, write};
 use crate::admission::{Change, Operation};
 use crate::http::{Answer, status_answer_as};
@@ -22,6 +24,9 @@ pub(super) async fn serve(
     subresource: Subresource,
 ) -> Result<Answer, Status> {
     let method = request.call.parts.method.clone();
+    if subresource != Subresource::Proxy {
+        super::refuse_head(&request.row, &method)?;
+    }
     if is_stream(subresource) {
         // Apart on the heap, so that other requests are not futures of this one's size.
         return Box::pin(streams::serve(request, subresource)).await;
@@ -38,16 +43,21 @@ pub(super) async fn serve(
             | Subresource::Resize,
             _,
         ) if reads => super::read::get(request).await,
-        (Subresource::Status | Subresource::Approval | Subresource::Resize, &Method::PUT) => {
-            write::update(request, Some(subresource)).await
-        }
-        (Subresource::Status | Subresource::Approval | Subresource::Resize, &Method::PATCH) => {
-            patch::patch(request, Some(subresource)).await
-        }
-        (Subresource::EphemeralContainers, &Method::PUT | &Method::PATCH) => {
-            Box::pin(ephemeral_containers(request)).await
-        }
-        (Subresource::Finalize, &Method::PUT) => Box::pin(finalize(request)).await,
+        (
+            Subresource::Status
+            | Subresource::Approval
+            | Subresource::EphemeralContainers
+            | Subresource::Finalize
+            | Subresource::Resize,
+            &Method::PUT,
+        ) => write::update(request, Some(subresource)).await,
+        (
+            Subresource::Status
+            | Subresource::Approval
+            | Subresource::EphemeralContainers
+            | Subresource::Resize,
+            &Method::PATCH,
+        ) => patch::patch(request, Some(subresource)).await,
         (Subresource::Scale, _) if reads => {
             let found = current(&request).await?;
             let scale = to_scale(&request, &found.value())?;
@@ -57,15 +67,7 @@ pub(super) async fn serve(
         (Subresource::Binding, &Method::POST) => binding(request).await,
         (Subresource::Eviction, &Method::POST) => Box::pin(super::eviction::evict(request)).await,
         (Subresource::Token, &Method::POST) => Box::pin(token(request)).await,
-        _ => {
-            let mut status = Status::failure(
-                405,
-                "MethodNotAllowed",
-                "the server does not allow this method on the requested resource",
-            );
-            status.details = Some(Box::default());
-            Err(status)
-        }
+        _ => Err(Status::method_not_allowed()),
     }
 }
 
@@ -123,32 +125,6 @@ fn gvk(subresource: Subresource) -> GroupVersionKind {
         version: version.into(),
         kind: kind.into(),
     }
-}
-
-async fn ephemeral_containers(mut request: Request<'_>) -> Result<Answer, Status> {
-    let only = Some(Subresource::EphemeralContainers);
-    let replaced = if request.call.parts.method == Method::PUT {
-        let sent = decode::body(&mut request)?;
-        replace(&mut request, only, Owners::Tracked, |_, _| Ok(sent.clone())).await?
-    } else {
-        let patch = patch::Patch::read(&request)?;
-        let type_name = request.row.type_name.to_string();
-        let gvk = request.row.gvk.clone();
-        replace(&mut request, only, Owners::Tracked, |request, old| {
-            let mut new = patch.on(request, old, &type_name)?;
-            decode::settle(request, &gvk, &type_name, &mut new, &[])?;
-            Ok(new)
-        })
-        .await?
-    };
-    finish(&request, replaced)
-}
-
-async fn finalize(mut request: Request<'_>) -> Result<Answer, Status> {
-    let sent = decode::body(&mut request)?;
-    let only = Some(Subresource::Finalize);
-    let replaced = replace(&mut request, only, Owners::Tracked, |_, _| Ok(sent.clone())).await?;
-    finish(&request, replaced)
 }
 
 /// The value at a dotted path.
@@ -231,33 +207,101 @@ fn query_form(selector: &Value) -> String {
     text
 }
 
+/// How the replicas of an object are to be set.
+enum Scaling {
+    /// As this says.
+    Put(Value),
+    /// As this makes of what they are.
+    Patched(patch::Patch),
+}
+
 async fn scale(mut request: Request<'_>) -> Result<Answer, Status> {
-    let paths = paths(&request)?;
     let gvk = gvk(Subresource::Scale);
-    let is_put = request.call.parts.method == Method::PUT;
-    let sent = if is_put {
-        Some(decode::body_of(&mut request, &gvk, SCALE_TYPE)?)
+    let scaling = if request.call.parts.method == Method::PUT {
+        let sent = decode::body_of(&mut request, &gvk, SCALE_TYPE)?;
+        decode::check_place(&request, &sent)?;
+        Scaling::Put(sent)
     } else {
-        None
+        Scaling::Patched(patch::Patch::read(&request)?)
     };
-    let patch = if is_put {
-        None
-    } else {
-        Some(patch::Patch::read(&request)?)
+    let config = match &scaling {
+        Scaling::Patched(patch) => patch.configuration(),
+        Scaling::Put(_) => None,
     };
-    let replaced = replace(
-        &mut request,
+    let replaced = match config {
+        Some(config) => apply_scale(&mut request, &gvk, config).await?,
+        None => set_scale(&mut request, &gvk, &scaling).await?,
+    };
+    let value = match replaced {
+        Replaced::Stored(found) => found.value(),
+        Replaced::Made(value) => value,
+    };
+    let mut answer = encode(&request, StatusCode::OK, &to_scale(&request, &value)?)?;
+    crate::http::warn(&mut answer, &request.warnings);
+    Ok(answer)
+}
+
+/// What is said of a scale, and who says it, is said of the field behind it: the owners stand in
+/// the object itself, and are told apart by the subresource.
+async fn apply_scale(
+    request: &mut Request<'_>,
+    gvk: &GroupVersionKind,
+    config: &Value,
+) -> Result<Replaced, Status> {
+    let (api_version, kind) = (
+        object::text(config, &["apiVersion"]),
+        object::text(config, &["kind"]),
+    );
+    if api_version != gvk.api_version() || kind != gvk.kind {
+        return Err(Status::bad_request(format!(
+            "invalid object type: {api_version}, Kind={kind}"
+        )));
+    }
+    if !object::name(config).is_empty() {
+        decode::check_name(request, object::name(config))?;
+    }
+    let row = std::sync::Arc::clone(&request.row);
+    let mut own = json!({
+        "apiVersion": row.gvk.api_version(), "kind": row.gvk.kind,
+        "metadata": {"name": request.name()},
+    });
+    for name in ["uid", "resourceVersion"] {
+        if let Some(given) = object::at(config, &["metadata", name]) {
+            own["metadata"][name] = given.clone();
+        }
+    }
+    write::place(request, &mut own)?;
+    if let Some(replicas) = object::at(config, &["spec", "replicas"]) {
+        set_dotted(&mut own, &paths(request)?.spec_replicas, replicas.clone());
+    }
+    let only = Some(Subresource::Scale);
+    let forms = Forms::of(request);
+    let applied = patch::Applied::new(request, only, own, &forms);
+    replace(request, only, Owners::Applied(&forms), |request, old| {
+        let mut new = applied.to(Some(old))?;
+        decode::settle(request, &row.type_name, &mut new, &[])
+            .map_err(|why| decode::unhandled(&row.gvk, &why))?;
+        Ok(new)
+    })
+    .await
+}
+
+async fn set_scale(
+    request: &mut Request<'_>,
+    gvk: &GroupVersionKind,
+    scaling: &Scaling,
+) -> Result<Replaced, Status> {
+    let paths = paths(request)?;
+    replace(
+        request,
         Some(Subresource::Scale),
         Owners::Tracked,
         |request, old| {
-            let wanted = match (&sent, &patch) {
-                (Some(sent), _) => sent.clone(),
-                (None, Some(patch)) => {
-                    let mut new = patch.on(request, &to_scale(request, old)?, SCALE_TYPE)?;
-                    decode::settle(request, &gvk, SCALE_TYPE, &mut new, &[])?;
-                    new
+            let wanted = match scaling {
+                Scaling::Put(sent) => sent.clone(),
+                Scaling::Patched(patch) => {
+                    patch.settled(request, &to_scale(request, old)?, gvk, SCALE_TYPE)?
                 }
-                (None, None) => Value::Null,
             };
             for (wanted, found) in [
                 (object::uid(&wanted), object::uid(old)),
@@ -274,12 +318,9 @@ async fn scale(mut request: Request<'_>) -> Result<Answer, Status> {
             }
             let replicas = object::integer(&wanted, &["spec", "replicas"]).unwrap_or(0);
             if replicas < 0 {
-                let path = evenkeel_api::Path::new("spec").child("replicas");
-                let error = evenkeel_api::FieldError::invalid(
-                    &path,
-                    replicas,
-                    "must be greater than or equal to 0",
-                );
+                let path = Path::new("spec").child("replicas");
+                let error =
+                    FieldError::invalid(&path, replicas, "must be greater than or equal to 0");
                 let name = object::name(old);
                 return Err(Status::invalid("autoscaling", "Scale", name, &[error]).into());
             }
@@ -288,14 +329,7 @@ async fn scale(mut request: Request<'_>) -> Result<Answer, Status> {
             Ok(new)
         },
     )
-    .await?;
-    let value = match replaced {
-        Replaced::Stored(found) => found.value(),
-        Replaced::Dry(value) => value,
-    };
-    let mut answer = encode(&request, StatusCode::OK, &to_scale(&request, &value)?)?;
-    crate::http::warn(&mut answer, &request.warnings);
-    Ok(answer)
+    .await
 }
 
 fn set_dotted(value: &mut Value, path: &str, new: Value) {
@@ -312,12 +346,13 @@ fn set_dotted(value: &mut Value, path: &str, new: Value) {
 pub(super) async fn binding(mut request: Request<'_>) -> Result<Answer, Status> {
     let gvk = gvk(Subresource::Binding);
     let mut body = decode::body_of(&mut request, &gvk, BINDING_TYPE)?;
-    admit(&request, Operation::Create, Subresource::Binding, &mut body).await?;
-    if object::text(&body, &["target", "name"]).is_empty() {
-        let path = evenkeel_api::Path::new("target").child("name");
-        let error = evenkeel_api::FieldError::required(&path, "");
-        return Err(Status::invalid("", "Binding", request.name(), &[error]));
+    if object::name(&body) != request.name() {
+        return Err(Status::bad_request(
+            "name in URL does not match name in Binding object",
+        ));
     }
+    admit(&request, Operation::Create, Subresource::Binding, &mut body).await?;
+    check_target(&body)?;
     let wanted_uid = object::uid(&body).to_owned();
     let now = clock::rfc3339(request.door.clock().now());
     let name = request.name().to_owned();
@@ -335,6 +370,30 @@ pub(super) async fn binding(mut request: Request<'_>) -> Result<Answer, Status> 
     Ok(created(&request))
 }
 
+/// A pod is given to nothing but a node. That the answer is 500 is the reference's.
+fn check_target(binding: &Value) -> Result<(), Status> {
+    let target = Path::new("target");
+    let mut errors = Vec::new();
+    let kind = object::text(binding, &["target", "kind"]);
+    if !matches!(kind, "" | "Node") {
+        let known = ["Node", "<empty>"];
+        errors.push(FieldError::not_supported(
+            &target.child("kind"),
+            kind,
+            &known,
+        ));
+    }
+    if object::text(binding, &["target", "name"]).is_empty() {
+        errors.push(FieldError::required(&target.child("name"), ""));
+    }
+    let told: Vec<String> = errors.iter().map(FieldError::to_string).collect();
+    match told.as_slice() {
+        [] => Ok(()),
+        [one] => Err(Status::failure(500, "", one.as_str())),
+        many => Err(Status::failure(500, "", format!("[{}]", many.join(", ")))),
+    }
+}
+
 fn created(request: &Request<'_>) -> Answer {
     let status = Status {
         code: 201,
@@ -343,10 +402,37 @@ fn created(request: &Request<'_>) -> Answer {
     status_answer_as(request.media.encoding, &status)
 }
 
+/// A request for a token that names an account names that of the path.
+fn check_account(
+    request: &Request<'_>,
+    gvk: &GroupVersionKind,
+    body: &Value,
+) -> Result<(), Status> {
+    let (name, namespace) = (object::name(body), object::namespace(body));
+    if !namespace.is_empty() && namespace != request.namespace() {
+        return Err(Status::bad_request(decode::WRONG_NAMESPACE));
+    }
+    if !name.is_empty() && name != request.name() {
+        let error = FieldError::invalid(
+            &Path::new("metadata").child("name"),
+            name,
+            "must match the service account name if specified",
+        );
+        return Err(Status::invalid(
+            &gvk.group,
+            &gvk.kind,
+            request.name(),
+            &[error],
+        ));
+    }
+    Ok(())
+}
+
 /// `serviceaccounts/NAME/token`: a bound token.
 async fn token(mut request: Request<'_>) -> Result<Answer, Status> {
     let gvk = gvk(Subresource::Token);
     let mut body = decode::body_of(&mut request, &gvk, TOKEN_TYPE)?;
+    check_account(&request, &gvk, &body)?;
     admit(&request, Operation::Create, Subresource::Token, &mut body).await?;
     let account = current(&request).await?.value();
     let issued =

@@ -22,6 +22,7 @@ use tokio::sync::watch::Receiver;
 use tokio::time::{Instant, Sleep};
 
 use super::Request;
+use super::options;
 use super::read::{revision_of, selection};
 use super::show::{TableStyle, metadata_only};
 use super::socket::Socket;
@@ -110,17 +111,12 @@ pub(super) async fn watch(mut request: Request<'_>) -> Result<Answer, Status> {
     let query = &request.call.query;
     let registry = request.door.registry.clone();
     let cache = registry.cache(&request.row)?;
+    options::check_list(query, true)?;
     let selection = selection(&request)?;
     let send_initial = query
         .has("sendInitialEvents")
         .then(|| query.flag("sendInitialEvents"));
     let asked = query.get("resourceVersion");
-    if send_initial.is_some() && query.get("resourceVersionMatch") != "NotOlderThan" {
-        return Err(Status::bad_request(
-            "sendInitialEvents: Forbidden: sendInitialEvents requires setting \
-             resourceVersionMatch to NotOlderThan",
-        ));
-    }
     let from = if asked.is_empty() {
         0
     } else {

@@ -8,18 +8,19 @@ use evenkeel_api::patch::PatchError;
 use evenkeel_api::patch::apply::{ManagerRequest, Unconverted, keep_times, track_update};
 use evenkeel_api::row::{ResourceDef, Subresource};
 use evenkeel_api::{Status, clock, object, validation};
-use http::StatusCode;
+use http::{Method, StatusCode};
 use serde_json::Value;
 
 use super::forms::Forms;
 use super::show::{show, show_value};
-use super::{Request, decode};
+use super::{Request, decode, options};
 use crate::admission::{Change, Operation};
-use crate::auth::escalation;
+use crate::auth::{Decision, escalation};
 use crate::claims;
 use crate::door::Door;
-use crate::http::Answer;
+use crate::http::{Answer, Attributes};
 use crate::object::Object;
+use crate::pipeline::refusal;
 use crate::registry::Outcome;
 
 /// So often a service is written again when another server was faster to give something out.
@@ -36,6 +37,11 @@ pub(super) async fn create(mut request: Request<'_>) -> Result<Answer, Status> {
     request.door.registry.fresh().await?;
     let mut value = decode::body(&mut request)?;
     place(&request, &mut value)?;
+    // What is no number is no version here.
+    if !request.dry_run() && options::revision(&value).is_ok_and(|revision| revision != 0) {
+        let why = "resourceVersion should not be set on objects to be created";
+        return Err(Status::failure(500, "", why));
+    }
     let generated = object::name(&value).is_empty()
         && !object::text(&value, &["metadata", "generateName"]).is_empty();
     // What is tried once is not kept for a second try.
@@ -96,9 +102,7 @@ pub(super) fn place(request: &Request<'_>, value: &mut Value) -> Result<(), Stat
         ));
     }
     if !given.is_empty() && given != namespace {
-        return Err(Status::bad_request(
-            "the namespace of the provided object does not match the namespace sent on the request",
-        ));
+        return Err(Status::bad_request(decode::WRONG_NAMESPACE));
     }
     object::metadata(value).insert("namespace".to_owned(), namespace.into());
     Ok(())
@@ -119,11 +123,6 @@ pub(super) async fn create_once(
 ) -> Result<Created, Status> {
     let row = Arc::clone(&request.row);
     let door = Arc::clone(request.door);
-    if !object::resource_version(&value).is_empty() {
-        return Err(Status::bad_request(
-            "resourceVersion should not be set on objects to be created",
-        ));
-    }
     if row.closing {
         return Err(Status::forbidden(
             &row.gvk.group,
@@ -173,7 +172,12 @@ pub(super) async fn create_once(
     )?;
     request.warnings.extend(row.strategy.warnings(&value, None));
     if request.dry_run() {
-        return Ok(Created::Dry(value));
+        let name = object::name(&value);
+        let there = door.registry.get(&row, request.namespace(), name).await?;
+        return Ok(match there {
+            Some(_) => Created::Taken,
+            None => Created::Dry(value),
+        });
     }
     let stored = door.registry.create(&row, value).await?;
     if let Some(found) = &stored {
@@ -271,29 +275,14 @@ pub(super) async fn update(
     // First of all: what is read before would have left the processor's caches when they are there.
     request.door.registry.fresh().await?;
     let sent = decode::body(&mut request)?;
-    let name = object::name(&sent).to_owned();
-    if name.is_empty() {
-        let error = FieldError::required(
-            &Path::new("metadata").child("name"),
-            "name must be provided",
-        );
-        return Err(Status::bad_request(format!(
-            "the name of the object (based on URL) was undeterminable: {error}"
-        ))
-        .clone());
-    }
-    if name != request.name() {
-        return Err(Status::bad_request(format!(
-            "the name of the object ({name}) does not match the name on the URL ({})",
-            request.name()
-        )));
-    }
-    let given = object::namespace(&sent);
-    if request.row.namespaced() && !given.is_empty() && given != request.namespace() {
-        return Err(Status::bad_request(format!(
-            "the namespace of the object ({given}) does not match the namespace on the request ({})",
-            request.namespace()
-        )));
+    decode::check_place(&request, &sent)?;
+    if request.row.made_by_updates && subresource.is_none() {
+        match make(&mut request, &sent).await? {
+            Some(Created::Stored(found)) => return show(&request, StatusCode::CREATED, &found),
+            Some(Created::Dry(value)) => return show_value(&request, StatusCode::CREATED, value),
+            // It is there already, or somebody made it just now.
+            Some(Created::Taken) | None => {}
+        }
     }
     let mut sent = Some(sent);
     let stored = replace(&mut request, subresource, Owners::Tracked, |request, _| {
@@ -306,16 +295,54 @@ pub(super) async fn update(
     finish(&request, stored)
 }
 
+/// Makes the object of an update, for kinds whose updates may, unless it is there: with all that a
+/// create takes, the right to it too.
+async fn make(request: &mut Request<'_>, sent: &Value) -> Result<Option<Created>, Status> {
+    let (door, row) = (Arc::clone(request.door), Arc::clone(&request.row));
+    let there = door
+        .registry
+        .known(&row, request.namespace(), request.name())
+        .await?;
+    if there.is_some() {
+        return Ok(None);
+    }
+    let uid = object::uid(sent);
+    if !uid.is_empty() {
+        let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: ");
+        let (group, plural) = (&row.gvk.group, &row.plural);
+        return Err(Status::conflict(group, plural, request.name(), &why));
+    }
+    let attributes = Attributes {
+        verb: "create".to_owned(),
+        ..request.call.attributes.clone()
+    };
+    let identity = &request.call.identity;
+    let authorizer = door.authorizer();
+    if let Some(preparing) = authorizer.prepare(identity, &attributes) {
+        preparing.await;
+    }
+    match authorizer.authorize(identity, &attributes) {
+        Decision::Allow(_) => {}
+        Decision::NoOpinion(why) | Decision::Deny(why) => {
+            return Err(refusal(identity, &attributes, &why));
+        }
+    }
+    let mut value = sent.clone();
+    place(request, &mut value)?;
+    create_once(request, value, true).await.map(Some)
+}
+
 /// What a replacement came to.
 pub(super) enum Replaced {
     Stored(Arc<Object>),
-    Dry(Value),
+    /// What is not in the store: it was only tried, or the object went with what held it.
+    Made(Value),
 }
 
 pub(super) fn finish(request: &Request<'_>, replaced: Replaced) -> Result<Answer, Status> {
     match replaced {
         Replaced::Stored(found) => show(request, StatusCode::OK, &found),
-        Replaced::Dry(value) => show_value(request, StatusCode::OK, value),
+        Replaced::Made(value) => show_value(request, StatusCode::OK, value),
     }
 }
 
@@ -403,11 +430,14 @@ pub(super) async fn replace(
         steps(request, subresource, owners, &old, &mut new).await?;
         drop(old);
         if request.dry_run() {
-            return Ok(Replaced::Dry(new));
+            return Ok(Replaced::Made(new));
         }
         let outcome = if is_finished(&new) {
-            drop(new);
-            registry.remove(&row, &seen).await
+            match registry.remove(&row, &seen).await {
+                // It is shown as it would have been.
+                Ok(Outcome::Done(_)) => return Ok(Replaced::Made(new)),
+                outcome => outcome,
+            }
         } else {
             registry.replace(&row, &seen, new).await
         };
@@ -477,7 +507,7 @@ async fn steps(
 ) -> Result<(), Status> {
     let row = Arc::clone(&request.row);
     let door = Arc::clone(request.door);
-    preconditions(&row, old, new)?;
+    preconditions(request, old, new)?;
     row.strategy.defaults(new);
     // Nobody owns what admission and the kind itself change.
     if matches!(owners, Owners::Tracked) {
@@ -561,27 +591,31 @@ async fn steps(
     Ok(())
 }
 
-fn preconditions(row: &ResourceDef, old: &Value, new: &Value) -> Result<(), Status> {
+fn preconditions(request: &Request<'_>, old: &Value, new: &Value) -> Result<(), Status> {
+    let row = &request.row;
+    let (group, name) = (&row.gvk.group, object::name(old));
+    let metadata = Path::new("metadata");
     let wanted = object::uid(new);
     if !wanted.is_empty() && wanted != object::uid(old) {
+        // What a patch makes is another object; what an update sends is meant for another one.
+        if request.call.parts.method == Method::PATCH {
+            let error = FieldError::invalid(&metadata.child("uid"), wanted, "field is immutable");
+            return Err(Status::invalid(group, &row.gvk.kind, name, &[error]));
+        }
         let why = format!(
             "Precondition failed: UID in precondition: {wanted}, UID in object meta: {}",
             object::uid(old)
         );
-        return Err(Status::conflict(
-            &row.gvk.group,
-            &row.plural,
-            object::name(old),
-            &why,
-        ));
+        return Err(Status::conflict(group, &row.plural, name, &why));
     }
-    let revision = object::resource_version(new);
-    if !revision.is_empty() && revision != object::resource_version(old) {
-        return Err(Status::modified(
-            &row.gvk.group,
-            &row.plural,
-            object::name(old),
-        ));
+    let revision = options::revision(new)?;
+    if revision == 0 && row.versioned_updates {
+        let path = metadata.child("resourceVersion");
+        let error = FieldError::invalid(&path, 0, "must be specified for an update");
+        return Err(Status::invalid(group, &row.plural, name, &[error]));
+    }
+    if revision != 0 && revision != options::revision(old)? {
+        return Err(Status::modified(group, &row.plural, name));
     }
     Ok(())
 }
@@ -611,7 +645,11 @@ fn keep_system_fields(
             }
         }
         object::set_or_remove(object::fields(new), "status", status);
-        object::set_or_remove(object::metadata(new), "ownerReferences", owners);
+        if row.custom.is_some() {
+            keep_metadata(old, new);
+        } else {
+            object::set_or_remove(object::metadata(new), "ownerReferences", owners);
+        }
     } else if row.has_status() && subresource != Some(Subresource::Approval) {
         let status = old.get("status").cloned();
         object::set_or_remove(object::fields(new), "status", status);
@@ -631,6 +669,15 @@ fn keep_system_fields(
         object::set_or_remove(metadata, name, kept.get(name).cloned());
     }
     metadata.remove("selfLink");
+}
+
+/// The status of a custom object is all that can be written through its path; who owns what of it is
+/// noted all the same.
+fn keep_metadata(old: &Value, new: &mut Value) {
+    let owners = object::metadata(new).remove("managedFields");
+    let was = old.get("metadata").cloned();
+    object::set_or_remove(object::fields(new), "metadata", was);
+    object::set_or_remove(object::metadata(new), "managedFields", owners);
 }
 
 /// Creates an object from inside the door (bootstrap objects), with every step that a request

@@ -338,6 +338,30 @@ async fn status_and_scale_have_paths_of_their_own() {
     );
     assert_eq!(put["spec"]["replicas"], 1);
     assert_eq!(put["metadata"]["generation"], 1);
+    // Nothing else is written through the status, and nothing without its version.
+    let labelled = json!({"metadata": {"labels": {"a": "b"}}, "status": {"replicas": 3}});
+    let patched = admin
+        .patch(&format!("{one}/status"), MERGE_PATCH, &labelled)
+        .await
+        .expect(200)
+        .body;
+    assert_eq!(
+        patched["metadata"].get("labels"),
+        put["metadata"].get("labels")
+    );
+    let mut blind = put.clone();
+    let metadata = blind["metadata"].as_object_mut().unwrap();
+    metadata.remove("resourceVersion");
+    for path in [one.clone(), format!("{one}/status")] {
+        let refused = admin.put(&path, &blind).await.expect(422);
+        assert!(
+            refused
+                .message()
+                .contains("metadata.resourceVersion: Invalid value: 0"),
+            "{}",
+            refused.message()
+        );
+    }
     let wrong = admin
         .patch(
             &format!("{one}/status"),
@@ -527,4 +551,30 @@ async fn rights_are_those_of_the_resource() {
         "crontabs.stable.example.com is forbidden: User \"dora\" cannot create resource \
          \"crontabs\" in API group \"stable.example.com\" in the namespace \"custom\""
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn objects_say_of_what_kind_they_are() {
+    let (_cluster, admin) = ready().await;
+    for (field, value, code, text) in [
+        ("kind", Value::Null, 400, "Object 'Kind' is missing in "),
+        (
+            "apiVersion",
+            Value::Null,
+            400,
+            "the API version in the data () does not match the expected API version",
+        ),
+        (
+            "kind",
+            "Other".into(),
+            422,
+            "kind: Invalid value: \"Other\": must be CronTab",
+        ),
+    ] {
+        let mut tab = cron_tab("k", json!({"cronSpec": "* * * * *"}));
+        tab[field] = value;
+        let refused = admin.post(&path(), &tab).await;
+        assert_eq!(refused.code, code, "{:#}", refused.body);
+        assert!(refused.message().contains(text), "{}", refused.message());
+    }
 }

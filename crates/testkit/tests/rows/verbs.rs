@@ -155,10 +155,43 @@ async fn update_needs_the_current_revision() {
         let same = admin.put(&kind.named("a"), &stored.body).await.expect(200);
         assert_eq!(same.revision(), stored.revision());
 
-        let absent = admin
-            .put(&kind.named("missing"), &kind.object("missing"))
-            .await;
-        assert_eq!((absent.code, absent.reason()), (404, "NotFound"));
+        let mut missing = kind.object("missing");
+        missing["metadata"]["uid"] = "00000000-0000-0000-0000-000000000000".into();
+        let path = kind.named("missing");
+        if kind.row.made_by_updates {
+            assert_eq!(admin.put(&path, &missing).await.code, 409);
+            let dry = admin
+                .put(&format!("{path}?dryRun=All"), &kind.object("missing"))
+                .await;
+            assert_eq!(dry.code, 201, "{:#}", dry.body);
+            assert_eq!(admin.get(&path).await.code, 404);
+            let made = admin.put(&path, &kind.object("missing")).await;
+            assert_eq!(made.code, 201, "{:#}", made.body);
+            assert_eq!(admin.get(&path).await.body, made.body);
+        } else {
+            let absent = admin.put(&path, &kind.object("missing")).await;
+            assert_eq!((absent.code, absent.reason()), (404, "NotFound"));
+        }
+        // Without a revision it overwrites, or is refused, as the kind has it.
+        for revision in [None, Some("0")] {
+            let mut blind = stored.body.clone();
+            let metadata = blind["metadata"].as_object_mut().unwrap();
+            metadata.remove("resourceVersion");
+            metadata.extend(revision.map(|it| ("resourceVersion".to_owned(), it.into())));
+            let answer = admin.put(&kind.named("a"), &blind).await;
+            if kind.row.versioned_updates {
+                assert_eq!(answer.code, 422, "{:#}", answer.body);
+                assert_eq!(
+                    answer.message(),
+                    format!(
+                        "{resource} \"a\" is invalid: metadata.resourceVersion: Invalid value: 0: \
+                         must be specified for an update"
+                    )
+                );
+            } else {
+                assert_eq!(answer.code, 200, "{:#}", answer.body);
+            }
+        }
         let other = admin.put(&kind.named("b"), &kind.object("a")).await;
         assert_eq!(other.code, 400, "{:#}", other.body);
         let mut stranger = stored.body.clone();
@@ -404,9 +437,10 @@ async fn deletion_and_its_preconditions() {
         );
         kind.release(&admin, "a").await;
         if kind.row.gvk.kind != "Namespace" {
-            let right = json!({"preconditions": {"uid": made.body["metadata"]["uid"]}});
+            let right = json!({"preconditions": {"uid": made.body["metadata"]["uid"]},
+                "propagationPolicy": "Background"});
             let gone = admin
-                .delete(&kind.gone(&kind.named("a")), Some(&right))
+                .delete(&kind.named("a"), Some(&right))
                 .await
                 .expect(200);
             if gone.body["kind"] == "Status" {
@@ -428,11 +462,9 @@ async fn deletion_and_its_preconditions() {
         let more = json!({"metadata": {"finalizers": ["example.com/hold", "example.com/more"]}});
         let refused = admin.patch(&kind.named("held"), MERGE_PATCH, &more).await;
         assert_eq!(refused.code, 422, "{:#}", refused.body);
-        let free = json!({"metadata": {"finalizers": null}});
-        admin
-            .patch(&kind.named("held"), MERGE_PATCH, &free)
-            .await
-            .expect(200);
+        let free = json!({"metadata": {"finalizers": null, "labels": {"last": "1"}}});
+        let freed = admin.patch(&kind.named("held"), MERGE_PATCH, &free).await;
+        assert_eq!(freed.expect(200).body["metadata"]["labels"]["last"], "1");
         if kind.row.gvk.kind != "Namespace" {
             assert_eq!(admin.get(&kind.named("held")).await.code, 404);
         }
@@ -555,6 +587,8 @@ async fn refusals_are_worded_as_by_the_reference() {
         );
 
         admin.post(&kind.path, &kind.object("a")).await.expect(201);
+        let dry = format!("{}?dryRun=All", kind.path);
+        assert_eq!(admin.post(&dry, &kind.object("a")).await.code, 409);
         let taken = admin.post(&kind.path, &kind.object("a")).await;
         assert_eq!((taken.code, taken.reason()), (409, "AlreadyExists"));
         assert_eq!(taken.message(), format!("{resource} \"a\" already exists"));
