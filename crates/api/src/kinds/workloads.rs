@@ -40,6 +40,16 @@ fn template_warnings(new: &Value, old: Option<&Value>) -> Vec<String> {
     pod::spec_warnings(&template.child("spec"))
 }
 
+/// Warnings about an object whose pods are named after it.
+fn warnings(new: &Value, old: Option<&Value>) -> Vec<String> {
+    let mut out = Vec::new();
+    if old.is_none() {
+        name_warning(object::name(new), &mut out);
+    }
+    out.extend(template_warnings(new, old));
+    out
+}
+
 /// Checks the selector and the template that it must match.
 fn selector_and_template(spec: &Cursor<'_>, out: &mut ErrorList) {
     let selector = spec.child("selector");
@@ -275,7 +285,15 @@ impl Strategy for Deployments {
     }
 
     fn warnings(&self, new: &Value, old: Option<&Value>) -> Vec<String> {
-        template_warnings(new, old)
+        self::warnings(new, old)
+    }
+
+    fn bumps_generation(&self, new: &Value, old: &Value) -> bool {
+        // The controller copies annotations to the replica sets, so that they count.
+        let part = |object, path| object::at(object, path).cloned();
+        [&["spec"] as &[&str], &["metadata", "annotations"]]
+            .into_iter()
+            .any(|path| part(new, path) != part(old, path))
     }
 }
 
@@ -366,6 +384,6 @@ impl Strategy for ReplicaSets {
     }
 
     fn warnings(&self, new: &Value, old: Option<&Value>) -> Vec<String> {
-        template_warnings(new, old)
+        self::warnings(new, old)
     }
 }

@@ -207,6 +207,31 @@ fn quality_of_service() {
 }
 
 #[test]
+fn resources_of_the_whole_pod() {
+    let of = |whole: Value| {
+        let container =
+            json!({"name": "a", "image": "x:1", "resources": {"requests": {"cpu": "1"}}});
+        let object = with(
+            pod(),
+            &json!({"spec": {"resources": whole, "containers": [container]}}),
+        );
+        let made = prepared(object);
+        let class = made["status"]["qosClass"].clone();
+        (made["spec"]["resources"].clone(), class)
+    };
+    let (whole, class) = of(json!({}));
+    assert_eq!(whole, json!({}), "nothing said, nothing added");
+    assert_eq!(class, "Burstable", "by what the containers say");
+    let (whole, _) = of(json!({"limits": {"cpu": "5"}}));
+    assert_eq!(
+        whole,
+        json!({"limits": {"cpu": "5"}, "requests": {"cpu": "1"}})
+    );
+    let (whole, _) = of(json!({"requests": {"memory": "1Gi"}}));
+    assert_eq!(whole, json!({"requests": {"cpu": "1", "memory": "1Gi"}}));
+}
+
+#[test]
 fn requests_of_a_pod() {
     let resources = |cpu: &str| json!({"requests": {"cpu": cpu}, "limits": {"cpu": "2"}});
     let object = with(

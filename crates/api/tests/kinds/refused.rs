@@ -145,7 +145,7 @@ fn environment() {
             (
                 from(json!({})),
                 vec![
-                    "spec.containers[0].env[0].valueFrom: Invalid value: \"\": must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef` or `secretKeyRef`",
+                    "spec.containers[0].env[0].valueFrom: Invalid value: \"\": must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fileKeyRef`",
                 ],
             ),
             (
@@ -199,6 +199,13 @@ fn environment() {
             (
                 from(json!({"configMapKeyRef": {"name": "a", "key": "a b"}})),
                 vec![bad_key.as_str()],
+            ),
+            (
+                from(json!({"fileKeyRef": {"volumeName": "none", "path": "../a", "key": "k"}})),
+                vec![
+                    "spec.containers[0].env[0].valueFrom.fileKeyRef.path: Invalid value: \"../a\": must not contain '..'",
+                    "spec.containers[0].env[0].valueFrom.fileKeyRef.volumeName: Not found: \"none\"",
+                ],
             ),
             (
                 from(json!({"secretKeyRef": {"name": "a"}})),
@@ -482,6 +489,7 @@ fn pod_specs() {
     let label = format!("spec.hostname: Invalid value: \"a_b\": {LABEL}");
     let account = format!("spec.serviceAccountName: Invalid value: \"A\": {SUBDOMAIN}");
     let selector = format!("spec.nodeSelector: Invalid value: \"a b\": {LABEL_VALUE}");
+    let override_name = format!("spec.hostnameOverride: Invalid value: \"a_b\": {SUBDOMAIN}");
     let gate = format!("spec.readinessGates[0].conditionType: Invalid value: \"a b\": {NAME_PART}");
     check(
         vec![
@@ -585,7 +593,35 @@ fn pod_specs() {
             ),
             (
                 json!({"hostUsers": false, "hostNetwork": true}),
-                vec!["spec.hostNetwork: Forbidden: when `pod.Spec.HostUsers` is false"],
+                vec!["spec.hostNetwork: Forbidden: when `hostUsers` is false"],
+            ),
+            (
+                json!({"hostUsers": false, "containers": [{"name": "a", "image": "b", "volumeDevices": [{"name": "v", "devicePath": "/v"}]}],
+                    "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}]}),
+                vec!["spec.containers[0].volumeDevices: Forbidden: when `hostUsers` is false"],
+            ),
+            (
+                json!({"hostnameOverride": "a_b", "hostNetwork": true}),
+                vec![
+                    "spec.hostnameOverride: Forbidden: may not be specified when hostNetwork is true",
+                    override_name.as_str(),
+                ],
+            ),
+            (
+                json!({"securityContext": {"windowsOptions": {"hostProcess": true}}}),
+                vec![
+                    "spec.hostNetwork: Invalid value: false: hostNetwork must be true if pod contains any hostProcess containers",
+                ],
+            ),
+            (
+                json!({"os": {"name": "plan9"}}),
+                vec![
+                    "spec.os: Unsupported value: \"plan9\": supported values: \"linux\", \"windows\"",
+                ],
+            ),
+            (
+                json!({"resources": {}, "containers": [{"name": "a", "image": "b", "resources": {"requests": {"cpu": "1"}}}]}),
+                vec![],
             ),
             (
                 json!({"resources": {"requests": {"cpu": "100m"}}, "containers": [{"name": "a", "image": "b", "resources": {"requests": {"cpu": "1"}}}]}),

@@ -32,6 +32,14 @@ pub(super) struct Context<'a> {
     pub(super) host_users: bool,
 }
 
+/// The containers of a pod of every sort, in the order in which the reference visits them.
+pub(super) fn all<'a>(spec: &Cursor<'a>) -> impl Iterator<Item = Cursor<'a>> + use<'a> {
+    let spec = spec.clone();
+    ["initContainers", "containers", "ephemeralContainers"]
+        .into_iter()
+        .flat_map(move |list| spec.items(list))
+}
+
 /// Checks `spec.containers`.
 pub(super) fn regular(spec: &Cursor<'_>, context: &Context<'_>, out: &mut ErrorList) {
     if spec.list("containers").is_empty() {
@@ -348,7 +356,8 @@ fn propagation(container: &Cursor<'_>, mount: &Cursor<'_>, out: &mut ErrorList) 
     }
     let path = list.child("recursiveReadOnly");
     match mount.text("recursiveReadOnly") {
-        "" | "Disabled" => {}
+        "" if !mount.has("recursiveReadOnly") => {}
+        "Disabled" => {}
         "Enabled" | "IfPossible" => {
             if !mount.is_true("readOnly") {
                 out.push(FieldError::forbidden(

@@ -5,7 +5,7 @@
 
 use serde_json::{Value, json};
 
-use crate::object::{child, default_field, fields};
+use crate::object::{self, child, default_field, fields};
 use crate::quantity::Quantity;
 
 const CONTAINER_LISTS: [&str; 3] = ["containers", "initContainers", "ephemeralContainers"];
@@ -20,9 +20,13 @@ pub(super) fn pod(object: &mut Value) {
             requests_from_limits(container);
         }
     }
-    super::level::defaults(spec);
     default_field(spec, "enableServiceLinks", true);
+    // A template may say so, and is warned; a pod has the shortest time there is.
+    if object::integer(spec, &["terminationGracePeriodSeconds"]).is_some_and(|period| period < 0) {
+        fields(spec).insert("terminationGracePeriodSeconds".to_owned(), 1.into());
+    }
     host_ports(spec);
+    super::status::defaults(object);
 }
 
 /// Sets the defaults of a pod template (`metadata` and `spec`).

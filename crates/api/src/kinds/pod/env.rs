@@ -1,5 +1,6 @@
 //! Validation of environment variables and of references to the pod's own fields.
 
+use super::{containers, volumes};
 use crate::field::{ErrorList, FieldError};
 use crate::names;
 use crate::validation::{self, Cursor, text};
@@ -71,12 +72,11 @@ fn value_from(variable: &Cursor<'_>, from: &Cursor<'_>, out: &mut ErrorList) {
     }
     if let Some(file) = from.get("fileKeyRef") {
         sources += 1;
-        for name in ["volumeName", "path", "key"] {
-            validation::required(&file, name, out);
-        }
+        file_ref(&file, out);
     }
     let wrong = if sources == 0 {
-        "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef` or `secretKeyRef`"
+        "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or \
+         `fileKeyRef`"
     } else if !variable.text("value").is_empty() {
         "may not be specified when `value` is not empty"
     } else if sources > 1 {
@@ -85,6 +85,42 @@ fn value_from(variable: &Cursor<'_>, from: &Cursor<'_>, out: &mut ErrorList) {
         return;
     };
     out.push(FieldError::invalid(&from.path, "", wrong));
+}
+
+fn file_ref(at: &Cursor<'_>, out: &mut ErrorList) {
+    for name in ["key", "volumeName", "path"] {
+        let value = at.text(name);
+        match name {
+            _ if value.is_empty() => validation::required(at, name, out),
+            "key" => validation::named(text::env_name, value, &at.at(name), out),
+            "volumeName" => validation::dns_label(value, &at.at(name), out),
+            _ => volumes::no_back_steps(value, &at.at(name), out),
+        }
+    }
+}
+
+/// Checks that files with variables stand in volumes that containers can write to and that end with
+/// the pod.
+pub(super) fn file_volumes(spec: &Cursor<'_>, out: &mut ErrorList) {
+    for variable in containers::all(spec).flat_map(|container| container.items("env")) {
+        let Some(file) = variable.child("valueFrom").get("fileKeyRef") else {
+            continue;
+        };
+        let name = file.text("volumeName");
+        let volume = spec
+            .items("volumes")
+            .filter(|volume| volume.text("name") == name)
+            .last();
+        match volume {
+            None => out.push(FieldError::not_found(&file.at("volumeName"), name)),
+            Some(volume) if !volume.has("emptyDir") => out.push(FieldError::invalid(
+                &file.at("volumeName"),
+                name,
+                "referenced volume must be of type emptyDir",
+            )),
+            Some(_) => {}
+        }
+    }
 }
 
 fn key_ref(at: &Cursor<'_>, out: &mut ErrorList) {

@@ -3,67 +3,107 @@
 use serde_json::Value;
 
 use super::resources::{self, ResourceList};
-use crate::object::{child, fields};
+use crate::object::{child, fields, list};
+use crate::validation::Cursor;
 
-/// Sets requests of the pod where only its limits are given: to what the containers request
-/// together, else to the limit.
+/// Completes what a pod says of itself as a whole; of a pod that says nothing, nothing.
+///
+/// The order matters: limits of huge pages become requests, and requests raise limits.
 pub(super) fn defaults(spec: &mut Value) {
-    huge_page_limits(spec);
-    let Some(level) = spec.get("resources").filter(|level| level.is_object()) else {
-        return;
-    };
-    let limits = resources::resource_list(level.get("limits").unwrap_or(&Value::Null));
-    if limits.is_empty() {
-        return;
-    }
-    let known = resources::resource_list(level.get("requests").unwrap_or(&Value::Null));
-    let mut missing = ResourceList::new();
-    for (name, amount) in resources::container_requests(spec) {
-        if supported(&name) && !name.starts_with("hugepages-") && !known.contains_key(&name) {
-            missing.insert(name, amount);
-        }
-    }
-    for (name, amount) in limits {
-        if supported(&name) && !known.contains_key(&name) {
-            missing.entry(name).or_insert(amount);
-        }
-    }
-    if missing.is_empty() {
+    if [
+        &of_the_whole(spec, "requests"),
+        &of_the_whole(spec, "limits"),
+    ]
+    .iter()
+    .all(|list| list.is_empty())
+    {
         return;
     }
-    let requests = fields(child(child(spec, "resources"), "requests"));
-    for (name, amount) in missing {
-        requests.insert(name, amount.to_string().into());
+    for (kind, missing) in [
+        ("limits", huge_page_limits as fn(&Value) -> ResourceList),
+        ("requests", missing_requests),
+        ("limits", missing_limits),
+    ] {
+        let missing = missing(spec);
+        set(spec, kind, missing);
     }
 }
 
-/// Limits the pod's huge pages to what its containers have together, where it says nothing of them
-/// but something of other resources.
-fn huge_page_limits(spec: &mut Value) {
-    let Some(level) = spec.get("resources").filter(|level| level.is_object()) else {
-        return;
-    };
-    let list = |name: &str| resources::resource_list(level.get(name).unwrap_or(&Value::Null));
-    let (limits, requests) = (list("limits"), list("requests"));
-    if limits.is_empty() && requests.is_empty() {
-        return;
-    }
-    let mut missing = resources::container_limits(spec);
-    missing.retain(|name, _| {
-        name.starts_with("hugepages-") && !limits.contains_key(name) && !requests.contains_key(name)
-    });
+/// Do these resources of a whole pod name one that counts there?
+pub(super) fn is_set(at: &Cursor<'_>) -> bool {
+    ["requests", "limits"]
+        .iter()
+        .any(|list| at.entries(list).any(|(name, _)| supported(name)))
+}
+
+fn of_the_whole(spec: &Value, kind: &str) -> ResourceList {
+    resources::resource_list(Cursor::root(spec).child("resources").raw(kind))
+}
+
+fn set(spec: &mut Value, kind: &str, missing: ResourceList) {
     if missing.is_empty() {
         return;
     }
-    let limits = fields(child(child(spec, "resources"), "limits"));
+    let list = fields(child(child(spec, "resources"), kind));
     for (name, amount) in missing {
-        limits.insert(name, amount.to_string().into());
+        list.insert(name, amount.to_string().into());
     }
+}
+
+/// The pod's huge pages are limited to what its containers have together, where it says nothing of
+/// them.
+fn huge_page_limits(spec: &Value) -> ResourceList {
+    let (limits, requests) = (of_the_whole(spec, "limits"), of_the_whole(spec, "requests"));
+    let mut missing = resources::container_limits(spec);
+    missing.retain(|name, _| {
+        is_huge(name) && !limits.contains_key(name) && !requests.contains_key(name)
+    });
+    missing
+}
+
+/// What the pod does not request is what the containers request together, else the limit.
+fn missing_requests(spec: &Value) -> ResourceList {
+    let known = of_the_whole(spec, "requests");
+    let mut missing = resources::container_requests(spec);
+    missing.retain(|name, _| !is_huge(name));
+    for (name, amount) in of_the_whole(spec, "limits") {
+        missing.entry(name).or_insert(amount);
+    }
+    missing.retain(|name, _| supported(name) && !known.contains_key(name));
+    missing
+}
+
+/// What the pod requests but does not limit is limited where every container is: to the containers'
+/// limits together, and to the request if that is more.
+fn missing_limits(spec: &Value) -> ResourceList {
+    let known = of_the_whole(spec, "limits");
+    let of_containers = resources::container_limits(spec);
+    let everywhere = |name: &str| {
+        ["containers", "initContainers", "ephemeralContainers"]
+            .iter()
+            .flat_map(|kind| list(spec, &[kind]))
+            .all(|container| {
+                let limits = Cursor::root(container).child("resources").child("limits");
+                limits.has(name)
+            })
+    };
+    let mut missing = of_the_whole(spec, "requests");
+    missing.retain(|name, _| supported(name) && !known.contains_key(name) && everywhere(name));
+    for (name, amount) in &mut missing {
+        if let Some(sum) = of_containers.get(name).filter(|sum| *sum > amount) {
+            *amount = *sum;
+        }
+    }
+    missing
+}
+
+fn is_huge(name: &str) -> bool {
+    name.starts_with("hugepages-")
 }
 
 /// May a resource be set for the pod as a whole?
 pub(super) fn supported(name: &str) -> bool {
-    matches!(name, "cpu" | "memory") || name.starts_with("hugepages-")
+    matches!(name, "cpu" | "memory") || is_huge(name)
 }
 
 #[cfg(test)]
@@ -95,7 +135,9 @@ mod tests {
             ),
             (
                 json!({"requests": {"hugepages-2Mi": "16Mi"}}),
-                json!({"requests": {"hugepages-2Mi": "16Mi"}}),
+                json!({
+                    "limits": {"hugepages-2Mi": "16Mi"},
+                    "requests": {"cpu": "200m", "hugepages-2Mi": "16Mi"}}),
             ),
         ];
         for (level, wanted) in rows {

@@ -233,21 +233,38 @@ pub(super) fn pod_level(spec: &Cursor<'_>, claims: &BTreeSet<&str>, out: &mut Er
     let Some(at) = spec.get("resources") else {
         return;
     };
+    if spec.child("os").text("name") == "windows" {
+        out.push(FieldError::forbidden(
+            &at.path,
+            "may not be set for a windows pod",
+        ));
+        return;
+    }
     if at.has("claims") {
         out.push(FieldError::forbidden(
             &at.at("claims"),
-            "claims cannot be set for Resources at pod-level",
+            "claims may not be set for Resources at pod-level",
         ));
     }
     requirements(&at, Of::Pod, claims, out);
+    // What the pod as a whole says nothing of is left to its containers.
+    let mut covers = |list: &str, name: &str, sum: Quantity| {
+        let whole = at.child(list);
+        let Some(of_pod) = parsed(whole.raw(name)).filter(|of_pod| sum > *of_pod) else {
+            return;
+        };
+        out.push(FieldError::invalid(
+            &whole.path.key(name),
+            of_pod.to_string(),
+            &format!("must be greater than or equal to aggregate container {list} of {sum}"),
+        ));
+    };
     for (name, sum) in super::resources::container_requests(spec.value) {
-        let of_pod = parsed(at.child("requests").raw(&name)).unwrap_or_default();
-        if sum > of_pod {
-            out.push(FieldError::invalid(
-                &at.at("requests").key(&name),
-                of_pod.to_string(),
-                &format!("must be greater than or equal to aggregate container requests of {sum}"),
-            ));
+        covers("requests", &name, sum);
+    }
+    for (name, sum) in super::resources::container_limits(spec.value) {
+        if is_huge(&name) {
+            covers("limits", &name, sum);
         }
     }
     for (index, container) in spec.items("containers").enumerate() {

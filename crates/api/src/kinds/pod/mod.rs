@@ -7,6 +7,7 @@
 mod containers;
 mod defaults;
 mod env;
+mod host;
 mod label_keys;
 mod level;
 mod limits;
@@ -16,6 +17,7 @@ mod resize;
 pub mod resources;
 mod scheduling;
 mod security;
+mod status;
 mod table;
 mod update;
 mod validate;
@@ -57,6 +59,8 @@ impl Strategy for Pods {
     }
 
     fn prepare_create(&self, object: &mut Value) {
+        // After admission, which may have added containers.
+        level::defaults(object::child(object, "spec"));
         let mut status = json!({"phase": "Pending", "qosClass": compute_qos(object)});
         if !object::list(object, &["spec", "schedulingGates"]).is_empty() {
             // The scheduler does not look at it yet, so that nobody else would say so.
@@ -73,6 +77,10 @@ impl Strategy for Pods {
     }
 
     fn prepare_update(&self, new: &mut Value, old: &Value) {
+        // A client that does not know of resources of the whole pod does not take them away.
+        if let Some(whole) = object::at(old, &["spec", "resources"]).cloned() {
+            object::default_field(object::child(new, "spec"), "resources", whole);
+        }
         object::keep_status(new, old);
     }
 
@@ -108,7 +116,7 @@ impl Strategy for Pods {
 
     fn validate_status(&self, new: &Value, old: &Value) -> ErrorList {
         let mut out = ErrorList::new();
-        update::status(new, old, &mut out);
+        status::validate(new, old, &mut out);
         out
     }
 
@@ -117,7 +125,17 @@ impl Strategy for Pods {
         if old.is_some() {
             return Vec::new();
         }
-        spec_warnings(&Cursor::root(new).child("spec"))
+        let mut out = Vec::new();
+        let wrong = crate::names::dns1123_label(object::name(new));
+        if !wrong.is_empty() {
+            out.push(format!(
+                "metadata.name: this is used in the Pod's hostname, which can result in surprising \
+                 behavior; a DNS label is recommended: [{}]",
+                wrong.join(" ")
+            ));
+        }
+        out.extend(spec_warnings(&Cursor::root(new).child("spec")));
+        out
     }
 
     fn grace_period(&self, object: &Value, asked: Option<i64>) -> Option<i64> {

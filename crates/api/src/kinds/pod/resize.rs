@@ -44,6 +44,7 @@ pub fn prepare(new: &mut Value, old: &Value) {
     if let Some(whole) = object::at(new, &["spec", "resources"]).cloned() {
         fields(&mut spec).insert("resources".to_owned(), whole);
     }
+    super::level::defaults(&mut spec);
     fields(new).insert("spec".to_owned(), spec);
     object::keep_status(new, old);
     object::keep_metadata_of_status(new, old);

@@ -133,7 +133,7 @@ pub fn compute_qos(pod: &Value) -> &'static str {
     let mut requests = ResourceList::new();
     let mut limits = ResourceList::new();
     let mut guaranteed = true;
-    if let Some(level) = spec.get("resources") {
+    if let Some(level) = spec.get("resources").filter(super::level::is_set) {
         requests = positive(level.raw("requests"));
         limits = positive(level.raw("limits"));
         guaranteed = COMPUTE.iter().all(|name| limits.contains_key(*name));

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use serde_json::Value;
+
 use super::volumes::descending_path;
 use crate::field::{ErrorList, FieldError};
 use crate::validation::{self, Cursor, text};
@@ -122,11 +124,19 @@ fn seccomp(context: &Cursor<'_>, out: &mut ErrorList) {
             "must be set when seccomp type is Localhost",
         )),
         ("Localhost", true) => descending_path(at.text("localhostProfile"), &path, out),
-        (_, true) => out.push(FieldError::invalid(
-            &path,
-            at.value.clone(),
-            "can only be set when seccomp type is Localhost",
-        )),
+        (_, true) => {
+            // The reference shows Go's names of the fields.
+            let shown = format!(
+                "{{\"Type\":{},\"LocalhostProfile\":{}}}",
+                Value::from(profile),
+                at.raw("localhostProfile")
+            );
+            out.push(FieldError::invalid_shown(
+                &path,
+                &shown,
+                "can only be set when seccomp type is Localhost",
+            ));
+        }
         _ => {}
     }
 }

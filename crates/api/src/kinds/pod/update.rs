@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::scheduling;
 use crate::field::{ErrorList, FieldError, quoted};
 use crate::object::fields;
-use crate::validation::{self, Cursor, IMMUTABLE, text};
+use crate::validation::{self, Cursor, text};
 
 const MIRROR: &str = "kubernetes.io/config.mirror";
 const UPDATABLE: &str = "`spec.containers[*].image`,`spec.initContainers[*].image`,\
@@ -256,84 +256,6 @@ pub(super) fn ephemeral_containers(new: &Value, old: &Value, out: &mut ErrorList
                 ),
             )),
             Some(_) => {}
-        }
-    }
-}
-
-/// What is wrong with a change of a pod's status.
-pub(super) fn status(new: &Value, old: &Value, out: &mut ErrorList) {
-    let at = Cursor::root(new).child("status");
-    let before = Cursor::root(old).child("status");
-    let restart_policy = Cursor::root(old).child("spec").text("restartPolicy");
-    let nominated = at.text("nominatedNodeName");
-    if nominated != before.text("nominatedNodeName") && !nominated.is_empty() {
-        validation::dns_subdomain(nominated, &at.at("nominatedNodeName"), out);
-    }
-    if at.text("qosClass") != before.text("qosClass") {
-        out.push(FieldError::invalid(
-            &at.at("qosClass"),
-            at.text("qosClass"),
-            IMMUTABLE,
-        ));
-    }
-    let sidecars: Vec<&str> = Cursor::root(old)
-        .child("spec")
-        .items("initContainers")
-        .filter(|container| container.text("restartPolicy") == "Always")
-        .map(|container| container.text("name"))
-        .collect();
-    for (list, policy) in [
-        ("containerStatuses", restart_policy),
-        ("initContainerStatuses", restart_policy),
-        ("ephemeralContainerStatuses", "Never"),
-    ] {
-        transitions(&at, &before, list, policy, &sidecars, out);
-    }
-    for (list, single) in [("podIPs", "podIP"), ("hostIPs", "hostIP")] {
-        for item in at.items(list) {
-            validation::legacy_ip(item.text("ip"), &item.path, out);
-        }
-        if let Some(first) = at.items(list).next()
-            && single == "hostIP"
-            && first.text("ip") != at.text(single)
-        {
-            out.push(FieldError::invalid(
-                &first.at("ip"),
-                first.text("ip"),
-                "must be equal to `hostIP`",
-            ));
-        }
-    }
-}
-
-/// A container that has ended stays ended where it may not restart.
-fn transitions(
-    at: &Cursor<'_>,
-    before: &Cursor<'_>,
-    list: &str,
-    policy: &str,
-    sidecars: &[&str],
-    out: &mut ErrorList,
-) {
-    if policy == "Always" {
-        return;
-    }
-    for (index, old) in before.items(list).enumerate() {
-        let ended = old.child("state").child("terminated");
-        let name = old.text("name");
-        let may_restart = (ended.number("exitCode") != 0 && policy == "OnFailure")
-            || (list == "initContainerStatuses" && sidecars.contains(&name));
-        if ended.value.is_null() || may_restart {
-            continue;
-        }
-        if at
-            .items(list)
-            .any(|new| new.text("name") == name && !new.child("state").has("terminated"))
-        {
-            out.push(FieldError::forbidden(
-                &at.at(list).index(index).child("state"),
-                "may not be transitioned to non-terminated state",
-            ));
         }
     }
 }

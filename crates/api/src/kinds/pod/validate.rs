@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use super::containers::{self, Context};
 use super::limits::{self, Of};
-use super::{scheduling, security, volumes};
+use super::{env, host, scheduling, security, volumes};
 use crate::field::{ErrorList, FieldError};
 use crate::names;
 use crate::validation::{self, Cursor, text};
@@ -115,7 +115,7 @@ fn spec(spec: &Cursor<'_>, pod_name: Option<&str>, out: &mut ErrorList) {
     containers::init(spec, &context, out);
     containers::ephemeral(spec, &context, out);
     limits::pod_level(spec, &claims, out);
-    host_network(spec, pod_name.is_some(), out);
+    host::network(spec, pod_name.is_some(), out);
     validation::required_one_of(spec, "restartPolicy", &RESTART_POLICIES, out);
     validation::required_one_of(spec, "dnsPolicy", &DNS_POLICIES, out);
     validation::labels(spec.raw("nodeSelector"), &spec.at("nodeSelector"), out);
@@ -126,13 +126,16 @@ fn spec(spec: &Cursor<'_>, pod_name: Option<&str>, out: &mut ErrorList) {
         validation::qualified_name(gate.text("conditionType"), &gate.at("conditionType"), out);
     }
     scheduling_gates(spec, out);
-    scheduling_group(spec, out);
     scheduling::spread(spec, out);
-    host_users(spec, out);
+    host::processes(spec, out);
+    host::users(spec, out);
+    host::name(spec, out);
     named_fields(spec, out);
     scheduling::tolerations(spec, out);
     host_aliases(spec, out);
     optional_fields(spec, &claims, out);
+    scheduling_group(spec, out);
+    env::file_volumes(spec, out);
 }
 
 fn named_fields(spec: &Cursor<'_>, out: &mut ErrorList) {
@@ -193,7 +196,7 @@ fn optional_fields(spec: &Cursor<'_>, claims: &BTreeSet<&str>, out: &mut ErrorLi
     }
     if let Some(os) = spec.get("os") {
         match os.text("name") {
-            "" => out.push(FieldError::required(&os.at("name"), "cannot be empty")),
+            "" => out.push(FieldError::required(&os.at("name"), "")),
             "linux" => {
                 if spec.child("securityContext").has("windowsOptions") {
                     out.push(FieldError::forbidden(
@@ -202,7 +205,13 @@ fn optional_fields(spec: &Cursor<'_>, claims: &BTreeSet<&str>, out: &mut ErrorLi
                     ));
                 }
             }
-            _ => validation::one_of(&os, "name", &["linux", "windows"], out),
+            "windows" => {}
+            // The reference names the whole here.
+            other => out.push(FieldError::not_supported(
+                &os.path,
+                other,
+                &["linux", "windows"],
+            )),
         }
     }
 }
@@ -227,29 +236,17 @@ fn resource_claims(spec: &Cursor<'_>, out: &mut ErrorList) {
             _ => "",
         };
         if !wrong.is_empty() {
-            out.push(FieldError::invalid(&claim.path, claim.value.clone(), wrong));
+            // The reference shows Go's names of the fields.
+            let shown = format!(
+                "{{\"Name\":{},\"ResourceClaimName\":{},\"ResourceClaimTemplateName\":{}}}",
+                serde_json::Value::from(name),
+                claim.raw(sources[0]),
+                claim.raw(sources[1])
+            );
+            out.push(FieldError::invalid_shown(&claim.path, &shown, wrong));
         }
         for name in sources.into_iter().filter(|name| claim.has(name)) {
             validation::dns_subdomain(claim.text(name), &claim.at(name), out);
-        }
-    }
-}
-
-/// On the host's network a host port is the container port; a template may leave it open.
-fn host_network(spec: &Cursor<'_>, is_pod: bool, out: &mut ErrorList) {
-    if !spec.is_true("hostNetwork") {
-        return;
-    }
-    for container in spec.items("containers") {
-        for port in container.items("ports") {
-            let host = port.number("hostPort");
-            if (is_pod || host != 0) && host != port.number("containerPort") {
-                out.push(FieldError::invalid(
-                    &port.at("hostPort"),
-                    host,
-                    "must match `containerPort` when `hostNetwork` is true",
-                ));
-            }
         }
     }
 }
@@ -337,24 +334,6 @@ fn scheduling_group(spec: &Cursor<'_>, out: &mut ErrorList) {
             "must specify one of: `podGroupName`",
         )),
         Some(_) => validation::dns_subdomain(group.text("podGroupName"), &path, out),
-    }
-}
-
-fn host_users(spec: &Cursor<'_>, out: &mut ErrorList) {
-    if spec.flag("hostUsers") != Some(false) {
-        return;
-    }
-    for (name, named_as) in [
-        ("hostNetwork", "hostNetwork"),
-        ("hostPID", "HostPID"),
-        ("hostIPC", "HostIPC"),
-    ] {
-        if spec.is_true(name) {
-            out.push(FieldError::forbidden(
-                &spec.at(named_as),
-                "when `pod.Spec.HostUsers` is false",
-            ));
-        }
     }
 }
 
