@@ -442,6 +442,19 @@ fn devices() {
                 ],
             ),
             (
+                json!({"requests": [gpu.clone()], "constraints": [
+                    {"distinctAttribute": "x"}, {"distinctAttribute": "a.b/"}]}),
+                vec![
+                    "spec.devices.constraints[0].distinctAttribute: Invalid value: \"x\": a fully qualified name must be a domain and a name separated by a slash",
+                    "spec.devices.constraints[1].distinctAttribute: Invalid value: \"\": name must not be empty",
+                ],
+            ),
+            (
+                json!({"requests": [{"name": "gpu", "exactly": {"deviceClassName": "gpus",
+                    "tolerations": [{}]}}]}),
+                vec![],
+            ),
+            (
                 json!({"requests": [gpu.clone()],
                     "constraints": [{"requests": ["cpu"], "matchAttribute": "example.com/numa"}]}),
                 vec![
@@ -455,6 +468,19 @@ fn devices() {
     assert_eq!(
         made["spec"]["devices"]["requests"][0]["exactly"],
         json!({"deviceClassName": "gpus", "allocationMode": "ExactCount", "count": 1})
+    );
+    let template = named(
+        "resource.k8s.io/v1",
+        "ResourceClaimTemplate",
+        &json!({"spec": {"metadata": {"name": "x", "uid": "u", "labels": {"a": "b"}},
+            "spec": {"devices": {}}}}),
+    );
+    assert_eq!(
+        create_errors(template),
+        [
+            "spec.metadata.name: Forbidden: cannot be set",
+            "spec.metadata.uID: Forbidden: cannot be set",
+        ]
     );
     let slice = |spec: &Value| {
         let base = json!({"driver": "d.example.com", "nodeName": "n1",
@@ -474,6 +500,12 @@ fn devices() {
                 json!({"allNodes": true}),
                 vec![
                     "spec: Invalid value: \"{`nodeName`, `allNodes`}\": exactly one of `nodeName`, `nodeSelector`, `allNodes`, `perDeviceNodeSelection` is required, but multiple fields are set",
+                ],
+            ),
+            (
+                json!({"devices": [{"name": "a", "attributes": {"v": {"version": "1.2"}}}]}),
+                vec![
+                    "spec.devices[0].attributes[v].version: Invalid value: \"1.2\": must be a string compatible with semver.org spec 2.0.0",
                 ],
             ),
             (

@@ -4,9 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
+use super::slice::identifier;
 use super::status::{drop_deallocated, status};
 use super::{at_most, configuration, distinct, drop_gated, selectors};
-use crate::field::{ErrorList, FieldError};
+use crate::field::{ErrorList, FieldError, Path};
+use crate::names;
 use crate::object::{self, child, default_field, fields, list_mut};
 use crate::row::Strategy;
 use crate::validation::{self, Cursor, is_new};
@@ -32,6 +34,11 @@ fn request_defaults(request: &mut Value) {
     let counted = object::text(request, &["allocationMode"]) == "ExactCount";
     if counted && object::integer(request, &["count"]).unwrap_or(0) == 0 {
         fields(request).insert("count".to_owned(), 1.into());
+    }
+    for toleration in list_mut(request, "tolerations") {
+        if object::text(toleration, &["operator"]).is_empty() {
+            fields(toleration).insert("operator".to_owned(), "Equal".into());
+        }
     }
 }
 
@@ -136,11 +143,39 @@ fn attribute(constraint: &Cursor<'_>, out: &mut ErrorList) {
         ));
         return;
     };
-    let (text, path) = (constraint.text(name), constraint.at(name));
-    if text.is_empty() {
-        out.push(FieldError::required(&path, ""));
-    } else if !text.contains('/') {
-        out.push(FieldError::invalid(&path, text, "must include a domain"));
+    attribute_name(constraint.text(name), &constraint.at(name), out);
+}
+
+/// Checks the full name of an attribute. One of more than two parts is not looked at, as in the
+/// reference.
+fn attribute_name(name: &str, path: &Path, out: &mut ErrorList) {
+    let (domain, id) = match *name.split('/').collect::<Vec<_>>() {
+        [id] => (None, id),
+        [domain, id] => (Some(domain), id),
+        _ => return,
+    };
+    match domain {
+        Some("") => out.push(FieldError::invalid(path, "", "prefix must not be empty")),
+        Some(domain) => {
+            for wrong in names::dns1123_subdomain(domain) {
+                let wrong = format!("prefix: {wrong}");
+                out.push(FieldError::invalid(path, domain, &wrong));
+            }
+        }
+        None => {}
+    }
+    match id {
+        "" if domain.is_some() => {
+            out.push(FieldError::invalid(path, "", "name must not be empty"));
+        }
+        _ => identifier(id, path, out),
+    }
+    if domain.is_none() {
+        out.push(FieldError::invalid(
+            path,
+            name,
+            "a fully qualified name must be a domain and a name separated by a slash",
+        ));
     }
 }
 
@@ -218,13 +253,7 @@ pub(super) fn toleration(at: &Cursor<'_>, out: &mut ErrorList) {
             }
         }
         "Equal" => {
-            if key.is_empty() {
-                out.push(FieldError::required(
-                    &at.at("key"),
-                    "required for operator `Equal`",
-                ));
-            }
-            let rule = crate::names::label_value;
+            let rule = names::label_value;
             validation::named(rule, at.text("value"), &at.at("value"), out);
         }
         "" => out.push(FieldError::required(&at.at("operator"), "")),
@@ -255,6 +284,7 @@ impl Strategy for ResourceClaims {
 
     fn prepare_update(&self, new: &mut Value, old: &Value) {
         object::keep_status(new, old);
+        drop_closed(child(new, "spec"));
     }
 
     fn prepare_status(&self, new: &mut Value, old: &Value) {
@@ -303,6 +333,37 @@ pub(super) fn pool_name(at: &Cursor<'_>, name: &str, out: &mut ErrorList) {
     }
 }
 
+/// Refuses metadata that a claim gets when it is made.
+fn decided_later(meta: &Cursor<'_>, out: &mut ErrorList) {
+    const NAMES: [(&str, &str); 13] = [
+        ("name", "name"),
+        ("generateName", "generateName"),
+        ("namespace", "namespace"),
+        ("selfLink", "selfLink"),
+        // The reference makes the path from Go's name of the field.
+        ("uid", "uID"),
+        ("resourceVersion", "resourceVersion"),
+        ("generation", "generation"),
+        ("creationTimestamp", "creationTimestamp"),
+        ("deletionTimestamp", "deletionTimestamp"),
+        ("deletionGracePeriodSeconds", "deletionGracePeriodSeconds"),
+        ("ownerReferences", "ownerReferences"),
+        ("finalizers", "finalizers"),
+        ("managedFields", "managedFields"),
+    ];
+    for (name, shown) in NAMES {
+        let set = match meta.raw(name) {
+            Value::Null => false,
+            Value::String(text) => !text.is_empty(),
+            Value::Number(number) => name != "generation" || number.as_i64() != Some(0),
+            _ => true,
+        };
+        if set {
+            out.push(FieldError::forbidden(&meta.at(shown), "cannot be set"));
+        }
+    }
+}
+
 impl Strategy for ResourceClaimTemplates {
     fn defaults(&self, object: &mut Value) {
         spec_defaults(child(child(object, "spec"), "spec"));
@@ -312,13 +373,21 @@ impl Strategy for ResourceClaimTemplates {
         drop_closed(child(child(object, "spec"), "spec"));
     }
 
+    fn prepare_update(&self, new: &mut Value, _old: &Value) {
+        drop_closed(child(child(new, "spec"), "spec"));
+    }
+
     fn validate(&self, object: &Value) -> ErrorList {
         let mut out = ErrorList::new();
-        let template = Cursor::root(object).child("spec");
-        let meta = template.child("metadata");
-        validation::labels(meta.raw("labels"), &meta.at("labels"), &mut out);
-        validation::annotations(meta.raw("annotations"), &meta.at("annotations"), &mut out);
-        device_claim(&template.child("spec").child("devices"), &mut out);
+        // The spec never changes, and is looked at when the template is made only.
+        if is_new(object) {
+            let template = Cursor::root(object).child("spec");
+            let meta = template.child("metadata");
+            validation::annotations(meta.raw("annotations"), &meta.at("annotations"), &mut out);
+            validation::labels(meta.raw("labels"), &meta.at("labels"), &mut out);
+            decided_later(&meta, &mut out);
+            device_claim(&template.child("spec").child("devices"), &mut out);
+        }
         out
     }
 

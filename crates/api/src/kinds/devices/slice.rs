@@ -123,42 +123,17 @@ impl Strategy for ResourceSlices {
 
     fn validate(&self, object: &Value) -> ErrorList {
         let mut out = ErrorList::new();
-        let spec = Cursor::root(object).child("spec");
-        csi_driver(spec.text("driver"), &spec.at("driver"), &mut out);
-        pool(&spec.child("pool"), &mut out);
-        place(&spec, &mut out);
-        if spec.has("sharedCounters") && spec.has("devices") {
-            out.push(FieldError::invalid(
-                &spec.path,
-                "",
-                "only one of `sharedCounters` or `devices` is allowed",
-            ));
-        }
-        let advanced = spec.items("devices").any(|device| {
-            !device.list("taints").is_empty() || !device.list("consumesCounters").is_empty()
-        });
-        let most = if advanced {
-            ADVANCED_DEVICES_MAX
-        } else {
-            DEVICES_MAX
-        };
-        at_most(&spec, "devices", most, &mut out);
-        let per_device = spec.is_true("perDeviceNodeSelection");
-        for device in spec.items("devices") {
-            self::device(&device, per_device, &mut out);
-        }
-        let name = |at: &Cursor<'_>| at.text("name").to_owned();
-        distinct(spec.items("devices"), name, &mut out);
-        shared_counters(&spec, &mut out);
+        slice(&Cursor::root(object).child("spec"), None, &mut out);
         out
     }
 
-    fn validate_update(&self, new: &Value, old: &Value) -> ErrorList {
+    fn validate_change(&self, new: &Value, old: &Value) -> ErrorList {
         let mut out = ErrorList::new();
         let (spec, before) = (
             Cursor::root(new).child("spec"),
             Cursor::root(old).child("spec"),
         );
+        slice(&spec, Some(&before), &mut out);
         let (pool, pool_before) = (spec.child("pool"), before.child("pool"));
         validation::immutable(
             pool.raw("name"),
@@ -182,6 +157,41 @@ impl Strategy for ResourceSlices {
              characters"
         )]
     }
+}
+
+/// Checks a slice. What a device had before is not looked at again, where the reference says so.
+fn slice(spec: &Cursor<'_>, before: Option<&Cursor<'_>>, out: &mut ErrorList) {
+    csi_driver(spec.text("driver"), &spec.at("driver"), out);
+    pool(&spec.child("pool"), out);
+    place(spec, out);
+    if spec.has("sharedCounters") && spec.has("devices") {
+        out.push(FieldError::invalid(
+            &spec.path,
+            "",
+            "only one of `sharedCounters` or `devices` is allowed",
+        ));
+    }
+    let advanced = spec.items("devices").any(|device| {
+        !device.list("taints").is_empty() || !device.list("consumesCounters").is_empty()
+    });
+    let most = if advanced {
+        ADVANCED_DEVICES_MAX
+    } else {
+        DEVICES_MAX
+    };
+    at_most(spec, "devices", most, out);
+    let per_device = spec.is_true("perDeviceNodeSelection");
+    for device in spec.items("devices") {
+        let known = before.and_then(|before| {
+            before
+                .items("devices")
+                .find(|known| known.text("name") == device.text("name"))
+        });
+        self::device(&device, known.as_ref(), per_device, out);
+    }
+    let name = |at: &Cursor<'_>| at.text("name").to_owned();
+    distinct(spec.items("devices"), name, out);
+    shared_counters(spec, out);
 }
 
 fn pool(at: &Cursor<'_>, out: &mut ErrorList) {
@@ -257,7 +267,8 @@ fn place(spec: &Cursor<'_>, out: &mut ErrorList) {
     }
 }
 
-fn device(at: &Cursor<'_>, per_device: bool, out: &mut ErrorList) {
+fn device(at: &Cursor<'_>, before: Option<&Cursor<'_>>, per_device: bool, out: &mut ErrorList) {
+    let changed = |name: &str| before.is_none_or(|before| before.raw(name) != at.raw(name));
     validation::dns_label(at.text("name"), &at.at("name"), out);
     let count = at.entries("attributes").count() + at.entries("capacity").count();
     if count > PROPERTIES_MAX {
@@ -270,6 +281,9 @@ fn device(at: &Cursor<'_>, per_device: bool, out: &mut ErrorList) {
         ));
     }
     for list in ["attributes", "capacity"] {
+        if list == "capacity" && !changed(list) {
+            continue;
+        }
         for (name, value) in at.entries(list) {
             let path = at.at(list).key(name);
             qualified(name, &path, out);
@@ -281,9 +295,11 @@ fn device(at: &Cursor<'_>, per_device: bool, out: &mut ErrorList) {
             }
         }
     }
-    at_most(at, "taints", TAINTS_MAX, out);
-    for taint in at.items("taints") {
-        super::taint(&taint, out);
+    if changed("taints") {
+        at_most(at, "taints", TAINTS_MAX, out);
+        for taint in at.items("taints") {
+            super::taint(&taint, out);
+        }
     }
     consumed_counters(at, out);
     device_place(at, per_device, out);
@@ -339,20 +355,30 @@ fn device_place(at: &Cursor<'_>, per_device: bool, out: &mut ErrorList) {
 
 /// Checks an attribute: one value, of one type.
 fn attribute(at: &Cursor<'_>, out: &mut ErrorList) {
-    let types = [
-        "int", "ints", "bool", "bools", "string", "strings", "version", "versions",
+    const TYPES: [&str; 8] = [
+        "int", "bool", "string", "version", "ints", "bools", "strings", "versions",
     ];
-    let set = types.iter().filter(|name| at.has(name)).count();
-    match set {
-        0 => out.push(FieldError::required(
+    let version = at.text("version");
+    if at.has("version") && !is_version(version) {
+        out.push(FieldError::invalid(
+            &at.at("version"),
+            version,
+            "must be a string compatible with semver.org spec 2.0.0",
+        ));
+    }
+    let set: Vec<&str> = TYPES.into_iter().filter(|name| at.has(name)).collect();
+    let all = TYPES.map(|name| format!("`{name}`")).join(", ");
+    match set.len() {
+        0 => out.push(FieldError::invalid(
             &at.path,
-            "exactly one value must be specified",
+            "",
+            &format!("must specify one of: {all}"),
         )),
         1 => {}
         _ => out.push(FieldError::invalid(
             &at.path,
-            at.value.clone(),
-            "exactly one value must be specified",
+            format!("{{{}}}", set.join(", ")),
+            &format!("must specify exactly one of: {all}"),
         )),
     }
     for name in ["string", "version"] {
@@ -360,6 +386,33 @@ fn attribute(at: &Cursor<'_>, out: &mut ErrorList) {
             out.push(FieldError::too_long(&at.at(name), TEXT_MAX));
         }
     }
+}
+
+/// Is this a semantic version (semver.org 2.0.0)?
+fn is_version(text: &str) -> bool {
+    let (rest, build) = match text.split_once('+') {
+        Some((rest, build)) => (rest, Some(build)),
+        None => (text, None),
+    };
+    let (core, pre) = match rest.split_once('-') {
+        Some((core, pre)) => (core, Some(pre)),
+        None => (rest, None),
+    };
+    let digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
+    let word = |part: &str| {
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+        !part.is_empty() && part.bytes().all(allowed)
+    };
+    let plain = |part: &str| part == "0" || !part.starts_with('0');
+    core.split('.').count() == 3
+        && core
+            .split('.')
+            .all(|part| word(part) && digits(part) && plain(part))
+        && pre.is_none_or(|pre| {
+            pre.split('.')
+                .all(|part| word(part) && (!digits(part) || plain(part)))
+        })
+        && build.is_none_or(|build| build.split('.').all(word))
 }
 
 /// Checks a name that may have a domain.
@@ -378,13 +431,21 @@ fn qualified(name: &str, path: &crate::field::Path, out: &mut ErrorList) {
             validation::dns_subdomain(domain, path, out);
         }
     }
-    let letter = |c: char| c.is_ascii_alphabetic() || c == '_';
-    let good = id.starts_with(letter) && id.chars().all(|c| letter(c) || c.is_ascii_digit());
     if id.is_empty() {
         out.push(FieldError::required(path, "the name must not be empty"));
-    } else if id.len() > ID_MAX {
+    } else {
+        identifier(id, path, out);
+    }
+}
+
+/// Checks the name of an attribute without its domain: an identifier of C.
+pub(super) fn identifier(id: &str, path: &crate::field::Path, out: &mut ErrorList) {
+    let letter = |c: char| c.is_ascii_alphabetic() || c == '_';
+    let good = id.starts_with(letter) && id.chars().all(|c| letter(c) || c.is_ascii_digit());
+    if id.len() > ID_MAX {
         out.push(FieldError::too_long(path, ID_MAX));
-    } else if !good {
+    }
+    if !good {
         out.push(FieldError::invalid(
             path,
             id,
@@ -392,5 +453,29 @@ fn qualified(name: &str, path: &crate::field::Path, out: &mut ErrorList) {
              string of alphanumeric characters or '_' (e.g. 'my_name',  or 'MY_NAME',  or \
              'MyName', regex used for validation is '[A-Za-z_][A-Za-z0-9_]*')",
         ));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_version;
+
+    #[test]
+    fn versions_are_those_of_semver() {
+        for good in [
+            "1.2.3",
+            "0.0.0",
+            "1.2.3-a+b",
+            "1.2.3-0a",
+            "1.2.3+01",
+            "1.2.3--",
+        ] {
+            assert!(is_version(good), "{good}");
+        }
+        for bad in [
+            "", "x", "1.2", "01.2.3", "1.2.3-01", "v1.2.3", "1.2.3-", "1.2.3+", "1.2.3.4",
+        ] {
+            assert!(!is_version(bad), "{bad}");
+        }
     }
 }
