@@ -13,9 +13,9 @@ use serde_json::Value;
 
 pub(super) use certificates::{pod_certificate_request, signing_request, trust_bundle};
 pub(super) use cluster::{
-    csi_driver, csi_node, csi_storage_capacity, device_taint_rule, flow_schema, only_age,
-    pod_group, priority_level, resource_claim, resource_slice, runtime_class,
-    storage_version_migration, volume_attachment, volume_attributes_class,
+    csi_driver, csi_node, device_taint_rule, flow_schema, only_age, pod_group, priority_level,
+    resource_claim, resource_slice, runtime_class, storage_version_migration, volume_attachment,
+    volume_attributes_class,
 };
 pub(super) use networking::{ingress, ingress_class, ip_address, network_policy, service_cidr};
 pub(super) use storage::{persistent_volume, persistent_volume_claim, storage_class};
@@ -380,18 +380,6 @@ pub(super) fn secret() -> Vec<Column> {
     ]
 }
 
-pub(super) fn service_account() -> Vec<Column> {
-    vec![
-        column(
-            "Secrets",
-            STRING,
-            Cell::Of(|object| entries(object, "secrets").into()),
-            "How many secrets pods of this account may use.",
-        ),
-        age(),
-    ]
-}
-
 pub(super) fn endpoints() -> Vec<Column> {
     vec![
         column(
@@ -677,7 +665,8 @@ pub(super) fn component_status() -> Vec<Column> {
     ]
 }
 
-pub(super) fn role() -> Vec<Column> {
+/// For kinds of which nothing but the name and the time is shown.
+pub(super) fn created_at() -> Vec<Column> {
     vec![column(
         "Created At",
         "date",

@@ -47,6 +47,7 @@ pub fn rows() -> Vec<ResourceDef> {
         ResourceDef::of::<policy::PodDisruptionBudget>()
             .updated_by_version()
             .short("pdb")
+            .named(names::path_segment)
             .with(&[Sub::Status])
             .generations()
             .columns(columns::disruption_budget())
@@ -71,12 +72,14 @@ pub fn rows() -> Vec<ResourceDef> {
             .short("hpa")
             .in_all()
             .with(&[Sub::Status])
+            .generations()
             .columns(columns::autoscaler())
             .strategy(scaling::Autoscalers),
         ResourceDef::of::<autoscaling_v1::HorizontalPodAutoscaler>()
             .short("hpa")
             .in_all()
             .with(&[Sub::Status])
+            .generations()
             .columns(columns::autoscaler())
             .viewing(scaling::v1::VIEW)
             .strategy(Viewed {
@@ -132,7 +135,7 @@ pub fn rows() -> Vec<ResourceDef> {
         ResourceDef::of::<rbac::ClusterRole>()
             .made_by_updates()
             .named(names::path_segment)
-            .columns(columns::role())
+            .columns(columns::created_at())
             .strategy(roles::Roles { namespaced: false }),
         ResourceDef::of::<rbac::ClusterRoleBinding>()
             .made_by_updates()
@@ -142,7 +145,7 @@ pub fn rows() -> Vec<ResourceDef> {
         ResourceDef::of::<rbac::Role>()
             .made_by_updates()
             .named(names::path_segment)
-            .columns(columns::role())
+            .columns(columns::created_at())
             .strategy(roles::Roles { namespaced: true }),
         ResourceDef::of::<rbac::RoleBinding>()
             .made_by_updates()
@@ -207,7 +210,7 @@ fn storage_rows() -> Vec<ResourceDef> {
             .strategy(volumes::CsiNodes),
         ResourceDef::of::<storage::CSIStorageCapacity>()
             .updated_by_version()
-            .columns(columns::csi_storage_capacity())
+            .columns(columns::created_at())
             .strategy(volumes::CsiStorageCapacities),
         ResourceDef::of::<storage::VolumeAttachment>()
             .updated_by_version()
@@ -307,7 +310,6 @@ fn workload_rows() -> Vec<ResourceDef> {
             .with(&[Sub::Status])
             .scalable()
             .generations()
-            .selectable("status.replicas")
             .strategy(workloads::ReplicaSets)
             .columns(columns::replica_set()),
         ResourceDef::of::<apps::StatefulSet>()
@@ -380,12 +382,16 @@ fn core_rows() -> Vec<ResourceDef> {
             ])
             .generations()
             .selectable("spec.nodeName")
+            // What old clients call it.
+            .selectable_among("spec.host", &["spec.nodeName"])
             .selectable("spec.restartPolicy")
             .selectable("spec.schedulerName")
             .selectable("spec.serviceAccountName")
             .selectable_or("spec.hostNetwork", "false")
             .selectable("status.phase")
             .selectable("status.podIP")
+            // Known, and never set, in the reference too.
+            .selectable_among("status.podIPs", &[])
             .selectable("status.nominatedNodeName")
             .strategy(pod::Pods)
             .columns(pod::columns()),
@@ -419,7 +425,7 @@ fn core_rows() -> Vec<ResourceDef> {
         ResourceDef::of::<core::ServiceAccount>()
             .short("sa")
             .with(&[Sub::Token])
-            .columns(columns::service_account()),
+            .columns(columns::only_age()),
         ResourceDef::of::<core::Event>()
             .made_by_updates()
             .short("ev")
@@ -440,7 +446,6 @@ fn core_rows() -> Vec<ResourceDef> {
         ResourceDef::of::<events::Event>()
             .made_by_updates()
             .short("ev")
-            .named(names::path_segment)
             .columns(columns::event())
             .viewing(event::VIEW)
             .strategy(Viewed {
@@ -489,7 +494,7 @@ fn core_rows() -> Vec<ResourceDef> {
         ResourceDef::of::<core::LimitRange>()
             .made_by_updates()
             .short("limits")
-            .columns(columns::role())
+            .columns(columns::created_at())
             .strategy(limit_range::LimitRanges),
     ]
 }

@@ -103,6 +103,13 @@ fn of_kinds_with_other_names() {
         create_errors(role("a/b")),
         ["metadata.name: Invalid value: \"a/b\": may not contain '/'"]
     );
+    let wrong = |api_version: &str, kind: &str| {
+        let row = super::row_of(&json!({"apiVersion": api_version, "kind": kind}));
+        !(row.name_rule)("Bad_Name!").is_empty()
+    };
+    assert!(wrong("events.k8s.io/v1", "Event"));
+    assert!(!wrong("v1", "Event"), "of the older form anything is one");
+    assert!(!wrong("policy/v1", "PodDisruptionBudget"));
 }
 
 #[test]

@@ -283,6 +283,39 @@ fn nodes_events_and_the_rest() {
 }
 
 #[test]
+fn kinds_of_which_little_is_shown() {
+    for (api_version, kind, wanted) in [
+        ("v1", "ServiceAccount", ["Name", "Age"].as_slice()),
+        (
+            "storage.k8s.io/v1",
+            "CSIStorageCapacity",
+            &["Name", "Created At"],
+        ),
+        (
+            "scheduling.k8s.io/v1",
+            "PriorityClass",
+            &["Name", "Value", "Global-Default", "Age", "PreemptionPolicy"],
+        ),
+    ] {
+        let object = json!({"apiVersion": api_version, "kind": kind});
+        assert_eq!(headings(&object, false), wanted, "{kind}");
+    }
+}
+
+#[test]
+fn fields_that_pods_and_replica_sets_are_selected_by() {
+    let places = |api_version: &str, kind: &str, path: &str| {
+        let row = row_of(&json!({"apiVersion": api_version, "kind": kind}));
+        let field = row.selectable.iter().find(|field| field.path == path);
+        field.map(|field| field.at.iter().map(ToString::to_string).collect::<Vec<_>>())
+    };
+    let node = Some(vec!["spec.nodeName".to_owned()]);
+    assert_eq!(places("v1", "Pod", "spec.host"), node);
+    assert_eq!(places("v1", "Pod", "status.podIPs"), Some(Vec::new()));
+    assert_eq!(places("apps/v1", "ReplicaSet", "status.replicas"), None);
+}
+
+#[test]
 fn every_row_has_as_many_cells_as_columns() {
     let now = NOW.parse().expect("a time");
     for row in super::rows().iter() {

@@ -84,26 +84,6 @@ pub(in crate::kinds) fn csi_node() -> Vec<Column> {
     ]
 }
 
-pub(in crate::kinds) fn csi_storage_capacity() -> Vec<Column> {
-    vec![
-        column(
-            "StorageClassName",
-            STRING,
-            Cell::Of(|object| text(object, &["storageClassName"]).into()),
-            "The class that the capacity is reported for.",
-        ),
-        column(
-            "Capacity",
-            STRING,
-            Cell::Of(|object| match text(object, &["capacity"]) {
-                "" => "<unset>".into(),
-                amount => amount.into(),
-            }),
-            "How much is there.",
-        ),
-    ]
-}
-
 pub(in crate::kinds) fn volume_attachment() -> Vec<Column> {
     vec![
         crate::kinds::table::name(),

@@ -325,7 +325,7 @@ pub(in crate::kinds) fn priority_class() -> Vec<Column> {
             "Pods without a class have this one.",
         ),
         age(),
-        wide(
+        column(
             "PreemptionPolicy",
             STRING,
             Cell::Of(|object| text(object, &["preemptionPolicy"]).into()),
