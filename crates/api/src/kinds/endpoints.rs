@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use crate::field::{ErrorList, FieldError, Path};
+use crate::names::{self, NameRule};
 use crate::object::{self, default_field};
 use crate::row::Strategy;
 use crate::validation::{self, Cursor};
@@ -19,6 +20,9 @@ const LOOP: &str = "endpoint-controller";
 const ENDPOINTS_MAX: usize = 1000;
 const ADDRESSES_MAX: usize = 100;
 const PORTS_MAX: usize = 20_000;
+const TOPOLOGY_MAX: usize = 16;
+/// Zones or nodes that one endpoint can be meant for.
+const HINTS_MAX: usize = 8;
 
 /// What endpoints do beyond their row.
 #[derive(Debug, Clone, Copy, Default)]
@@ -170,10 +174,7 @@ fn endpoint(at: &Cursor<'_>, kind: &str, out: &mut ErrorList) {
     let path = at.at("addresses");
     let count = at.list("addresses").len();
     if count == 0 {
-        out.push(FieldError::required(
-            &path,
-            "must contain at least 1 address",
-        ));
+        out.push(FieldError::required(&path, ""));
     } else if count > ADDRESSES_MAX {
         out.push(FieldError::too_many(&path, count, ADDRESSES_MAX));
     }
@@ -188,6 +189,14 @@ fn endpoint(at: &Cursor<'_>, kind: &str, out: &mut ErrorList) {
     if at.has("nodeName") {
         validation::dns_subdomain(at.text("nodeName"), &at.at("nodeName"), out);
     }
+    let count = at.entries("deprecatedTopology").count();
+    if count > TOPOLOGY_MAX {
+        out.push(FieldError::too_many(
+            &at.at("deprecatedTopology"),
+            count,
+            TOPOLOGY_MAX,
+        ));
+    }
     validation::labels(
         at.raw("deprecatedTopology"),
         &at.at("deprecatedTopology"),
@@ -195,6 +204,30 @@ fn endpoint(at: &Cursor<'_>, kind: &str, out: &mut ErrorList) {
     );
     if at.has("hostname") {
         validation::dns_label(at.text("hostname"), &at.at("hostname"), out);
+    }
+    hints(&at.child("hints"), out);
+}
+
+/// Checks for whom an endpoint is meant.
+fn hints(at: &Cursor<'_>, out: &mut ErrorList) {
+    let rules: [(&str, NameRule); 2] = [
+        ("forZones", names::label_value),
+        ("forNodes", names::dns1123_subdomain),
+    ];
+    for (list, rule) in rules {
+        let count = at.list(list).len();
+        if count > HINTS_MAX {
+            out.push(FieldError::too_many(&at.at(list), count, HINTS_MAX));
+            return;
+        }
+        let mut seen = BTreeSet::new();
+        for hint in at.items(list) {
+            let (name, path) = (hint.text("name"), hint.at("name"));
+            if !seen.insert(name) {
+                out.push(FieldError::duplicate(&path, name));
+            }
+            validation::named(rule, name, &path, out);
+        }
     }
 }
 
@@ -216,7 +249,7 @@ fn slice_address(address: &str, kind: &str, path: &Path, out: &mut ErrorList) {
         "IPv6" => family(true, "must be an IPv6 address"),
         "FQDN" => {
             let name = address.strip_suffix('.').unwrap_or(address);
-            let wrong = crate::names::dns1123_subdomain(name);
+            let wrong = names::dns1123_subdomain(name);
             if name.is_empty() {
                 out.push(FieldError::required(path, ""));
             } else if !wrong.is_empty() {

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::pod;
-use crate::field::{ErrorList, FieldError};
+use crate::field::{ErrorList, FieldError, quoted};
 use crate::names;
 use crate::object::{self, child, fields};
 use crate::row::Strategy;
@@ -25,22 +25,28 @@ impl Strategy for Nodes {
         {
             fields(status).insert("allocatable".to_owned(), capacity);
         }
-        // The single and the plural field of pod networks are kept in step.
+        // The single and the plural field of pod networks are kept in step; the single one counts,
+        // for clients that know no list.
         let spec = child(object, "spec");
-        let single = object::text(spec, &["podCIDR"]).to_owned();
+        let single = Value::from(object::text(spec, &["podCIDR"]));
         let first = object::list(spec, &["podCIDRs"]).first().cloned();
-        match first {
-            None if !single.is_empty() => {
-                fields(spec).insert("podCIDRs".to_owned(), vec![Value::from(single)].into());
-            }
-            Some(first) if single.is_empty() => {
+        if single == "" {
+            if let Some(first) = first.filter(|first| *first != "") {
                 fields(spec).insert("podCIDR".to_owned(), first);
             }
-            _ => {}
+        } else if first.as_ref() != Some(&single) {
+            fields(spec).insert("podCIDRs".to_owned(), vec![single].into());
         }
     }
 
+    fn prepare_create(&self, object: &mut Value) {
+        // Nothing has read it since 1.24.
+        fields(child(object, "spec")).remove("configSource");
+    }
+
     fn prepare_update(&self, new: &mut Value, old: &Value) {
+        let known = object::at(old, &["spec", "configSource"]).cloned();
+        object::set_or_remove(fields(child(new, "spec")), "configSource", known);
         object::keep_status(new, old);
     }
 
@@ -50,6 +56,7 @@ impl Strategy for Nodes {
         let spec = root.child("spec");
         taints(&root, &mut out);
         resources(&root, &mut out);
+        declared_features(&root, &mut out);
         let cidrs = spec.list("podCIDRs");
         for cidr in spec.items("podCIDRs") {
             validation::legacy_cidr(
@@ -79,11 +86,23 @@ impl Strategy for Nodes {
                 "node updates may not change podCIDR except from \"\" to valid",
             ));
         }
-        let provider = before.text("providerID");
-        if !provider.is_empty() && provider != spec.text("providerID") {
+        if before.text("externalID") != spec.text("externalID") {
             out.push(FieldError::forbidden(
+                &spec.at("externalID"),
+                "may not be updated",
+            ));
+        }
+        let (provider, known) = (spec.text("providerID"), before.text("providerID"));
+        if !known.is_empty() && provider != known {
+            let wrong = if provider.is_empty() {
+                "field cannot be cleared once set"
+            } else {
+                "field cannot be modified once set"
+            };
+            out.push(FieldError::invalid(
                 &spec.at("providerID"),
-                "node updates may not change providerID except from \"\" to valid",
+                Value::Null,
+                wrong,
             ));
         }
         out
@@ -93,6 +112,7 @@ impl Strategy for Nodes {
         let mut out = ErrorList::new();
         let root = Cursor::root(new);
         resources(&root, &mut out);
+        declared_features(&root, &mut out);
         let mut seen: Vec<&Value> = Vec::new();
         for address in root.child("status").items("addresses") {
             if seen.contains(&address.value) {
@@ -102,6 +122,65 @@ impl Strategy for Nodes {
         }
         out
     }
+
+    fn warnings(&self, new: &Value, _old: Option<&Value>) -> Vec<String> {
+        let spec = Cursor::root(new).child("spec");
+        let mut out = Vec::new();
+        if spec.has("configSource") {
+            out.push(format!(
+                "{}: the feature is removed",
+                spec.at("configSource")
+            ));
+        }
+        if !spec.text("externalID").is_empty() {
+            out.push(format!(
+                "{}: this field is deprecated, and is unused by Kubernetes",
+                spec.at("externalID")
+            ));
+        }
+        out
+    }
+}
+
+/// Checks what the node says that it can do: sorted names in camel case, in parts by slashes.
+fn declared_features(root: &Cursor<'_>, out: &mut ErrorList) {
+    let status = root.child("status");
+    let mut before: Option<&str> = None;
+    for feature in status.items("declaredFeatures") {
+        let name = feature.value.as_str().unwrap_or_default();
+        match before {
+            Some(before) if before == name => {
+                out.push(FieldError::duplicate(&feature.path, name));
+            }
+            Some(before) if before > name => out.push(FieldError::invalid(
+                &feature.path,
+                name,
+                "list must be sorted alphabetically",
+            )),
+            _ => {}
+        }
+        before = Some(name);
+        let wrong = if name.len() > names::SUBDOMAIN_MAX {
+            format!("must be no more than {} characters", names::SUBDOMAIN_MAX)
+        } else if !is_feature(name) {
+            "must start with an UpperCamelCase segment, with subsequent segments separated by '/' \
+             (e.g., MyFeature or MyFeature/mySubFeature), and contain only alphanumeric \
+             characters and slashes"
+                .to_owned()
+        } else {
+            continue;
+        };
+        let detail = format!("invalid feature name {}: {wrong}", quoted(name));
+        out.push(FieldError::invalid(&feature.path, name, &detail));
+    }
+}
+
+fn is_feature(name: &str) -> bool {
+    let segment = |part: &str| {
+        part.starts_with(|c: char| c.is_ascii_alphabetic())
+            && part.bytes().all(|byte| byte.is_ascii_alphanumeric())
+    };
+    name.starts_with(|c: char| c.is_ascii_uppercase()) && name.split('/').all(segment)
 }
 
 fn resources(root: &Cursor<'_>, out: &mut ErrorList) {

@@ -12,12 +12,7 @@ use crate::object::default_field;
 use crate::row::{Cell, ResourceDef, Strategy, Subresource};
 use crate::validation::{self, Cursor};
 
-const REASONS: [&str; 4] = [
-    "Forbidden",
-    "Invalid",
-    "RequestEntityTooLarge",
-    "Unauthorized",
-];
+const REASONS: [&str; 3] = ["Forbidden", "Invalid", "RequestEntityTooLarge"];
 const ACTIONS: [&str; 3] = ["Audit", "Deny", "Warn"];
 /// Audit annotations of a policy at most.
 const MAX_AUDIT_ANNOTATIONS: usize = 20;
@@ -220,7 +215,7 @@ impl Policies {
                 "name is not specified",
             ));
         } else if !is_identifier(name) {
-            let detail = "name is not a valid CEL identifier";
+            let detail = "must be a valid CEL identifier";
             out.push(FieldError::invalid(&variable.at("name"), name, detail));
         }
         let source = variable.text("expression");
@@ -526,8 +521,6 @@ impl Strategy for Bindings {
             param_ref(&reference, &mut out);
         }
         if let Some(resources) = spec.get("matchResources") {
-            // The reference's own misspelling of the path is kept.
-            let resources = Cursor::new(resources.value, spec.at("matchResouces"));
             match_resources(&resources, &mut out);
         }
         if !self.mutating {

@@ -59,7 +59,7 @@ fn policy_rule(rule: &Cursor<'_>, namespaced: bool, out: &mut ErrorList) {
             out.push(FieldError::required(&rule.at(name), detail));
         }
     };
-    need("verbs", "verbs must contain at least one value");
+    need("verbs", "");
     if empty("nonResourceURLs") {
         need(
             "apiGroups",
@@ -154,7 +154,7 @@ impl Strategy for Bindings {
             out.push(FieldError::invalid_shown(
                 &role.path,
                 &shown,
-                "cannot change roleRef",
+                validation::IMMUTABLE,
             ));
         }
         out

@@ -3,9 +3,10 @@
 use serde_json::Value;
 
 use crate::field::{ErrorList, FieldError};
+use crate::names;
 use crate::object::{child, default_field};
 use crate::row::Strategy;
-use crate::validation::Cursor;
+use crate::validation::{self, Cursor};
 
 /// What an access review is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,17 +40,17 @@ impl Strategy for AccessReviews {
             spec.child("resourceAttributes"),
             spec.child("nonResourceAttributes"),
         );
-        if !resource.value.is_null() && !other.value.is_null() {
-            out.push(FieldError::invalid(
-                &other.path,
-                other.value.clone(),
-                "cannot be specified in combination with resourceAttributes",
-            ));
-        }
-        if resource.value.is_null() && other.value.is_null() {
-            out.push(FieldError::invalid(
-                &resource.path,
-                Value::Null,
+        // The reference shows Go's names of the fields.
+        let shown = if other.value.is_null() {
+            "null".to_owned()
+        } else {
+            let [path, verb] = ["path", "verb"].map(|name| Value::from(other.text(name)));
+            format!("{{\"Path\":{path},\"Verb\":{verb}}}")
+        };
+        if resource.value.is_null() == other.value.is_null() {
+            out.push(FieldError::invalid_shown(
+                &spec.path,
+                &shown,
                 "exactly one of nonResourceAttributes or resourceAttributes must be specified",
             ));
         }
@@ -60,6 +61,12 @@ impl Strategy for AccessReviews {
                 "at least one of user or group must be specified",
             ));
         }
+        for name in ["fieldSelector", "labelSelector"] {
+            if let Some(selector) = resource.get(name) {
+                selector_attributes(&selector, name == "labelSelector", &mut out);
+            }
+        }
+        empty_metadata(&root, *self == Self::Local, &mut out);
         if *self == Self::Local {
             let namespace = root.child("metadata").text("namespace");
             if !resource.value.is_null() && resource.text("namespace") != namespace {
@@ -70,14 +77,82 @@ impl Strategy for AccessReviews {
                 ));
             }
             if !other.value.is_null() {
-                out.push(FieldError::invalid(
+                out.push(FieldError::invalid_shown(
                     &other.path,
-                    other.value.clone(),
+                    &shown,
                     "disallowed on this kind of request",
                 ));
             }
         }
         out
+    }
+}
+
+/// A review is kept nowhere: it has no name, and nothing else that a stored object has.
+fn empty_metadata(root: &Cursor<'_>, local: bool, out: &mut ErrorList) {
+    let meta = root.child("metadata");
+    // Where the review is asked for says in which namespace; owners of fields are not the client's.
+    let kept = |name: &str| matches!(name, "namespace" | "managedFields");
+    let fields = meta.value.as_object();
+    if fields.is_some_and(|fields| fields.keys().any(|name| !kept(name))) {
+        let detail = if local {
+            "must be empty except for namespace"
+        } else {
+            "must be empty"
+        };
+        out.push(FieldError::invalid(&meta.path, meta.value.clone(), detail));
+    }
+}
+
+/// Checks a selector that the request in question would be made with. Operators of later versions
+/// are let through.
+fn selector_attributes(at: &Cursor<'_>, of_labels: bool, out: &mut ErrorList) {
+    let (raw, list) = (at.text("rawSelector"), at.list("requirements"));
+    match (raw.is_empty(), list.is_empty()) {
+        (false, false) => out.push(FieldError::invalid(
+            &at.at("rawSelector"),
+            raw,
+            "may not specified at the same time as requirements",
+        )),
+        (true, true) => out.push(FieldError::required(
+            &at.at("requirements"),
+            &format!(
+                "when {} is specified, requirements or rawSelector is required",
+                at.path
+            ),
+        )),
+        _ => {}
+    }
+    for requirement in at.items("requirements") {
+        let key = requirement.text("key");
+        if !of_labels && key.is_empty() {
+            out.push(FieldError::required(
+                &requirement.at("key"),
+                "must be specified",
+            ));
+        }
+        let values = requirement.at("values");
+        match (
+            requirement.text("operator"),
+            requirement.list("values").is_empty(),
+        ) {
+            ("In" | "NotIn", true) => out.push(FieldError::required(
+                &values,
+                "must be specified when `operator` is 'In' or 'NotIn'",
+            )),
+            ("Exists" | "DoesNotExist", false) => out.push(FieldError::forbidden(
+                &values,
+                "may not be specified when `operator` is 'Exists' or 'DoesNotExist'",
+            )),
+            _ => {}
+        }
+        if of_labels {
+            validation::label_name(key, &requirement.at("key"), out);
+            for value in requirement.items("values") {
+                let text = value.value.as_str().unwrap_or_default();
+                validation::named(names::label_value, text, &value.path, out);
+            }
+        }
     }
 }
 

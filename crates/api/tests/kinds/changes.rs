@@ -129,7 +129,7 @@ fn what_is_set_once_stays() {
     assert_eq!(
         update_errors(binding, &json!({"roleRef": {"name": "c"}})),
         [
-            "roleRef: Invalid value: {\"APIGroup\":\"rbac.authorization.k8s.io\",\"Kind\":\"Role\",\"Name\":\"c\"}: cannot change roleRef"
+            "roleRef: Invalid value: {\"APIGroup\":\"rbac.authorization.k8s.io\",\"Kind\":\"Role\",\"Name\":\"c\"}: field is immutable"
         ]
     );
     let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n"},
@@ -137,11 +137,12 @@ fn what_is_set_once_stays() {
     assert_eq!(
         update_errors(
             node,
-            &json!({"spec": {"podCIDR": "10.0.1.0/24", "podCIDRs": ["10.0.1.0/24"], "providerID": "b"}})
+            &json!({"spec": {"podCIDR": "10.0.1.0/24", "providerID": "b", "externalID": "x"}})
         ),
         [
             "spec.podCIDRs: Forbidden: node updates may not change podCIDR except from \"\" to valid",
-            "spec.providerID: Forbidden: node updates may not change providerID except from \"\" to valid",
+            "spec.externalID: Forbidden: may not be updated",
+            "spec.providerID: Invalid value: null: field cannot be modified once set",
         ]
     );
     let slice = json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
@@ -265,6 +266,83 @@ fn ephemeral_containers_are_only_added() {
 }
 
 #[test]
+fn what_was_there_before_is_forgiven() {
+    let none: [&str; 0] = [];
+    let scaler = json!({
+        "apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler",
+        "metadata": {"name": "h"},
+        "spec": {"maxReplicas": 3, "scaleTargetRef": {"kind": "Deployment", "name": "d"}},
+    });
+    assert_eq!(
+        update_errors(scaler, &json!({"spec": {"maxReplicas": 4}})),
+        none
+    );
+    let device = json!({"name": "a", "capacity": {"m": {"value": "1Gi",
+        "requestPolicy": {"default": "1Gi", "validValues": ["1Gi"]}}}});
+    let slice = json!({
+        "apiVersion": "resource.k8s.io/v1", "kind": "ResourceSlice", "metadata": {"name": "s"},
+        "spec": {"driver": "d.example.com", "nodeName": "n1",
+            "pool": {"name": "n1", "generation": 0, "resourceSliceCount": 1},
+            "devices": [with(device.clone(), &json!({"allowMultipleAllocations": true}))]},
+    });
+    assert_eq!(
+        update_errors(slice, &json!({"spec": {"devices": [device]}})),
+        none
+    );
+    let exactly = json!({"deviceClassName": "c"});
+    let claim = json!({
+        "apiVersion": "resource.k8s.io/v1", "kind": "ResourceClaim", "metadata": {"name": "c"},
+        "spec": {"devices": {"requests": [{"name": "r", "exactly": exactly.clone()}]}},
+    });
+    let derived = with(
+        exactly,
+        &json!({"derivedAttributes": [{"name": "x", "expression": "x"}]}),
+    );
+    assert_eq!(
+        update_errors(
+            claim,
+            &json!({"spec": {"devices": {"requests": [{"name": "r", "exactly": derived}]}}})
+        ),
+        none,
+        "what belongs to a closed gate is taken off first"
+    );
+    let policy = json!({
+        "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": "p"},
+        "spec": {"ingress": [{"from": [{"podSelector": {}}]}]},
+    });
+    let block = json!({"cidr": "10.0.0.0/8", "except": [""]});
+    assert_eq!(
+        update_errors(
+            policy,
+            &json!({"spec": {"ingress": [{"from": [{"ipBlock": block}]}]}})
+        ),
+        [
+            "spec.ingress[0].from[0].ipBlock.except[0]: Invalid value: \"\": must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"
+        ]
+    );
+}
+
+#[test]
+fn what_raises_the_generation() {
+    let old = prepared(deployment());
+    let raised = |new: &Value| row_of(&old).strategy.bumps_generation(new, &old);
+    let annotated = with(
+        old.clone(),
+        &json!({"metadata": {"annotations": {"a": "b"}}}),
+    );
+    assert!(raised(&annotated), "they are copied to replica sets");
+    let labelled = with(old.clone(), &json!({"metadata": {"labels": {"a": "b"}}}));
+    assert!(!raised(&labelled));
+    let scaled = with(old.clone(), &json!({"spec": {"replicas": 7}}));
+    assert!(raised(&scaled));
+    for version in ["v1", "v2"] {
+        let scaler = json!({"apiVersion": format!("autoscaling/{version}"),
+            "kind": "HorizontalPodAutoscaler"});
+        assert!(row_of(&scaler).generation, "{version}");
+    }
+}
+
+#[test]
 fn grace_of_pods() {
     let row = row_of(&pod());
     let mut object = prepared(pod());
@@ -293,6 +371,26 @@ fn statuses_are_checked() {
         [
             "status.qosClass: Invalid value: \"Guaranteed\": field is immutable",
             "status.containerStatuses[0].state: Forbidden: may not be transitioned to non-terminated state",
+        ]
+    );
+    let old = prepared(with(
+        pod(),
+        &json!({"spec": {"resourceClaims": [{"name": "gpu", "resourceClaimName": "g"}]}}),
+    ));
+    let mut new = with(
+        old.clone(),
+        &json!({"status": {"podIP": "x", "podIPs": [{"ip": "10.0.0.1"}],
+            "resourceClaimStatuses": [{"name": "gpu"}, {"name": "other"}],
+            "extendedResourceClaimStatus": {"resourceClaimName": "c", "requestMappings": [
+                {"containerName": "none", "resourceName": "r", "requestName": "q"}]}}}),
+    );
+    row.strategy.defaults(&mut new);
+    assert_eq!(
+        texts(&row.strategy.validate_status(&new, &old)),
+        [
+            "status.resourceClaimStatuses[1].name: Invalid value: \"other\": must match the name of an entry in `spec.resourceClaims`",
+            "status.extendedResourceClaimStatus.requestMappings[0].containerName: Invalid value: \"none\": must match the name of an entry in spec.initContainers.name or spec.containers.name",
+            "status.podIPs[0]: Invalid value: \"x\": must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)",
         ]
     );
     let old = prepared(deployment());

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{LABEL_VALUE, check, create_errors, service, with};
+use super::{LABEL_VALUE, SUBDOMAIN, check, create_errors, service, with};
 
 #[test]
 fn services() {
@@ -204,14 +204,32 @@ fn namespaces_and_nodes() {
             "apiVersion": "v1", "kind": "Node", "metadata": {"name": "a"},
             "spec": {"taints": [{"key": "a", "effect": "No"}, {"key": "b", "effect": "NoSchedule"},
                 {"key": "b", "effect": "NoSchedule"}]},
-            "status": {"capacity": {"cpu": "-1"}},
+            "status": {"capacity": {"cpu": "-1"}, "declaredFeatures": ["x"]},
         })),
         [
             "metadata.taints[0].effect: Unsupported value: \"No\": supported values: \"NoSchedule\", \"PreferNoSchedule\", \"NoExecute\"",
             "metadata.taints[2]: Duplicate value: {\"Key\":\"b\",\"Value\":\"\",\"Effect\":\"NoSchedule\",\"TimeAdded\":null}: taints must be unique by key and effect pair",
             "status.capacity.cpu: Invalid value: \"-1\": must be greater than or equal to 0",
             "status.allocatable.cpu: Invalid value: \"-1\": must be greater than or equal to 0",
+            "status.declaredFeatures[0]: Invalid value: \"x\": invalid feature name \"x\": must start with an UpperCamelCase segment, with subsequent segments separated by '/' (e.g., MyFeature or MyFeature/mySubFeature), and contain only alphanumeric characters and slashes",
         ]
+    );
+    let node = |spec: Value| {
+        create_errors(
+            json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "a"}, "spec": spec}),
+        )
+    };
+    assert_eq!(
+        node(json!({"podCIDR": "x", "podCIDRs": ["10.0.0.0/24"]})),
+        [
+            "spec.podCIDRs[0]: Invalid value: \"x\": must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"
+        ]
+    );
+    let none: [&str; 0] = [];
+    assert_eq!(
+        node(json!({"podCIDR": "10.0.0.0/24", "podCIDRs": ["x"]})),
+        none,
+        "the single one counts"
     );
 }
 
@@ -230,7 +248,7 @@ fn roles_and_bindings() {
     );
     assert_eq!(
         create_errors(role("ClusterRole", json!([{"nonResourceURLs": ["/a"]}]))),
-        ["rules[0].verbs: Required value: verbs must contain at least one value"]
+        ["rules[0].verbs: Required value"]
     );
     assert_eq!(
         create_errors(role(
@@ -275,7 +293,8 @@ fn autoscalers() {
     let base = json!({
         "apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler",
         "metadata": {"name": "h"},
-        "spec": {"maxReplicas": 3, "scaleTargetRef": {"kind": "Deployment", "name": "d"}},
+        "spec": {"maxReplicas": 3, "scaleTargetRef":
+            {"apiVersion": "apps/v1", "kind": "Deployment", "name": "d"}},
     });
     check(
         vec![
@@ -283,8 +302,8 @@ fn autoscalers() {
             (
                 json!({"maxReplicas": 0}),
                 vec![
-                    "spec.maxReplicas: Invalid value: 0: must be greater than 0",
                     "spec.maxReplicas: Invalid value: 0: must be greater than or equal to `minReplicas`",
+                    "spec.maxReplicas: Required value",
                 ],
             ),
             (
@@ -306,6 +325,36 @@ fn autoscalers() {
             (
                 json!({"scaleTargetRef": {"kind": null}}),
                 vec!["spec.scaleTargetRef.kind: Required value"],
+            ),
+            (
+                json!({"scaleTargetRef": {"apiVersion": "v1"}}),
+                vec![
+                    "spec.scaleTargetRef.apiVersion: Invalid value: \"v1\": apiVersion must specify API group",
+                ],
+            ),
+            (
+                json!({"scaleTargetRef": {"apiVersion": "a/b/c"}}),
+                vec![
+                    "spec.scaleTargetRef.apiVersion: Invalid value: \"a/b/c\": unexpected GroupVersion string: a/b/c",
+                ],
+            ),
+            (
+                json!({"scaleTargetRef": {"apiVersion": null, "kind": "ReplicationController"}}),
+                vec![],
+            ),
+            (
+                json!({"metrics": [{"type": "ContainerResource", "containerResource": {"name": "x", "container": "c",
+                    "target": {"type": "Utilization", "averageUtilization": 1}}}]}),
+                vec![
+                    "spec.metrics[0].containerResource.name: Invalid value: \"x\": must be a standard resource type or fully qualified",
+                    "spec.metrics[0].containerResource.name: Invalid value: \"x\": must be a standard resource for containers",
+                ],
+            ),
+            (
+                json!({"behavior": {"scaleUp": {"tolerance": "-1"}}}),
+                vec![
+                    "spec.behavior.scaleUp.tolerance: Invalid value: \"-1\": must be greater than or equal to 0",
+                ],
             ),
             (
                 json!({"metrics": [{"type": "Resource"}]}),
@@ -360,12 +409,16 @@ fn endpoints_leases_and_events() {
         create_errors(json!({
             "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "metadata": {"name": "e"},
             "addressType": "IPv4",
-            "endpoints": [{"addresses": []}, {"addresses": ["fd00::1"]}],
+            "endpoints": [{"addresses": []}, {"addresses": ["fd00::1"]},
+                {"addresses": ["10.0.0.1"], "hints": {"forZones": [{"name": "a"}, {"name": "a"}],
+                    "forNodes": [{"name": "N"}]}}],
             "ports": [{"port": 80}, {"port": 81}],
         })),
         [
-            "endpoints[0].addresses: Required value: must contain at least 1 address",
+            "endpoints[0].addresses: Required value",
             "endpoints[1].addresses[0]: Invalid value: \"fd00::1\": must be an IPv4 address",
+            "endpoints[2].hints.forZones[1].name: Duplicate value: \"a\"",
+            &format!("endpoints[2].hints.forNodes[0].name: Invalid value: \"N\": {SUBDOMAIN}"),
             "ports[1].name: Duplicate value: \"\"",
         ]
     );
@@ -408,8 +461,31 @@ fn requests_and_reviews() {
             "spec": {}})
         ),
         [
-            "spec.resourceAttributes: Invalid value: null: exactly one of nonResourceAttributes or resourceAttributes must be specified",
+            "spec: Invalid value: null: exactly one of nonResourceAttributes or resourceAttributes must be specified",
             "spec.user: Invalid value: \"\": at least one of user or group must be specified",
+        ]
+    );
+    let review = |meta: Value, attributes: Value| {
+        validate(
+            json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview",
+            "metadata": meta, "spec": {"user": "u", "resourceAttributes": attributes}}),
+        )
+    };
+    let plain = json!({"verb": "get", "resource": "pods"});
+    assert_eq!(
+        review(json!({"name": "x"}), plain),
+        ["metadata: Invalid value: {\"name\":\"x\"}: must be empty"]
+    );
+    assert_eq!(
+        review(
+            json!({}),
+            json!({"fieldSelector": {}, "labelSelector": {"rawSelector": "a=b", "requirements": [
+                {"key": "a", "operator": "Later"}, {"key": "a", "operator": "In"}]}})
+        ),
+        [
+            "spec.resourceAttributes.fieldSelector.requirements: Required value: when spec.resourceAttributes.fieldSelector is specified, requirements or rawSelector is required",
+            "spec.resourceAttributes.labelSelector.rawSelector: Invalid value: \"a=b\": may not specified at the same time as requirements",
+            "spec.resourceAttributes.labelSelector.requirements[1].values: Required value: must be specified when `operator` is 'In' or 'NotIn'",
         ]
     );
     assert_eq!(

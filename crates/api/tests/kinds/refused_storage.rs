@@ -182,6 +182,7 @@ fn classes() {
                     "reclaimPolicy: Unsupported value: \"Recycle\": supported values: \"Delete\", \"Retain\"",
                 ],
             ),
+            (json!({"reclaimPolicy": ""}), vec![]),
             (
                 json!({"volumeBindingMode": "Later"}),
                 vec![

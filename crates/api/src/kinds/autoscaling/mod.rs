@@ -5,11 +5,12 @@ pub mod v1;
 use serde_json::{Value, json};
 
 use crate::field::{ErrorList, FieldError};
+use crate::kinds::pod::container_resource_name;
 use crate::names;
 use crate::object::{self, child, default_field, fields, list, text};
 use crate::quantity::Quantity;
 use crate::row::Strategy;
-use crate::validation::{self, Cursor, nonnegative};
+use crate::validation::{self, Cursor, NEGATIVE, nonnegative};
 
 const DEFAULT_UTILIZATION: i64 = 80;
 const WINDOW_MAX: i64 = 3600;
@@ -85,42 +86,15 @@ impl Strategy for Autoscalers {
 
     fn validate(&self, object: &Value) -> ErrorList {
         let mut out = ErrorList::new();
-        let spec = Cursor::root(object).child("spec");
-        let (min, max) = (spec.integer("minReplicas"), spec.number("maxReplicas"));
-        let mut wrong = |name: &str, value: i64, detail: &str| {
-            out.push(FieldError::invalid(&spec.at(name), value, detail));
-        };
-        if let Some(min) = min.filter(|min| *min < 0) {
-            wrong("minReplicas", min, "must be greater than or equal to 0");
-        }
-        if max < 1 {
-            wrong("maxReplicas", max, "must be greater than 0");
-        }
-        if min.is_some_and(|min| max < min) {
-            wrong(
-                "maxReplicas",
-                max,
-                "must be greater than or equal to `minReplicas`",
-            );
-        }
-        target_reference(&spec.child("scaleTargetRef"), &mut out);
-        for at in spec.items("metrics") {
-            metric(&at, &mut out);
-        }
-        // Without pods only these have a value.
-        let elsewhere = |at: Cursor<'_>| ["Object", "External"].contains(&at.text("type"));
-        if min == Some(0) && !spec.items("metrics").any(elsewhere) {
-            out.push(FieldError::forbidden(
-                &spec.at("metrics"),
-                "must specify at least one Object or External metric to support scaling to zero \
-                 replicas",
-            ));
-        }
-        for name in ["scaleUp", "scaleDown"] {
-            if let Some(rules) = spec.child("behavior").get(name) {
-                scaling_rules(&rules, &mut out);
-            }
-        }
+        autoscaler(&Cursor::root(object).child("spec"), &mut out);
+        api_versions(object, None, &mut out);
+        out
+    }
+
+    fn validate_change(&self, new: &Value, old: &Value) -> ErrorList {
+        let mut out = ErrorList::new();
+        autoscaler(&Cursor::root(new).child("spec"), &mut out);
+        api_versions(new, Some(old), &mut out);
         out
     }
 
@@ -131,6 +105,91 @@ impl Strategy for Autoscalers {
         nonnegative(&at, "desiredReplicas", &mut out);
         out
     }
+}
+
+fn autoscaler(spec: &Cursor<'_>, out: &mut ErrorList) {
+    let (min, max) = (spec.integer("minReplicas"), spec.number("maxReplicas"));
+    nonnegative(spec, "minReplicas", out);
+    if min.is_some_and(|min| max < min) {
+        out.push(FieldError::invalid(
+            &spec.at("maxReplicas"),
+            max,
+            "must be greater than or equal to `minReplicas`",
+        ));
+    }
+    target_reference(&spec.child("scaleTargetRef"), out);
+    for at in spec.items("metrics") {
+        metric(&at, out);
+    }
+    // Without pods only these have a value.
+    let elsewhere = |at: Cursor<'_>| ["Object", "External"].contains(&at.text("type"));
+    if min == Some(0) && !spec.items("metrics").any(elsewhere) {
+        out.push(FieldError::forbidden(
+            &spec.at("metrics"),
+            "must specify at least one Object or External metric to support scaling to zero \
+             replicas",
+        ));
+    }
+    for name in ["scaleUp", "scaleDown"] {
+        if let Some(rules) = spec.child("behavior").get(name) {
+            scaling_rules(&rules, out);
+        }
+    }
+    match max {
+        0 => out.push(FieldError::required(&spec.at("maxReplicas"), "")),
+        ..0 => out.push(FieldError::invalid(
+            &spec.at("maxReplicas"),
+            max,
+            "must be greater than or equal to 1",
+        )),
+        _ => {}
+    }
+}
+
+/// Checks the versions of what is referred to. Those that were wrong before the reference looked at
+/// them may stay.
+fn api_versions(new: &Value, old: Option<&Value>, out: &mut ErrorList) {
+    let spec = Cursor::root(new).child("spec");
+    let before = old.map(|old| Cursor::root(old).child("spec"));
+    let target = spec.child("scaleTargetRef");
+    let same = before.as_ref().is_some_and(|before| {
+        let before = before.child("scaleTargetRef");
+        ["apiVersion", "kind"]
+            .iter()
+            .all(|name| before.text(name) == target.text(name))
+    });
+    if !same {
+        // The only kind without a group that can be scaled.
+        let may_lack_group = target.text("kind") == "ReplicationController";
+        api_version(&target, may_lack_group, out);
+    }
+    let described = |spec: &Cursor<'_>, out: &mut ErrorList| {
+        for metric in spec.items("metrics") {
+            if let Some(object) = metric.get("object") {
+                api_version(&object.child("describedObject"), true, out);
+            }
+        }
+    };
+    let mut wrong_before = ErrorList::new();
+    if let Some(before) = &before {
+        described(before, &mut wrong_before);
+    }
+    if wrong_before.is_empty() {
+        described(&spec, out);
+    }
+}
+
+fn api_version(at: &Cursor<'_>, may_lack_group: bool, out: &mut ErrorList) {
+    let version = at.text("apiVersion");
+    let group = version.split_once('/').map_or("", |(group, _)| group);
+    let wrong = if version.matches('/').count() > 1 {
+        format!("unexpected GroupVersion string: {version}")
+    } else if group.is_empty() && !may_lack_group {
+        "apiVersion must specify API group".to_owned()
+    } else {
+        return;
+    };
+    out.push(FieldError::invalid(&at.at("apiVersion"), version, &wrong));
 }
 
 fn target_reference(at: &Cursor<'_>, out: &mut ErrorList) {
@@ -199,6 +258,9 @@ fn source(at: &Cursor<'_>, field: &str, out: &mut ErrorList) {
                 ));
             }
             if field == "containerResource" {
+                if !at.text("name").is_empty() {
+                    container_resource_name(at.text("name"), &at.at("name"), out);
+                }
                 if at.text("container").is_empty() {
                     out.push(FieldError::required(
                         &at.at("container"),
@@ -345,6 +407,14 @@ fn scaling_rules(at: &Cursor<'_>, out: &mut ErrorList) {
                 &format!("must be less than or equal to {PERIOD_MAX}"),
             ));
         }
+    }
+    let tolerance = at.text("tolerance").parse::<Quantity>();
+    if let Some(tolerance) = tolerance.ok().filter(Quantity::is_negative) {
+        out.push(FieldError::invalid(
+            &at.at("tolerance"),
+            tolerance.to_string(),
+            NEGATIVE,
+        ));
     }
 }
 

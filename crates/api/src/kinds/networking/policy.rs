@@ -58,7 +58,9 @@ fn networks(policy: &Value) -> BTreeSet<&str> {
     let mut all = BTreeSet::new();
     for (rules, peers) in DIRECTIONS {
         for peer in spec.items(rules).flat_map(|rule| rule.items(peers)) {
-            let block = peer.child("ipBlock");
+            let Some(block) = peer.get("ipBlock") else {
+                continue;
+            };
             all.insert(block.text("cidr"));
             all.extend(block.texts("except"));
         }

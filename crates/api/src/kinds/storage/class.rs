@@ -37,7 +37,10 @@ impl Strategy for StorageClasses {
             }
         }
         parameters(&root, true, &mut out);
-        validation::one_of(&root, "reclaimPolicy", &["Delete", "Retain"], &mut out);
+        // The empty text is let through, and is stored.
+        if !root.text("reclaimPolicy").is_empty() {
+            validation::one_of(&root, "reclaimPolicy", &["Delete", "Retain"], &mut out);
+        }
         validation::one_of(
             &root,
             "volumeBindingMode",
