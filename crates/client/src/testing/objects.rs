@@ -179,10 +179,15 @@ impl Objects {
             return Err((409, "Conflict", message));
         }
         if status_only {
+            // Of metadata annotations come with the status, as the built-in kinds have it.
             let status = value.get("status").cloned();
+            let annotations = value.pointer("/metadata/annotations").cloned();
             value = old.clone();
             if let Some(status) = status {
                 value["status"] = status;
+            }
+            if let Some(annotations) = annotations {
+                value["metadata"]["annotations"] = annotations;
             }
         } else {
             match old.get("status") {

@@ -97,19 +97,15 @@ impl Reconciler {
         for set in &plan.delete {
             self.delete(&api, set).await?;
         }
-        if let Some(revision) = plan.revision {
-            self.write_revision(deployment, &revision).await?;
-        }
-        if let Some(status) = plan.status {
-            // The revision written above moved the object on.
-            let key = ObjectKey::of(deployment);
-            let fresh = self.deployments.get_key(&key);
-            let fresh = fresh.filter(|fresh| {
-                fresh.metadata.uid == deployment.metadata.uid
-                    && fresh.metadata.generation == deployment.metadata.generation
-            });
-            self.write_status(fresh.as_deref().unwrap_or(deployment), status)
-                .await?;
+        if plan.revision.is_some() || plan.status.is_some() {
+            let mut fresh = deployment.clone();
+            if let Some(revision) = plan.revision {
+                // With the status: an update of the object itself would be another generation of it.
+                let annotations = fresh.metadata.annotations.get_or_insert_default();
+                annotations.insert(revision::REVISION.to_owned(), revision);
+            }
+            fresh.status = plan.status.or(fresh.status);
+            write_status(&self.context, &self.deployments, &fresh).await?;
         }
         let now = self.context.clock.now();
         Ok(match plan.look_again {
@@ -183,23 +179,6 @@ impl Reconciler {
             Err(error) if errors::is_not_found(&error) => self.sets.note_deleted(set),
             Err(error) => return Err(error.into()),
         }
-        Ok(())
-    }
-
-    async fn write_revision(
-        &self,
-        deployment: &Deployment,
-        revision: &str,
-    ) -> Result<(), ReconcileError> {
-        let namespace = deployment.metadata.namespace.as_deref().unwrap_or_default();
-        let name = deployment.metadata.name.as_deref().unwrap_or_default();
-        let api: Api<Deployment> = Api::namespaced(self.context.client.clone(), namespace);
-        // An update, not a patch: the role of this loop has no patch on deployments.
-        let mut fresh = deployment.clone();
-        let annotations = fresh.metadata.annotations.get_or_insert_default();
-        annotations.insert(revision::REVISION.to_owned(), revision.to_owned());
-        let written = api.replace(name, &PostParams::default(), &fresh).await?;
-        self.deployments.note_written(written);
         Ok(())
     }
 
