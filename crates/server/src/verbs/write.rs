@@ -277,7 +277,7 @@ pub(super) async fn update(
     let sent = decode::body(&mut request)?;
     decode::check_place(&request, &sent)?;
     if request.row.made_by_updates && subresource.is_none() {
-        match make(&mut request, &sent).await? {
+        match Box::pin(make(&mut request, &sent)).await? {
             Some(Created::Stored(found)) => return show(&request, StatusCode::CREATED, &found),
             Some(Created::Dry(value)) => return show_value(&request, StatusCode::CREATED, value),
             // It is there already, or somebody made it just now.
