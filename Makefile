@@ -17,10 +17,10 @@ RELEASE := EVENKEEL_COMMIT=$(shell git rev-parse HEAD 2>/dev/null || echo 0) car
 export DATA ?= /var/lib/evenkeel
 export LISTEN ?= 127.0.0.1:6443
 
-.PHONY: help packages build images run stop test lint bench bench-api bench-loops fuzz fuzz-lib test-foreign crash clean-cluster test-v2 check-history
+.PHONY: help packages build images run stop test lint bench bench-api bench-loops fuzz fuzz-lib test-foreign compare-reference crash clean-cluster test-v2 check-history
 
 help: ## List what can be made
-	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 packages: ## Install the Debian packages that are missing
 	@scripts/packages.sh
@@ -71,6 +71,9 @@ fuzz-lib: ## The same under libFuzzer, led by coverage: cargo-fuzz, nightly, c++
 
 test-foreign: packages ## Run clients that need Go or npm: client-go, Helm, JavaScript
 	@scripts/test-foreign.sh
+
+compare-reference: build ## Compare answers with the real kube-apiserver, which Go builds once (PARTS="create openapi")
+	@scripts/compare-reference.sh $(PARTS)
 
 bench-api: build ## Measure the API server beside the floors of the same run (some minutes)
 	@cargo build --release --locked -p evenkeel-bench
