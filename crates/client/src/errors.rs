@@ -14,7 +14,8 @@ fn status(error: &Error) -> Option<&kube::core::Status> {
 /// The object, or its namespace, is not there.
 #[must_use]
 pub fn is_not_found(error: &Error) -> bool {
-    status(error).is_some_and(kube::core::Status::is_not_found)
+    // Of a path that nobody serves yet a server says so in a plain text.
+    status(error).is_some_and(|status| status.code == 404 || status.is_not_found())
 }
 
 /// Somebody else wrote the object first, or a precondition did not hold.

@@ -76,6 +76,29 @@ pub trait Kind:
     }
 }
 
+/// The JSON of an object with its version and kind, which types of custom kinds do not carry and the
+/// door asks for.
+///
+/// # Errors
+/// When a map has keys that are no strings.
+pub fn encoded<K>(object: &K) -> Result<Vec<u8>, JsonError>
+where
+    K: Resource<DynamicType = ()> + serde::Serialize,
+{
+    let plain = serde_json::to_vec(object)?;
+    if plain.starts_with(b"{\"apiVersion\"") {
+        return Ok(plain);
+    }
+    let (version, kind) = (K::api_version(&()), K::kind(&()));
+    let mut out = format!("{{\"apiVersion\":\"{version}\",\"kind\":\"{kind}\"").into_bytes();
+    let rest = plain.get(1..).unwrap_or_default();
+    if rest.first() != Some(&b'}') {
+        out.push(b',');
+    }
+    out.extend_from_slice(rest);
+    Ok(out)
+}
+
 /// Makes types with `serde`'s traits and [`Resource`] kinds of loops, with their decoders in this place.
 #[macro_export]
 macro_rules! kinds {
@@ -90,7 +113,7 @@ macro_rules! kinds {
         impl $crate::Kind for $type {
             #[inline(never)]
             fn encode(&self) -> Result<Vec<u8>, $crate::kind::JsonError> {
-                ::serde_json::to_vec(self)
+                $crate::kind::encoded(self)
             }
 
             #[inline(never)]

@@ -149,3 +149,12 @@ fn a_pod_is_kept_without_projected_volumes() {
     };
     assert_eq!(names(&pod.spec.unwrap().volumes.unwrap()), ["data"]);
 }
+
+/// A server that does not serve a path says so in a plain text, as the reference does.
+#[tokio::test]
+async fn a_path_that_nobody_serves_is_not_found() {
+    let (client, _) = door(404, &Value::Null);
+    let pods: Api<Pod> = Api::namespaced(client, "a");
+    let error = pods.get("p").await.unwrap_err();
+    assert!(errors::is_not_found(&error), "{error:?}");
+}

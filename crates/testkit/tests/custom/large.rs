@@ -58,7 +58,8 @@ async fn a_large_schema_holds() {
     establish(&admin, &definition).await;
     let all = format!("/apis/big.example.com/v1/namespaces/{NAMESPACE}/machines");
     let machine = |strategy: Value| {
-        json!({"metadata": {"name": "m"}, "spec": {"web": {
+        json!({"apiVersion": "big.example.com/v1", "kind": "Machine",
+            "metadata": {"name": "m"}, "spec": {"web": {
             "containers": [{"name": "a", "field1": 5, "field2": "1Gi", "field8": 3, "nope": 1,
                 "field4": [{"key": "k", "values": ["v"]}], "field5": {"limits": {"cpu": 1}}}],
             "strategy": strategy}}})
@@ -112,7 +113,8 @@ async fn many_definitions_are_served_side_by_side() {
                             "x-kubernetes-preserve-unknown-fields": true}}}]}});
             establish(&admin, &definition).await;
             let all = format!("/apis/many.example.com/v1/things{index}");
-            let thing = json!({"metadata": {"name": "t"}, "spec": {"any": index}});
+            let thing = json!({"apiVersion": "many.example.com/v1", "kind": format!("Thing{index}"),
+                "metadata": {"name": "t"}, "spec": {"any": index}});
             let made = admin.post(&all, &thing).await.expect(201).body;
             assert_eq!(made["spec"]["any"], index);
             assert_eq!(made["kind"], format!("Thing{index}"));

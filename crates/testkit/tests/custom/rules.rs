@@ -43,7 +43,10 @@ async fn rules_hold_for_objects_and_their_changes() {
     ]);
     establish(&admin, &limits(rules)).await;
     let all = "/apis/rules.example.com/v1/limits";
-    let limit = |spec: Value| json!({"metadata": {"name": "l"}, "spec": spec});
+    let limit = |spec: Value| {
+        json!({"apiVersion": "rules.example.com/v1", "kind": "Limit",
+            "metadata": {"name": "l"}, "spec": spec})
+    };
     let wrong = admin
         .post(all, &limit(json!({"min": 5, "max": 3})))
         .await

@@ -49,7 +49,8 @@ async fn every_version_shows_the_same_objects() {
         format!("{GROUP}/v1/widgets"),
     );
     let mut watch = admin.watch(&format!("{new}?watch=true")).await;
-    let sent = json!({"metadata": {"name": "w"}, "spec": {"size": 1, "old": "x"}});
+    let sent = json!({"apiVersion": "shop.example.com/v1beta1", "kind": "Widget",
+        "metadata": {"name": "w"}, "spec": {"size": 1, "old": "x"}});
     let answer = admin.post(&old, &sent).await.expect(201);
     assert_eq!(
         answer.warnings,

@@ -369,7 +369,7 @@ async fn a_dry_run_leaves_nothing() {
         let wrong = admin
             .post(&format!("{}?dryRun=Some", kind.path), &kind.object("b"))
             .await;
-        assert_eq!(wrong.code, 400, "{:#}", wrong.body);
+        assert_eq!(wrong.code, 422, "{:#}", wrong.body);
     })
     .await;
 }

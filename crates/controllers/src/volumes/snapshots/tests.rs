@@ -493,3 +493,13 @@ async fn a_claim_is_kept_while_it_is_cloned() {
     .await;
     world.end().await;
 }
+
+/// The door asks for them, and the types of custom kinds do not carry them.
+#[test]
+fn what_is_written_says_its_version_and_kind() {
+    let sent = evenkeel_client::Kind::encode(&super::class()).unwrap();
+    let sent: serde_json::Value = serde_json::from_slice(&sent).unwrap();
+    assert_eq!(sent["apiVersion"], "snapshot.storage.k8s.io/v1");
+    assert_eq!(sent["kind"], "VolumeSnapshotClass");
+    assert_eq!(sent["driver"], "evenkeel.io/local-path");
+}
