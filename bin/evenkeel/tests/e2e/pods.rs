@@ -125,7 +125,7 @@ fn hooks_run_before_a_container_counts_as_started_and_before_it_is_told_to_stop(
         text.contains("PostStartHook failed").then_some(())
     });
     // In an event nobody is told what the hook said, which may be a secret.
-    assert!(!events(cluster, "wrong", "FailedPostStartHook").contains("exited with"));
+    assert!(!events(&cluster, "wrong", "FailedPostStartHook").contains("exited with"));
     cluster.until("the container is started again", |cluster| {
         let count = cluster.value("pod wrong", "{.status.containerStatuses[0].restartCount}");
         (count.parse::<u32>().unwrap_or(0) >= 1).then_some(())
