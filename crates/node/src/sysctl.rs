@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::PodSpec;
 use crate::admission::Rejection;
 
 /// Safe everywhere: the pod's own, and of no use against others.
-const SAFE: [&str; 12] = [
+const SAFE: [&str; 14] = [
     "kernel.shm_rmid_forced",
     "net.ipv4.ip_local_port_range",
     "net.ipv4.tcp_syncookies",
@@ -24,6 +24,8 @@ const SAFE: [&str; 12] = [
     "net.ipv4.tcp_keepalive_probes",
     "net.ipv4.tcp_rmem",
     "net.ipv4.tcp_wmem",
+    "net.ipv4.tcp_slow_start_after_idle",
+    "net.ipv4.tcp_notsent_lowat",
 ];
 
 /// What a sysctl is separate for.
