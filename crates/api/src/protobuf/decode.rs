@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value};
 
-use super::numbers::{self, Node, Slot};
+use super::numbers::{self, Else, Node, Slot};
 use super::wire::{Payload, Reader};
 use super::{MAX_DEPTH, MAX_VALUES, ProtobufError};
 use crate::quantity::Quantity;
@@ -82,7 +82,78 @@ impl Decoder<'_> {
                         self.field(name, field, payload, into, depth)?;
                     }
                 }
+                Some(Slot::Either(name, other)) => {
+                    let ty = self.schema.named(&definition.name);
+                    let ty = ty.ok_or_else(|| ProtobufError::NoForm(definition.name.clone()))?;
+                    let bytes = payload.bytes(name)?;
+                    if *other == Else::Texts {
+                        self.either_entry(name, &ty, bytes, into, depth)?;
+                    } else {
+                        let value = self.either(name, (&ty, *other), bytes, depth)?;
+                        into.insert((*name).to_owned(), value);
+                    }
+                }
             }
+        }
+        Ok(())
+    }
+
+    /// What is an object of a type, or a list of them or of texts, or yes or no.
+    fn either(
+        &mut self,
+        name: &str,
+        (ty, other): (&Ty, Else),
+        bytes: &[u8],
+        depth: usize,
+    ) -> Result<Value, ProtobufError> {
+        self.count()?;
+        let (mut object, mut list, mut set) = (None, Vec::new(), false);
+        let mut reader = Reader::new(bytes);
+        while let Some((number, payload)) = reader.field()? {
+            match (other, number) {
+                (Else::Bool, 1) => set = payload.varint(name)? != 0,
+                (Else::Bool, 2) | (Else::Array | Else::Texts, 1) => {
+                    object = Some(self.value(name, ty, payload, depth + 1)?);
+                }
+                (Else::Array, 2) => list.push(self.value(name, ty, payload, depth + 1)?),
+                (Else::Texts, 2) => list.push(self.value(name, &Ty::String, payload, depth)?),
+                _ => {}
+            }
+        }
+        // In this order Go chooses what its JSON shows.
+        Ok(match other {
+            Else::Bool => object.unwrap_or(Value::Bool(set)),
+            Else::Array | Else::Texts if !list.is_empty() => Value::Array(list),
+            Else::Array | Else::Texts => object.unwrap_or(Value::Null),
+        })
+    }
+
+    /// An entry of a map of such values.
+    fn either_entry(
+        &mut self,
+        name: &str,
+        ty: &Ty,
+        bytes: &[u8],
+        into: &mut Map<String, Value>,
+        depth: usize,
+    ) -> Result<(), ProtobufError> {
+        let (mut key, mut value) = (String::new(), Value::Null);
+        let mut reader = Reader::new(bytes);
+        while let Some((number, payload)) = reader.field()? {
+            match number {
+                1 => key = text(payload.bytes(name)?),
+                2 => {
+                    let bytes = payload.bytes(name)?;
+                    value = self.either(name, (ty, Else::Texts), bytes, depth + 1)?;
+                }
+                _ => {}
+            }
+        }
+        let map = into
+            .entry(name)
+            .or_insert_with(|| Value::Object(Map::new()));
+        if let Value::Object(map) = map {
+            map.insert(key, value);
         }
         Ok(())
     }
@@ -206,7 +277,7 @@ impl Decoder<'_> {
             Ty::Bool => Value::Bool(payload.varint(name)? != 0),
             Ty::Int32 => Value::from(low_half(payload.varint(name)?)),
             Ty::Int64 => Value::from(payload.varint(name)?.cast_signed()),
-            Ty::Number => Value::from(match payload {
+            Ty::Number => number(match payload {
                 Payload::Fixed64(bits) => f64::from_bits(bits),
                 Payload::Fixed32(bits) => f64::from(f32::from_bits(bits)),
                 _ => return Err(ProtobufError::WrongWire(name.to_owned())),
@@ -250,6 +321,17 @@ fn is_zero(value: &Value, ty: &Ty) -> bool {
         Value::String(text) => *ty != Ty::IntOrString && text.is_empty(),
         _ => false,
     }
+}
+
+/// As Go writes it: a whole number has no point.
+fn number(value: f64) -> Value {
+    /// Below this every whole number is a value of its own.
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    if value.fract() == 0.0 && value.abs() < EXACT {
+        #[expect(clippy::cast_possible_truncation, reason = "whole, and small enough")]
+        return Value::from(value as i64);
+    }
+    Value::from(value)
 }
 
 /// Go keeps the lower half of a number that is too large.

@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value};
 
-use super::numbers::{self, Node, Slot};
+use super::numbers::{self, Else, Node, Slot};
 use super::wire::{put_bytes, put_double, put_message, put_number};
 use super::{MAX_DEPTH, ProtobufError, kind_type};
 use crate::schema::{Schema, Ty, TypeDef};
@@ -163,6 +163,68 @@ impl Encoder<'_> {
                         self.field(out, *number, name, &field.ty, value, depth)?;
                     }
                 }
+                Slot::Either(name, other) => {
+                    let Some(value) = object.get(*name).filter(|value| !value.is_null()) else {
+                        continue;
+                    };
+                    let ty = self.own(definition)?;
+                    if *other == Else::Texts {
+                        let entries = value.as_object().ok_or_else(|| misfit(name, value))?;
+                        for (key, value) in entries {
+                            put_message(out, *number, |out| {
+                                put_bytes(out, 1, key.as_bytes());
+                                put_message(out, 2, |out| {
+                                    self.either(out, name, (&ty, *other), value, depth + 1)
+                                })
+                            })?;
+                        }
+                    } else {
+                        put_message(out, *number, |out| {
+                            self.either(out, name, (&ty, *other), value, depth + 1)
+                        })?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The type itself that is written.
+    fn own(&self, definition: &TypeDef) -> Result<Ty, ProtobufError> {
+        self.schema
+            .named(&definition.name)
+            .ok_or_else(|| ProtobufError::NoForm(definition.name.clone()))
+    }
+
+    /// What is an object of a type, or a list of them or of texts, or yes or no.
+    fn either(
+        &self,
+        out: &mut Vec<u8>,
+        name: &str,
+        (ty, other): (&Ty, Else),
+        value: &Value,
+        depth: usize,
+    ) -> Result<(), ProtobufError> {
+        match value {
+            Value::Bool(set) if other == Else::Bool => put_number(out, 1, u64::from(*set)),
+            Value::Array(items) if other != Else::Bool => {
+                let item_type = if other == Else::Texts {
+                    &Ty::String
+                } else {
+                    ty
+                };
+                for item in items {
+                    self.field(out, 2, name, item_type, item, depth)?;
+                }
+            }
+            object => {
+                let place = if other == Else::Bool {
+                    put_number(out, 1, 1);
+                    2
+                } else {
+                    1
+                };
+                self.field(out, place, name, ty, object, depth)?;
             }
         }
         Ok(())

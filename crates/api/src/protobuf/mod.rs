@@ -87,6 +87,8 @@ pub fn kind_type(schema: &Schema, api_version: &str, kind: &str) -> Option<Ty> {
         format!("io.k8s.apimachinery.pkg.apis.meta.v1.{kind}")
     } else if group == "apiregistration" {
         format!("io.k8s.kube-aggregator.pkg.apis.apiregistration.{version}.{kind}")
+    } else if group == "apiextensions" {
+        format!("io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.{version}.{kind}")
     } else {
         format!("io.k8s.api.{group}.{version}.{kind}")
     };

@@ -463,3 +463,44 @@ async fn a_watch_over_websocket_sends_one_event_a_message() {
     }
     assert!(matches!(next(&mut ends).await, Message::Close(_)));
 }
+
+/// Go clients of today write definitions so: schemas hold what is one thing or another.
+#[tokio::test]
+async fn definitions_are_written_and_read_as_protobuf() {
+    let (cluster, admin) = open().await;
+    let rows = cluster.the_door().rows();
+    let definition = json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": "shirts.example.com"},
+        "spec": {"group": "example.com", "scope": "Namespaced",
+            "names": {"plural": "shirts", "kind": "Shirt"},
+            "versions": [{"name": "v1", "served": true, "storage": true,
+                "schema": {"openAPIV3Schema": {"type": "object", "properties": {
+                    "sizes": {"type": "array", "maxItems": 4, "items": {
+                        "type": "number", "minimum": 0, "default": 1.5, "enum": [1.5, 2]}},
+                    "open": {"type": "object", "additionalProperties": true},
+                    "labels": {"type": "object", "additionalProperties": {"type": "string"}},
+                    "port": {"x-kubernetes-int-or-string": true},
+                }}}}]},
+    });
+    let body = protobuf::encode_object(rows.schema(), &definition).unwrap();
+    let all = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+    let headers = [
+        ("content-type", protobuf::MEDIA_TYPE),
+        ("accept", protobuf::MEDIA_TYPE),
+    ];
+    let (code, content_type, bytes) = read(&admin, "POST", all, &headers, body).await;
+    assert_eq!((code, content_type.as_str()), (201, protobuf::MEDIA_TYPE));
+    let envelope = protobuf::decode_envelope(&bytes).unwrap();
+    let ty = protobuf::kind_type(rows.schema(), envelope.api_version, envelope.kind).unwrap();
+    let answer = protobuf::decode(rows.schema(), &ty, envelope.raw).unwrap();
+    let stored = admin.get(&format!("{all}/shirts.example.com")).await;
+    let stored = stored.expect(200).body;
+    for found in [&answer, &stored] {
+        let version = &found["spec"]["versions"][0];
+        assert_eq!(
+            version["schema"],
+            definition["spec"]["versions"][0]["schema"]
+        );
+    }
+}
