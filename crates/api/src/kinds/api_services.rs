@@ -249,9 +249,8 @@ pub fn priority(group: &str, version: &str) -> Option<(i64, i64)> {
         "scheduling.k8s.io" => 16_600,
         "coordination.k8s.io" => 16_500,
         "node.k8s.io" => 16_300,
-        "discovery.k8s.io" => 16_200,
+        "discovery.k8s.io" | "resource.k8s.io" => 16_200,
         "flowcontrol.apiserver.k8s.io" => 16_100,
-        "resource.k8s.io" => 15_900,
         "storagemigration.k8s.io" => 15_800,
         // As whoever adds a metrics server registers it.
         "metrics.k8s.io" => return Some((100, 100)),
@@ -259,8 +258,7 @@ pub fn priority(group: &str, version: &str) -> Option<(i64, i64)> {
     };
     let of_version = match (group, version) {
         ("autoscaling", "v2") => 30,
-        ("flowcontrol.apiserver.k8s.io", "v1") => 21,
-        ("resource.k8s.io", "v1") => 20,
+        ("flowcontrol.apiserver.k8s.io" | "resource.k8s.io", "v1") => 21,
         (_, "v1") => 15,
         _ => 9,
     };

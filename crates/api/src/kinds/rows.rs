@@ -206,6 +206,7 @@ fn storage_rows() -> Vec<ResourceDef> {
             .strategy(volumes::CsiDrivers),
         ResourceDef::of::<storage::CSINode>()
             .updated_by_version()
+            .with(&[Sub::Status])
             .columns(columns::csi_node())
             .strategy(volumes::CsiNodes),
         ResourceDef::of::<storage::CSIStorageCapacity>()

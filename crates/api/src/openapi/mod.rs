@@ -8,11 +8,15 @@
 
 mod custom;
 mod merge;
+mod operation;
 mod operations;
 mod parameters;
+mod places;
 mod protobuf;
 mod schemas;
+mod unions;
 mod v3;
+mod watches;
 
 use std::io::{self, Write};
 
@@ -20,6 +24,7 @@ use serde_json::{Value, json};
 
 use crate::row::{ResourceDef, Rows, Storage, Text};
 pub use merge::{Merged, within};
+pub use places::Place;
 pub use schemas::body_kind;
 use schemas::{Definitions, Form};
 
@@ -71,29 +76,77 @@ pub fn group_versions(rows: &Rows) -> Vec<GroupVersion> {
     all
 }
 
-/// Writes the OpenAPI 3.0 document of a group and version as JSON.
+/// What an OpenAPI 3.0 document is about.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Subject {
+    /// The kinds of a group and version.
+    Kinds(GroupVersion),
+    /// A path that belongs to none.
+    Place(Place),
+}
+
+impl Subject {
+    /// Its key in the index of v3 documents.
+    #[must_use]
+    pub fn path(&self) -> String {
+        match self {
+            Self::Kinds(of) => of.path(),
+            Self::Place(place) => place.path(),
+        }
+    }
+}
+
+/// What there are OpenAPI 3.0 documents about.
+#[must_use]
+pub fn subjects(rows: &Rows) -> Vec<Subject> {
+    let kinds = group_versions(rows).into_iter().map(Subject::Kinds);
+    kinds
+        .chain(places::all(rows).into_iter().map(Subject::Place))
+        .collect()
+}
+
+/// Writes an OpenAPI 3.0 document as JSON.
 ///
 /// # Errors
 /// Those of the writer.
-pub fn write_v3(rows: &Rows, of: &GroupVersion, out: &mut impl Write) -> io::Result<()> {
-    let own = of.rows(rows);
-    out.write_all(b"{\"components\":{\"schemas\":")?;
-    let mut object = Object::open(out)?;
-    for (name, definition) in Definitions::of(rows, &own, Form::V3).finish() {
-        object.entry(&name, &definition)?;
+pub fn write_v3(rows: &Rows, subject: &Subject, out: &mut impl Write) -> io::Result<()> {
+    match subject {
+        Subject::Kinds(of) => {
+            let own = of.rows(rows);
+            let definitions = Definitions::of(rows, &own, &[], Form::V3);
+            write_document(definitions, operations::paths(rows, of, &own), out)
+        }
+        Subject::Place(place) => {
+            let definitions = Definitions::of(rows, &[], std::slice::from_ref(place), Form::V3);
+            write_document(definitions, std::iter::once(place.item()), out)
+        }
     }
-    object.close()?;
-    let security = json!({"BearerToken": {
-        "description": "Bearer Token authentication", "in": "header", "name": "authorization",
-        "type": "apiKey",
-    }});
+}
+
+fn write_document(
+    definitions: Definitions<'_>,
+    paths: impl Iterator<Item = (String, Value)>,
+    out: &mut impl Write,
+) -> io::Result<()> {
+    out.write_all(b"{\"components\":{")?;
+    let mut definitions = definitions.finish().peekable();
+    if definitions.peek().is_some() {
+        out.write_all(b"\"schemas\":")?;
+        let mut object = Object::open(out)?;
+        for (name, definition) in definitions {
+            object.entry(&name, &definition)?;
+        }
+        object.close()?;
+        out.write_all(b",")?;
+    }
     write!(
         out,
-        ",\"securitySchemes\":{security}}},\"info\":{},\"openapi\":\"3.0.0\",\"paths\":",
+        "\"securitySchemes\":{}}},\"info\":{},\"openapi\":\"3.0.0\",\"paths\":",
+        security_definitions(),
         info()
     )?;
     let mut object = Object::open(out)?;
-    for (path, item) in operations::paths(rows, of, &own) {
+    for (path, item) in paths {
         object.entry(&path, &v3::path_item(item))?;
     }
     object.close()?;
@@ -108,13 +161,14 @@ pub fn merge_v2(rows: &Rows, others: Vec<Value>) -> Merged {
         return Merged::default();
     }
     let all = all_rows(rows);
-    let definitions = Definitions::of(rows, &all, Form::V2).finish();
+    let definitions = Definitions::of(rows, &all, &places::all(rows), Form::V2).finish();
     let definitions = definitions.map(|(name, found)| (name, schemas::to_v2(found)));
     let mut paths = Vec::new();
-    for of in group_versions(rows) {
-        let own = of.rows(rows);
-        paths.extend(operations::paths(rows, &of, &own).map(|(path, _)| path));
-    }
+    each_path(rows, |path, _| {
+        paths.push(path.to_owned());
+        Ok(())
+    })
+    .expect("a list takes all");
     Merged::of(others, definitions, paths.into_iter())
 }
 
@@ -125,7 +179,8 @@ pub fn merge_v2(rows: &Rows, others: Vec<Value>) -> Merged {
 pub fn write_v2(rows: &Rows, merged: &Merged, out: &mut impl Write) -> io::Result<()> {
     out.write_all(b"{\"definitions\":")?;
     let mut object = Object::open(out)?;
-    for (name, definition) in Definitions::of(rows, &all_rows(rows), Form::V2).finish() {
+    let definitions = Definitions::of(rows, &all_rows(rows), &places::all(rows), Form::V2);
+    for (name, definition) in definitions.finish() {
         match merged.own(&name) {
             Some(changed) => object.entry(&name, changed)?,
             None => object.entry(&name, &schemas::to_v2(definition))?,
@@ -137,11 +192,7 @@ pub fn write_v2(rows: &Rows, merged: &Merged, out: &mut impl Write) -> io::Resul
     object.close()?;
     write!(out, ",\"info\":{},\"paths\":", info())?;
     let mut object = Object::open(out)?;
-    for of in group_versions(rows) {
-        for (path, item) in operations::paths(rows, &of, &of.rows(rows)) {
-            object.entry(&path, &item)?;
-        }
-    }
+    each_path(rows, |path, item| object.entry(path, item))?;
     for (path, item) in merged.paths() {
         object.entry(path, item)?;
     }
@@ -158,15 +209,16 @@ pub fn write_v2(rows: &Rows, merged: &Merged, out: &mut impl Write) -> io::Resul
 #[must_use]
 pub fn v2_protobuf(rows: &Rows, merged: &Merged) -> Vec<u8> {
     let mut document = protobuf::Document::begin(&info());
-    for of in group_versions(rows) {
-        for (path, item) in operations::paths(rows, &of, &of.rows(rows)) {
-            document.path(&path, &item);
-        }
-    }
+    each_path(rows, |path, item| {
+        document.path(path, item);
+        Ok(())
+    })
+    .expect("a message takes all");
     for (path, item) in merged.paths() {
         document.path(path, item);
     }
-    for (name, definition) in Definitions::of(rows, &all_rows(rows), Form::V2).finish() {
+    let definitions = Definitions::of(rows, &all_rows(rows), &places::all(rows), Form::V2);
+    for (name, definition) in definitions.finish() {
         match merged.own(&name) {
             Some(changed) => document.definition(&name, changed),
             None => document.definition(&name, &schemas::to_v2(definition)),
@@ -178,12 +230,30 @@ pub fn v2_protobuf(rows: &Rows, merged: &Merged) -> Vec<u8> {
     document.end(&security_definitions())
 }
 
+/// Every path of the Swagger 2.0 document, one after the other.
+fn each_path(rows: &Rows, mut take: impl FnMut(&str, &Value) -> io::Result<()>) -> io::Result<()> {
+    for subject in subjects(rows) {
+        match subject {
+            Subject::Kinds(of) => {
+                let own = of.rows(rows);
+                operations::paths(rows, &of, &own)
+                    .try_for_each(|(path, item)| take(&path, &item))?;
+            }
+            Subject::Place(place) => {
+                let (path, item) = place.item();
+                take(&path, &item)?;
+            }
+        }
+    }
+    Ok(())
+}
+
 fn all_rows(rows: &Rows) -> Vec<&ResourceDef> {
     rows.iter().map(AsRef::as_ref).collect()
 }
 
 fn info() -> Value {
-    json!({"title": "Kubernetes", "version": "v1.37.0"})
+    json!({"title": "Kubernetes", "version": "1.37"})
 }
 
 fn security_definitions() -> Value {

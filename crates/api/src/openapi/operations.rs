@@ -1,13 +1,12 @@
-//! Paths and what can be done on them, in the form of Swagger 2.0.
+//! Paths of resources and what can be done on them, in the form of Swagger 2.0.
 
 use serde_json::{Map, Value, json};
 
 use crate::row::{GroupVersionKind, ResourceDef, Rows, Subresource, Verb};
 
+use super::operation::{Operation, answers, id_prefix, title};
 use super::{GroupVersion, parameters, schemas};
 
-const JSON: &str = "application/json";
-const YAML: &str = "application/yaml";
 const PATCHES: [&str; 4] = [
     "application/json-patch+json",
     "application/merge-patch+json",
@@ -33,112 +32,15 @@ fn discovery(of: &GroupVersion) -> (String, Value) {
         id: format!("get{}APIResources", id_prefix(of)),
         description: "get available resources".to_owned(),
         answers: vec![(200, Some(schemas::meta("APIResourceList")))],
-        ..Operation::of(of)
+        ..Operation::of(of).in_protobuf()
     };
     (format!("/{}/", of.path()), json!({"get": get.build()}))
 }
 
-/// `CoreV1`, `AppsV1`, `RbacAuthorizationV1`.
-fn id_prefix(of: &GroupVersion) -> String {
-    let group = if of.group.is_empty() {
-        "core"
-    } else {
-        of.group.trim_end_matches(".k8s.io")
-    };
-    let group: String = group.split(['.', '-']).map(title).collect();
-    format!("{group}{}", title(&of.version))
-}
-
-fn title(text: &str) -> String {
-    let mut letters = text.chars();
-    letters.next().map_or_else(String::new, |first| {
-        first.to_uppercase().chain(letters).collect()
-    })
-}
-
-/// What one method does on one path.
-struct Operation {
-    id: String,
-    tag: String,
-    description: String,
-    action: Option<&'static str>,
-    kind: Option<GroupVersionKind>,
-    parameters: Vec<Value>,
-    consumes: Vec<&'static str>,
-    produces: Vec<&'static str>,
-    /// Status codes with the type of their body; `None` is plain text.
-    answers: Vec<(u16, Option<String>)>,
-}
-
-impl Operation {
-    fn of(of: &GroupVersion) -> Self {
-        let prefix = id_prefix(of);
-        let (group, _) = prefix.split_at(prefix.len() - of.version.len());
-        let mut letters = group.chars();
-        let group: String = letters
-            .next()
-            .into_iter()
-            .flat_map(char::to_lowercase)
-            .chain(letters.as_str().chars())
-            .collect();
-        Self {
-            id: String::new(),
-            tag: format!("{group}_{}", of.version),
-            description: String::new(),
-            action: None,
-            kind: None,
-            parameters: Vec::new(),
-            consumes: Vec::new(),
-            produces: vec![JSON, YAML],
-            answers: Vec::new(),
-        }
-    }
-
-    fn build(self) -> Value {
-        let mut responses: Map<String, Value> = self
-            .answers
-            .into_iter()
-            .map(|(code, ty)| {
-                let description = match code {
-                    201 => "Created",
-                    202 => "Accepted",
-                    _ => "OK",
-                };
-                let schema = ty.map_or_else(
-                    || json!({"type": "string"}),
-                    |ty| json!({"$ref": format!("#/definitions/{ty}")}),
-                );
-                (
-                    code.to_string(),
-                    json!({"description": description, "schema": schema}),
-                )
-            })
-            .collect();
-        responses.insert("401".to_owned(), json!({"description": "Unauthorized"}));
-        let mut out = json!({
-            "operationId": self.id, "tags": [self.tag], "description": self.description,
-            "produces": self.produces, "schemes": ["https"], "responses": responses,
-        });
-        if !self.consumes.is_empty() {
-            out["consumes"] = json!(self.consumes);
-        }
-        if !self.parameters.is_empty() {
-            out["parameters"] = self.parameters.into();
-        }
-        if let Some(action) = self.action {
-            out["x-kubernetes-action"] = action.into();
-        }
-        if let Some(kind) = &self.kind {
-            out["x-kubernetes-group-version-kind"] = schemas::gvk(kind);
-        }
-        out
-    }
-}
-
-struct Resource<'p> {
+pub(super) struct Resource<'p> {
     rows: &'p Rows,
-    of: &'p GroupVersion,
-    row: &'p ResourceDef,
+    pub(super) of: &'p GroupVersion,
+    pub(super) row: &'p ResourceDef,
 }
 
 impl Resource<'_> {
@@ -162,9 +64,12 @@ impl Resource<'_> {
         let object = format!("{collection}/{{name}}");
         let namespaced = row.namespaced();
         paths.push((
-            collection,
+            collection.clone(),
             self.item(self.collection(), namespaced, false, true),
         ));
+        if row.verbs.contains(&Verb::Watch) && row.custom.is_none() {
+            paths.extend(self.watches(&base, &collection));
+        }
         paths.push((
             object.clone(),
             self.item(self.object(), namespaced, true, true),
@@ -187,11 +92,14 @@ impl Resource<'_> {
             }
         }
         paths.retain(|(_, item)| item.as_object().is_some_and(|item| item.len() > 1));
+        for (_, item) in &mut paths {
+            parameters::share(item);
+        }
         paths
     }
 
     /// A path item: methods and the parameters that all of them take.
-    fn item(
+    pub(super) fn item(
         &self,
         mut methods: Map<String, Value>,
         namespaced: bool,
@@ -214,7 +122,7 @@ impl Resource<'_> {
         Value::Object(methods)
     }
 
-    fn id(&self, verb: &str, infix: &str, suffix: &str) -> String {
+    pub(super) fn id(&self, verb: &str, infix: &str, suffix: &str) -> String {
         let place = if self.row.namespaced() && suffix != "ForAllNamespaces" {
             "Namespaced"
         } else {
@@ -227,13 +135,23 @@ impl Resource<'_> {
         )
     }
 
-    fn operation(&self, action: &'static str, id: String, description: String) -> Operation {
+    pub(super) fn operation(
+        &self,
+        action: &'static str,
+        id: String,
+        description: String,
+    ) -> Operation {
+        let plain = Operation::of(self.of);
+        let plain = match self.row.custom {
+            None => plain.in_protobuf(),
+            Some(_) => plain,
+        };
         Operation {
             id,
             description,
             action: Some(action),
             kind: Some(self.row.gvk.clone()),
-            ..Operation::of(self.of)
+            ..plain
         }
     }
 
@@ -251,7 +169,7 @@ impl Resource<'_> {
             operation.parameters.push(parameters::pretty());
         }
         if watch {
-            operation.produces.push("application/json;stream=watch");
+            operation.streams();
         }
         operation.answers = vec![(200, Some(schemas::list_type(row)))];
         operation.build()
@@ -283,7 +201,7 @@ impl Resource<'_> {
                 id,
                 format!("delete collection of {kind}"),
             );
-            operation.parameters = parameters::list(false);
+            operation.parameters = parameters::select();
             operation.parameters.extend(parameters::delete());
             operation
                 .parameters
@@ -399,7 +317,12 @@ impl Resource<'_> {
         );
         let name = sub.as_str();
         let mut methods = Map::new();
-        for verb in sub.verbs() {
+        // Proxies take whatever HTTP has.
+        let further: &[&str] = match sub {
+            Subresource::Proxy => &["head", "options"],
+            _ => &[],
+        };
+        for verb in sub.verbs().iter().chain(further) {
             let method = match *verb {
                 "create" => "post",
                 "update" => "put",
@@ -413,7 +336,7 @@ impl Resource<'_> {
                         let id = self.id("read", "", &suffix);
                         let text = format!("read {name} of the specified {parent}");
                         let mut operation = self.with_kind("get", id, &text, &kind);
-                        operation.produces = vec!["text/plain"];
+                        operation.produces.insert(0, "text/plain");
                         operation.answers = vec![(200, None)];
                         operation.build()
                     }
@@ -481,11 +404,4 @@ fn article(kind: &str) -> &'static str {
     } else {
         "a"
     }
-}
-
-fn answers(codes: &[u16], ty: &str) -> Vec<(u16, Option<String>)> {
-    codes
-        .iter()
-        .map(|code| (*code, Some(ty.to_owned())))
-        .collect()
 }

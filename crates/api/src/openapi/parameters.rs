@@ -1,4 +1,4 @@
-//! Parameters of requests, in the form of Swagger 2.0.
+//! Parameters of requests, in the form of Swagger 2.0, in the order of their names.
 
 use serde_json::{Value, json};
 
@@ -63,6 +63,46 @@ fn field_validation() -> Value {
     )
 }
 
+/// Moves what all methods of a path take to the path, and puts all in order. Bodies stay with their
+/// methods: in OpenAPI 3.0 they are no parameters.
+pub(super) fn share(item: &mut Value) {
+    let Value::Object(item) = item else { return };
+    let mut shared = match item.remove("parameters") {
+        Some(Value::Array(shared)) => shared,
+        _ => Vec::new(),
+    };
+    let lists = item.values().map(|method| match &method["parameters"] {
+        Value::Array(own) => own.as_slice(),
+        _ => &[],
+    });
+    let lists: Vec<&[Value]> = lists.collect();
+    let common: Vec<Value> = match lists.split_first() {
+        Some((first, others)) => first
+            .iter()
+            .filter(|it| it["in"] != "body" && others.iter().all(|other| other.contains(it)))
+            .cloned()
+            .collect(),
+        None => Vec::new(),
+    };
+    for method in item.values_mut().filter_map(Value::as_object_mut) {
+        if let Some(Value::Array(own)) = method.get_mut("parameters") {
+            own.retain(|parameter| !common.contains(parameter));
+            order(own);
+            if own.is_empty() {
+                method.remove("parameters");
+            }
+        }
+    }
+    shared.extend(common);
+    order(&mut shared);
+    item.insert("parameters".to_owned(), shared.into());
+}
+
+fn order(parameters: &mut [Value]) {
+    let key = |of: &Value, part: &str| of[part].as_str().unwrap_or_default().to_owned();
+    parameters.sort_by_key(|it| (key(it, "name"), key(it, "in")));
+}
+
 /// Parameters of create and replace.
 pub(super) fn write() -> Vec<Value> {
     vec![dry_run(), field_manager(false), field_validation()]
@@ -83,6 +123,11 @@ pub(super) fn delete() -> Vec<Value> {
     vec![
         dry_run(),
         query(
+            "ignoreStoreReadErrorWithClusterBreakingPotential",
+            "boolean",
+            "Asks for the unsafe deletion of an object that can't be read any more. It is for objects that the store has lost the key of.",
+        ),
+        query(
             "gracePeriodSeconds",
             "integer",
             "The duration in seconds before the object should be deleted. Value must be non-negative integer. The value zero indicates delete immediately. If this value is nil, the default grace period for the specified type will be used. Defaults to a per object value if not specified. zero means delete immediately.",
@@ -102,8 +147,27 @@ pub(super) fn delete() -> Vec<Value> {
 
 /// Parameters of list; `watch` adds those that only watches know.
 pub(super) fn list(watch: bool) -> Vec<Value> {
+    let mut all = select();
+    if !watch {
+        return all;
+    }
+    all.push(query(
+        "allowWatchBookmarks",
+        "boolean",
+        "allowWatchBookmarks requests watch events with type \"BOOKMARK\". Clients should not assume bookmarks are returned at any specific interval, nor may they assume the server will send any BOOKMARK event during a session. If this is not a watch, this field is ignored.",
+    ));
+    all.push(query(
+        "watch",
+        "boolean",
+        "Watch for changes to the described resources and return them as a stream of add, update, and remove notifications. Specify resourceVersion.",
+    ));
+    all
+}
+
+/// Parameters that say which objects are meant.
+pub(super) fn select() -> Vec<Value> {
     let version_of = "See https://kubernetes.io/docs/reference/using-api/api-concepts/#resource-versions for details.\n\nDefaults to unset";
-    let mut all = vec![
+    vec![
         query(
             "continue",
             "string",
@@ -139,29 +203,21 @@ pub(super) fn list(watch: bool) -> Vec<Value> {
             ),
         ),
         query(
+            "sendInitialEvents",
+            "boolean",
+            "`sendInitialEvents=true` may be set together with `watch=true`. In that case, the watch stream will begin with synthetic events to produce the current state of objects in the collection. Once all such events have been sent, a synthetic \"Bookmark\" event will be sent, marked with the `\"k8s.io/initial-events-end\": \"true\"` annotation.",
+        ),
+        query(
+            "shardSelector",
+            "string",
+            "shardSelector restricts the list of returned objects to those whose hash of a field is in one of the ranges that it names, as `shardRange(object.metadata.uid, '0x0', '0x8000000000000000')`. It has no effect while the feature is off.",
+        ),
+        query(
             "timeoutSeconds",
             "integer",
             "Timeout for the list/watch call. This limits the duration of the call, regardless of any activity or inactivity.",
         ),
-    ];
-    if watch {
-        all.push(query(
-            "allowWatchBookmarks",
-            "boolean",
-            "allowWatchBookmarks requests watch events with type \"BOOKMARK\". Clients should not assume bookmarks are returned at any specific interval, nor may they assume the server will send any BOOKMARK event during a session. If this is not a watch, this field is ignored.",
-        ));
-        all.push(query(
-            "sendInitialEvents",
-            "boolean",
-            "`sendInitialEvents=true` may be set together with `watch=true`. In that case, the watch stream will begin with synthetic events to produce the current state of objects in the collection. Once all such events have been sent, a synthetic \"Bookmark\" event will be sent, marked with the `\"k8s.io/initial-events-end\": \"true\"` annotation.",
-        ));
-        all.push(query(
-            "watch",
-            "boolean",
-            "Watch for changes to the described resources and return them as a stream of add, update, and remove notifications. Specify resourceVersion.",
-        ));
-    }
-    all
+    ]
 }
 
 /// What a subresource takes beyond `pretty`.
@@ -220,9 +276,9 @@ pub(super) fn subresource(sub: Subresource) -> Vec<Value> {
                 "A relative time in seconds before the current time from which to show logs. Only one of sinceSeconds or sinceTime may be specified.",
             ),
             query(
-                "sinceTime",
+                "stream",
                 "string",
-                "An RFC3339 timestamp from which to show logs. Only one of sinceSeconds or sinceTime may be specified.",
+                "Which stream of the container to return: \"All\", \"Stdout\" or \"Stderr\".",
             ),
             query(
                 "tailLines",

@@ -10,11 +10,14 @@ use k8s_openapi::apimachinery::pkg::runtime::RawExtension;
 use schemars::SchemaGenerator;
 use serde_json::{Map, Value, json};
 
-use crate::row::{GroupVersionKind, ResourceDef, Rows, Subresource, Verb};
+use crate::row::{GroupVersionKind, ResourceDef, Rows, Subresource, Text, Verb};
 use crate::schema::{Field, ListType, Ty};
 
-use super::{custom, group_versions};
+use super::places::Place;
+use super::{custom, group_versions, unions};
 
+/// The name of the type that `/version` answers with.
+pub(super) const VERSION: &str = "io.k8s.apimachinery.pkg.version.Info";
 pub(super) const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.";
 pub(super) const REFERENCE: &str = "#/components/schemas/";
 
@@ -51,8 +54,14 @@ pub(super) enum Form {
 }
 
 impl<'r> Definitions<'r> {
-    /// Collects the types of rows, of their lists and subresources, and those of every request.
-    pub(super) fn of(rows: &'r Rows, own: &[&'r ResourceDef], form: Form) -> Self {
+    /// Collects the types of rows, of their lists and subresources, of requests for them, and those
+    /// that are answered at places.
+    pub(super) fn of(
+        rows: &'r Rows,
+        own: &[&'r ResourceDef],
+        places: &[Place],
+        form: Form,
+    ) -> Self {
         let mut generator = SchemaGenerator::default();
         let mut kinds: HashMap<String, Vec<GroupVersionKind>> = HashMap::new();
         let mut name_kind = |name: &str, gvk: &GroupVersionKind| {
@@ -64,13 +73,21 @@ impl<'r> Definitions<'r> {
         for row in rows.iter_builtin() {
             name_kind(&row.type_name, &row.gvk);
         }
-        generator.subschema_for::<meta::APIResourceList>();
-        generator.subschema_for::<meta::DeleteOptions>();
-        generator.subschema_for::<meta::ListMeta>();
-        generator.subschema_for::<meta::ObjectMeta>();
-        generator.subschema_for::<meta::Patch>();
-        generator.subschema_for::<meta::Status>();
-        generator.subschema_for::<meta::WatchEvent<RawExtension>>();
+        for place in places {
+            place.types(&mut generator);
+        }
+        if !own.is_empty() {
+            generator.subschema_for::<meta::APIResourceList>();
+            generator.subschema_for::<meta::ObjectMeta>();
+        }
+        // What is only ever created, as reviews are, has no requests of these types.
+        if own.iter().any(|row| row.verbs.contains(&Verb::List)) {
+            generator.subschema_for::<meta::DeleteOptions>();
+            generator.subschema_for::<meta::ListMeta>();
+            generator.subschema_for::<meta::Patch>();
+            generator.subschema_for::<meta::Status>();
+            generator.subschema_for::<meta::WatchEvent<RawExtension>>();
+        }
         let bodies = own
             .iter()
             .flat_map(|row| row.subresources.iter())
@@ -103,18 +120,23 @@ impl<'r> Definitions<'r> {
             name_kind(&name, &kind);
             raw.insert(name, list(row));
         }
-        // The requests of custom kinds are those of all kinds: documents of built-in kinds do not
-        // change when custom ones come and go.
-        for of in group_versions(&rows.with_custom(Vec::new())) {
-            let of_kind = |kind: &'static str| GroupVersionKind {
-                group: of.group.clone(),
-                version: of.version.clone(),
-                kind: kind.into(),
-            };
-            name_kind(&meta("DeleteOptions"), &of_kind("DeleteOptions"));
-            name_kind(&meta("WatchEvent"), &of_kind("WatchEvent"));
+        for of in requests(rows, own, form) {
+            for kind in ["DeleteOptions", "WatchEvent"] {
+                let kind = GroupVersionKind {
+                    kind: kind.into(),
+                    ..of.clone()
+                };
+                name_kind(&meta(&kind.kind), &kind);
+            }
         }
-        for kind in ["Status", "APIResourceList"] {
+        let plain = [
+            "Status",
+            "APIResourceList",
+            "APIVersions",
+            "APIGroup",
+            "APIGroupList",
+        ];
+        for kind in plain {
             let gvk = GroupVersionKind {
                 group: "".into(),
                 version: "v1".into(),
@@ -152,6 +174,65 @@ impl<'r> Definitions<'r> {
     }
 }
 
+/// Groups and versions that the kinds of requests are listed for: a document of one version has its
+/// own, Swagger has all that there ever were. Those of custom kinds are not among them there, so that
+/// what is listed does not change when custom kinds come and go.
+fn requests(rows: &Rows, own: &[&ResourceDef], form: Form) -> Vec<GroupVersionKind> {
+    let of = |group: Text, version: Text| GroupVersionKind {
+        group,
+        version,
+        kind: "".into(),
+    };
+    let mut all = vec![of("".into(), "v1".into())];
+    match form {
+        Form::V3 => {
+            let own = own.iter().map(|row| &row.gvk);
+            all.extend(own.map(|kind| of(kind.group.clone(), kind.version.clone())));
+        }
+        Form::V2 => {
+            for (group, versions) in KNOWN {
+                let versions = versions.split(' ');
+                all.extend(versions.map(|version| of((*group).into(), version.into())));
+            }
+            let served = group_versions(&rows.with_custom(Vec::new()));
+            all.extend(served.into_iter().map(|it| of(it.group, it.version)));
+        }
+    }
+    all.sort_by(|a, b| (&a.group, &a.version).cmp(&(&b.group, &b.version)));
+    all.dedup();
+    all
+}
+
+/// Groups and versions that the reference knows, served or not.
+const KNOWN: &[(&str, &str)] = &[
+    ("admission.k8s.io", "v1 v1beta1"),
+    ("admissionregistration.k8s.io", "v1 v1alpha1 v1beta1"),
+    ("apiextensions.k8s.io", "v1 v1beta1"),
+    ("apiregistration.k8s.io", "v1 v1beta1"),
+    ("apps", "v1 v1beta1 v1beta2"),
+    ("authentication.k8s.io", "v1 v1alpha1 v1beta1"),
+    ("authorization.k8s.io", "v1 v1beta1"),
+    ("autoscaling", "v1 v2"),
+    ("batch", "v1 v1beta1"),
+    ("certificates.k8s.io", "v1 v1alpha1 v1beta1"),
+    ("coordination.k8s.io", "v1 v1alpha2 v1beta1"),
+    ("discovery.k8s.io", "v1 v1beta1"),
+    ("events.k8s.io", "v1 v1beta1"),
+    ("extensions", "v1beta1"),
+    ("flowcontrol.apiserver.k8s.io", "v1 v1beta1 v1beta2 v1beta3"),
+    ("imagepolicy.k8s.io", "v1alpha1"),
+    ("internal.apiserver.k8s.io", "v1alpha1"),
+    ("lifecycle.k8s.io", "v1alpha1"),
+    ("networking.k8s.io", "v1 v1beta1"),
+    ("node.k8s.io", "v1 v1alpha1 v1beta1"),
+    ("policy", "v1 v1beta1"),
+    ("rbac.authorization.k8s.io", "v1 v1alpha1 v1beta1"),
+    ("resource.k8s.io", "v1 v1alpha3 v1beta1 v1beta2"),
+    ("scheduling.k8s.io", "v1 v1alpha3 v1beta1"),
+    ("storage.k8s.io", "v1 v1alpha1 v1beta1"),
+    ("storagemigration.k8s.io", "v1 v1beta1"),
+];
+
 pub(super) fn list(row: &ResourceDef) -> Value {
     let kind = &row.gvk.kind;
     json!({
@@ -166,6 +247,12 @@ pub(super) fn list(row: &ResourceDef) -> Value {
         },
     })
 }
+
+/// Fields that the reference requires, and the types that they are in.
+const REQUIRED: [(&str, &str); 2] = [
+    ("io.k8s.api.core.v1.Event", "metadata"),
+    ("io.k8s.api.events.v1.Event", "eventTime"),
+];
 
 fn definition(
     rows: &Rows,
@@ -217,6 +304,8 @@ fn definition(
         let by_value = facts(field).is_some_and(|it| it.default.is_some() && !it.always);
         !(by_value || top && field == "metadata")
     });
+    let missing = REQUIRED.iter().filter(|(of, _)| *of == name);
+    required.extend(missing.map(|(_, field)| Value::from(*field)));
     if let Some(Value::Object(properties)) = properties {
         let finished: Map<String, Value> = properties
             .into_iter()
@@ -226,8 +315,13 @@ fn definition(
                 let is_held =
                     |it: &Field| it.always && !it.pointer && matches!(it.ty, Ty::Struct(_));
                 let by_value = facts.is_some_and(is_held)
-                    || top && matches!(field.as_str(), "metadata" | "spec" | "status");
-                let shape = property(shape, facts, must, by_value);
+                    || top
+                        && matches!(
+                            field.as_str(),
+                            "metadata" | "spec" | "status" | "preferredVersion"
+                        );
+                let plain_list = is_plain_list(name, &field);
+                let shape = property(shape, facts, must, by_value, plain_list);
                 (field, shape)
             })
             .collect();
@@ -242,6 +336,9 @@ fn definition(
         .is_some_and(|found| found.atomic)
     {
         fields.insert("x-kubernetes-map-type".into(), "atomic".into());
+    }
+    if let Some(unions) = unions::of(name) {
+        fields.insert("x-kubernetes-unions".into(), unions);
     }
     if let Some(kinds) = kinds.get(name) {
         let kinds: Vec<Value> = kinds.iter().map(gvk).collect();
@@ -275,12 +372,22 @@ pub fn body_kind(row: &ResourceDef, sub: Subresource) -> GroupVersionKind {
     )
 }
 
-/// A field: `must` says that it is required, `by_value` that it is a struct which is always there.
-fn property(shape: Value, facts: Option<&Field>, must: bool, by_value: bool) -> Value {
+/// A field: `must` says that it is required, `by_value` that it is a struct which is always there,
+/// `plain_list` that nobody says how it merges.
+fn property(
+    shape: Value,
+    facts: Option<&Field>,
+    must: bool,
+    by_value: bool,
+    plain_list: bool,
+) -> Value {
     let mut shape = reshape(shape);
     let Value::Object(fields) = &mut shape else {
         return shape;
     };
+    if by_value && let Some(target) = fields.remove("$ref") {
+        fields.insert("allOf".into(), json!([{"$ref": target}]));
+    }
     let declared = facts.and_then(|field| field.default.clone());
     let always = facts.map_or(must, |field| field.always && !field.pointer);
     let default = declared
@@ -290,7 +397,7 @@ fn property(shape: Value, facts: Option<&Field>, must: bool, by_value: bool) -> 
         fields.insert("default".into(), default);
     }
     let Some(facts) = facts else {
-        if fields.get("type").is_some_and(|ty| ty == "array") && !fields_items_are_objects(fields) {
+        if fields.get("type").is_some_and(|ty| ty == "array") && !plain_list {
             fields.insert("x-kubernetes-list-type".into(), "atomic".into());
         }
         return shape;
@@ -326,7 +433,7 @@ fn property(shape: Value, facts: Option<&Field>, must: bool, by_value: bool) -> 
         (true, true) => Some("merge,retainKeys"),
         (true, false) => Some("merge"),
         (false, true) => Some("retainKeys"),
-        (false, false) => None,
+        (false, false) => facts.patch.replace.then_some("replace"),
     };
     if let Some(strategy) = strategy {
         fields.insert("x-kubernetes-patch-strategy".into(), strategy.into());
@@ -340,12 +447,14 @@ fn property(shape: Value, facts: Option<&Field>, must: bool, by_value: bool) -> 
     shape
 }
 
-/// Lists of kinds (`PodList.items`) have no list type.
-fn fields_items_are_objects(fields: &Map<String, Value>) -> bool {
-    fields
-        .get("items")
-        .and_then(|items| items.get("$ref")?.as_str())
-        .is_some_and(|target| !is_scalar(target))
+/// Lists of kinds (`PodList.items`) have no list type, nor has what the reference gives a type of its
+/// own.
+fn is_plain_list(name: &str, field: &str) -> bool {
+    match field {
+        "items" => name.ends_with("List"),
+        "verbs" => name.ends_with(".APIResource"),
+        _ => false,
+    }
 }
 
 /// References in OpenAPI's words; one with anything beside it moves into `allOf`, where 3.0 lets
@@ -371,15 +480,6 @@ fn reshape(shape: Value) -> Value {
         }
     }
     Value::Object(fields)
-}
-
-/// Types with an encoding of their own, whose zero is null.
-fn is_scalar(name: &str) -> bool {
-    let short = name.rsplit('.').next().unwrap_or(name);
-    matches!(
-        short,
-        "Quantity" | "IntOrString" | "Time" | "MicroTime" | "FieldsV1" | "RawExtension"
-    )
 }
 
 fn zero(fields: &Map<String, Value>) -> Option<Value> {

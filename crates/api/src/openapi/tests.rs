@@ -6,8 +6,12 @@ use super::*;
 use crate::row::Rows;
 
 fn v3(rows: &Rows, of: &GroupVersion) -> Value {
+    about(rows, &Subject::Kinds(of.clone()))
+}
+
+fn about(rows: &Rows, subject: &Subject) -> Value {
     let mut out = Vec::new();
-    write_v3(rows, of, &mut out).expect("memory takes all");
+    write_v3(rows, subject, &mut out).expect("memory takes all");
     serde_json::from_slice(&out).expect("JSON")
 }
 
@@ -220,15 +224,107 @@ fn fields_carry_what_clients_merge_by() {
         json!([{"type": "integer"}, {"type": "string"}])
     );
     let options = &schemas["io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions"];
-    assert!(
-        options["x-kubernetes-group-version-kind"]
-            .as_array()
-            .is_some_and(|kinds| kinds
-                .contains(&json!({"group": "apps", "version": "v1", "kind": "DeleteOptions"})))
-    );
+    let core = json!([{"group": "", "version": "v1", "kind": "DeleteOptions"}]);
+    assert_eq!(options["x-kubernetes-group-version-kind"], core);
     for kind in ["Status", "Patch", "WatchEvent", "ListMeta", "ObjectMeta"] {
         assert!(schemas[schemas::meta(kind)].is_object(), "{kind}");
     }
+}
+
+#[test]
+fn places_without_a_version_have_documents() {
+    let rows = Rows::builtin();
+    let group = about(&rows, &Subject::Place(Place::Group("apps".into())));
+    let get = &group["paths"]["/apis/apps/"]["get"];
+    assert_eq!(get["operationId"], "getAppsAPIGroup");
+    assert_eq!(get["tags"], json!(["apps"]));
+    resolves(&group);
+    let schemas = group["components"]["schemas"].as_object().expect("types");
+    let names: Vec<&str> = schemas
+        .keys()
+        .filter_map(|name| name.rsplit('.').next())
+        .collect();
+    let wanted = [
+        "APIGroup",
+        "GroupVersionForDiscovery",
+        "ServerAddressByClientCIDR",
+    ];
+    assert_eq!(names, wanted);
+    let preferred = &schemas[&schemas::meta("APIGroup")]["properties"]["preferredVersion"];
+    assert_eq!(preferred["default"], json!({}));
+    // Nothing is said of keys but that they are text.
+    let keys = about(&rows, &Subject::Place(Place::Keys));
+    assert!(keys["components"].get("schemas").is_none());
+    let answer = &keys["paths"]["/openid/v1/jwks/"]["get"]["responses"]["200"];
+    assert!(answer["content"]["application/jwk-set+json"].is_object());
+    let paths = v2(&rows)["paths"].clone();
+    for path in ["/api/", "/apis/", "/apis/batch/", "/version/"] {
+        assert!(paths[path]["get"].is_object(), "{path}");
+    }
+}
+
+#[test]
+fn kinds_can_be_watched_at_their_old_paths() {
+    let document = v3(&Rows::builtin(), &group_version("apps", "v1"));
+    let item = |path: &str| document["paths"][format!("/apis/apps/v1/watch/{path}")].clone();
+    let all = item("deployments");
+    let id = "watchAppsV1DeploymentListForAllNamespaces";
+    assert_eq!(all["get"]["operationId"], id);
+    assert_eq!(all["get"]["x-kubernetes-action"], "watchlist");
+    let list = item("namespaces/{namespace}/deployments");
+    let id = "watchAppsV1NamespacedDeploymentList";
+    assert_eq!(list["get"]["operationId"], id);
+    let one = item("namespaces/{namespace}/deployments/{name}");
+    assert_eq!(one["get"]["operationId"], "watchAppsV1NamespacedDeployment");
+    let stream = &one["get"]["responses"]["200"]["content"]["application/json;stream=watch"];
+    let event = "#/components/schemas/io.k8s.apimachinery.pkg.apis.meta.v1.WatchEvent";
+    assert_eq!(stream["schema"]["$ref"], event);
+    // What the only method of a path takes, the path takes.
+    assert!(one["get"].get("parameters").is_none());
+    let names: Vec<&str> = one["parameters"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|parameter| parameter["name"].as_str())
+        .collect();
+    assert!(names.is_sorted(), "{names:?}");
+    for name in ["name", "namespace", "pretty", "resourceVersion", "watch"] {
+        assert!(names.contains(&name), "{name}");
+    }
+    let core = v3(&Rows::builtin(), &group_version("", "v1"));
+    assert!(
+        core["paths"]
+            .get("/api/v1/watch/componentstatuses")
+            .is_none()
+    );
+}
+
+#[test]
+fn reviews_have_no_types_of_requests() {
+    let document = v3(
+        &Rows::builtin(),
+        &group_version("authorization.k8s.io", "v1"),
+    );
+    let schemas = document["components"]["schemas"]
+        .as_object()
+        .expect("types");
+    for kind in ["DeleteOptions", "ListMeta", "Patch", "Status", "WatchEvent"] {
+        assert!(!schemas.contains_key(&schemas::meta(kind)), "{kind}");
+    }
+    assert!(schemas.contains_key(&schemas::meta("ObjectMeta")));
+}
+
+#[test]
+fn unions_say_what_chooses() {
+    let document = v3(&Rows::builtin(), &group_version("", "v1"));
+    let profile = &document["components"]["schemas"]["io.k8s.api.core.v1.SeccompProfile"];
+    assert_eq!(
+        profile["x-kubernetes-unions"],
+        json!([{
+            "discriminator": "type",
+            "fields-to-discriminateBy": {"localhostProfile": "LocalhostProfile"},
+        }])
+    );
 }
 
 #[test]
@@ -290,7 +386,8 @@ fn v2_says_what_old_clients_understand() {
 fn the_same_rows_give_the_same_bytes() {
     let write = || {
         let mut out = Vec::new();
-        write_v3(&Rows::builtin(), &group_version("", "v1"), &mut out).expect("memory takes all");
+        let subject = Subject::Kinds(group_version("", "v1"));
+        write_v3(&Rows::builtin(), &subject, &mut out).expect("memory takes all");
         out
     };
     assert_eq!(write(), write());

@@ -1,7 +1,7 @@
 //! The table of facts that the published schemas lack.
 //!
 //! One line for a type or field, tab-separated: the name (without `io.k8s.api.`), then facts:
-//! `atomic`, `granular`, `list=map:KEYS|set|atomic`, `patch=merge[,retainKeys][:KEY]`, `default=JSON`,
+//! `atomic`, `granular`, `list=map:KEYS|set|atomic`, `patch=merge[,retainKeys][:KEY]|replace`, `default=JSON`,
 //! `enum=A|B` (of a list or map: of what it holds), `off` (of a feature that is off), `always` (written even when empty), `ptr` (an
 //! explicit zero is kept). They restate the markers
 //! and tags of the Kubernetes 1.37 API types.
@@ -70,6 +70,7 @@ fn set(field: &mut Field, fact: &str) {
             field.patch.retain_keys = strategies
                 .split(',')
                 .any(|strategy| strategy == "retainKeys");
+            field.patch.replace = strategies == "replace";
             field.patch.key = key.map(Into::into);
         }
         Some(("enum", values)) => field.values = values.split('|').map(Into::into).collect(),

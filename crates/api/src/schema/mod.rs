@@ -69,6 +69,8 @@ pub struct PatchFacts {
     pub merge: bool,
     /// `patchStrategy: retainKeys`.
     pub retain_keys: bool,
+    /// `patchStrategy: replace`: a map is one value.
+    pub replace: bool,
     /// `patchMergeKey`.
     pub key: Option<Box<str>>,
 }

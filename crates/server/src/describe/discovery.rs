@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use evenkeel_api::openapi::body_kind;
-use evenkeel_api::row::{GroupVersionKind, ResourceDef, Storage, Verb};
+use evenkeel_api::row::{GroupVersionKind, ResourceDef, Storage, Subresource, Verb};
 use evenkeel_api::{Rows, Status, cbor, protobuf};
 use http::{HeaderValue, StatusCode};
 use serde_json::{Value, json};
@@ -35,15 +35,27 @@ fn by_version(rows: &Rows) -> HashMap<(&str, &str), Vec<&Arc<ResourceDef>>> {
     all
 }
 
-/// What can be done with a kind: less when its definition is going.
+/// What can be done with a kind: less when its definition is going. Those of custom kinds stand in an
+/// order of their own in the reference.
 fn verbs(row: &ResourceDef) -> Vec<&'static str> {
+    let makes = |verb: &Verb| matches!(verb, Verb::Create | Verb::Update | Verb::Watch);
     let kept =
         |verb: &Verb| !row.closing || !matches!(verb, Verb::Create | Verb::Patch | Verb::Update);
-    row.verbs
-        .iter()
-        .filter(|verb| kept(verb))
-        .map(|verb| verb.as_str())
-        .collect()
+    let mut verbs: Vec<Verb> = row.verbs.iter().copied().filter(kept).collect();
+    if row.custom.is_some() {
+        verbs.sort_by_key(makes);
+    }
+    verbs.iter().map(|verb| verb.as_str()).collect()
+}
+
+/// The subresources of a kind in the order in which they are told: by name, but for those of custom
+/// kinds.
+fn subresources(row: &ResourceDef) -> Vec<Subresource> {
+    let mut all = row.subresources.to_vec();
+    if row.custom.is_none() {
+        all.sort_by_key(|subresource| subresource.as_str());
+    }
+    all
 }
 
 pub(super) async fn serve(
@@ -139,13 +151,13 @@ fn resources(rows: &Rows, group: &str, version: &str) -> Result<Value, Status> {
             let version = match &stored.custom {
                 Some(custom) => custom.stored_version().to_owned(),
                 // The reference writes the core group's slash here.
-                None => format!("{}/{}", stored.gvk.group, stored.gvk.version),
+                None => format!("{}/{}", stored.gvk.group, kept_version(&stored.gvk)),
             };
             entry["storageVersionHash"] = hash(&format!("{version}/{}", stored.gvk.kind)).into();
         }
         resources.push(entry);
-        for subresource in &row.subresources {
-            let body = body_kind(row, *subresource);
+        for subresource in subresources(row) {
+            let body = body_kind(row, subresource);
             let mut entry = json!({
                 "name": format!("{}/{}", row.plural, subresource.as_str()),
                 "singularName": "", "namespaced": row.namespaced(),
@@ -163,6 +175,18 @@ fn resources(rows: &Rows, group: &str, version: &str) -> Result<Value, Status> {
         "kind": "APIResourceList", "apiVersion": "v1",
         "groupVersion": group_version(group, version), "resources": resources,
     }))
+}
+
+/// The version in which the reference keeps objects of a kind. It keeps some in an older one than it
+/// serves, so that a server of the release before can read them; clients know the hash of it.
+fn kept_version(kind: &GroupVersionKind) -> &str {
+    match (kind.group.as_ref(), kind.kind.as_ref()) {
+        ("certificates.k8s.io", "ClusterTrustBundle" | "PodCertificateRequest")
+        | ("apiextensions.k8s.io", "CustomResourceDefinition")
+        | ("storagemigration.k8s.io", "StorageVersionMigration") => "v1beta1",
+        ("resource.k8s.io", "DeviceTaintRule") => "v1beta2",
+        _ => &kind.version,
+    }
 }
 
 /// The row in whose form the objects of a row are stored.
@@ -222,7 +246,12 @@ fn aggregated(door: &Door, rows: &Rows, call: &Call, core: bool, media: Media) -
                     json!({"version": version, "freshness": "Current", "resources": resources})
                 })
                 .collect();
-            json!({"metadata": {"name": group}, "versions": versions})
+            let metadata = if core {
+                json!({})
+            } else {
+                json!({"name": group})
+            };
+            json!({"metadata": metadata, "versions": versions})
         })
         .collect();
     let body = json!({
@@ -271,15 +300,20 @@ fn aggregated(door: &Door, rows: &Rows, call: &Call, core: bool, media: Media) -
 }
 
 fn entry(row: &ResourceDef) -> Value {
-    let kind =
-        |it: &GroupVersionKind| json!({"group": it.group, "version": it.version, "kind": it.kind});
-    let subresources: Vec<Value> = row
-        .subresources
-        .iter()
+    // Of a built-in kind group and version are left out where they are the document's own.
+    let kind = |it: &GroupVersionKind| {
+        let own = row.gvk.group == it.group && row.gvk.version == it.version;
+        if own && row.custom.is_none() {
+            return json!({"group": "", "version": "", "kind": it.kind});
+        }
+        json!({"group": it.group, "version": it.version, "kind": it.kind})
+    };
+    let subresources: Vec<Value> = subresources(row)
+        .into_iter()
         .map(|subresource| {
             json!({
                 "subresource": subresource.as_str(),
-                "responseKind": kind(&body_kind(row, *subresource)),
+                "responseKind": kind(&body_kind(row, subresource)),
                 "verbs": subresource.verbs(),
             })
         })

@@ -32,6 +32,8 @@ pub struct Attributes {
     pub field_selector: String,
     /// The path as it came.
     pub path: String,
+    /// Is it an old path of watches, `/api/v1/watch/pods`?
+    pub old_watch: bool,
     /// Segments behind the subresource (proxy paths).
     pub rest: Vec<String>,
 }
@@ -98,6 +100,7 @@ impl Attributes {
         attributes.name = parts.next().cloned().unwrap_or_default();
         attributes.subresource = parts.next().cloned().unwrap_or_default();
         attributes.rest = parts.cloned().collect();
+        attributes.old_watch = watched;
         attributes.set_verb(method, query, watched);
         attributes
     }

@@ -183,6 +183,9 @@ async fn serve_row(
     if !row.namespaced() && in_namespace && attributes.resource != "namespaces" {
         return Err(Status::no_such_path());
     }
+    if attributes.old_watch && !has_old_watch(&row, attributes) {
+        return Err(Status::no_such_path());
+    }
     let subresource = attributes.subresource.clone();
     let media = negotiate(door, &row, &call);
     // The store makes durable together what comes together.
@@ -252,6 +255,16 @@ async fn serve_row(
         Verb::Delete => delete::delete(request).await,
         Verb::DeleteCollection => Box::pin(delete::delete_collection(request)).await,
     }
+}
+
+/// Is there an old path of watches for this? There is for what can be watched: not for subresources,
+/// nor for an object whose namespace the path does not say.
+fn has_old_watch(row: &ResourceDef, attributes: &Attributes) -> bool {
+    let path = attributes.path.trim_end_matches('/');
+    let collection = path.ends_with(&format!("/{}", row.plural));
+    row.verbs.contains(&Verb::Watch)
+        && attributes.subresource.is_empty()
+        && (collection || !row.namespaced() || !attributes.namespace.is_empty())
 }
 
 /// How the answer is to be written.

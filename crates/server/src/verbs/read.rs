@@ -5,6 +5,7 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use evenkeel_api::Status;
+use evenkeel_api::row::ResourceDef;
 use evenkeel_api::selector::{FieldSelector, LabelSelector};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
@@ -90,13 +91,7 @@ pub(super) fn selection(request: &Request<'_>) -> Result<Selection, Status> {
         fields.terms.push(term);
     }
     for (field, _, _) in &fields.terms {
-        let known = matches!(field.as_str(), "metadata.name" | "metadata.namespace")
-            || request
-                .row
-                .selectable
-                .iter()
-                .any(|known| known.path == *field);
-        if !known {
+        if !is_selectable(&request.row, field) {
             return Err(Status::bad_request(format!(
                 "field label not supported: {field}"
             )));
@@ -107,6 +102,18 @@ pub(super) fn selection(request: &Request<'_>) -> Result<Selection, Status> {
         labels,
         fields,
     })
+}
+
+/// Can objects of a kind be selected by a field? The reference lets those in no namespace be selected
+/// by their namespace only where nobody wrote down what they can be selected by.
+fn is_selectable(row: &ResourceDef, field: &str) -> bool {
+    match field {
+        "metadata.name" => true,
+        "metadata.namespace" => {
+            row.namespaced() || (row.custom.is_none() && row.selectable.is_empty())
+        }
+        _ => row.selectable.iter().any(|known| known.path == *field),
+    }
 }
 
 /// Which objects a list shows: them, the revision, and how the list goes on.

@@ -166,6 +166,14 @@ impl Strategy for CsiNodes {
         fields(new).insert("status".to_owned(), json!({}));
     }
 
+    fn prepare_status(&self, new: &mut Value, old: &Value) {
+        for name in ["labels", "annotations", "finalizers", "ownerReferences"] {
+            let kept = object::at(old, &["metadata", name]).cloned();
+            object::set_or_remove(object::metadata(new), name, kept);
+        }
+        fields(new).insert("status".to_owned(), json!({}));
+    }
+
     fn validate(&self, object: &Value) -> ErrorList {
         let mut out = ErrorList::new();
         let mut seen = BTreeSet::new();

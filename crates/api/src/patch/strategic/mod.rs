@@ -22,6 +22,7 @@ type Fields = Map<String, Value>;
 static NO_FACTS: PatchFacts = PatchFacts {
     merge: false,
     retain_keys: false,
+    replace: false,
     key: None,
 };
 
@@ -98,15 +99,6 @@ impl<'s> Meta<'s> {
             )),
         }
     }
-
-    /// The one map whose patch strategy is to be replaced as a whole.
-    fn replaced(self, name: &str) -> bool {
-        name == "selector"
-            && self
-                .schema
-                .definition(self.ty)
-                .is_some_and(|d| d.name.ends_with("policy.v1.PodDisruptionBudgetSpec"))
-    }
 }
 
 fn bad_type(wanted: &str, found: &Value) -> PatchError {
@@ -173,8 +165,8 @@ fn merge_map(
         let merged = match (original.remove(&name), value) {
             (None, _) if deletes => continue,
             (Some(Value::Object(old)), Value::Object(new)) => {
-                let (inner, _) = meta.lookup(&name)?;
-                Some(Value::Object(if meta.replaced(&name) {
+                let (inner, facts) = meta.lookup(&name)?;
+                Some(Value::Object(if facts.replace {
                     new
                 } else {
                     merge_map(old, new, inner)?

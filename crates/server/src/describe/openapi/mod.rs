@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::io::{self, Write};
 use std::sync::{Arc, OnceLock};
 
-use evenkeel_api::openapi::{self, GroupVersion};
+use evenkeel_api::openapi::{self, GroupVersion, Subject};
 use evenkeel_api::{Rows, Status};
 use http::header::{
     CACHE_CONTROL, CONTENT_TYPE, ETAG, EXPIRES, HeaderValue, IF_NONE_MATCH, LOCATION, VARY,
@@ -30,15 +30,15 @@ const FOREVER: jiff::SignedDuration = jiff::SignedDuration::from_hours(24 * 365)
 /// from their definitions, so that no document is built for an index.
 #[derive(Debug, Default)]
 pub(crate) struct Hashes {
-    v3: OnceLock<HashMap<GroupVersion, String>>,
+    v3: OnceLock<HashMap<Subject, String>>,
     v2: OnceLock<String>,
 }
 
 impl Hashes {
-    fn v3(&self, rows: &Rows) -> Vec<(GroupVersion, String)> {
+    fn v3(&self, rows: &Rows) -> Vec<(Subject, String)> {
         let builtin = self.v3.get_or_init(|| {
             let rows = rows.with_custom(Vec::new());
-            openapi::group_versions(&rows)
+            openapi::subjects(&rows)
                 .into_iter()
                 .map(|of| {
                     let hash = hash(|out| openapi::write_v3(&rows, &of, out));
@@ -46,17 +46,18 @@ impl Hashes {
                 })
                 .collect()
         });
-        let mut digests: HashMap<GroupVersion, Vec<[u8; 32]>> = HashMap::new();
+        let mut digests: HashMap<Subject, Vec<[u8; 32]>> = HashMap::new();
         for row in rows.iter() {
             if let Some(custom) = &row.custom {
                 let of = GroupVersion {
                     group: row.gvk.group.clone(),
                     version: row.gvk.version.clone(),
                 };
+                let of = Subject::Kinds(of);
                 digests.entry(of).or_default().push(*custom.digest());
             }
         }
-        openapi::group_versions(rows)
+        openapi::subjects(rows)
             .into_iter()
             .map(|of| {
                 let own = builtin.get(&of).map(String::as_str).unwrap_or_default();
@@ -124,7 +125,7 @@ impl Write for Digest {
 /// What is to be built, with the answer's head.
 enum Document {
     Index,
-    V3(GroupVersion),
+    V3(Subject),
     V2(Form),
 }
 
@@ -136,7 +137,7 @@ pub(super) async fn serve(door: &Arc<Door>, call: &Call, rest: &[&str]) -> Resul
         ["v3"] => (Document::Index, accept::v3(headers)?),
         ["v3", path @ ..] => {
             let path = path.join("/");
-            let of = openapi::group_versions(&door.rows())
+            let of = openapi::subjects(&door.rows())
                 .into_iter()
                 .find(|of| of.path() == path)
                 .ok_or_else(Status::no_such_path)?;
@@ -253,7 +254,7 @@ fn build(
     built
 }
 
-fn index(hashes: &[(GroupVersion, String)], others: &[(String, Option<String>)]) -> Value {
+fn index(hashes: &[(Subject, String)], others: &[(String, Option<String>)]) -> Value {
     let mut paths: Map<String, Value> = hashes
         .iter()
         .map(|(of, hash)| (of.path(), json!({"serverRelativeURL": url(of, hash)})))
@@ -267,7 +268,7 @@ fn index(hashes: &[(GroupVersion, String)], others: &[(String, Option<String>)])
     json!({"paths": paths})
 }
 
-fn url(of: &GroupVersion, hash: &str) -> String {
+fn url(of: &Subject, hash: &str) -> String {
     format!("/openapi/v3/{}?hash={hash}", of.path())
 }
 

@@ -1,10 +1,10 @@
 use super::*;
 
-fn of(group: &'static str) -> GroupVersion {
-    GroupVersion {
+fn of(group: &'static str) -> Subject {
+    Subject::Kinds(GroupVersion {
         group: group.into(),
         version: "v1".into(),
-    }
+    })
 }
 
 fn built(document: &Document, asked: &str, known: &[&str]) -> Built {
@@ -28,6 +28,12 @@ fn the_index_names_every_document_by_its_hash() {
         "api/v1",
         "apis/apps/v1",
         "apis/rbac.authorization.k8s.io/v1",
+        "api",
+        "apis",
+        "apis/apps",
+        "version",
+        "openid/v1/jwks",
+        ".well-known/openid-configuration",
     ] {
         let url = paths[path]["serverRelativeURL"].as_str().expect("a URL");
         assert!(
