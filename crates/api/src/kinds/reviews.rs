@@ -94,7 +94,8 @@ fn empty_metadata(root: &Cursor<'_>, local: bool, out: &mut ErrorList) {
     // Where the review is asked for says in which namespace; owners of fields are not the client's.
     let kept = |name: &str| matches!(name, "namespace" | "managedFields");
     let fields = meta.value.as_object();
-    if fields.is_some_and(|fields| fields.keys().any(|name| !kept(name))) {
+    let given = |(name, value): (&String, &Value)| !kept(name) && !value.is_null();
+    if fields.is_some_and(|fields| fields.iter().any(given)) {
         let detail = if local {
             "must be empty except for namespace"
         } else {

@@ -5,6 +5,7 @@ pub(crate) mod bootstrap_token;
 pub(crate) mod escalation;
 mod front;
 mod impersonation;
+mod node;
 pub(crate) mod outside;
 mod rbac;
 mod token;

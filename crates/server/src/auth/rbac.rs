@@ -1,4 +1,4 @@
-//! Role-based access control, and what node agents may see.
+//! Role-based access control.
 //!
 //! The rules are `rbac.authorization.k8s.io/v1`, read from the caches and compiled into an index
 //! by subject whenever a role or binding has changed.
@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use evenkeel_api::{local_volume, object};
+use evenkeel_api::object;
 use serde_json::{Value, json};
 
 use super::{Authorizer, Decision, Identity, MASTERS};
@@ -17,15 +17,10 @@ use crate::registry::Registry;
 
 const GROUP: &str = "rbac.authorization.k8s.io";
 const KINDS: [&str; 4] = ["ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"];
-const NODES: &str = "system:nodes";
-/// What a pod calls a claim.
-const CLAIM: &str = "persistentVolumeClaim";
-/// What it calls a claim of devices.
-const DEVICES: &str = "resourceClaim";
 
 /// A policy rule.
 #[derive(Debug, Default)]
-struct Rule {
+pub(super) struct Rule {
     verbs: Vec<String>,
     groups: Vec<String>,
     resources: Vec<String>,
@@ -47,13 +42,22 @@ struct Grant {
 struct Compiled {
     /// Last revisions of the four kinds.
     revisions: [u64; 4],
-    users: HashMap<String, Vec<Arc<Grant>>>,
-    groups: HashMap<String, Vec<Arc<Grant>>>,
+    users: HashMap<String, Vec<Given>>,
+    groups: HashMap<String, Vec<Given>>,
+}
+
+/// A grant, and whom the binding gives it to, for messages.
+#[derive(Debug)]
+struct Given {
+    grant: Arc<Grant>,
+    to: Box<str>,
 }
 
 /// Authorizes by roles and bindings.
 pub struct RbacAuthorizer {
-    registry: Registry,
+    pub(super) registry: Registry,
+    /// What every node agent may.
+    pub(super) of_nodes: Arc<Vec<Rule>>,
     compiled: ArcSwap<Compiled>,
     followed: Followed<4>,
 }
@@ -92,7 +96,7 @@ fn has(list: &[String], wanted: &str) -> bool {
 }
 
 impl Rule {
-    fn allows(&self, attributes: &Attributes) -> bool {
+    pub(super) fn allows(&self, attributes: &Attributes) -> bool {
         if !has(&self.verbs, &attributes.verb) {
             return false;
         }
@@ -138,8 +142,10 @@ impl RbacAuthorizer {
     /// An authorizer over stored roles.
     #[must_use]
     pub fn new(registry: Registry) -> Self {
+        let of_nodes = json!({"rules": crate::bootstrap::node_rules()});
         Self {
             registry,
+            of_nodes: rules(&of_nodes),
             compiled: ArcSwap::default(),
             followed: Followed::new(GROUP, KINDS),
         }
@@ -204,7 +210,7 @@ impl RbacAuthorizer {
                 origin: format!(
                     "RBAC: allowed by {} \"{}\" of {role_kind} \"{role_name}\"",
                     object::text(binding, &["kind"]),
-                    crate::registry::path(&namespace, object::name(binding)),
+                    placed(object::name(binding), &namespace),
                 ),
                 namespace,
                 rules: Arc::clone(rules),
@@ -215,261 +221,23 @@ impl RbacAuthorizer {
         }
         compiled
     }
-
-    /// A node agent may read what the pods on its node refer to, and nothing of that sort else.
-    fn node_may(&self, node: &str, attributes: &Attributes) -> Option<bool> {
-        let field = match (attributes.resource.as_str(), attributes.group.as_str()) {
-            ("secrets", "") => "secret",
-            ("configmaps", "") => "configMap",
-            ("serviceaccounts", "") => "serviceAccount",
-            ("persistentvolumeclaims", "") => CLAIM,
-            ("resourceclaims", "resource.k8s.io") => DEVICES,
-            ("persistentvolumes", "") => return Some(self.node_may_volume(node, attributes)),
-            ("volumesnapshotcontents", local_volume::SNAPSHOT_GROUP) => {
-                return Some(self.node_may_snapshot(node, attributes));
-            }
-            ("volumeattachments", "storage.k8s.io") => {
-                return Some(self.node_may_attachment(node, attributes));
-            }
-            ("podcertificaterequests", "certificates.k8s.io") => {
-                return Some(self.node_may_request(node, attributes));
-            }
-            _ => return None,
-        };
-        let claim_status = field == CLAIM && attributes.subresource == "status";
-        let token = field == "serviceAccount" && attributes.subresource == "token";
-        let verb_fits = if token {
-            attributes.verb == "create"
-        } else if claim_status {
-            // What a driver has grown on this node.
-            matches!(attributes.verb.as_str(), "get" | "update" | "patch")
-        } else {
-            attributes.subresource.is_empty()
-                && matches!(attributes.verb.as_str(), "get" | "list" | "watch")
-        };
-        if !verb_fits || attributes.name.is_empty() || attributes.namespace.is_empty() {
-            return Some(false);
-        }
-        let (namespace, name) = (&attributes.namespace, &attributes.name);
-        let uses = self.node_uses(node, field, namespace, name)?;
-        Some(uses || (field == "secret" && self.volumes_need(node, namespace, name)))
-    }
-
-    /// Does a volume that a pod on the node is bound to need the secret for its driver?
-    fn volumes_need(&self, node: &str, namespace: &str, name: &str) -> bool {
-        const REFERENCES: [&str; 3] = [
-            "nodePublishSecretRef",
-            "nodeStageSecretRef",
-            "nodeExpandSecretRef",
-        ];
-        let row = self.registry.rows.by_kind("", "v1", "PersistentVolume");
-        let Some(cache) = row.and_then(|row| self.registry.caches.of(row)) else {
-            return false;
-        };
-        cache.list("", None).iter().any(|volume| {
-            let volume = volume.value();
-            let Some(source) = object::at(&volume, &["spec", "csi"]) else {
-                return false;
-            };
-            let names = REFERENCES.iter().any(|of| {
-                object::text(source, &[*of, "namespace"]) == namespace
-                    && object::text(source, &[*of, "name"]) == name
-            });
-            let held = |part| object::text(&volume, &["spec", "claimRef", part]);
-            names && self.node_uses(node, CLAIM, held("namespace"), held("name")) == Some(true)
-        })
-    }
-
-    /// A node agent may ask for certificates, which admission looks at, and see what became of it.
-    fn node_may_request(&self, node: &str, attributes: &Attributes) -> bool {
-        if !attributes.subresource.is_empty() {
-            return false;
-        }
-        match attributes.verb.as_str() {
-            "create" => true,
-            "get" => {
-                let kind = "PodCertificateRequest";
-                let rows = &self.registry.rows;
-                let path = crate::registry::path(&attributes.namespace, &attributes.name);
-                let found = rows
-                    .by_kind("certificates.k8s.io", "v1", kind)
-                    .and_then(|row| self.registry.caches.of(row))
-                    .and_then(|cache| cache.get(&path));
-                found.is_some_and(|found| {
-                    object::text(&found.value(), &["spec", "nodeName"]) == node
-                })
-            }
-            "list" | "watch" => {
-                let own = format!("spec.nodeName={node}");
-                let mut terms = attributes.field_selector.split(',');
-                terms.any(|term| term.replace("==", "=") == own)
-            }
-            _ => false,
-        }
-    }
-
-    /// A node agent may read the attachments of volumes to its node.
-    fn node_may_attachment(&self, node: &str, attributes: &Attributes) -> bool {
-        if attributes.verb != "get" || !attributes.subresource.is_empty() {
-            return false;
-        }
-        let row = self
-            .registry
-            .rows
-            .by_kind("storage.k8s.io", "v1", "VolumeAttachment");
-        let found = row
-            .and_then(|row| self.registry.caches.of(row))
-            .and_then(|cache| cache.get(&crate::registry::path("", &attributes.name)));
-        found.is_some_and(|found| object::text(&found.value(), &["spec", "nodeName"]) == node)
-    }
-
-    /// A node agent looks after the snapshots that it has, by the label of the object that stands
-    /// for one.
-    fn node_may_snapshot(&self, node: &str, attributes: &Attributes) -> bool {
-        let verb = attributes.verb.as_str();
-        if attributes.name.is_empty() {
-            let own = format!("{}={node}", local_volume::NODE_LABEL);
-            return attributes.subresource.is_empty()
-                && matches!(verb, "list" | "watch")
-                && attributes.label_selector == own;
-        }
-        let verb_fits = match attributes.subresource.as_str() {
-            "" => matches!(verb, "get" | "list" | "watch" | "patch" | "update"),
-            "status" => matches!(verb, "get" | "patch" | "update"),
-            _ => false,
-        };
-        let kind = "VolumeSnapshotContent";
-        let group = local_volume::SNAPSHOT_GROUP;
-        // A custom kind: it is among the rows that are served now.
-        let rows = self.registry.caches.kinds().rows();
-        let content = rows
-            .by_kind(group, "v1", kind)
-            .and_then(|row| self.registry.caches.of(row))
-            .and_then(|cache| cache.get(&crate::registry::path("", &attributes.name)));
-        verb_fits
-            && content.is_some_and(|content| {
-                let content = content.value();
-                let label = object::at(&content, &["metadata", "labels", local_volume::NODE_LABEL]);
-                label.and_then(Value::as_str) == Some(node)
-            })
-    }
-
-    /// A node agent may read the volumes that its pods are bound to, and look after those that
-    /// are directories of its own.
-    fn node_may_volume(&self, node: &str, attributes: &Attributes) -> bool {
-        let verb = attributes.verb.as_str();
-        if !attributes.subresource.is_empty() {
-            return false;
-        }
-        if attributes.name.is_empty() {
-            let own = format!("{}={node}", local_volume::NODE_LABEL);
-            return matches!(verb, "list" | "watch") && attributes.label_selector == own;
-        }
-        let Some(row) = self.registry.rows.by_kind("", "v1", "PersistentVolume") else {
-            return false;
-        };
-        let volume = self
-            .registry
-            .caches
-            .of(row)
-            .and_then(|cache| cache.get(&crate::registry::path("", &attributes.name)));
-        let Some(volume) = volume.map(|found| found.value()) else {
-            return false;
-        };
-        let label = object::at(&volume, &["metadata", "labels", local_volume::NODE_LABEL]);
-        if label.and_then(Value::as_str) == Some(node) {
-            return matches!(verb, "get" | "list" | "watch" | "patch" | "update");
-        }
-        let held = |part| object::text(&volume, &["spec", "claimRef", part]);
-        verb == "get"
-            && !held("name").is_empty()
-            && self.node_uses(node, CLAIM, held("namespace"), held("name")) == Some(true)
-    }
-
-    /// Does a pod on the node refer to an object of its namespace?
-    fn node_uses(&self, node: &str, field: &str, namespace: &str, name: &str) -> Option<bool> {
-        let row = self.registry.rows.by_kind("", "v1", "Pod")?;
-        let cache = self.registry.caches.of(row)?;
-        let place = row
-            .selectable
-            .iter()
-            .position(|field| field.path == "spec.nodeName")?;
-        Some(
-            cache
-                .list(namespace, None)
-                .iter()
-                .filter(|pod| {
-                    pod.head
-                        .fields
-                        .get(place)
-                        .is_some_and(|found| **found == *node)
-                })
-                .any(|pod| refers_to(&pod.value(), field, name)),
-        )
-    }
 }
 
-/// Does a pod refer to a Secret, ConfigMap or ServiceAccount of its namespace?
-fn refers_to(pod: &Value, what: &str, name: &str) -> bool {
-    if what == "serviceAccount" {
-        return object::text(pod, &["spec", "serviceAccountName"]) == name;
-    }
-    if what == DEVICES {
-        let named = |at: &[&str]| {
-            let all = object::list(pod, at);
-            all.iter()
-                .any(|one| object::text(one, &["resourceClaimName"]) == name)
-        };
-        let extended = ["status", "extendedResourceClaimStatus", "resourceClaimName"];
-        return named(&["spec", "resourceClaims"])
-            || named(&["status", "resourceClaimStatuses"])
-            || object::text(pod, &extended) == name;
-    }
-    if what == CLAIM {
-        let of = object::name(pod);
-        return object::list(pod, &["spec", "volumes"])
-            .iter()
-            .any(|volume| {
-                object::text(volume, &["persistentVolumeClaim", "claimName"]) == name
-                    || (volume.get("ephemeral").is_some_and(Value::is_object)
-                        && name == format!("{of}-{}", object::text(volume, &["name"])))
-            });
-    }
-    if what == "secret"
-        && object::list(pod, &["spec", "imagePullSecrets"])
-            .iter()
-            .any(|secret| object::text(secret, &["name"]) == name)
-    {
-        return true;
-    }
-    let spec = pod.get("spec").cloned().unwrap_or_default();
-    mentions(&spec, what, name)
-}
-
-/// Looks for `secret: {secretName|name}`, `secretRef`, `secretKeyRef` and their ConfigMap forms
-/// anywhere in a pod's spec.
-fn mentions(value: &Value, what: &str, name: &str) -> bool {
-    match value {
-        Value::Array(items) => items.iter().any(|item| mentions(item, what, name)),
-        Value::Object(fields) => fields.iter().any(|(field, value)| {
-            let names_one = field == what
-                || field
-                    .strip_prefix(what)
-                    .is_some_and(|rest| matches!(rest, "Ref" | "KeyRef"))
-                || (what == "secret" && field == "nodePublishSecretRef");
-            let named = ["name", "secretName"]
-                .iter()
-                .any(|key| value.get(*key).and_then(Value::as_str) == Some(name));
-            (names_one && named) || mentions(value, what, name)
-        }),
-        _ => false,
+/// A name with its namespace, as messages about rights show it.
+fn placed(name: &str, namespace: &str) -> String {
+    if namespace.is_empty() {
+        name.to_owned()
+    } else {
+        format!("{name}/{namespace}")
     }
 }
 
 impl Compiled {
     fn add(&mut self, subject: &Value, grant: &Arc<Grant>) {
         let name = object::text(subject, &["name"]).to_owned();
-        let (map, key) = match object::text(subject, &["kind"]) {
+        let kind = object::text(subject, &["kind"]);
+        let mut shown = name.clone();
+        let (map, key) = match kind {
             "User" => (&mut self.users, name),
             "Group" => (&mut self.groups, name),
             "ServiceAccount" => {
@@ -480,6 +248,7 @@ impl Compiled {
                 } else {
                     given
                 };
+                shown = placed(&name, namespace);
                 (
                     &mut self.users,
                     format!("system:serviceaccount:{namespace}:{name}"),
@@ -487,10 +256,14 @@ impl Compiled {
             }
             _ => return,
         };
-        map.entry(key).or_default().push(Arc::clone(grant));
+        let given = Given {
+            grant: Arc::clone(grant),
+            to: format!("{kind} \"{shown}\"").into(),
+        };
+        map.entry(key).or_default().push(given);
     }
 
-    fn grants<'c>(&'c self, identity: &'c Identity) -> impl Iterator<Item = &'c Arc<Grant>> {
+    fn grants<'c>(&'c self, identity: &'c Identity) -> impl Iterator<Item = &'c Given> {
         let user = self.users.get(&identity.user).into_iter().flatten();
         let groups = identity
             .groups
@@ -502,28 +275,14 @@ impl Compiled {
 }
 
 impl RbacAuthorizer {
-    /// What a node may, by what runs on it; `None` for others, and for what roles say.
-    pub(crate) fn node(&self, identity: &Identity, attributes: &Attributes) -> Option<Decision> {
-        if !identity.in_group(NODES) {
-            return None;
-        }
-        let node = identity.user.strip_prefix("system:node:")?;
-        Some(match self.node_may(node, attributes)? {
-            true => Decision::Allow(String::new()),
-            false => Decision::NoOpinion(format!(
-                "no relationship found between node '{node}' and this object"
-            )),
-        })
-    }
-
     /// What roles say.
     pub(crate) fn roles(&self, identity: &Identity, attributes: &Attributes) -> Decision {
         let compiled = self.compiled();
-        for grant in compiled.grants(identity) {
+        for Given { grant, to } in compiled.grants(identity) {
             let in_place = grant.namespace.is_empty()
                 || (attributes.resource_request && grant.namespace == attributes.namespace);
             if in_place && grant.rules.iter().any(|rule| rule.allows(attributes)) {
-                return Decision::Allow(grant.origin.clone());
+                return Decision::Allow(format!("{} to {to}", grant.origin));
             }
         }
         Decision::NoOpinion(String::new())
@@ -535,20 +294,21 @@ impl Authorizer for RbacAuthorizer {
         if identity.in_group(MASTERS) {
             return Decision::Allow(String::new());
         }
-        self.node(identity, attributes)
-            .unwrap_or_else(|| self.roles(identity, attributes))
+        let why = match self.node(identity, attributes) {
+            Some(Decision::NoOpinion(why)) => why,
+            Some(decided) => return decided,
+            None => String::new(),
+        };
+        match self.roles(identity, attributes) {
+            Decision::NoOpinion(_) => Decision::NoOpinion(why),
+            decided => decided,
+        }
     }
 
     fn rules(&self, identity: &Identity, namespace: &str) -> (Vec<Value>, Vec<Value>) {
-        if identity.in_group(MASTERS) {
-            return (
-                vec![json!({"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]})],
-                vec![json!({"verbs": ["*"], "nonResourceURLs": ["*"]})],
-            );
-        }
         let compiled = self.compiled();
         let (mut resources, mut others) = (Vec::new(), Vec::new());
-        for grant in compiled.grants(identity) {
+        for Given { grant, .. } in compiled.grants(identity) {
             if !grant.namespace.is_empty() && grant.namespace != namespace {
                 continue;
             }
@@ -625,29 +385,5 @@ mod tests {
             ..Attributes::default()
         };
         assert!(!all.allows(&path), "resource rules grant no paths");
-    }
-
-    #[test]
-    fn references_of_pods_are_found() {
-        let pod = json!({"spec": {
-            "serviceAccountName": "sa",
-            "imagePullSecrets": [{"name": "pull"}],
-            "volumes": [{"name": "v", "secret": {"secretName": "vol"}},
-                {"name": "w", "projected": {"sources": [{"configMap": {"name": "projected"}}]}}],
-            "containers": [{"name": "c", "env": [{"name": "e", "valueFrom": {"secretKeyRef": {"name": "key", "key": "k"}}}],
-                "envFrom": [{"configMapRef": {"name": "from"}}]}],
-        }});
-        for (what, name) in [
-            ("serviceAccount", "sa"),
-            ("secret", "pull"),
-            ("secret", "vol"),
-            ("secret", "key"),
-            ("configMap", "projected"),
-            ("configMap", "from"),
-        ] {
-            assert!(refers_to(&pod, what, name), "{what} {name}");
-        }
-        assert!(!refers_to(&pod, "secret", "from"));
-        assert!(!refers_to(&pod, "configMap", "vol"));
     }
 }

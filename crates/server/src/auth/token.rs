@@ -24,13 +24,13 @@ const LONGEST: i64 = 1 << 32;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
     /// Not a token of this form.
-    #[error("invalid bearer token, token is not a JSON Web Token signed with ES256")]
+    #[error("invalid bearer token")]
     Malformed,
     /// Signed by somebody else, or changed.
     #[error("invalid bearer token, signature is not valid")]
     Signature,
     /// Issued by somebody else.
-    #[error("invalid bearer token, unknown issuer {0:?}")]
+    #[error("invalid bearer token")]
     Issuer(String),
     /// Too old, or not yet good.
     #[error("service account token has expired")]

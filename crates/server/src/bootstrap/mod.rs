@@ -17,7 +17,13 @@ use crate::door::Door;
 use crate::registry::Outcome;
 use crate::verbs::touch_create;
 pub(crate) use service::{Published, keep_service};
+
 pub(crate) use told::{Place, keep};
+
+/// What the node authorizer gives to every agent, as policy rules.
+pub(crate) fn node_rules() -> Vec<Value> {
+    policy::of_nodes()
+}
 
 /// Makes what is missing.
 pub(crate) async fn run(door: &Arc<Door>) -> Result<(), Status> {

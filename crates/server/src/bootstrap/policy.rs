@@ -3,8 +3,9 @@
 //! A line is a rule: `GROUPS : RESOURCES : VERBS`, and `: NAMES` where it is for some objects only,
 //! with commas inside; the core group is `core`.
 //! The content restates the reference's bootstrap policy, by who has it: people, programs, and the
-//! loops of this one.
+//! loops, of this program and of others.
 
+mod elsewhere;
 mod loops;
 mod people;
 mod programs;
@@ -58,11 +59,19 @@ fn subject(kind: &str, name: &str) -> Value {
 }
 
 fn binding(name: &str, role: &str, subjects: Vec<Value>) -> Value {
-    json!({
+    let mut binding = json!({
         "apiVersion": API, "kind": "ClusterRoleBinding", "metadata": metadata(name),
         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role},
-        "subjects": subjects,
-    })
+    });
+    if !subjects.is_empty() {
+        binding["subjects"] = subjects.into();
+    }
+    binding
+}
+
+/// What the node authorizer gives to every agent.
+pub(super) fn of_nodes() -> Vec<Value> {
+    rules(programs::NODE)
 }
 
 fn rules(lines: &[&str]) -> Vec<Value> {
@@ -76,6 +85,7 @@ pub(super) fn objects(workloads: bool) -> Vec<Value> {
     let mut objects = people::objects(workloads);
     objects.extend(programs::objects(workloads));
     objects.extend(loops::objects(workloads));
+    objects.extend(elsewhere::objects());
     objects
 }
 
@@ -164,6 +174,25 @@ mod tests {
     }
 
     #[test]
+    fn nobody_has_the_role_of_nodes_by_a_binding() {
+        let objects = objects(false);
+        let bound = |name: &str| {
+            let mut bindings = objects.iter().filter(|object| {
+                object["kind"] == "ClusterRoleBinding" && object["metadata"]["name"] == name
+            });
+            bindings
+                .next()
+                .map(|it| object::list(it, &["subjects"]).len())
+        };
+        assert_eq!(bound("system:node"), Some(0));
+        assert_eq!(bound("evenkeel:node-network"), Some(1));
+        // What the agent routes by is not among what the reference gives.
+        let slices = right("discovery.k8s.io", "endpointslices", "watch");
+        assert!(!given("system:node").contains(&slices));
+        assert!(given("evenkeel:node-network").contains(&slices));
+    }
+
+    #[test]
     fn roles_for_programs_of_others_are_there() {
         for role in [
             "system:heapster",
@@ -173,6 +202,8 @@ mod tests {
             "system:persistent-volume-provisioner",
             "system:volume-scheduler",
             "system:certificates.k8s.io:kubelet-serving-approver",
+            "system:controller:service-controller",
+            "system:controller:route-controller",
         ] {
             assert!(!given(role).is_empty(), "{role}");
         }

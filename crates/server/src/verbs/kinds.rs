@@ -1,11 +1,11 @@
 //! Kinds that are answered and not kept: reviews of tokens and of access, and bindings.
 
-use evenkeel_api::{Status, object};
+use evenkeel_api::{Status, clock, object};
 use http::StatusCode;
 use serde_json::{Value, json};
 
 use super::show::encode;
-use super::{Request, decode, subresource};
+use super::{Request, decode, subresource, write};
 use crate::auth::{Decision, Identity};
 use crate::http::{Answer, Attributes};
 
@@ -17,6 +17,19 @@ pub(super) async fn answer(mut request: Request<'_>) -> Result<Answer, Status> {
         return bind(request).await;
     }
     let mut body = decode::body(&mut request)?;
+    write::place(&request, &mut body)?;
+    match kind.as_str() {
+        // They say nothing of what was sent.
+        "SelfSubjectReview" => {
+            let now = clock::rfc3339(request.door.clock().now());
+            body["metadata"] = json!({"creationTimestamp": now});
+        }
+        "SelfSubjectRulesReview" => {}
+        _ => {
+            write::track(&request, None, &mut body, None).await;
+            check_review(&request, &body)?;
+        }
+    }
     body["status"] = match kind.as_str() {
         "TokenReview" => token_review(&request, &body).await?,
         "SelfSubjectReview" => json!({"userInfo": user_info(&request.call.identity)}),
@@ -24,14 +37,29 @@ pub(super) async fn answer(mut request: Request<'_>) -> Result<Answer, Status> {
             access_review(&request, &request.call.identity.clone(), &body).await?
         }
         "SubjectAccessReview" | "LocalSubjectAccessReview" => {
-            let subject = subject(&body)?;
-            access_review(&request, &subject, &body).await?
+            access_review(&request, &subject(&body), &body).await?
         }
         "SelfSubjectRulesReview" => rules_review(&request, &body)?,
         other => return Err(Status::internal(format!("no answer for {other}"))),
     };
+    if kind == "SelfSubjectRulesReview" {
+        body["metadata"] = json!({});
+        body["spec"] = json!({});
+    }
     request.door.rows().fill(&request.row, &mut body);
     encode(&request, StatusCode::CREATED, &body)
+}
+
+/// Reviews of access are refused in words that do not name their kind, as in the reference.
+fn check_review(request: &Request<'_>, body: &Value) -> Result<(), Status> {
+    if !request.row.gvk.kind.ends_with("AccessReview") {
+        return Ok(());
+    }
+    let errors = request.row.strategy.validate(body);
+    if errors.is_empty() {
+        return Ok(());
+    }
+    Err(Status::invalid(&request.row.gvk.group, "", "", &errors))
 }
 
 /// `POST bindings` names the pod in its metadata.
@@ -63,14 +91,8 @@ pub(super) fn user_info(identity: &Identity) -> Value {
 async fn token_review(request: &Request<'_>, body: &Value) -> Result<Value, Status> {
     let token = object::text(body, &["spec", "token"]);
     if token.is_empty() {
-        let path = evenkeel_api::Path::new("spec").child("token");
-        let error = evenkeel_api::FieldError::required(&path, "");
-        return Err(Status::invalid(
-            "authentication.k8s.io",
-            "TokenReview",
-            "",
-            &[error],
-        ));
+        let why = "token is required for TokenReview in authentication";
+        return Err(Status::bad_request(why));
     }
     let audiences: Vec<&str> = object::list(body, &["spec", "audiences"])
         .iter()
@@ -85,33 +107,22 @@ async fn token_review(request: &Request<'_>, body: &Value) -> Result<Value, Stat
 }
 
 /// The subject that a review asks about.
-fn subject(body: &Value) -> Result<Identity, Status> {
+fn subject(body: &Value) -> Identity {
     let spec = body.get("spec").cloned().unwrap_or_default();
     let groups: Vec<String> = object::list(&spec, &["groups"])
         .iter()
         .filter_map(Value::as_str)
         .map(str::to_owned)
         .collect();
-    let user = object::text(&spec, &["user"]).to_owned();
-    if user.is_empty() && groups.is_empty() {
-        let path = evenkeel_api::Path::new("spec").child("user");
-        let error = evenkeel_api::FieldError::invalid(
-            &path,
-            "",
-            "at least one of user or group must be specified",
-        );
-        let kind = object::text(body, &["kind"]).to_owned();
-        return Err(Status::invalid("authorization.k8s.io", &kind, "", &[error]));
-    }
-    Ok(Identity {
-        user,
+    Identity {
+        user: object::text(&spec, &["user"]).to_owned(),
         groups,
         uid: object::text(&spec, &["uid"]).to_owned(),
         extra: spec
             .get("extra")
             .and_then(|extra| serde_json::from_value(extra.clone()).ok())
             .unwrap_or_default(),
-    })
+    }
 }
 
 /// The requirements of a selector in a review: key, operator and values.
@@ -167,84 +178,52 @@ fn field_selector(selector: &Value) -> String {
     terms.collect::<Vec<_>>().join(",")
 }
 
+/// What a checked review asks whether it is allowed.
+fn asked(body: &Value) -> Attributes {
+    let spec = body.get("spec").cloned().unwrap_or_default();
+    let Some(given) = spec.get("resourceAttributes") else {
+        let given = spec.get("nonResourceAttributes").unwrap_or(&Value::Null);
+        return Attributes {
+            verb: object::text(given, &["verb"]).to_owned(),
+            path: object::text(given, &["path"]).to_owned(),
+            ..Attributes::default()
+        };
+    };
+    let text = |name: &str| object::text(given, &[name]).to_owned();
+    Attributes {
+        verb: text("verb"),
+        resource_request: true,
+        group: text("group"),
+        version: text("version"),
+        resource: text("resource"),
+        subresource: text("subresource"),
+        namespace: text("namespace"),
+        name: text("name"),
+        label_selector: label_selector(&given["labelSelector"]),
+        field_selector: field_selector(&given["fieldSelector"]),
+        ..Attributes::default()
+    }
+}
+
 async fn access_review(
     request: &Request<'_>,
     identity: &Identity,
     body: &Value,
 ) -> Result<Value, Status> {
-    let spec = body.get("spec").cloned().unwrap_or_default();
-    let resource = spec.get("resourceAttributes");
-    let path = spec.get("nonResourceAttributes");
-    let attributes = match (resource, path) {
-        (Some(given), None) => {
-            let text = |name: &str| object::text(given, &[name]).to_owned();
-            if request.row.gvk.kind == "LocalSubjectAccessReview"
-                && text("namespace") != request.call.attributes.namespace
-            {
-                let path = evenkeel_api::Path::new("spec")
-                    .child("resourceAttributes")
-                    .child("namespace");
-                let error = evenkeel_api::FieldError::invalid(
-                    &path,
-                    text("namespace"),
-                    &format!(
-                        "must match metadata.namespace: {}",
-                        request.call.attributes.namespace
-                    ),
-                );
-                return Err(Status::invalid(
-                    "authorization.k8s.io",
-                    "LocalSubjectAccessReview",
-                    "",
-                    &[error],
-                ));
-            }
-            Attributes {
-                verb: text("verb"),
-                resource_request: true,
-                group: text("group"),
-                version: text("version"),
-                resource: text("resource"),
-                subresource: text("subresource"),
-                namespace: text("namespace"),
-                name: text("name"),
-                label_selector: label_selector(&given["labelSelector"]),
-                field_selector: field_selector(&given["fieldSelector"]),
-                ..Attributes::default()
-            }
-        }
-        (None, Some(given)) => Attributes {
-            verb: object::text(given, &["verb"]).to_owned(),
-            path: object::text(given, &["path"]).to_owned(),
-            ..Attributes::default()
-        },
-        _ => {
-            let path = evenkeel_api::Path::new("spec").child("resourceAttributes");
-            let error = evenkeel_api::FieldError::invalid(
-                &path,
-                Value::Null,
-                "exactly one of nonResourceAttributes or resourceAttributes must be specified",
-            );
-            return Err(Status::invalid(
-                "authorization.k8s.io",
-                &request.row.gvk.kind,
-                "",
-                &[error],
-            ));
-        }
-    };
+    let attributes = asked(body);
     let authorizer = request.door.authorizer();
     if let Some(preparing) = authorizer.prepare(identity, &attributes) {
         preparing.await;
     }
-    Ok(match authorizer.authorize(identity, &attributes) {
-        Decision::Allow(reason) => json!({"allowed": true, "reason": reason}),
-        Decision::NoOpinion(reason) if reason.is_empty() => json!({"allowed": false}),
-        Decision::NoOpinion(reason) => json!({"allowed": false, "reason": reason}),
-        Decision::Deny(reason) => {
-            json!({"allowed": false, "denied": true, "reason": reason})
-        }
-    })
+    let (mut status, reason) = match authorizer.authorize(identity, &attributes) {
+        Decision::Allow(reason) => (json!({"allowed": true}), reason),
+        Decision::NoOpinion(reason) => (json!({"allowed": false}), reason),
+        Decision::Deny(reason) => (json!({"allowed": false, "denied": true}), reason),
+    };
+    if !reason.is_empty() {
+        status["reason"] = reason.into();
+    }
+    Ok(status)
 }
 
 fn rules_review(request: &Request<'_>, body: &Value) -> Result<Value, Status> {

@@ -433,6 +433,13 @@ async fn token(mut request: Request<'_>) -> Result<Answer, Status> {
     let gvk = gvk(Subresource::Token);
     let mut body = decode::body_of(&mut request, &gvk, TOKEN_TYPE)?;
     check_account(&request, &gvk, &body)?;
+    let row = request.door.rows();
+    let row = row.by_kind(&gvk.group, &gvk.version, &gvk.kind).cloned();
+    if let Some(row) = row {
+        let accounts = std::mem::replace(&mut request.row, row);
+        write::track(&request, None, &mut body, Some(Subresource::Token)).await;
+        request.row = accounts;
+    }
     admit(&request, Operation::Create, Subresource::Token, &mut body).await?;
     let account = current(&request).await?.value();
     let issued =
@@ -442,6 +449,10 @@ async fn token(mut request: Request<'_>) -> Result<Answer, Status> {
     let metadata = object::metadata(&mut body);
     metadata.insert("name".to_owned(), object::name(&account).into());
     metadata.insert("namespace".to_owned(), request.namespace().into());
+    metadata.insert(
+        "uid".to_owned(),
+        object::text(&account, &["metadata", "uid"]).into(),
+    );
     metadata.insert(
         "creationTimestamp".to_owned(),
         clock::rfc3339(request.door.clock().now()).into(),

@@ -231,7 +231,7 @@ pub(super) fn refuse(row: &ResourceDef, name: &str, errors: &ErrorList) -> Resul
 /// Records in managed fields what a write has changed. What it changes for an owner that wrote in
 /// a version which can't be had now is not known: then all owners stay as they are, and the write
 /// goes on, as in the reference.
-async fn track(
+pub(super) async fn track(
     request: &Request<'_>,
     live: Option<&Value>,
     value: &mut Value,

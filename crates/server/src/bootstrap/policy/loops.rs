@@ -5,6 +5,68 @@ use serde_json::Value;
 
 use super::{binding, role, rule, rules, subject};
 
+/// Rights that the controllers of the reference have and that these loops do without: who runs such a
+/// controller in place of the loop finds them.
+const FURTHER: &[(&str, &[&str])] = &[
+    (
+        "daemon-set-controller",
+        &[
+            "extensions : daemonsets : get,list,watch",
+            "extensions : daemonsets/finalizers,daemonsets/status : update",
+            "core : pods/binding : create",
+        ],
+    ),
+    (
+        "deployment-controller",
+        &[
+            "extensions : deployments : get,list,update,watch",
+            "extensions : deployments/finalizers,deployments/status : update",
+            "extensions : replicasets : create,delete,get,list,patch,update,watch",
+        ],
+    ),
+    (
+        "device-taint-eviction-controller",
+        &[
+            "resource.k8s.io : deviceclasses : get,list,watch",
+            "resource.k8s.io : devicetaintrules/status : update",
+            "core : pods/status : update",
+        ],
+    ),
+    (
+        "disruption-controller",
+        &["extensions : deployments,replicasets : get,list,watch"],
+    ),
+    (
+        "endpointslicemirroring-controller",
+        &["core : endpoints/finalizers,services/finalizers : update"],
+    ),
+    (
+        "horizontal-pod-autoscaler",
+        &[
+            "metrics.k8s.io : pods : list,watch",
+            "custom.metrics.k8s.io,external.metrics.k8s.io : * : watch",
+        ],
+    ),
+    ("namespace-controller", &["* : * : watch"]),
+    ("persistent-volume-binder", &["core : events : watch"]),
+    (
+        "replicaset-controller",
+        &[
+            "extensions : replicasets : get,list,update,watch",
+            "extensions : replicasets/finalizers,replicasets/status : update",
+        ],
+    ),
+    (
+        "resource-claim-controller",
+        &[
+            "resource.k8s.io : resourceclaims : patch",
+            "resource.k8s.io : resourceclaims/binding : patch,update",
+            "resource.k8s.io : resourceclaims/status : patch",
+            "core : pods/status : update",
+        ],
+    ),
+];
+
 /// Rights of the loops: (service account, rules). Every loop may also record events.
 const LOOPS: &[(&str, &[&str])] = &[
     (
@@ -357,9 +419,11 @@ pub(super) fn objects(workloads: bool) -> Vec<Value> {
         );
     }
     for (name, lines) in LOOPS {
-        let mut rules = rules(lines);
-        rules.push(rule("core,events.k8s.io : events : create,patch,update"));
-        add(name, rules);
+        let mut all = rules(lines);
+        all.push(rule("core,events.k8s.io : events : create,patch,update"));
+        let further = FURTHER.iter().filter(|(of, _)| of == name);
+        all.extend(further.flat_map(|(_, lines)| rules(lines)));
+        add(name, all);
     }
     objects
 }

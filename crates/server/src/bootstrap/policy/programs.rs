@@ -5,28 +5,41 @@ use serde_json::{Value, json};
 
 use super::{binding, role, rule, rules, subject, urls};
 
-/// The rights of a node's agent, which its group has through a binding. Secrets, ConfigMaps, tokens
-/// and pods' certificates are not among them, unlike in the reference, where nobody has the role: the
-/// node authorizer gives them, for what the node's pods refer to.
-const NODE: &[&str] = &[
+/// The rights of a node's agent. Nobody has the role, as in the reference: the node authorizer gives
+/// these rights, and of what belongs to a node or its pods only the part that is about this node.
+pub(super) const NODE: &[&str] = &[
     "authentication.k8s.io : tokenreviews : create",
     "authorization.k8s.io : localsubjectaccessreviews,subjectaccessreviews : create",
     "core : services : get,list,watch",
-    "discovery.k8s.io : endpointslices : get,list,watch",
-    "core : nodes : create,get,list,watch,patch,update",
+    "core : nodes : create,get,list,watch",
     "core : nodes/status : patch,update",
+    "core : nodes : patch,update",
     "core,events.k8s.io : events : create,patch,update",
-    "core : endpoints : get",
-    "core : pods : get,list,watch,create,delete",
+    "core : pods : get,list,watch",
+    "core : pods : create,delete",
     "core : pods/status : patch,update",
     "core : pods/eviction : create",
-    "coordination.k8s.io : leases : create,delete,get,patch,update",
+    "core : configmaps,secrets : get,list,watch",
+    "core : persistentvolumeclaims,persistentvolumes : get",
+    "core : endpoints : get",
     "certificates.k8s.io : certificatesigningrequests : create,get,list,watch",
-    "certificates.k8s.io : clustertrustbundles : get,list,watch",
+    "coordination.k8s.io : leases : create,delete,get,patch,update",
+    "storage.k8s.io : volumeattachments : get",
+    "core : serviceaccounts/token : create",
+    "core : persistentvolumeclaims/status : get,patch,update",
     "storage.k8s.io : csidrivers : get,list,watch",
     "storage.k8s.io : csinodes : create,delete,get,patch,update",
     "node.k8s.io : runtimeclasses : get,list,watch",
+    "resource.k8s.io : resourceclaims : get",
+    "resource.k8s.io : resourceslices : deletecollection",
+    "certificates.k8s.io : clustertrustbundles : get,list,watch",
+    "core : serviceaccounts : get",
+    "certificates.k8s.io : podcertificaterequests : create,get,list,watch",
 ];
+
+/// What the agent of this program needs beyond that: it routes services itself, where the reference
+/// has another program for it, with an identity of its own.
+const NODE_NETWORK: &[&str] = &["discovery.k8s.io : endpointslices : get,list,watch"];
 
 /// The rights of a scheduler; [`VOLUMES`] are its as well.
 const SCHEDULER: &[&str] = &[
@@ -251,9 +264,11 @@ fn parts(workloads: bool) -> Vec<Value> {
             ]),
         ),
         role("system:node", rules(NODE)),
+        binding("system:node", "system:node", Vec::new()),
+        role("evenkeel:node-network", rules(NODE_NETWORK)),
         binding(
-            "system:node",
-            "system:node",
+            "evenkeel:node-network",
+            "evenkeel:node-network",
             vec![subject("Group", "system:nodes")],
         ),
         role(
@@ -329,7 +344,7 @@ fn parts(workloads: bool) -> Vec<Value> {
 }
 
 /// A role or binding of one namespace.
-fn inside(mut object: Value, kind: &str, namespace: &str) -> Value {
+pub(super) fn inside(mut object: Value, kind: &str, namespace: &str) -> Value {
     object["kind"] = kind.into();
     object["metadata"]["namespace"] = namespace.into();
     if kind == "RoleBinding" {
