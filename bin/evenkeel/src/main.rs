@@ -17,6 +17,7 @@ mod running;
 mod token;
 mod up;
 
+use std::collections::BTreeMap;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
@@ -72,6 +73,27 @@ enum Command {
         /// The shell
         shell: clap_complete::Shell,
     },
+}
+
+/// Name and value of each flag of a command, as this process was started or by default.
+fn flags(command: &str) -> BTreeMap<String, String> {
+    let all = Cli::command();
+    let (Some(known), Ok(found)) = (all.find_subcommand(command).cloned(), all.try_get_matches())
+    else {
+        return BTreeMap::new();
+    };
+    let Some(given) = found.subcommand_matches(command) else {
+        return BTreeMap::new();
+    };
+    let value = |id: &str| {
+        let raw = given.try_get_raw(id).ok().flatten();
+        let texts = raw.into_iter().flatten().map(|it| it.to_string_lossy());
+        texts.collect::<Vec<_>>().join(",")
+    };
+    known
+        .get_arguments()
+        .filter_map(|flag| Some((flag.get_long()?.to_owned(), value(flag.get_id().as_str()))))
+        .collect()
 }
 
 /// What is wrong with the arguments, without the usage below it.

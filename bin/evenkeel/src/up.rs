@@ -106,6 +106,7 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     .await
     .context("can't open the API server")?;
     door.speak_cbor(settings.cbor);
+    door.tell_flags(crate::flags("up"));
 
     let tls = listen::shared_tls(server_tls(&pki, &settings, address, &clock)?);
     write_kubeconfig(&pki, &settings, address, &clock)?;

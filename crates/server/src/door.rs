@@ -53,6 +53,7 @@ pub struct Door {
     issuer: String,
     openapi: Arc<describe::OpenApiHashes>,
     debug_pages: describe::DebugPages,
+    pages: describe::Pages,
     flow: FlowControl,
     audit: Option<Arc<Audit>>,
     components: describe::Components,
@@ -123,6 +124,15 @@ impl Door {
     #[must_use]
     pub fn debug_pages(&self) -> &describe::DebugPages {
         &self.debug_pages
+    }
+
+    /// Says what this process was started with, which `/flagz` shows: name and value of each flag.
+    pub fn tell_flags(&self, flags: std::collections::BTreeMap<String, String>) {
+        self.pages.tell_flags(flags);
+    }
+
+    pub(crate) fn pages(&self) -> &describe::Pages {
+        &self.pages
     }
 
     pub(crate) fn audit(&self) -> Option<&Arc<Audit>> {

@@ -466,6 +466,24 @@ fn or_unset_text(text: String) -> Value {
     }
 }
 
+pub(super) fn scale() -> Vec<Column> {
+    vec![
+        column(
+            "Desired",
+            INTEGER,
+            Cell::Of(|object| integer(object, &["spec", "replicas"]).unwrap_or(0).into()),
+            "The number of replicas that is wished for.",
+        ),
+        column(
+            "Available",
+            INTEGER,
+            Cell::Of(|object| integer(object, &["status", "replicas"]).unwrap_or(0).into()),
+            "The number of replicas that there are.",
+        ),
+        age(),
+    ]
+}
+
 pub(super) fn lease() -> Vec<Column> {
     vec![
         column(

@@ -88,6 +88,7 @@ pub fn rows() -> Vec<ResourceDef> {
             }),
         ResourceDef::of::<autoscaling_v1::Scale>()
             .body_only()
+            .columns(columns::scale())
             .strategy(scaling::Scales),
         ResourceDef::of::<policy::Eviction>().body_only(),
         ResourceDef::of::<coordination::Lease>()

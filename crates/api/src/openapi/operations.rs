@@ -123,7 +123,7 @@ impl Resource<'_> {
     }
 
     pub(super) fn id(&self, verb: &str, infix: &str, suffix: &str) -> String {
-        let place = if self.row.namespaced() && suffix != "ForAllNamespaces" {
+        let place = if self.row.namespaced() && !suffix.ends_with("ForAllNamespaces") {
             "Namespaced"
         } else {
             ""

@@ -70,6 +70,14 @@ impl Plugin for NodeRestriction {
             ("storage.k8s.io", "CSINode") if change.name(object) != node => {
                 Err("can only access CSINode with the same name as the requesting node".to_owned())
             }
+            ("resource.k8s.io", "ResourceSlice")
+                if change.operation == Operation::Create
+                    && object::text(object, &["spec", "nodeName"]) != node =>
+            {
+                let why =
+                    "can only create ResourceSlice with the same NodeName as the requesting node";
+                Err(why.to_owned())
+            }
             _ => Ok(()),
         };
         judged.map_err(|why| change.forbidden(object, &why))

@@ -347,7 +347,7 @@ pub(super) fn hash(text: &str) -> String {
 
 /// All paths that `/` lists.
 pub(super) fn paths(door: &Door) -> Value {
-    let mut paths = vec!["/api".to_owned(), "/api/v1".to_owned(), "/apis".to_owned()];
+    let mut paths = Vec::new();
     for (group, versions) in groups(door).iter().filter(|(group, _)| !group.is_empty()) {
         paths.push(format!("/apis/{group}"));
         paths.extend(
@@ -356,16 +356,26 @@ pub(super) fn paths(door: &Door) -> Value {
                 .map(|version| format!("/apis/{group}/{version}")),
         );
     }
-    for path in [
-        "/healthz",
-        "/livez",
+    for kind in ["healthz", "livez", "readyz"] {
+        paths.push(format!("/{kind}"));
+        let checks = super::health::names(kind).into_iter();
+        paths.extend(checks.map(|name| format!("/{kind}/{name}")));
+    }
+    let plain = [
+        "/.well-known/openid-configuration",
+        "/api",
+        "/api/v1",
+        "/apis",
+        "/apis/",
+        "/flagz",
         "/metrics",
         "/openapi/v2",
         "/openapi/v3",
-        "/readyz",
+        "/openid/v1/jwks",
+        "/statusz",
         "/version",
-    ] {
-        paths.push(path.to_owned());
-    }
+    ];
+    paths.extend(plain.map(str::to_owned));
+    paths.sort();
     json!({"paths": paths})
 }

@@ -8,48 +8,133 @@ use crate::door::Door;
 use crate::http::{Answer, page_not_found, text};
 use crate::pipeline::Call;
 
+/// What the reference does after it has begun to listen, by the names that probes ask for. This door
+/// is handed out when its first objects are made and its loops are begun: whoever reaches it finds
+/// all of it done.
+const BEGUN: [&str; 22] = [
+    "start-apiserver-admission-initializer",
+    "generic-apiserver-start-informers",
+    "priority-and-fairness-config-consumer",
+    "priority-and-fairness-filter",
+    "storage-object-count-tracker-hook",
+    "start-apiextensions-informers",
+    "start-apiextensions-controllers",
+    "crd-informer-synced",
+    "start-system-namespaces-controller",
+    "start-cluster-authentication-info-controller",
+    "rbac/bootstrap-roles",
+    "scheduling/bootstrap-system-priority-classes",
+    "priority-and-fairness-config-producer",
+    "bootstrap-controller",
+    "start-kube-aggregator-informers",
+    "apiservice-status-local-available-controller",
+    "apiservice-status-remote-available-controller",
+    "apiservice-registration-controller",
+    "apiservice-discovery-controller",
+    "kube-apiserver-autoregistration",
+    "apiservice-openapi-controller",
+    "apiservice-openapiv3-controller",
+];
+
+type Check = (String, Result<(), String>);
+
+/// The names of the checks that are always there, for the list of paths.
+pub(super) fn names(kind: &str) -> Vec<String> {
+    let before: &[&str] = if kind == "livez" {
+        &["ping", "etcd", "store"]
+    } else {
+        &[
+            "ping",
+            "etcd",
+            "store",
+            "etcd-readiness",
+            "informer-sync",
+            "store-writable",
+        ]
+    };
+    let before = before.iter().map(|name| (*name).to_owned());
+    before
+        .chain(BEGUN.iter().map(|name| format!("poststarthook/{name}")))
+        .collect()
+}
+
+async fn checks(door: &Arc<Door>, kind: &str) -> Vec<Check> {
+    let registry = door.registry();
+    let stored = registry.store.revision().await;
+    let stored = stored.map(drop).map_err(|error| error.to_string());
+    // Reads go on: a start anew would not help, so it is no matter of being alive.
+    let writable = if kind == "livez" {
+        Ok(())
+    } else {
+        let writable = registry.store.writable().await;
+        writable.map_err(|error| error.to_string())
+    };
+    let mut checks: Vec<Check> = names(kind)
+        .into_iter()
+        .map(|name| {
+            let outcome = match name.as_str() {
+                "etcd" | "store" | "etcd-readiness" => stored.clone(),
+                "store-writable" => writable.clone(),
+                _ => Ok(()),
+            };
+            (name, outcome)
+        })
+        .collect();
+    let services = registry.seal.health().await;
+    checks.extend(services);
+    checks
+}
+
 pub(super) async fn serve(door: &Arc<Door>, call: &Call, segments: &[&str]) -> Answer {
     let (kind, one) = match segments {
-        [kind, check, ..] => (*kind, Some(*check)),
-        [kind] => (*kind, None),
-        [] => ("healthz", None),
+        [kind] => (*kind, String::new()),
+        [kind, check @ ..] => (*kind, check.join("/")),
+        [] => ("healthz", String::new()),
     };
-    let mut checks: Vec<(&str, Result<(), String>)> = vec![("ping", Ok(()))];
-    let stored = door
-        .registry()
-        .store
-        .revision()
-        .await
-        .map(drop)
-        .map_err(|e| e.to_string());
-    checks.push(("etcd", stored.clone()));
-    checks.push(("store", stored));
-    if kind != "livez" {
-        checks.push(("informer-sync", Ok(())));
-        // Reads go on: a start anew would not help, so it is no matter of being alive.
-        let writable = door.registry().store.writable().await;
-        checks.push(("store-writable", writable.map_err(|e| e.to_string())));
-    }
-    let services = door.registry().seal.health().await;
-    for (name, outcome) in &services {
-        checks.push((name, outcome.clone()));
+    let mut checks = checks(door, kind).await;
+    if !one.is_empty() {
+        checks.retain(|(name, _)| *name == one);
+        return match checks.first() {
+            None => page_not_found(),
+            Some((_, Ok(()))) => text(StatusCode::OK, "ok"),
+            Some((_, Err(why))) => text(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                format!("internal server error: {why}\n"),
+            ),
+        };
     }
     let excluded: Vec<&str> = call.query.all("exclude").collect();
-    checks.retain(|(name, _)| !excluded.contains(name) && one.is_none_or(|one| one == *name));
-    if checks.is_empty() {
-        return page_not_found();
-    }
-    let failed = checks.iter().any(|(_, outcome)| outcome.is_err());
-    if !failed && !call.query.has("verbose") {
+    report(kind, &checks, &excluded, call.query.has("verbose"))
+}
+
+/// What all checks together come to.
+fn report(kind: &str, checks: &[Check], excluded: &[&str], verbose: bool) -> Answer {
+    let is_out = |name: &str| excluded.contains(&name);
+    let failed = checks
+        .iter()
+        .any(|(name, outcome)| outcome.is_err() && !is_out(name));
+    if !failed && !verbose {
         return text(StatusCode::OK, "ok");
     }
     let mut lines: Vec<String> = checks
         .iter()
         .map(|(name, outcome)| match outcome {
+            _ if is_out(name) => format!("[+]{name} excluded: ok"),
             Ok(()) => format!("[+]{name} ok"),
             Err(why) => format!("[-]{name} failed: {why}"),
         })
         .collect();
+    let unknown: Vec<String> = excluded
+        .iter()
+        .filter(|name| !checks.iter().any(|(known, _)| known == *name))
+        .map(|name| format!("{name:?}"))
+        .collect();
+    if !unknown.is_empty() {
+        let unknown = unknown.join(",");
+        lines.push(format!(
+            "warn: some health checks cannot be excluded: no matches for {unknown}"
+        ));
+    }
     let verdict = if failed { "failed" } else { "passed" };
     lines.push(format!("{kind} check {verdict}"));
     let code = if failed {

@@ -5,6 +5,7 @@ mod debug;
 mod discovery;
 mod health;
 mod openapi;
+mod zpages;
 
 use std::sync::Arc;
 
@@ -14,7 +15,7 @@ use serde_json::{Value, json};
 
 use crate::auth::Identity;
 use crate::door::Door;
-use crate::http::{Answer, answer, json, page_not_found, stream, text};
+use crate::http::{Answer, answer, full, json, page_not_found, stream, text};
 use crate::pipeline::{Authorized, Call};
 use crate::verbs::is_ours;
 
@@ -22,16 +23,25 @@ pub(crate) use components::PARTS;
 pub use components::{Components, Runs};
 pub use debug::DebugPages;
 pub(crate) use openapi::Hashes as OpenApiHashes;
+pub(crate) use zpages::Pages;
 
 /// The Kubernetes version whose API this is.
 pub const KUBERNETES_VERSION: &str = "v1.37.0";
+/// The release of it.
+const RELEASE: &str = "1.37";
 
 /// Serves a path that is not a resource.
 pub(crate) async fn serve(door: &Arc<Door>, call: Authorized<Box<Call>>) -> Result<Answer, Status> {
     let call = call.into_inner();
     let path = call.attributes.path.trim_end_matches('/').to_owned();
     let segments: Vec<&str> = path.split('/').skip(1).collect();
-    let read = call.parts.method == Method::GET
+    // These are asked as one likes.
+    let any = matches!(
+        segments.as_slice(),
+        ["healthz" | "livez" | "readyz", ..] | ["statusz" | "flagz"]
+    );
+    let read = any
+        || call.parts.method == Method::GET
         // Documents of discovery have no route for it.
         || call.parts.method == Method::HEAD
             && !matches!(
@@ -70,6 +80,7 @@ fn leads_somewhere(segments: &[&str]) -> bool {
             "" | "healthz"
                 | "livez"
                 | "readyz"
+                | "index.html"
                 | "version"
                 | "metrics"
                 | "debug"
@@ -87,7 +98,16 @@ fn leads_somewhere(segments: &[&str]) -> bool {
 async fn described(door: &Arc<Door>, call: Box<Call>, segments: &[&str]) -> Result<Answer, Status> {
     match segments {
         ["healthz" | "livez" | "readyz", ..] => Ok(health::serve(door, &call, segments).await),
-        ["version"] => Ok(json(StatusCode::OK, &version())),
+        ["statusz"] if call.attributes.path == "/statusz" => {
+            zpages::statusz(door.pages(), door.clock().now(), &call.parts.headers)
+        }
+        ["flagz"] if call.attributes.path == "/flagz" => {
+            zpages::flagz(door.pages(), &call.parts.headers)
+        }
+        ["version"] => {
+            takes(&call, "application/json")?;
+            Ok(json(StatusCode::OK, &version()))
+        }
         ["metrics"] => Ok(metrics(door)),
         ["debug", "api_priority_and_fairness", page] => door
             .flow()
@@ -105,8 +125,9 @@ async fn described(door: &Arc<Door>, call: Box<Call>, segments: &[&str]) -> Resu
             remote.pass(door.registry(), call).await
         }
         ["openapi", rest @ ..] => openapi::serve(door, &call, rest).await,
-        [".well-known", "openid-configuration"] => Ok(json(
-            StatusCode::OK,
+        [".well-known", "openid-configuration"] => issued(
+            &call,
+            "application/json",
             &json!({
                 "issuer": door.issuer(),
                 "jwks_uri": format!("{}/openid/v1/jwks", door.issuer()),
@@ -114,11 +135,43 @@ async fn described(door: &Arc<Door>, call: Box<Call>, segments: &[&str]) -> Resu
                 "subject_types_supported": ["public"],
                 "id_token_signing_alg_values_supported": ["ES256"],
             }),
-        )),
-        ["openid", "v1", "jwks"] => Ok(json(StatusCode::OK, &door.tokens().key_set())),
-        [] | [""] => Ok(json(StatusCode::OK, &discovery::paths(door))),
+        ),
+        ["openid", "v1", "jwks"] => {
+            issued(&call, "application/jwk-set+json", &door.tokens().key_set())
+        }
+        [] | ["" | "index.html"] => Ok(json(StatusCode::OK, &discovery::paths(door))),
         _ => Err(Status::no_such_path()),
     }
+}
+
+/// 406 for a client that does not take the one form that a path is answered in.
+fn takes(call: &Call, media: &str) -> Result<(), Status> {
+    let kind = media.split('/').next().unwrap_or_default();
+    let fits = |range: &str| {
+        let range = range.split(';').next().unwrap_or_default().trim();
+        range == media || range == "*/*" || range.strip_suffix("/*") == Some(kind)
+    };
+    let ranges = call.parts.headers.get_all(http::header::ACCEPT);
+    let mut texts = ranges.iter().filter_map(|value| value.to_str().ok());
+    if ranges.iter().next().is_none() || texts.any(|text| text.split(',').any(fits)) {
+        return Ok(());
+    }
+    Err(Status::failure(
+        406,
+        "NotAcceptable",
+        format!("406: Not Acceptable\n\nAvailable representations: {media}"),
+    ))
+}
+
+/// What is said of tokens of service accounts: others may keep it for an hour.
+fn issued(call: &Call, media: &'static str, document: &Value) -> Result<Answer, Status> {
+    takes(call, media)?;
+    let mut answer = answer(StatusCode::OK, media, full(document.to_string()));
+    answer.headers_mut().insert(
+        http::header::CACHE_CONTROL,
+        http::HeaderValue::from_static("public, max-age=3600"),
+    );
+    Ok(answer)
 }
 
 /// The whole store as of now, as `evenkeel backup` keeps it. The authorizer lets only those get it
@@ -181,6 +234,10 @@ fn version() -> Value {
     json!({
         "major": "1",
         "minor": "37",
+        "emulationMajor": "1",
+        "emulationMinor": "37",
+        "minCompatibilityMajor": "1",
+        "minCompatibilityMinor": "36",
         "gitVersion": format!("{KUBERNETES_VERSION}+evenkeel-{}", env!("CARGO_PKG_VERSION")),
         "gitCommit": option_env!("EVENKEEL_COMMIT").unwrap_or(NO_COMMIT),
         "gitTreeState": "clean",

@@ -132,8 +132,10 @@ impl Door {
             .map_err(|error| DoorError::Certificate(error.to_string()))?;
         let aggregator = Aggregator::new(&registry, front_proxy)
             .ok_or_else(|| DoorError::Certificate("no APIServices".to_owned()))?;
+        let pages = describe::Pages::new(options.clock.now());
         let door = Arc::new(Self {
             aggregator,
+            pages,
             authenticator: Authenticator::new(
                 Arc::clone(&tokens),
                 registry.clone(),

@@ -177,11 +177,17 @@ async fn serve_row(
 ) -> Result<Answer, Status> {
     let attributes = &call.attributes;
     let in_namespace = !attributes.namespace.is_empty();
-    if row.namespaced() && !in_namespace {
-        across_namespaces(&row, attributes)?;
-    }
-    if !row.namespaced() && in_namespace && attributes.resource != "namespaces" {
-        return Err(Status::no_such_path());
+    let misplaced = if row.namespaced() && !in_namespace {
+        across_namespaces(&row, attributes).err()
+    } else {
+        let inside = !row.namespaced() && in_namespace && attributes.resource != "namespaces";
+        inside.then(Status::no_such_path)
+    };
+    match misplaced {
+        None => {}
+        // Paths of custom kinds are no routes.
+        Some(_) if row.custom.is_some() => return Ok(page_not_found()),
+        Some(status) => return Err(status),
     }
     if attributes.old_watch && !has_old_watch(&row, attributes) {
         return Err(Status::no_such_path());
@@ -197,8 +203,17 @@ async fn serve_row(
             .copied()
             .find(|sub| sub.as_str() == subresource);
         let Some(known) = known else {
-            return Err(Status::no_such_path());
+            return Err(match row.custom {
+                None => Status::no_such_path(),
+                // Whatever follows the name of an object is part of what is not found.
+                Some(_) => Status::not_found(&row.gvk.group, &row.plural, &attributes.name),
+            });
         };
+        // A proxy alone goes on behind its name.
+        let further = known != Subresource::Proxy && !attributes.rest.is_empty();
+        if further && row.custom.is_none() {
+            return Err(Status::no_such_path());
+        }
         // Streams answer in their own media types.
         let media = match known {
             Subresource::Log
@@ -340,6 +355,19 @@ fn verb(request: &Request<'_>) -> Result<Verb, Status> {
     };
     match verb {
         Some(verb) if !misplaced => Ok(verb),
-        _ => Err(Status::method_not_allowed()),
+        Some(_) => Err(Status::method_not_allowed()),
+        None => Err(unsupported(request)),
+    }
+}
+
+/// 405 for what can't be done: custom kinds have no routes that could be missing.
+pub(super) fn unsupported(request: &Request<'_>) -> Status {
+    let row = &request.row;
+    match row.custom {
+        None => Status::method_not_allowed(),
+        Some(_) => {
+            let verb = &request.call.attributes.verb;
+            Status::method_not_supported(&row.gvk.group, &row.plural, verb)
+        }
     }
 }

@@ -158,6 +158,14 @@ impl Patch {
             fields.insert("apiVersion".to_owned(), gvk.api_version().into());
             fields.insert("kind".to_owned(), gvk.kind.to_string().into());
         }
+        let versionless = new.is_object() && object::text(&new, &["apiVersion"]).is_empty();
+        if versionless && request.row.custom.is_none() {
+            // Without a version the reference takes it for something that has no metadata.
+            let name = request.name();
+            return Err(Status::bad_request(format!(
+                "the name of the object ({name} based on URL) was undeterminable: name must be provided"
+            )));
+        }
         decode::keep_kind(request, gvk, &|new| self.shown(new), &mut new)?;
         let touched = |name: &str| self.touches(name);
         let settled =

@@ -1,5 +1,7 @@
 //! Parts of objects and actions on them.
 
+use std::sync::Arc;
+
 use evenkeel_api::field::{FieldError, Path};
 use evenkeel_api::kinds::pod;
 use evenkeel_api::row::{GroupVersionKind, ScalePaths, Subresource};
@@ -9,7 +11,7 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::forms::Forms;
-use super::show::encode;
+use super::show::{encode, show_value};
 use super::write::{Owners, Replaced, replace, rewrite};
 use super::{Request, decode, patch, streams, write};
 use crate::admission::{Change, Operation};
@@ -61,14 +63,24 @@ pub(super) async fn serve(
         (Subresource::Scale, _) if reads => {
             let found = current(&request).await?;
             let scale = to_scale(&request, &found.value())?;
-            encode(&request, StatusCode::OK, &scale)
+            show_scale(request, scale)
         }
         (Subresource::Scale, &Method::PUT | &Method::PATCH) => Box::pin(scale(request)).await,
         (Subresource::Binding, &Method::POST) => binding(request).await,
         (Subresource::Eviction, &Method::POST) => Box::pin(super::eviction::evict(request)).await,
         (Subresource::Token, &Method::POST) => Box::pin(token(request)).await,
-        _ => Err(Status::method_not_allowed()),
+        _ => Err(super::unsupported(&request)),
     }
+}
+
+/// A scale is shown as what it is, not as the object that it is of.
+fn show_scale(mut request: Request<'_>, scale: Value) -> Result<Answer, Status> {
+    let gvk = gvk(Subresource::Scale);
+    let row = request.door.rows();
+    if let Some(row) = row.by_kind(&gvk.group, &gvk.version, &gvk.kind) {
+        request.row = Arc::clone(row);
+    }
+    show_value(&request, StatusCode::OK, scale)
 }
 
 fn is_stream(subresource: Subresource) -> bool {
@@ -236,9 +248,8 @@ async fn scale(mut request: Request<'_>) -> Result<Answer, Status> {
         Replaced::Stored(found) => found.value(),
         Replaced::Made(value) => value,
     };
-    let mut answer = encode(&request, StatusCode::OK, &to_scale(&request, &value)?)?;
-    crate::http::warn(&mut answer, &request.warnings);
-    Ok(answer)
+    let scale = to_scale(&request, &value)?;
+    show_scale(request, scale)
 }
 
 /// What is said of a scale, and who says it, is said of the field behind it: the owners stand in

@@ -144,6 +144,8 @@ pub(crate) fn status(kind: &str) -> Value {
         "CronJob" => json!({"lastScheduleTime": "2026-01-01T00:00:00Z"}),
         "ValidatingAdmissionPolicy" => json!({"observedGeneration": 1}),
         "Ingress" => json!({"loadBalancer": {"ingress": [{"ip": "10.0.0.1"}]}}),
+        // What would be in it is behind a gate that is closed.
+        "CSINode" => json!({}),
         "VolumeAttachment" => json!({"attached": true}),
         "ResourceClaim" => json!({"allocation": {"devices": {"results": [
             {"request": "gpu", "driver": "gpus.example.com", "pool": "n1", "device": "gpu-0"}]}}}),

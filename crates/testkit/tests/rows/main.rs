@@ -7,6 +7,7 @@ mod examples;
 mod filled;
 mod owners;
 mod parts;
+mod places;
 mod refusals;
 mod rights;
 mod verbs;

@@ -245,6 +245,173 @@ async fn a_node_touches_only_its_own() {
 }
 
 #[tokio::test]
+async fn a_node_sees_what_concerns_it() {
+    let (cluster, admin) = open().await;
+    let node = cluster.caller(Identity::user("system:node:n1", &["system:nodes"]));
+    node.post("/api/v1/nodes", &json!({"metadata": {"name": "n1"}}))
+        .await
+        .expect(201);
+    let pods = format!("/api/v1/namespaces/{NAMESPACE}/pods");
+    for (name, place) in [("mine", "n1"), ("theirs", "n2")] {
+        let pod = json!({"metadata": {"name": name}, "spec": {"nodeName": place,
+            "containers": [{"name": "app", "image": "app:1"}]}});
+        admin.post(&pods, &pod).await.expect(201);
+    }
+    let leases = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases";
+    let lease = json!({"metadata": {"name": "n1"}, "spec": {}});
+    node.post(leases, &lease).await.expect(201);
+    for path in [
+        "/api/v1/nodes/n1".to_owned(),
+        "/api/v1/nodes?fieldSelector=metadata.name%3Dn1".to_owned(),
+        "/api/v1/pods?fieldSelector=spec.nodeName%3Dn1".to_owned(),
+        format!("{pods}/mine"),
+        format!("{leases}/n1"),
+        // What it routes services by.
+        "/api/v1/services".to_owned(),
+        "/apis/discovery.k8s.io/v1/endpointslices".to_owned(),
+        "/apis/node.k8s.io/v1/runtimeclasses".to_owned(),
+        "/apis/storage.k8s.io/v1/csidrivers".to_owned(),
+        "/apis/resource.k8s.io/v1/resourceslices?fieldSelector=spec.nodeName%3Dn1".to_owned(),
+    ] {
+        node.get(&path).await.expect(200);
+    }
+    for (path, why) in [
+        (
+            "/api/v1/nodes".to_owned(),
+            "node 'n1' cannot read all nodes, only its own Node object",
+        ),
+        (
+            "/api/v1/nodes/n2".to_owned(),
+            "node 'n1' cannot read 'n2', only its own Node object",
+        ),
+        (
+            "/api/v1/pods".to_owned(),
+            "can only list/watch pods with spec.nodeName field selector",
+        ),
+        (
+            format!("{pods}/theirs"),
+            "no relationship found between node 'n1' and this object",
+        ),
+        (
+            format!("{leases}/n2"),
+            "can only access node lease with the same name as the requesting node",
+        ),
+        (
+            "/apis/storage.k8s.io/v1/csinodes/n2".to_owned(),
+            "can only access CSINode with the same name as the requesting node",
+        ),
+        (
+            "/apis/resource.k8s.io/v1/resourceslices".to_owned(),
+            "with nodeName field selector",
+        ),
+    ] {
+        let refused = node.get(&path).await.expect(403);
+        assert!(refused.message().contains(why), "{}", refused.message());
+    }
+    // Who is in the group and no node has nothing of it.
+    let other = cluster.caller(Identity::user("n1", &["system:nodes"]));
+    other.get("/api/v1/nodes/n1").await.expect(403);
+}
+
+#[tokio::test]
+async fn a_review_says_nothing_but_what_it_asks() {
+    let (_cluster, admin) = open().await;
+    let reviews = "/apis/authorization.k8s.io/v1";
+    let local = format!("{reviews}/namespaces/default/localsubjectaccessreviews");
+    let about = |namespace: &str| {
+        json!({"user": "x", "resourceAttributes":
+            {"namespace": namespace, "verb": "get", "resource": "pods"}})
+    };
+    let found = admin.post(&local, &json!({"spec": about("default")})).await;
+    let found = found.expect(201).body;
+    assert_eq!(found["metadata"]["namespace"], "default");
+    let owners = &found["metadata"]["managedFields"][0];
+    assert_eq!(owners["fieldsV1"]["f:spec"]["f:user"], json!({}));
+    for (body, code, why) in [
+        (
+            json!({"spec": about("other")}),
+            422,
+            "spec.resourceAttributes.namespace: Invalid value: \"other\": must match metadata.namespace",
+        ),
+        (
+            json!({"metadata": {"name": "x"}, "spec": about("default")}),
+            422,
+            "must be empty except for namespace",
+        ),
+        (
+            json!({"metadata": {"namespace": "x"}, "spec": about("default")}),
+            400,
+            "the namespace of the provided object does not match",
+        ),
+        (
+            json!({"spec": {"user": "x", "nonResourceAttributes": {"path": "/"}}}),
+            422,
+            "disallowed on this kind of request",
+        ),
+        (
+            json!({"spec": {}}),
+            422,
+            "exactly one of nonResourceAttributes or resourceAttributes must be specified",
+        ),
+    ] {
+        let refused = admin.post(&local, &body).await.expect(code);
+        assert!(refused.message().contains(why), "{}", refused.message());
+        // The kind is not named.
+        let details = &refused.body["details"];
+        assert!(details.get("kind").is_none(), "{details}");
+    }
+    let tokens = "/apis/authentication.k8s.io/v1/tokenreviews";
+    let refused = admin.post(tokens, &json!({"spec": {}})).await.expect(400);
+    assert_eq!(
+        refused.message(),
+        "token is required for TokenReview in authentication"
+    );
+    let refused = admin.post(tokens, &json!({"spec": {"token": "abc"}})).await;
+    let said = &refused.expect(201).body["status"];
+    assert_eq!(*said, json!({"user": {}, "error": "invalid bearer token"}));
+}
+
+#[tokio::test]
+async fn ones_rights_are_those_of_all_roles() {
+    let (cluster, admin) = open().await;
+    let rules = "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews";
+    let asked = json!({"metadata": {"name": "x"}, "spec": {"namespace": "default"}});
+    let found = admin.post(rules, &asked).await.expect(201).body;
+    // It says nothing of what was asked.
+    assert_eq!(
+        (&found["metadata"], &found["spec"]),
+        (&json!({}), &json!({}))
+    );
+    let has = |part: &str, rule: Value| {
+        let rules = found["status"][part].as_array().cloned();
+        rules.unwrap_or_default().contains(&rule)
+    };
+    let all = json!({"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]});
+    assert!(has("resourceRules", all), "{found}");
+    // Through a group that he is in as well.
+    let reviews = json!({"verbs": ["create"], "apiGroups": ["authentication.k8s.io"],
+        "resources": ["selfsubjectreviews"]});
+    assert!(has("resourceRules", reviews), "{found}");
+    let review = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
+    let asked = json!({"spec": {"user": "jane", "groups": ["system:authenticated"],
+        "nonResourceAttributes": {"verb": "get", "path": "/api"}}});
+    let found = admin.post(review, &asked).await.expect(201).body;
+    let why = "RBAC: allowed by ClusterRoleBinding \"system:discovery\" of ClusterRole \
+        \"system:discovery\" to Group \"system:authenticated\"";
+    assert_eq!(found["status"], json!({"allowed": true, "reason": why}));
+    let own = cluster.caller(Identity::user("system:admin", &["system:masters"]));
+    let found = own
+        .post(
+            review,
+            &json!({"spec": {"user": "a", "groups": ["system:masters"],
+            "resourceAttributes": {"verb": "get", "resource": "pods"}}}),
+        )
+        .await
+        .expect(201);
+    assert_eq!(found.body["status"], json!({"allowed": true}));
+}
+
+#[tokio::test]
 async fn every_row_has_an_example_and_every_example_is_needed() {
     let (cluster, _admin) = open().await;
     for kind in kinds(&cluster) {

@@ -712,6 +712,7 @@ async fn status_and_spec_are_written_apart() {
         let shown = admin.put(&path, &sent).await.expect(200).body;
         // Labels go with the status too, but for kinds whose strategy keeps them.
         let keep = [
+            "CSINode",
             "Deployment",
             "DeviceTaintRule",
             "PodCertificateRequest",
