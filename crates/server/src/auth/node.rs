@@ -87,11 +87,11 @@ impl RbacAuthorizer {
             }
             _ => return Said::Unsaid,
         };
-        self.node_may_read(node, field, attributes).into()
+        self.node_may_read(node, field, attributes)
     }
 
     /// What the pods on a node refer to, and nothing of that sort else.
-    fn node_may_read(&self, node: &str, field: &str, attributes: &Attributes) -> bool {
+    fn node_may_read(&self, node: &str, field: &str, attributes: &Attributes) -> Said {
         let claim_status = field == CLAIM && attributes.subresource == "status";
         let token = field == "serviceAccount" && attributes.subresource == "token";
         let verb_fits = if token {
@@ -103,12 +103,28 @@ impl RbacAuthorizer {
             attributes.subresource.is_empty()
                 && matches!(attributes.verb.as_str(), "get" | "list" | "watch")
         };
-        if !verb_fits || attributes.name.is_empty() || attributes.namespace.is_empty() {
-            return false;
+        let listed = matches!(field, "secret" | "configMap");
+        let account = field == "serviceAccount";
+        if account && (!verb_fits || token && attributes.name.is_empty()) {
+            return refused("can only create tokens for individual service accounts");
+        }
+        if !verb_fits {
+            return refused(match (listed, attributes.subresource.is_empty()) {
+                (true, true) => "can only read resources of this type",
+                (true, false) => "cannot read subresource",
+                (false, true) => "can only get individual resources of this type",
+                (false, false) => "cannot get subresource",
+            });
+        }
+        if listed && attributes.namespace.is_empty() {
+            return refused("can only read namespaced object of this type");
+        }
+        if attributes.name.is_empty() {
+            return refused("No Object name found");
         }
         let (namespace, name) = (&attributes.namespace, &attributes.name);
-        self.node_uses(node, field, namespace, name) == Some(true)
-            || (field == "secret" && self.volumes_need(node, namespace, name))
+        let uses = self.node_uses(node, field, namespace, name) == Some(true);
+        Said::from(uses || (field == "secret" && self.volumes_need(node, namespace, name)))
     }
 
     /// The pods that are bound to a node, and making and ending mirrors there.

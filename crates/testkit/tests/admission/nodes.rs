@@ -85,8 +85,9 @@ async fn an_agent_keeps_to_itself() {
         (
             node.post("/apis/coordination.k8s.io/v1/namespaces/x/leases", &lease)
                 .await,
-            "leases.coordination.k8s.io \"n1\" is forbidden: can only access leases in the \
-             \"kube-node-lease\" system namespace",
+            "leases.coordination.k8s.io is forbidden: User \"system:node:n1\" cannot create \
+             resource \"leases\" in API group \"coordination.k8s.io\" in the namespace \"x\": \
+             node: can only access leases in the \"kube-node-lease\" system namespace",
         ),
     ];
     for (reply, message) in cases {

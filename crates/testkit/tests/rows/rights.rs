@@ -301,6 +301,14 @@ async fn a_node_sees_what_concerns_it() {
             "can only access CSINode with the same name as the requesting node",
         ),
         (
+            "/api/v1/secrets".to_owned(),
+            "node: can only read namespaced object of this type",
+        ),
+        (
+            format!("/api/v1/namespaces/{NAMESPACE}/configmaps"),
+            "node: No Object name found",
+        ),
+        (
             "/apis/resource.k8s.io/v1/resourceslices".to_owned(),
             "with nodeName field selector",
         ),
