@@ -114,16 +114,22 @@ pub fn write_v3(rows: &Rows, subject: &Subject, out: &mut impl Write) -> io::Res
         Subject::Kinds(of) => {
             let own = of.rows(rows);
             let definitions = Definitions::of(rows, &own, &[], Form::V3);
-            write_document(definitions, operations::paths(rows, of, &own), out)
+            let info = if schemas::is_builtin(&own) {
+                info()
+            } else {
+                json!({"title": "Kubernetes CRD Swagger", "version": "v0.1.0"})
+            };
+            write_document(&info, definitions, operations::paths(rows, of, &own), out)
         }
         Subject::Place(place) => {
             let definitions = Definitions::of(rows, &[], std::slice::from_ref(place), Form::V3);
-            write_document(definitions, std::iter::once(place.item()), out)
+            write_document(&info(), definitions, std::iter::once(place.item()), out)
         }
     }
 }
 
 fn write_document(
+    info: &Value,
     definitions: Definitions<'_>,
     paths: impl Iterator<Item = (String, Value)>,
     out: &mut impl Write,
@@ -141,9 +147,8 @@ fn write_document(
     }
     write!(
         out,
-        "\"securitySchemes\":{}}},\"info\":{},\"openapi\":\"3.0.0\",\"paths\":",
-        security_definitions(),
-        info()
+        "\"securitySchemes\":{}}},\"info\":{info},\"openapi\":\"3.0.0\",\"paths\":",
+        security_definitions()
     )?;
     let mut object = Object::open(out)?;
     for (path, item) in paths {

@@ -20,8 +20,10 @@ pub(super) fn paths<'p>(
     of: &'p GroupVersion,
     own: &'p [&'p ResourceDef],
 ) -> impl Iterator<Item = (String, Value)> + 'p {
-    let discovery = std::iter::once_with(move || discovery(of));
-    discovery.chain(
+    // What is said of custom kinds is about them alone.
+    let builtin = schemas::is_builtin(own);
+    let discovery = builtin.then(|| discovery(of));
+    discovery.into_iter().chain(
         own.iter()
             .flat_map(move |row| Resource { rows, of, row }.paths()),
     )
@@ -168,7 +170,7 @@ impl Resource<'_> {
         if everywhere {
             operation.parameters.push(parameters::pretty());
         }
-        if watch {
+        if watch && row.custom.is_none() {
             operation.streams();
         }
         operation.answers = vec![(200, Some(schemas::list_type(row)))];

@@ -76,9 +76,12 @@ impl<'r> Definitions<'r> {
         for place in places {
             place.types(&mut generator);
         }
+        let builtin = is_builtin(own);
         if !own.is_empty() {
-            generator.subschema_for::<meta::APIResourceList>();
             generator.subschema_for::<meta::ObjectMeta>();
+        }
+        if builtin {
+            generator.subschema_for::<meta::APIResourceList>();
         }
         // What is only ever created, as reviews are, has no requests of these types.
         if own.iter().any(|row| row.verbs.contains(&Verb::List)) {
@@ -86,7 +89,9 @@ impl<'r> Definitions<'r> {
             generator.subschema_for::<meta::ListMeta>();
             generator.subschema_for::<meta::Patch>();
             generator.subschema_for::<meta::Status>();
-            generator.subschema_for::<meta::WatchEvent<RawExtension>>();
+            if builtin {
+                generator.subschema_for::<meta::WatchEvent<RawExtension>>();
+            }
         }
         let bodies = own
             .iter()
@@ -174,8 +179,13 @@ impl<'r> Definitions<'r> {
     }
 }
 
-/// Groups and versions that the kinds of requests are listed for: a document of one version has its
-/// own, Swagger has all that there ever were. Those of custom kinds are not among them there, so that
+/// Is any of these rows built in? Documents of custom kinds are about them alone.
+pub(super) fn is_builtin(own: &[&ResourceDef]) -> bool {
+    own.iter().any(|row| row.custom.is_none())
+}
+
+/// Groups and versions that the kinds of requests are listed for: a document of one built-in version
+/// has its own, others have all that there ever were. Those of custom kinds are not among them there, so that
 /// what is listed does not change when custom kinds come and go.
 fn requests(rows: &Rows, own: &[&ResourceDef], form: Form) -> Vec<GroupVersionKind> {
     let of = |group: Text, version: Text| GroupVersionKind {
@@ -185,11 +195,11 @@ fn requests(rows: &Rows, own: &[&ResourceDef], form: Form) -> Vec<GroupVersionKi
     };
     let mut all = vec![of("".into(), "v1".into())];
     match form {
-        Form::V3 => {
+        Form::V3 if is_builtin(own) => {
             let own = own.iter().map(|row| &row.gvk);
             all.extend(own.map(|kind| of(kind.group.clone(), kind.version.clone())));
         }
-        Form::V2 => {
+        Form::V2 | Form::V3 => {
             for (group, versions) in KNOWN {
                 let versions = versions.split(' ');
                 all.extend(versions.map(|version| of((*group).into(), version.into())));

@@ -254,6 +254,14 @@ async fn paths_of_custom_kinds_are_no_routes() {
         refused.message(),
         " is not supported on resources of kind \"foos.stable.example.com\""
     );
+    // Their document is about them alone.
+    let document = format!("/openapi/v3{group}");
+    let document = admin.get(&document).await.expect(200).body;
+    assert_eq!(document["info"]["title"], "Kubernetes CRD Swagger");
+    let paths = document["paths"].as_object().unwrap();
+    assert!(paths.keys().all(|path| path.contains("/foos")), "{paths:?}");
+    let event = "io.k8s.apimachinery.pkg.apis.meta.v1.WatchEvent";
+    assert!(document["components"]["schemas"].get(event).is_none());
     let found = admin.get(group).await.expect(200).body;
     let verbs = &found["resources"][0]["verbs"];
     let wanted = [
