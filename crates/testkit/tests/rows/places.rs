@@ -231,6 +231,11 @@ async fn paths_of_custom_kinds_are_no_routes() {
             "schema": {"openAPIV3Schema": {"type": "object"}}}]}});
     let definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
     admin.post(definitions, &definition).await.expect(201);
+    admin
+        .until("/apis/stable.example.com/v1", "the kind", |it| {
+            it["resources"].is_array()
+        })
+        .await;
     let group = "/apis/stable.example.com/v1";
     let one = format!("{group}/namespaces/rows/foos/x");
     for sub in ["nope", "log"] {
