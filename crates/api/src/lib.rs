@@ -27,6 +27,7 @@ pub mod schema;
 pub mod selector;
 pub mod status;
 pub mod structural;
+pub mod sysctl;
 pub mod usage;
 pub mod validation;
 

@@ -6,27 +6,10 @@
 use std::fmt;
 use std::str::FromStr;
 
+use evenkeel_api::sysctl;
 use k8s_openapi::api::core::v1::PodSpec;
 
 use crate::admission::Rejection;
-
-/// Safe everywhere: the pod's own, and of no use against others.
-const SAFE: [&str; 14] = [
-    "kernel.shm_rmid_forced",
-    "net.ipv4.ip_local_port_range",
-    "net.ipv4.tcp_syncookies",
-    "net.ipv4.ping_group_range",
-    "net.ipv4.ip_unprivileged_port_start",
-    "net.ipv4.ip_local_reserved_ports",
-    "net.ipv4.tcp_keepalive_time",
-    "net.ipv4.tcp_fin_timeout",
-    "net.ipv4.tcp_keepalive_intvl",
-    "net.ipv4.tcp_keepalive_probes",
-    "net.ipv4.tcp_rmem",
-    "net.ipv4.tcp_wmem",
-    "net.ipv4.tcp_slow_start_after_idle",
-    "net.ipv4.tcp_notsent_lowat",
-];
 
 /// What a sysctl is separate for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,7 +67,7 @@ impl UnsafeSysctls {
             Some(prefix) => name.starts_with(prefix),
             None => name == pattern,
         };
-        SAFE.contains(&name) || self.0.iter().any(matches)
+        sysctl::is_safe(name) || self.0.iter().any(matches)
     }
 
     /// Looks at what a pod sets.

@@ -8,7 +8,7 @@
 use std::collections::BTreeSet;
 
 use evenkeel_api::field::quoted;
-use evenkeel_api::object;
+use evenkeel_api::{object, sysctl};
 use serde_json::Value;
 
 use super::policy::{Level, LevelVersion, Version};
@@ -89,11 +89,11 @@ const CHECKS: [Check; 19] = [
     baseline(
         "sysctls",
         &[
-            (0, |pod| sysctls(pod, 5)),
-            (27, |pod| sysctls(pod, 6)),
-            (29, |pod| sysctls(pod, 10)),
-            (32, |pod| sysctls(pod, 12)),
-            (37, |pod| sysctls(pod, 14)),
+            (0, |pod| sysctls(pod, 0)),
+            (27, |pod| sysctls(pod, 27)),
+            (29, |pod| sysctls(pod, 29)),
+            (32, |pod| sysctls(pod, 32)),
+            (37, |pod| sysctls(pod, 37)),
         ],
     ),
     baseline("windowsHostProcess", &[(0, host_process)]),
@@ -602,28 +602,11 @@ fn seccomp_restricted(pod: PodLike<'_>) -> Option<Violation> {
     )
 }
 
-fn sysctls(pod: PodLike<'_>, known: usize) -> Option<Violation> {
-    /// In the order in which they were found to be safe.
-    const SAFE: [&str; 14] = [
-        "kernel.shm_rmid_forced",
-        "net.ipv4.ip_local_port_range",
-        "net.ipv4.tcp_syncookies",
-        "net.ipv4.ping_group_range",
-        "net.ipv4.ip_unprivileged_port_start",
-        "net.ipv4.ip_local_reserved_ports",
-        "net.ipv4.tcp_keepalive_time",
-        "net.ipv4.tcp_fin_timeout",
-        "net.ipv4.tcp_keepalive_intvl",
-        "net.ipv4.tcp_keepalive_probes",
-        "net.ipv4.tcp_rmem",
-        "net.ipv4.tcp_wmem",
-        "net.ipv4.tcp_slow_start_after_idle",
-        "net.ipv4.tcp_notsent_lowat",
-    ];
+fn sysctls(pod: PodLike<'_>, minor: u32) -> Option<Violation> {
     let wrong: Vec<&str> = object::list(pod.spec, &["securityContext", "sysctls"])
         .iter()
         .map(|sysctl| object::text(sysctl, &["name"]))
-        .filter(|name| !SAFE[..known].contains(name))
+        .filter(|name| !sysctl::is_safe_in(name, minor))
         .collect();
     if wrong.is_empty() {
         return None;
