@@ -7,6 +7,7 @@
 mod allocate;
 mod certificates;
 mod classes;
+mod devices;
 mod limits;
 pub(crate) mod look_up;
 mod namespace;
@@ -296,7 +297,12 @@ impl Admission {
                 Box::new(classes::DefaultIngressClass),
                 named("DefaultIngressClass", CREATES, &[]),
             ),
-            // Part of the webhooks' own kinds there, and no plugin that is measured.
+            // Part of the claims' own kind there, and no plugin that is measured.
+            (
+                Box::new(devices::DeviceAdminAccess),
+                named("DeviceAdminAccess", &[], &[]),
+            ),
+            // The same of the webhooks'.
             (
                 Box::new(webhook::MatchConditions),
                 named("MatchConditions", &[], &[]),
