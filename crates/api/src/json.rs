@@ -91,11 +91,22 @@ pub fn tree(bytes: &[u8]) -> serde_json::Result<Value> {
 /// Syntax errors, or a document beyond the reader's budgets (alias bombs).
 pub fn parse_yaml(bytes: &[u8]) -> Result<Parsed, DecodeError> {
     let text = std::str::from_utf8(bytes).map_err(|error| DecodeError::Yaml(error.to_string()))?;
-    let value: Value =
-        serde_saphyr::from_str(text).map_err(|error| DecodeError::Yaml(error.to_string()))?;
+    let notes = Notes {
+        tracing: true,
+        ..Notes::default()
+    };
+    // As YAML 1.1 has it: `y` and `on` are truths, numbers with a leading zero are octal.
+    let options = serde_saphyr::options! {
+        duplicate_keys: serde_saphyr::options::DuplicateKeyPolicy::LastWins,
+        legacy_octal_numbers: true,
+    };
+    let read =
+        |reader: serde_saphyr::Deserializer<'_, '_>| Seed { notes: &notes }.deserialize(reader);
+    let value = serde_saphyr::with_deserializer_from_str_with_options(text, options, read);
+    let value = value.map_err(|error| DecodeError::Yaml(error.to_string()))?;
     Ok(Parsed {
         value,
-        duplicates: Vec::new(),
+        duplicates: notes.duplicates.into_inner(),
     })
 }
 
@@ -109,6 +120,50 @@ struct Notes {
 
 struct Seed<'n> {
     notes: &'n Notes,
+}
+
+/// The name of an entry. In YAML it may be another scalar, which stands for the text that JSON has of
+/// it, as in the reference: `y: 1` is `"true": 1`.
+struct Key;
+
+impl<'de> DeserializeSeed<'de> for Key {
+    type Value = String;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<String, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl Visitor<'_> for Key {
+    type Value = String;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the name of a field")
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<String, E> {
+        Ok(value.to_string())
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<String, E> {
+        Ok(value.to_string())
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<String, E> {
+        Ok(value.to_string())
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<String, E> {
+        Ok(value.to_string())
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<String, E> {
+        Ok(value.to_owned())
+    }
+
+    fn visit_string<E>(self, value: String) -> Result<String, E> {
+        Ok(value)
+    }
 }
 
 impl<'de> DeserializeSeed<'de> for Seed<'_> {
@@ -180,7 +235,7 @@ impl<'de> Visitor<'de> for Seed<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
         let mut map = Map::new();
-        while let Some(key) = entries.next_key::<String>()? {
+        while let Some(key) = entries.next_key_seed(Key)? {
             if self.notes.tracing {
                 self.notes.path.borrow_mut().push(format!(".{key}"));
             }
@@ -327,6 +382,21 @@ mod tests {
             wrong.to_string().contains("invalid unicode code point"),
             "{wrong}"
         );
+    }
+
+    #[test]
+    fn yaml_is_read_as_version_1_1() {
+        let read = |text: &str| parse_yaml(text.as_bytes()).expect("good");
+        let found = read("{a: y, b: Off, c: 'no', y: 1, 2: x, mode: 0644, d: ~, e: 1.5}");
+        let wanted = json!({"a": true, "b": false, "c": "no", "true": 1, "2": "x", "mode": 420,
+            "d": null, "e": 1.5});
+        assert_eq!(found.value, wanted);
+        assert!(found.duplicates.is_empty());
+        let found = read("a: {b: 1, b: 2}");
+        assert_eq!(found.value, json!({"a": {"b": 2}}));
+        assert_eq!(found.duplicates, ["a.b"]);
+        let merged = read("x: &x {a: 1}\ny: {<<: *x, b: 2}");
+        assert_eq!(merged.value["true"], json!({"a": 1, "b": 2}));
     }
 
     #[test]
