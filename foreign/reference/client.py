@@ -37,6 +37,9 @@ MASKS = [
     (re.compile(r'"resourceVersion":"\d+"'), '"resourceVersion":"<version>"'),
     (re.compile(r"X509SHA256=[0-9a-f]+"), "X509SHA256=<hash>"),
     (re.compile(r"^\d+s$"), "<age>"),
+    # Where the reference's store keeps an object is nobody's interface.
+    (re.compile(r"StorageError: invalid object, Code: 4, Key: \S+, ResourceVersion: 0, "
+                r"AdditionalErrorMsg: "), ""),
     # How Go prints its structures, and its library the difference of two, is nobody's interface.
     (re.compile(r"\s*(core\.\w+\{|@@ -).*", re.DOTALL), ""),
     (re.compile(r"( value|entry): (\{.*\}|\[.*\]|\w+\.\w+\{.*\})(?=: |$)"), r"\1: <object>"),

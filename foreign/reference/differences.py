@@ -67,6 +67,9 @@ def compare_status(code, left, right, field):
             if said != expected:
                 yield name, f"{code} {joined(said)}", f"{code} {joined(expected)}"
         return
+    if "is invalid: [" in other and not other.endswith("]"):
+        # The reference's list was cut where a difference of two structures of Go began.
+        one = one[:len(other)]
     if one != other:
         same = sorted(re.split(r", |[][]", one)) == sorted(re.split(r", |[][]", other))
         yield f"{'order of ' if same else ''}message: {field}", f"{code} {one}", f"{code} {other}"
