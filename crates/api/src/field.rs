@@ -135,6 +135,8 @@ pub struct FieldError {
     pub field: String,
     /// The message without the field.
     pub body: String,
+    /// The reference declares this rule beside the field, and checks what is declared last.
+    pub declared: bool,
 }
 
 impl fmt::Display for FieldError {
@@ -205,6 +207,7 @@ impl FieldError {
             kind,
             field: path.to_string(),
             body,
+            declared: false,
         }
     }
 
@@ -218,6 +221,7 @@ impl FieldError {
             kind,
             field: path.to_string(),
             body,
+            declared: false,
         }
     }
 
@@ -286,6 +290,17 @@ impl FieldError {
         )
     }
 
+    /// A text has more than `max` characters.
+    #[must_use]
+    pub fn too_long_text(path: &Path, max: usize) -> Self {
+        let characters = if max == 1 { "character" } else { "characters" };
+        Self::bare(
+            Kind::TooLong,
+            path,
+            &format!("may not be more than {max} {characters}"),
+        )
+    }
+
     /// A value does not hold, and is not shown.
     #[must_use]
     pub fn invalid_omitted(path: &Path, detail: &str) -> Self {
@@ -311,6 +326,13 @@ impl FieldError {
         let allowed: Vec<String> = allowed.iter().map(|item| quoted(item)).collect();
         let detail = format!("{text}: supported values: {}", allowed.join(", "));
         Self::bare(Kind::NotSupported, path, &detail)
+    }
+
+    /// The same error, told after those that are not declared.
+    #[must_use]
+    pub fn declared(mut self) -> Self {
+        self.declared = true;
+        self
     }
 
     /// The same error with a detail added.

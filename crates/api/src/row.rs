@@ -254,6 +254,9 @@ pub trait Strategy: Send + Sync + 'static {
     fn defaults(&self, _object: &mut Value) {}
     /// Clears or sets what a creator may not decide.
     fn prepare_create(&self, _object: &mut Value) {}
+    /// What follows from how an object came: `unlabelled` says that its maker gave it no labels. Runs
+    /// after [`Self::prepare_create`].
+    fn prepare_new(&self, _object: &mut Value, _unlabelled: bool) {}
     /// Writes in who makes the object: `username`, `uid`, `groups` and `extra`, as a
     /// `UserInfo` has them.
     fn prepare_creator(&self, _object: &mut Value, _creator: &Value) {}
@@ -279,12 +282,21 @@ pub trait Strategy: Send + Sync + 'static {
     fn validate_update(&self, _new: &Value, _old: &Value) -> ErrorList {
         ErrorList::new()
     }
+    /// Is of a changed object said first what may not change?
+    fn changes_first(&self) -> bool {
+        false
+    }
     /// What is wrong with a changed object: with what it is now and with what changed. Kinds that
     /// forgive what was wrong before say so here.
     fn validate_change(&self, new: &Value, old: &Value) -> ErrorList {
-        let mut out = self.validate(new);
-        out.extend(self.validate_update(new, old));
-        out
+        let (now, changed) = (self.validate(new), self.validate_update(new, old));
+        let (mut first, last) = if self.changes_first() {
+            (changed, now)
+        } else {
+            (now, changed)
+        };
+        first.extend(last);
+        first
     }
     /// Marks an object whose deletion begins, before it is decided whether it stays for a while.
     fn prepare_delete(&self, _object: &mut Value, _now: jiff::Timestamp) {}
@@ -401,6 +413,12 @@ pub struct ResourceDef {
     pub view: Option<View>,
     /// `metadata.generation` is kept.
     pub generation: bool,
+    /// It is counted from the first change on: a new object has none, or what it came with.
+    pub generation_from_changes: bool,
+    /// Finalizers are held to the form of their names alone, and need no domain.
+    pub plain_finalizers: bool,
+    /// An update is held to the rule for names again, which concerns `generateName`: that may change.
+    pub rechecked: bool,
     /// A delete that says nothing of dependents leaves them behind, as with the oldest kinds.
     pub orphans: bool,
     /// An update must say which version of the object it is based on.
@@ -462,6 +480,9 @@ impl ResourceDef {
             storage: Storage::Stored,
             view: None,
             generation: false,
+            generation_from_changes: false,
+            plain_finalizers: false,
+            rechecked: false,
             orphans: false,
             versioned_updates: false,
             made_by_updates: false,
@@ -574,6 +595,27 @@ impl ResourceDef {
     #[must_use]
     pub fn generations(mut self) -> Self {
         self.generation = true;
+        self
+    }
+
+    /// Keeps `metadata.generation` from the first change on.
+    #[must_use]
+    pub fn generations_from_changes(mut self) -> Self {
+        self.generation_from_changes = true;
+        self.generations()
+    }
+
+    /// Takes finalizers without a domain.
+    #[must_use]
+    pub fn plain_finalizers(mut self) -> Self {
+        self.plain_finalizers = true;
+        self
+    }
+
+    /// Holds updates to the rule for names again.
+    #[must_use]
+    pub fn rechecked(mut self) -> Self {
+        self.rechecked = true;
         self
     }
 

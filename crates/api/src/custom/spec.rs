@@ -43,12 +43,19 @@ pub(super) fn validate(definition: &Value, old: Option<&Value>) -> ErrorList {
             text(spec, &["names", "plural"]),
             text(spec, &["group"])
         );
-        let name = object::name(definition);
-        if name != wanted {
-            let at = Path::new("metadata").child("name");
-            let wrong = "must be spec.names.plural+\".\"+spec.group";
-            out.push(FieldError::invalid(&at, name, wrong));
-        }
+        let wrong = "must be spec.names.plural+\".\"+spec.group";
+        let mut held = |field: &str, name: &str| {
+            if name != wanted && !name.is_empty() {
+                let at = Path::new("metadata").child(field);
+                out.push(FieldError::invalid(&at, name, wrong));
+            }
+        };
+        // One that is missing is told of with the metadata, and the prefix of one is held to the same.
+        held("name", object::name(definition));
+        held(
+            "generateName",
+            text(definition, &["metadata", "generateName"]),
+        );
     }
     self::spec(spec, old, &mut out);
     if let Some(old) = old {

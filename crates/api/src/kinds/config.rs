@@ -1,11 +1,11 @@
-//! ConfigMaps and secrets.
+//! ConfigMaps, secrets and service accounts.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
 use crate::field::{ErrorList, FieldError, Path};
-use crate::object::{child, fields};
+use crate::object::{self, child, fields, list_mut};
 use crate::row::Strategy;
 use crate::validation::{self, Cursor, text};
 
@@ -20,6 +20,46 @@ pub struct ConfigMaps;
 /// What secrets do beyond their row.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Secrets;
+
+/// What service accounts do beyond their row.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ServiceAccounts;
+
+/// An annotation that is to be given up.
+const ENFORCE_MOUNTABLE: &str = "kubernetes.io/enforce-mountable-secrets";
+
+impl Strategy for ServiceAccounts {
+    fn prepare_create(&self, object: &mut Value) {
+        name_secrets_alone(object);
+    }
+
+    fn prepare_update(&self, new: &mut Value, _old: &Value) {
+        name_secrets_alone(new);
+    }
+
+    fn warnings(&self, new: &Value, old: Option<&Value>) -> Vec<String> {
+        let enforced = |object: &Value| {
+            let path = ["metadata", "annotations", ENFORCE_MOUNTABLE];
+            object::at(object, &path).is_some()
+        };
+        if !enforced(new) || old.is_some_and(enforced) {
+            return Vec::new();
+        }
+        vec![format!(
+            "metadata.annotations[{ENFORCE_MOUNTABLE}]: deprecated in v1.32+; prefer separate \
+             namespaces to isolate access to mounted secrets"
+        )]
+    }
+}
+
+/// Secrets of a service account are told by name: they are in its namespace, and nothing else counts.
+fn name_secrets_alone(object: &mut Value) {
+    for secret in list_mut(object, "secrets") {
+        if let Value::Object(fields) = secret {
+            fields.retain(|name, _| name == "name");
+        }
+    }
+}
 
 /// The size of base64 text when decoded.
 fn decoded_len(text: &str) -> usize {

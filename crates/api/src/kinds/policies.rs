@@ -25,16 +25,22 @@ const MAX_CONDITIONS: usize = 64;
 pub(super) fn rows() -> Vec<ResourceDef> {
     let mut rows = vec![
         ResourceDef::of::<admission::MutatingAdmissionPolicy>()
+            .plain_finalizers()
+            .rechecked()
             .updated_by_version()
             .generations()
             .strategy(Policies { mutating: true })
             .columns(vec![count("Mutations", "mutations"), param_kind(), age()]),
         ResourceDef::of::<admission::MutatingAdmissionPolicyBinding>()
+            .plain_finalizers()
+            .rechecked()
             .updated_by_version()
             .generations()
             .strategy(Bindings { mutating: true })
             .columns(binding_columns()),
         ResourceDef::of::<admission::ValidatingAdmissionPolicy>()
+            .plain_finalizers()
+            .rechecked()
             .updated_by_version()
             .with(&[Subresource::Status])
             .generations()
@@ -45,6 +51,8 @@ pub(super) fn rows() -> Vec<ResourceDef> {
                 age(),
             ]),
         ResourceDef::of::<admission::ValidatingAdmissionPolicyBinding>()
+            .plain_finalizers()
+            .rechecked()
             .updated_by_version()
             .generations()
             .strategy(Bindings { mutating: false })
@@ -162,7 +170,7 @@ impl Strategy for Policies {
         let mut out = ErrorList::new();
         let root = Cursor::root(object);
         let spec = root.child("spec");
-        validation::required_one_of(&spec, "failurePolicy", &["Fail", "Ignore"], &mut out);
+        set_to_one_of(&spec, "failurePolicy", &["Fail", "Ignore"], &mut out);
         let params = spec.get("paramKind");
         if let Some(kind) = &params {
             param_kind_form(kind, &mut out);
@@ -396,7 +404,11 @@ fn audit_annotation(
 }
 
 fn mutations(spec: &Cursor<'_>, expressions: &Expressions, out: &mut ErrorList) {
-    validation::required_one_of(spec, "reinvocationPolicy", &["IfNeeded", "Never"], out);
+    if spec.text("reinvocationPolicy").is_empty() {
+        out.push(FieldError::required(&spec.at("reinvocationPolicy"), "").declared());
+    } else {
+        validation::one_of(spec, "reinvocationPolicy", &["IfNeeded", "Never"], out);
+    }
     let mutations = spec.items("mutations");
     if mutations.len() == 0 {
         let detail = "mutations must contain at least one item";
@@ -415,7 +427,9 @@ fn mutations(spec: &Cursor<'_>, expressions: &Expressions, out: &mut ErrorList) 
         };
         if mutation.has(other) {
             let detail = format!("must not be specified when patchType is {kind}");
-            out.push(FieldError::forbidden(&mutation.at(other), &detail));
+            // The reference shows what it is, not what stands there.
+            let shown = format!("{{{other}}}");
+            out.push(FieldError::invalid(&mutation.at(other), shown, &detail));
         }
         let Some(patch) = mutation.get(mine) else {
             let detail = format!("must be specified when patchType is {kind}");
@@ -423,8 +437,7 @@ fn mutations(spec: &Cursor<'_>, expressions: &Expressions, out: &mut ErrorList) 
             continue;
         };
         if patch.text("expression").trim().is_empty() {
-            let detail = "expression is not specified";
-            out.push(FieldError::required(&patch.at("expression"), detail));
+            out.push(FieldError::required(&patch.at("expression"), ""));
         } else {
             expression(&patch, "expression", expressions, output, out);
         }
@@ -467,8 +480,17 @@ fn param_kind_form(kind: &Cursor<'_>, out: &mut ErrorList) {
     }
 }
 
+/// A field that is held by pointer: one that is there must be one of these, and an empty one is none.
+fn set_to_one_of(at: &Cursor<'_>, name: &str, allowed: &[&str], out: &mut ErrorList) {
+    if at.has(name) {
+        validation::one_of(at, name, allowed, out);
+    } else {
+        out.push(FieldError::required(&at.at(name), ""));
+    }
+}
+
 fn match_resources(at: &Cursor<'_>, out: &mut ErrorList) {
-    validation::required_one_of(at, "matchPolicy", &["Equivalent", "Exact"], out);
+    set_to_one_of(at, "matchPolicy", &["Equivalent", "Exact"], out);
     for selector in ["namespaceSelector", "objectSelector"] {
         match at.get(selector) {
             Some(selector) => validation::label_selector(&selector, out),
@@ -580,9 +602,6 @@ fn actions(spec: &Cursor<'_>, out: &mut ErrorList) {
         ));
     }
     if given.is_empty() {
-        out.push(FieldError::required(
-            &path,
-            "at least one validation action is required",
-        ));
+        out.push(FieldError::required(&path, ""));
     }
 }

@@ -45,6 +45,7 @@ pub fn rows() -> Vec<ResourceDef> {
     rows.extend(cluster_rows());
     rows.extend([
         ResourceDef::of::<policy::PodDisruptionBudget>()
+            .plain_finalizers()
             .updated_by_version()
             .short("pdb")
             .named(names::path_segment)
@@ -92,15 +93,18 @@ pub fn rows() -> Vec<ResourceDef> {
             .strategy(scaling::Scales),
         ResourceDef::of::<policy::Eviction>().body_only(),
         ResourceDef::of::<coordination::Lease>()
+            .plain_finalizers()
             .made_by_updates()
             .updated_by_version()
             .columns(columns::lease())
             .strategy(endpoints::Leases),
         ResourceDef::of::<discovery::EndpointSlice>()
+            .rechecked()
             .generations()
             .columns(columns::endpoint_slice())
             .strategy(endpoints::EndpointSlices),
         ResourceDef::of::<apiextensions::CustomResourceDefinition>()
+            .plain_finalizers()
             .updated_by_version()
             .short("crd")
             .short("crds")
@@ -110,6 +114,8 @@ pub fn rows() -> Vec<ResourceDef> {
             .columns(definition::columns())
             .strategy(definition::Definitions),
         ResourceDef::of::<apiregistration::APIService>()
+            .rechecked()
+            .plain_finalizers()
             .updated_by_version()
             .category("api-extensions")
             .with(&[Sub::Status])
@@ -169,12 +175,14 @@ pub fn rows() -> Vec<ResourceDef> {
 fn network_rows() -> Vec<ResourceDef> {
     vec![
         ResourceDef::of::<networking::Ingress>()
+            .rechecked()
             .short("ing")
             .with(&[Sub::Status])
             .generations()
             .columns(columns::ingress())
             .strategy(network::Ingresses),
         ResourceDef::of::<networking::IngressClass>()
+            .rechecked()
             .generations()
             .columns(columns::ingress_class())
             .strategy(network::IngressClasses),
@@ -184,6 +192,7 @@ fn network_rows() -> Vec<ResourceDef> {
             .columns(columns::network_policy())
             .strategy(network::NetworkPolicies),
         ResourceDef::of::<networking::IPAddress>()
+            .rechecked()
             .short("ip")
             .named(network::ip_address_name)
             .columns(columns::ip_address())
@@ -198,32 +207,39 @@ fn network_rows() -> Vec<ResourceDef> {
 fn storage_rows() -> Vec<ResourceDef> {
     vec![
         ResourceDef::of::<storage::StorageClass>()
+            .rechecked()
             .short("sc")
             .columns(columns::storage_class())
             .strategy(volumes::StorageClasses),
         ResourceDef::of::<storage::CSIDriver>()
+            .generations_from_changes()
             .updated_by_version()
             .columns(columns::csi_driver())
             .strategy(volumes::CsiDrivers),
         ResourceDef::of::<storage::CSINode>()
+            .rechecked()
             .updated_by_version()
             .with(&[Sub::Status])
             .columns(columns::csi_node())
             .strategy(volumes::CsiNodes),
         ResourceDef::of::<storage::CSIStorageCapacity>()
+            .rechecked()
             .updated_by_version()
             .columns(columns::created_at())
             .strategy(volumes::CsiStorageCapacities),
         ResourceDef::of::<storage::VolumeAttachment>()
+            .rechecked()
             .updated_by_version()
             .with(&[Sub::Status])
             .columns(columns::volume_attachment())
             .strategy(volumes::VolumeAttachments),
         ResourceDef::of::<storage::VolumeAttributesClass>()
+            .rechecked()
             .short("vac")
             .columns(columns::volume_attributes_class())
             .strategy(volumes::VolumeAttributesClasses),
         ResourceDef::of::<storagemigration::StorageVersionMigration>()
+            .rechecked()
             .updated_by_version()
             .with(&[Sub::Status])
             .columns(columns::storage_version_migration())
@@ -234,6 +250,8 @@ fn storage_rows() -> Vec<ResourceDef> {
 fn cluster_rows() -> Vec<ResourceDef> {
     vec![
         ResourceDef::of::<node_v1::RuntimeClass>()
+            .rechecked()
+            .plain_finalizers()
             .made_by_updates()
             .updated_by_version()
             .columns(columns::runtime_class())
@@ -247,6 +265,7 @@ fn cluster_rows() -> Vec<ResourceDef> {
             .strategy(requests::CertificateSigningRequests),
         // Its name depends on its signer, and is checked with it.
         ResourceDef::of::<certificates::ClusterTrustBundle>()
+            .rechecked()
             .updated_by_version()
             .named(names::any)
             .selectable("spec.signerName")
@@ -261,11 +280,13 @@ fn cluster_rows() -> Vec<ResourceDef> {
             .columns(columns::pod_certificate_request())
             .strategy(requests::PodCertificateRequests),
         ResourceDef::of::<flowcontrol::FlowSchema>()
+            .rechecked()
             .with(&[Sub::Status])
             .generations()
             .columns(columns::flow_schema())
             .strategy(flow_control::FlowSchemas),
         ResourceDef::of::<flowcontrol::PriorityLevelConfiguration>()
+            .rechecked()
             .with(&[Sub::Status])
             .generations()
             .columns(columns::priority_level())
@@ -275,13 +296,16 @@ fn cluster_rows() -> Vec<ResourceDef> {
             .columns(columns::only_age())
             .strategy(devices::DeviceClasses),
         ResourceDef::of::<resource::ResourceClaim>()
+            .rechecked()
             .with(&[Sub::Status])
             .columns(columns::resource_claim())
             .strategy(devices::ResourceClaims),
         ResourceDef::of::<resource::ResourceClaimTemplate>()
+            .rechecked()
             .columns(columns::only_age())
             .strategy(devices::ResourceClaimTemplates),
         ResourceDef::of::<resource::DeviceTaintRule>()
+            .updated_by_version()
             .with(&[Sub::Status])
             .generations()
             .columns(columns::device_taint_rule())
@@ -331,6 +355,7 @@ fn workload_rows() -> Vec<ResourceDef> {
             .strategy(workloads::DaemonSets)
             .columns(columns::daemon_set()),
         ResourceDef::of::<apps::ControllerRevision>()
+            .rechecked()
             .strategy(workloads::ControllerRevisions)
             .columns(columns::controller_revision()),
         ResourceDef::of::<batch::Job>()
@@ -362,12 +387,14 @@ fn core_rows() -> Vec<ResourceDef> {
             .strategy(namespace::Namespaces)
             .columns(columns::namespace()),
         ResourceDef::of::<core::Node>()
+            .rechecked()
             .short("no")
             .with(&[Sub::Status, Sub::Proxy])
             .selectable_or("spec.unschedulable", "false")
             .strategy(node::Nodes)
             .columns(columns::node()),
         ResourceDef::of::<core::Pod>()
+            .rechecked()
             .short("po")
             .in_all()
             .with(&[
@@ -405,28 +432,33 @@ fn core_rows() -> Vec<ResourceDef> {
             .short("svc")
             .in_all()
             .with(&[Sub::Proxy, Sub::Status])
-            .named(names::dns1035_label)
+            .named(names::dns1123_label)
             .selectable("spec.clusterIP")
             .selectable("spec.type")
             .strategy(service::Services)
             .columns(columns::service()),
         ResourceDef::of::<core::Endpoints>()
+            .rechecked()
             .made_by_updates()
             .short("ep")
             .deprecated(endpoints::DEPRECATED)
             .columns(columns::endpoints())
             .strategy(endpoints::Endpoints),
         ResourceDef::of::<core::ConfigMap>()
+            .rechecked()
             .short("cm")
             .strategy(config::ConfigMaps)
             .columns(columns::config_map()),
         ResourceDef::of::<core::Secret>()
+            .rechecked()
             .selectable("type")
             .strategy(config::Secrets)
             .columns(columns::secret()),
         ResourceDef::of::<core::ServiceAccount>()
+            .rechecked()
             .short("sa")
             .with(&[Sub::Token])
+            .strategy(config::ServiceAccounts)
             .columns(columns::only_age()),
         ResourceDef::of::<core::Event>()
             .made_by_updates()
@@ -479,11 +511,13 @@ fn core_rows() -> Vec<ResourceDef> {
             .strategy(workloads::PodTemplates)
             .columns(columns::pod_template()),
         ResourceDef::of::<core::PersistentVolume>()
+            .rechecked()
             .short("pv")
             .with(&[Sub::Status])
             .strategy(volumes::PersistentVolumes)
             .columns(columns::persistent_volume()),
         ResourceDef::of::<core::PersistentVolumeClaim>()
+            .rechecked()
             .short("pvc")
             .with(&[Sub::Status])
             .strategy(volumes::PersistentVolumeClaims)
@@ -494,6 +528,7 @@ fn core_rows() -> Vec<ResourceDef> {
             .strategy(quota::ResourceQuotas)
             .columns(columns::quota()),
         ResourceDef::of::<core::LimitRange>()
+            .rechecked()
             .made_by_updates()
             .short("limits")
             .columns(columns::created_at())
@@ -518,7 +553,7 @@ mod tests {
     }
 
     #[test]
-    fn updates_need_a_version_or_make_objects_where_they_do_in_the_reference() {
+    fn kinds_differ_in_what_the_reference_lets_them() {
         let rows = Rows::builtin();
         let kinds = |is: fn(&ResourceDef) -> bool| -> Vec<String> {
             let found = rows.iter().filter(|row| is(row));
@@ -536,6 +571,7 @@ mod tests {
                 "CSIStorageCapacity",
                 "ClusterTrustBundle",
                 "CustomResourceDefinition",
+                "DeviceTaintRule",
                 "Lease",
                 "MutatingAdmissionPolicy",
                 "MutatingAdmissionPolicyBinding",
@@ -552,6 +588,23 @@ mod tests {
                 "Workload",
             ]
         );
+        assert_eq!(
+            kinds(|row| row.plain_finalizers),
+            [
+                "APIService",
+                "CustomResourceDefinition",
+                "Lease",
+                "MutatingAdmissionPolicy",
+                "MutatingAdmissionPolicyBinding",
+                "MutatingWebhookConfiguration",
+                "PodDisruptionBudget",
+                "RuntimeClass",
+                "ValidatingAdmissionPolicy",
+                "ValidatingAdmissionPolicyBinding",
+                "ValidatingWebhookConfiguration",
+            ]
+        );
+        assert_eq!(kinds(|row| row.generation_from_changes), ["CSIDriver"]);
         assert_eq!(
             kinds(|row| row.made_by_updates),
             [

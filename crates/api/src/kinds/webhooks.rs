@@ -21,11 +21,15 @@ const URL_FORM: &str = "; desired format: https://host[/path]";
 pub(super) fn rows() -> Vec<ResourceDef> {
     let mut rows = vec![
         ResourceDef::of::<admission::MutatingWebhookConfiguration>()
+            .plain_finalizers()
+            .rechecked()
             .updated_by_version()
             .generations()
             .strategy(Webhooks { mutating: true })
             .columns(vec![webhooks(), age()]),
         ResourceDef::of::<admission::ValidatingWebhookConfiguration>()
+            .plain_finalizers()
+            .rechecked()
             .updated_by_version()
             .generations()
             .strategy(Webhooks { mutating: false })

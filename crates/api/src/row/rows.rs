@@ -81,7 +81,9 @@ impl Rows {
     pub fn with_gates(open: &[String]) -> Self {
         let mut rows = crate::kinds::rows();
         rows.retain(|row| row.gate.is_none_or(|gate| open.iter().any(|it| it == gate)));
-        Self::new(rows)
+        let mut found = Self::new(rows);
+        Arc::make_mut(&mut found.schema).close(open);
+        found
     }
 
     /// The built-in rows with these custom ones.
@@ -149,6 +151,13 @@ impl Rows {
     pub fn fill(&self, row: &ResourceDef, object: &mut Value) {
         if row.custom.is_none() {
             self.schema.fill(&self.ty(row), object);
+        }
+    }
+
+    /// Drops what belongs to features that are off, but for what was there before.
+    pub fn drop_off(&self, row: &ResourceDef, object: &mut Value, old: Option<&Value>) {
+        if row.custom.is_none() {
+            self.schema.drop_off(&self.ty(row), object, old);
         }
     }
 

@@ -64,6 +64,11 @@ impl Path<'_> {
         matches!(self, Self::Root)
     }
 
+    /// The object's own metadata, not that of a template in it.
+    fn is_own_metadata(&self) -> bool {
+        matches!(self, Self::Field(Self::Root, "metadata"))
+    }
+
     /// With indices: `spec.containers[0].name`.
     fn text(&self) -> String {
         let mut out = String::new();
@@ -235,7 +240,7 @@ impl Walk<'_> {
             };
             self.plain(format!("illegal base64 data at input byte {at}"));
         }
-        false
+        text.is_empty()
     }
 
     fn time(&mut self, owner: &str, ty: &Ty, value: &mut Value, path: &Path<'_>) -> bool {
@@ -297,13 +302,14 @@ impl Walk<'_> {
             if depth_one && matches!(name.as_str(), "apiVersion" | "kind") {
                 return true;
             }
+            let is_either = matches!(value, Value::Null | Value::Bool(_) | Value::Object(_));
+            if field.schema_or_bool && !is_either {
+                self.plain("boolean or JSON schema expected".to_owned());
+            }
             let empty =
                 value.is_null() || self.value_in(owner, &field.ty, value, field.pointer, &here);
-            if field.off {
-                return false;
-            }
             // An empty list of managed fields asks to forget all owners.
-            let kept = keeps_empty(field) || name == "managedFields";
+            let kept = keeps_empty(field) || name == "managedFields" && path.is_own_metadata();
             !(value.is_null() || (empty && !kept))
         });
         false
@@ -315,10 +321,8 @@ impl Walk<'_> {
             return self.wrong(owner, value, &wanted, path);
         };
         for (index, value) in items.iter_mut().enumerate() {
-            if value.is_null() && *item == Ty::String {
-                *value = Value::String(String::new());
-            } else if value.is_null() && matches!(item, Ty::Struct(_)) {
-                *value = Value::Object(serde_json::Map::new());
+            if value.is_null() {
+                *value = zero_item(item);
             }
             self.value_in(owner, item, value, true, &Path::Item(path, index));
         }
@@ -331,14 +335,10 @@ impl Walk<'_> {
             return self.wrong(owner, value, &wanted, path);
         };
         for (key, value) in entries.iter_mut() {
-            match (value.is_null(), item) {
-                (true, Ty::String | Ty::Bytes) => *value = Value::String(String::new()),
-                (true, Ty::Quantity) => *value = Value::String("0".to_owned()),
-                (true, _) => {}
-                (false, _) => {
-                    self.value_in(owner, item, value, true, &Path::Field(path, key));
-                }
+            if value.is_null() {
+                *value = zero_item(item);
             }
+            self.value_in(owner, item, value, true, &Path::Field(path, key));
         }
         entries.is_empty()
     }
@@ -363,6 +363,18 @@ impl Walk<'_> {
     }
 }
 
+/// What null is among the items of a list or map: the zero of their type, where that is no pointer.
+fn zero_item(item: &Ty) -> Value {
+    match item {
+        Ty::String | Ty::Bytes => Value::String(String::new()),
+        Ty::Quantity => Value::String("0".to_owned()),
+        Ty::Bool => Value::Bool(false),
+        Ty::Int32 | Ty::Int64 | Ty::Number | Ty::IntOrString => Value::from(0),
+        Ty::Struct(_) => Value::Object(serde_json::Map::new()),
+        Ty::Time | Ty::MicroTime | Ty::Any | Ty::List(_) | Ty::Map(_) => Value::Null,
+    }
+}
+
 /// `io.k8s.api.core.v1.Container` is `v1.Container` in Go.
 fn go_name(name: &str) -> String {
     let mut parts = name.rsplit('.');
@@ -374,35 +386,77 @@ fn go_name(name: &str) -> String {
 }
 
 /// Structs are kept even when empty: Go's `omitempty` never drops them, and whether the field is
-/// a pointer does not change what a client sees. Lists and maps go when empty unless the type
-/// always writes them.
+/// a pointer does not change what a client sees. Lists and maps go when empty: the reference stores
+/// no difference between an empty one and none, and writes null where it always writes something.
 fn keeps_empty(field: &Field) -> bool {
     match field.ty {
         Ty::Struct(_) => true,
         // A time that is not set is written as null.
-        Ty::Time | Ty::MicroTime => false,
+        Ty::Time | Ty::MicroTime | Ty::List(_) | Ty::Map(_) | Ty::Bytes => false,
         _ => field.always,
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use crate::Rows;
 
-    #[test]
-    fn fields_of_features_that_are_off_are_dropped_without_a_word() {
+    /// The object as it is read, or why it can't be.
+    fn read(mut object: Value) -> Result<Value, String> {
         let rows = Rows::builtin();
-        let pods = rows.by_kind("", "v1", "Pod").expect("a row").clone();
-        let mut pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"},
-            "spec": {"containers": [{"name": "a", "image": "a"}],
-                "volumes": [{"name": "v", "emptyDir": {"mode": 511}}]}});
-        let found = rows.admit(&pods, &mut pod);
-        assert_eq!(found.unknown, Vec::<String>::new());
-        assert_eq!(pod["spec"]["volumes"][0]["emptyDir"], json!({}));
-        // What they may not be is still said.
-        pod["spec"]["volumes"][0]["emptyDir"]["mode"] = json!("x");
-        assert!(rows.admit(&pods, &mut pod).mismatch.is_some());
+        let part = |name: &str| object[name].as_str().unwrap_or_default().to_owned();
+        let (api_version, kind) = (part("apiVersion"), part("kind"));
+        let (group, version) = api_version.split_once('/').unwrap_or(("", &api_version));
+        let row = rows.by_kind(group, version, &kind).expect("a row").clone();
+        let found = rows.admit(&row, &mut object);
+        rows.fill(&row, &mut object);
+        found.mismatch.map_or(Ok(object), Err)
+    }
+
+    #[test]
+    fn nulls_among_items_are_the_zeros_of_their_types() {
+        let pod = read(json!({"apiVersion": "v1", "kind": "Pod", "metadata": {},
+            "spec": {"containers": [null], "securityContext": {"supplementalGroups": [1, null]},
+                "overhead": {"cpu": null}, "nodeSelector": {"a": null}}}));
+        let spec = pod.expect("good")["spec"].take();
+        assert_eq!(spec["containers"][0]["name"], "");
+        assert_eq!(spec["securityContext"]["supplementalGroups"], json!([1, 0]));
+        assert_eq!(spec["overhead"], json!({"cpu": "0"}));
+        assert_eq!(spec["nodeSelector"], json!({"a": ""}));
+    }
+
+    #[test]
+    fn empty_lists_that_are_always_written_are_null() {
+        let role = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role",
+            "metadata": {"managedFields": []}, "rules": []});
+        let role = read(role).expect("good");
+        assert!(role["rules"].is_null());
+        // An empty list of managed fields says something, but not in a template.
+        assert_eq!(role["metadata"]["managedFields"], json!([]));
+        let template = json!({"apiVersion": "v1", "kind": "PodTemplate", "metadata": {},
+            "template": {"metadata": {"managedFields": []}}});
+        let template = read(template).expect("good");
+        assert!(
+            template["template"]["metadata"]
+                .get("managedFields")
+                .is_none()
+        );
+    }
+
+    #[test]
+    fn what_may_be_a_schema_or_a_boolean_is_nothing_else() {
+        let of = |more: Value| {
+            read(
+                json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+                "metadata": {}, "spec": {"versions": [{"schema": {"openAPIV3Schema":
+                    {"additionalProperties": more}}}]}}),
+            )
+        };
+        let wrong = Err("boolean or JSON schema expected".to_owned());
+        assert_eq!(of(json!("x")).map(drop), wrong);
+        assert_eq!(of(json!([])).map(drop), wrong);
+        assert!(of(json!(true)).is_ok() && of(json!({"type": "string"})).is_ok());
     }
 }

@@ -1,8 +1,10 @@
 //! The table of facts that the published schemas lack.
 //!
 //! One line for a type or field, tab-separated: the name (without `io.k8s.api.`), then facts:
-//! `atomic`, `granular`, `list=map:KEYS|set|atomic`, `patch=merge[,retainKeys][:KEY]|replace`, `default=JSON`,
-//! `enum=A|B` (of a list or map: of what it holds), `off` (of a feature that is off), `always` (written even when empty), `ptr` (an
+//! `atomic`, `granular`, `list=map:KEYS|set|atomic`, `patch=merge[,retainKeys][:KEY]|replace`,
+//! `default=JSON`, `enum=A|B` (of a list or map: of what it holds), `off` (of a feature that is off),
+//! `off=GATE` (of one behind a gate), `schemaorbool` (a schema or a boolean), `always` (written even
+//! when empty), `ptr` (an
 //! explicit zero is kept). They restate the markers
 //! and tags of the Kubernetes 1.37 API types.
 
@@ -54,8 +56,10 @@ fn set(field: &mut Field, fact: &str) {
         None if fact == "atomic" => field.atomic = Some(true),
         None if fact == "granular" => field.atomic = Some(false),
         None if fact == "off" => field.off = true,
+        None if fact == "schemaorbool" => field.schema_or_bool = true,
         None if fact == "always" => field.always = true,
         None if fact == "ptr" => field.pointer = true,
+        Some(("off", gate)) => field.gate = Some(gate.into()),
         Some(("list", "set")) => field.list = ListType::Set,
         Some(("list", keys)) => {
             if let Some(keys) = keys.strip_prefix("map:") {

@@ -7,7 +7,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{Field, Schema, Ty};
+use super::{Field, Schema, Ty, TypeDef};
 
 impl Schema {
     /// Adds what a typed object of the reference would have.
@@ -40,8 +40,9 @@ impl Schema {
         }
     }
 
-    /// Notes for every struct what it holds, and which of its fields have structs below them that hold
-    /// something: most of an object has nothing to fill. To be called when all fields have their facts.
+    /// Notes for every struct what it holds and what of it is off, and which of its fields have structs
+    /// below them with such: most of an object has nothing to fill and nothing to drop. To be called
+    /// when all fields have their facts.
     pub(super) fn hold(&mut self) {
         for definition in &mut self.types {
             definition.held = definition
@@ -51,27 +52,42 @@ impl Schema {
                 .map(|(name, field)| (name.clone(), zero(field)))
                 .collect();
         }
-        let mut holds: Vec<bool> = self.types.iter().map(|it| !it.held.is_empty()).collect();
-        let below = |holds: &[bool], ty: &Ty| struct_of(ty).is_some_and(|at| holds[at]);
-        // Structs refer to each other in any order, and in circles.
-        loop {
-            let before = holds.clone();
-            for (definition, holds) in self.types.iter().zip(&mut holds) {
-                let mut fields = definition.fields.values();
-                *holds |= fields.any(|field| below(&before, &field.ty));
-            }
-            if holds == before {
-                break;
-            }
-        }
         for definition in &mut self.types {
-            let fields = definition.fields.iter();
-            definition.holders = fields
-                .filter(|(_, field)| below(&holds, &field.ty))
-                .map(|(name, field)| (name.clone(), field.ty.clone()))
-                .collect();
+            let off = definition.fields.iter().filter(|(_, field)| field.off);
+            definition.off = off.map(|(name, _)| name.clone()).collect();
+        }
+        let holds = self.above(|definition| !definition.held.is_empty());
+        let drops = self.above(|definition| !definition.off.is_empty());
+        for definition in &mut self.types {
+            definition.holders = over(definition, &holds);
+            definition.over_off = over(definition, &drops);
         }
     }
+
+    /// Which structs are such, or have such below them.
+    fn above(&self, is: impl Fn(&TypeDef) -> bool) -> Vec<bool> {
+        let mut found: Vec<bool> = self.types.iter().map(is).collect();
+        // Structs refer to each other in any order, and in circles.
+        loop {
+            let before = found.clone();
+            for (definition, found) in self.types.iter().zip(&mut found) {
+                let mut fields = definition.fields.values();
+                *found |= fields.any(|field| struct_of(&field.ty).is_some_and(|at| before[at]));
+            }
+            if found == before {
+                return found;
+            }
+        }
+    }
+}
+
+/// The fields whose structs are among these.
+fn over(definition: &TypeDef, which: &[bool]) -> Vec<(Box<str>, Ty)> {
+    let fields = definition.fields.iter();
+    fields
+        .filter(|(_, field)| struct_of(&field.ty).is_some_and(|at| which[at]))
+        .map(|(name, field)| (name.clone(), field.ty.clone()))
+        .collect()
 }
 
 /// The struct that a type is, or has as its items.

@@ -102,6 +102,8 @@ fn new_field(ty: Ty) -> Field {
         patch: PatchFacts::default(),
         atomic: None,
         off: false,
+        gate: None,
+        schema_or_bool: false,
         values: Box::default(),
         default: None,
         always: false,

@@ -9,6 +9,7 @@ mod admit;
 mod facts;
 mod fill;
 mod load;
+mod off;
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -88,6 +89,10 @@ pub struct Field {
     pub atomic: Option<bool>,
     /// Of a feature that is off here: it is dropped without a word, as the reference drops it.
     pub off: bool,
+    /// The feature gate that it is behind.
+    pub gate: Option<Box<str>>,
+    /// It is a schema or a boolean, which no one type says.
+    pub schema_or_bool: bool,
     /// The values that it may have, or that what it holds may have; none when there is no such list.
     pub values: Box<[Box<str>]>,
     /// Declared default (only simple ones; the rest is code in the strategy).
@@ -114,6 +119,10 @@ pub struct TypeDef {
     pub held: Vec<(Box<str>, Value)>,
     /// Fields with structs below them that hold something, and the types of these fields.
     pub holders: Vec<(Box<str>, Ty)>,
+    /// Fields that are off.
+    pub off: Vec<Box<str>>,
+    /// Fields with structs below them of which fields are off, and the types of these fields.
+    pub over_off: Vec<(Box<str>, Ty)>,
 }
 
 impl TypeDef {

@@ -40,6 +40,8 @@ fn plain(ty: Ty) -> Field {
         patch: PatchFacts::default(),
         atomic: None,
         off: false,
+        gate: None,
+        schema_or_bool: false,
         values: Box::default(),
         default: None,
         always: false,
@@ -86,6 +88,7 @@ impl Build<'_> {
             held: definition.held,
             // Custom objects are not filled.
             holders: Vec::new(),
+            ..TypeDef::default()
         })
     }
 
@@ -122,8 +125,7 @@ impl Build<'_> {
             fields,
             atomic: schema.atomic_map,
             open: schema.preserve,
-            held: Vec::new(),
-            holders: Vec::new(),
+            ..TypeDef::default()
         }
     }
 

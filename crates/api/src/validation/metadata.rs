@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::{Cursor, IMMUTABLE, annotations, labels};
 use crate::field::{ErrorList, FieldError, Path, quoted};
+use crate::names::{self, NameRule};
 use crate::row::ResourceDef;
 
 /// Finalizers without a domain that are known.
@@ -14,12 +15,17 @@ const SUBRESOURCE_MAX: usize = 256;
 /// What is wrong with the metadata of a new object, whose name has been generated already.
 #[must_use]
 pub fn validate_metadata(row: &ResourceDef, object: &Value) -> ErrorList {
+    by_rule(row, row.name_rule, object)
+}
+
+/// Checks metadata, the name by a rule.
+fn by_rule(row: &ResourceDef, rule: NameRule, object: &Value) -> ErrorList {
     let mut out = ErrorList::new();
     let meta = Cursor::root(object).child("metadata");
     let generate = meta.text("generateName");
     if !generate.is_empty() {
         let sample = masked_prefix(generate);
-        for wrong in (row.name_rule)(&sample) {
+        for wrong in rule(&sample) {
             out.push(FieldError::invalid(
                 &meta.at("generateName"),
                 generate,
@@ -34,7 +40,7 @@ pub fn validate_metadata(row: &ResourceDef, object: &Value) -> ErrorList {
             "name or generateName is required",
         ));
     } else {
-        super::named(row.name_rule, name, &meta.at("name"), &mut out);
+        super::named(rule, name, &meta.at("name"), &mut out);
     }
     let namespace = meta.text("namespace");
     if row.namespaced() {
@@ -59,10 +65,16 @@ pub fn validate_metadata(row: &ResourceDef, object: &Value) -> ErrorList {
     out
 }
 
-/// What is wrong with a change of metadata.
+/// What is wrong with changed metadata: with what it is now and with what changed. Of all kinds
+/// names must be segments of a path; some are held to their own rule again.
 #[must_use]
 pub fn validate_metadata_update(row: &ResourceDef, new: &Value, old: &Value) -> ErrorList {
-    let mut out = ErrorList::new();
+    let rule = if row.rechecked {
+        row.name_rule
+    } else {
+        names::path_segment
+    };
+    let mut out = by_rule(row, rule, new);
     let meta = Cursor::root(new).child("metadata");
     let before = Cursor::root(old).child("metadata");
     if before.has("deletionTimestamp") {
@@ -75,7 +87,6 @@ pub fn validate_metadata_update(row: &ResourceDef, new: &Value, old: &Value) -> 
             "must be specified for an update",
         ));
     }
-    super::nonnegative(&meta, "generation", &mut out);
     if meta.number("generation") < before.number("generation") {
         out.push(FieldError::invalid(
             &meta.at("generation"),
@@ -99,11 +110,6 @@ pub fn validate_metadata_update(row: &ResourceDef, new: &Value, old: &Value) -> 
     ] {
         super::immutable(meta.raw(name), before.raw(name), &meta.at(name), &mut out);
     }
-    labels(meta.raw("labels"), &meta.at("labels"), &mut out);
-    annotations(meta.raw("annotations"), &meta.at("annotations"), &mut out);
-    owner_references(&meta, &mut out);
-    managed_fields(&meta, &mut out);
-    known_finalizers(row, &meta, &mut out);
     out
 }
 
@@ -187,10 +193,9 @@ fn finalizers(meta: &Cursor<'_>, out: &mut ErrorList) {
     }
 }
 
-/// Built-in kinds of the older groups refuse finalizers that are neither known nor qualified.
-/// Definitions do not: their own finalizer is neither.
+/// Most kinds refuse finalizers that are neither known nor qualified.
 fn known_finalizers(row: &ResourceDef, meta: &Cursor<'_>, out: &mut ErrorList) {
-    if row.custom.is_some() || row.gvk.group == crate::custom::GROUP {
+    if row.plain_finalizers {
         return;
     }
     for finalizer in meta.items("finalizers") {

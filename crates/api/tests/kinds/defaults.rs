@@ -3,7 +3,7 @@
 use evenkeel_api::kinds::{compute_qos, pod as pods, pod_limits, pod_requests};
 use serde_json::{Value, json};
 
-use super::{pod, pod_with_container, prepared, service, with};
+use super::{pod, pod_with_container, prepared, row_of, service, with};
 
 #[test]
 fn pods() {
@@ -94,6 +94,16 @@ fn pull_policies() {
         ("registry:5000/nginx:1", "IfNotPresent"),
         ("nginx@sha256:abc", "IfNotPresent"),
         ("", "IfNotPresent"),
+        ("localhost/a", "Always"),
+        ("a__b/c--d.e", "Always"),
+        ("[::1]:5000/a", "Always"),
+        // These are no names, so they lead to no newest version.
+        ("Bad_Name!", "IfNotPresent"),
+        ("-a", "IfNotPresent"),
+        ("a..b", "IfNotPresent"),
+        ("a_/b", "IfNotPresent"),
+        ("a:-x", "IfNotPresent"),
+        ("example.com:x/a", "IfNotPresent"),
     ] {
         assert_eq!(pods::pull_policy(image), policy, "{image}");
     }
@@ -272,4 +282,49 @@ fn warnings_name_what_is_probably_a_mistake() {
         format!("spec.template.{}", wanted[0])
     );
     assert!(row.strategy.warnings(&workload, Some(&workload)).is_empty());
+}
+
+#[test]
+fn a_job_without_labels_has_those_of_its_template_with_the_generated_ones() {
+    let made = |labels: Value, later: Value| {
+        let mut job = prepared(json!({
+            "apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "sum", "labels": labels},
+            "spec": {"template": {"metadata": {"labels": {"app": "sum"}},
+                "spec": {"restartPolicy": "Never", "containers": [{"name": "a", "image": "a"}]}}},
+        }));
+        json_patch::merge(&mut job, &json!({"metadata": {"labels": later}}));
+        let unlabelled = labels.is_null();
+        row_of(&job).strategy.prepare_new(&mut job, unlabelled);
+        job["metadata"]["labels"].take()
+    };
+    let labels = made(Value::Null, json!({}));
+    assert_eq!(labels["app"], "sum");
+    assert_eq!(labels["batch.kubernetes.io/job-name"], "sum");
+    // Its own labels stay as they are, though they be the same.
+    assert_eq!(
+        made(json!({"app": "sum"}), json!({})),
+        json!({"app": "sum"})
+    );
+    // So do those that admission gave it.
+    let later = json!({"by": "hook"});
+    assert_eq!(
+        made(Value::Null, later),
+        json!({"app": "sum", "by": "hook"})
+    );
+}
+
+#[test]
+fn secrets_of_service_accounts_are_told_by_name() {
+    let account = prepared(json!({
+        "apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "a"},
+        "secrets": [{"name": "s", "kind": "Secret", "namespace": "other"}],
+    }));
+    assert_eq!(account["secrets"], json!([{"name": "s"}]));
+    let strategy = &row_of(&account).strategy;
+    let enforced =
+        json!({"metadata": {"annotations": {"kubernetes.io/enforce-mountable-secrets": "true"}}});
+    let said = strategy.warnings(&enforced, None);
+    assert!(said[0].contains("deprecated in v1.32+"), "{said:?}");
+    assert!(strategy.warnings(&enforced, Some(&enforced)).is_empty());
+    assert!(strategy.warnings(&account, None).is_empty());
 }

@@ -82,9 +82,12 @@ fn of_new_objects() {
 fn of_kinds_with_other_names() {
     assert_eq!(
         create_errors(with(service(), &json!({"metadata": {"name": "1a"}}))),
-        [
-            "metadata.name: Invalid value: \"1a\": a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for validation is '[a-z]([-a-z0-9]*[a-z0-9])?')"
-        ]
+        Vec::<String>::new(),
+        "services may begin with a digit since 1.37"
+    );
+    assert_eq!(
+        create_errors(with(service(), &json!({"metadata": {"name": "a.b"}}))),
+        ["metadata.name: Invalid value: \"a.b\": must not contain dots"]
     );
     assert_eq!(
         create_errors(json!({"apiVersion": "v1", "kind": "Namespace",
@@ -149,5 +152,53 @@ fn of_changes() {
         [
             "metadata.finalizers: Forbidden: no new finalizers can be added if the object is being deleted, found new finalizers []string{\"a.io/a\", \"b.io/b\"}"
         ]
+    );
+}
+
+#[test]
+fn finalizers_need_a_domain_of_most_kinds() {
+    let of = |kind: &str, api_version: &str| {
+        create_errors(json!({
+            "apiVersion": api_version, "kind": kind,
+            "metadata": {"name": "a", "finalizers": ["plain"]},
+        }))
+    };
+    let wrong = "metadata.finalizers[0]: Invalid value: \"plain\": name is neither a standard finalizer name nor is it fully qualified";
+    assert_eq!(of("ConfigMap", "v1"), [wrong]);
+    assert!(!of("Lease", "coordination.k8s.io/v1").contains(&wrong.to_owned()));
+}
+
+#[test]
+fn an_update_may_change_the_prefix_of_names_and_some_kinds_look_at_it() {
+    let changed = |kind: &str, api_version: &str, prefix: &str| {
+        let old = json!({"apiVersion": api_version, "kind": kind, "metadata": {"name": "a"}});
+        let patch = json!({"metadata": {"generateName": prefix}});
+        let errors = update_errors(old, &patch).into_iter();
+        errors
+            .filter(|error| error.starts_with("metadata."))
+            .collect::<Vec<_>>()
+    };
+    let (maps, quotas) = (("ConfigMap", "v1"), ("ResourceQuota", "v1"));
+    assert_eq!(changed(maps.0, maps.1, "b-"), Vec::<String>::new());
+    assert_eq!(
+        changed(maps.0, maps.1, "B_"),
+        [format!(
+            "metadata.generateName: Invalid value: \"B_\": {SUBDOMAIN}"
+        )]
+    );
+    assert_eq!(changed(quotas.0, quotas.1, "B_"), Vec::<String>::new());
+    assert_eq!(
+        changed(quotas.0, quotas.1, "a/b"),
+        ["metadata.generateName: Invalid value: \"a/b\": may not contain '/'"]
+    );
+}
+
+#[test]
+fn a_deletion_is_begun_by_a_delete_alone() {
+    let patch = json!({"metadata": {"deletionGracePeriodSeconds": 5}});
+    let old = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}});
+    assert_eq!(
+        update_errors(old, &patch),
+        ["metadata.deletionGracePeriodSeconds: Invalid value: 5: field is immutable"]
     );
 }

@@ -26,14 +26,6 @@ pub(super) fn body(request: &mut Request<'_>) -> Result<Value, Status> {
     body_of(request, &gvk, &type_name)
 }
 
-/// Reads the body once more, and says nothing of it that has been said.
-pub(super) fn body_again(request: &mut Request<'_>) -> Result<Value, Status> {
-    let said = request.warnings.len();
-    let value = body(request);
-    request.warnings.truncate(said);
-    value
-}
-
 /// Reads the body as an object of a given kind (subresources have kinds of their own).
 pub(super) fn body_of(
     request: &mut Request<'_>,
@@ -340,7 +332,10 @@ pub(super) fn settle(
     }
     match validation {
         FieldValidation::Ignore => {}
-        FieldValidation::Warn => request.warnings.extend(odd),
+        // Told of refused requests too.
+        FieldValidation::Warn => odd
+            .into_iter()
+            .for_each(|text| request.call.notes.warn(text)),
         FieldValidation::Strict => {
             return Err(format!("strict decoding error: {}", odd.join(", ")));
         }

@@ -29,7 +29,7 @@ use http::Method;
 use crate::cache::is_on_demand;
 use crate::door::Door;
 use crate::flow;
-use crate::http::{Answer, Attributes, Encoding, Media, Offer, is_pretty, page_not_found, warn};
+use crate::http::{Answer, Attributes, Encoding, Media, Offer, is_pretty, page_not_found};
 use crate::pipeline::{Authorized, Call};
 
 pub(crate) use socket::token_of_protocol;
@@ -117,8 +117,8 @@ pub(crate) async fn serve(door: &Arc<Door>, call: Authorized<Box<Call>>) -> Resu
             Ok(page_not_found())
         };
     };
-    let deprecation = row.deprecation.clone();
-    if deprecation.is_some() {
+    if let Some(told) = &row.deprecation {
+        call.notes.warn(told.clone());
         call.notes.annotate("k8s.io/deprecated", "true");
         let Attributes {
             group,
@@ -131,11 +131,7 @@ pub(crate) async fn serve(door: &Arc<Door>, call: Authorized<Box<Call>>) -> Resu
         let told = [group.as_str(), "", resource, subresource, version];
         door.registry.counted.deprecated.mark(&told);
     }
-    let mut answer = serve_row(door, row, call).await?;
-    if let Some(told) = deprecation {
-        warn(&mut answer, &[told.into_owned()]);
-    }
-    Ok(answer)
+    serve_row(door, row, call).await
 }
 
 /// The row behind a request's path, ready to be read.

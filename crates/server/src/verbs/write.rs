@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use evenkeel_api::field::{ErrorList, FieldError, Path};
 use evenkeel_api::kinds::{namespace, pod};
+use evenkeel_api::object::Fields;
 use evenkeel_api::patch::PatchError;
 use evenkeel_api::patch::apply::{ManagerRequest, Unconverted, keep_times, track_update};
 use evenkeel_api::row::{ResourceDef, Subresource};
@@ -131,11 +132,15 @@ pub(super) async fn create_once(
             "create not allowed while custom resource definition is terminating",
         ));
     }
+    wipe(&mut value);
+    let labels = object::at(&value, &["metadata", "labels"]).and_then(Value::as_object);
+    let unlabelled = labels.is_none_or(Fields::is_empty);
     row.strategy.defaults(&mut value);
     // Nobody owns what admission and the kind itself add.
     if tracked {
         track(request, None, &mut value, None).await;
     }
+    door.rows().drop_off(&row, &mut value, None);
     let change = Change {
         row: &row,
         operation: Operation::Create,
@@ -151,6 +156,7 @@ pub(super) async fn create_once(
         .await?;
     generate_name(&mut value);
     prepare_create(&door, &row, &mut value);
+    row.strategy.prepare_new(&mut value, unlabelled);
     let creator = super::kinds::user_info(&request.call.identity);
     row.strategy.prepare_creator(&mut value, &creator);
     door.rows().fill(&row, &mut value);
@@ -186,6 +192,20 @@ pub(super) async fn create_once(
     Ok(stored.map_or(Created::Taken, Created::Stored))
 }
 
+/// Takes off what no creator decides, before it could be owned by him.
+fn wipe(value: &mut Value) {
+    let metadata = object::metadata(value);
+    for name in [
+        "uid",
+        "creationTimestamp",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "selfLink",
+    ] {
+        metadata.remove(name);
+    }
+}
+
 /// Sets what the system decides on create.
 fn prepare_create(door: &Door, row: &ResourceDef, value: &mut Value) {
     // A node's agent registers it with what it knows; other kinds begin without a status.
@@ -193,21 +213,15 @@ fn prepare_create(door: &Door, row: &ResourceDef, value: &mut Value) {
         object::fields(value).remove("status");
     }
     let now = clock::rfc3339(door.clock().now());
+    // Those who change new objects on the way don't decide it either.
+    wipe(value);
     let metadata = object::metadata(value);
-    for name in [
-        "resourceVersion",
-        "deletionTimestamp",
-        "deletionGracePeriodSeconds",
-        "selfLink",
-    ] {
-        metadata.remove(name);
-    }
+    metadata.remove("resourceVersion");
     metadata.insert("uid".to_owned(), uuid::Uuid::new_v4().to_string().into());
     metadata.insert("creationTimestamp".to_owned(), now.into());
-    if row.generation {
+    // Where nobody counts, it is what the creator says.
+    if row.generation && !row.generation_from_changes {
         metadata.insert("generation".to_owned(), 1.into());
-    } else {
-        metadata.remove("generation");
     }
     row.strategy.prepare_create(value);
     let now = clock::rfc3339(door.clock().now());
@@ -225,7 +239,10 @@ pub(super) fn refuse(row: &ResourceDef, name: &str, errors: &ErrorList) -> Resul
             once.push(error.clone());
         }
     }
-    Err(Status::invalid(&row.gvk.group, &row.gvk.kind, name, &once))
+    once.sort_by_key(|error| error.declared);
+    // What is another form of a stored kind is called as that one.
+    let group = row.view.as_ref().map_or(&*row.gvk.group, |view| view.group);
+    Err(Status::invalid(group, &row.gvk.kind, name, &once))
 }
 
 /// Records in managed fields what a write has changed. What it changes for an owner that wrote in
@@ -287,9 +304,7 @@ pub(super) async fn update(
     let mut sent = Some(sent);
     let stored = replace(&mut request, subresource, Owners::Tracked, |request, _| {
         // Read again for the few that somebody was faster than, and kept a second time for none.
-        Ok(sent
-            .take()
-            .map_or_else(|| decode::body_again(request), Ok)?)
+        Ok(sent.take().map_or_else(|| decode::body(request), Ok)?)
     });
     let stored = stored.await?;
     finish(&request, stored)
@@ -513,6 +528,7 @@ async fn steps(
     if matches!(owners, Owners::Tracked) {
         track(request, Some(old), new, subresource).await;
     }
+    door.rows().drop_off(&row, new, Some(old));
     let change = Change {
         row: &row,
         operation: Operation::Update,
@@ -526,8 +542,7 @@ async fn steps(
     door.admission.mutate(&door.registry, &change, new).await?;
     keep_system_fields(&row, old, new, subresource);
     door.rows().fill(&row, new);
-    let mut errors = validation::validate_metadata(&row, new);
-    errors.extend(validation::validate_metadata_update(&row, new, old));
+    let mut errors = validation::validate_metadata_update(&row, new, old);
     match subresource {
         None => {
             row.strategy.prepare_update(new, old);
@@ -659,16 +674,27 @@ fn keep_system_fields(
     for name in [
         "uid",
         "creationTimestamp",
-        "deletionTimestamp",
-        "deletionGracePeriodSeconds",
         "generation",
         "namespace",
-        "generateName",
         "resourceVersion",
     ] {
         object::set_or_remove(metadata, name, kept.get(name).cloned());
     }
+    keep_deletion(kept, metadata);
     metadata.remove("selfLink");
+}
+
+/// Of a deletion that has begun nothing can be taken back; what begins one otherwise than by a delete
+/// is left in, to be refused.
+fn keep_deletion(kept: &Value, metadata: &mut Fields) {
+    if let Some(at) = kept.get("deletionTimestamp") {
+        metadata.insert("deletionTimestamp".to_owned(), at.clone());
+    }
+    if let Some(grace) = kept.get("deletionGracePeriodSeconds") {
+        metadata
+            .entry("deletionGracePeriodSeconds")
+            .or_insert_with(|| grace.clone());
+    }
 }
 
 /// The status of a custom object is all that can be written through its path; who owns what of it is

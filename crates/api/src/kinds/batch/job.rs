@@ -103,14 +103,23 @@ impl Strategy for Jobs {
             generate_selector(object);
         }
         object::clear_status(object);
-        fields(child(object, "spec")).remove("scheduling");
+    }
+
+    /// A job that came without labels has those of its template, the generated ones too. Others that
+    /// it got on the way stay.
+    fn prepare_new(&self, object: &mut Value, unlabelled: bool) {
+        let labels = object::at(object, &["spec", "template", "metadata", "labels"]);
+        let own = object::at(object, &["metadata", "labels"]).and_then(Value::as_object);
+        let mut own = own.into_iter().flatten();
+        let all_from_template =
+            own.all(|(key, value)| labels.is_some_and(|labels| labels.get(key) == Some(value)));
+        if let Some(labels) = labels.filter(|_| unlabelled && all_from_template).cloned() {
+            object::metadata(object).insert("labels".to_owned(), labels);
+        }
     }
 
     fn prepare_update(&self, new: &mut Value, old: &Value) {
         object::keep_status(new, old);
-        if object::at(old, &["spec", "scheduling"]).is_none() {
-            fields(child(new, "spec")).remove("scheduling");
-        }
     }
 
     fn validate(&self, object: &Value) -> ErrorList {

@@ -8,6 +8,8 @@ use serde_json::{Value, json};
 use crate::object::{self, child, default_field, fields};
 use crate::quantity::Quantity;
 
+use super::image::pull_policy;
+
 const CONTAINER_LISTS: [&str; 3] = ["containers", "initContainers", "ephemeralContainers"];
 const DEFAULT_MODE: i64 = 0o644;
 
@@ -139,22 +141,6 @@ fn http_get(action: &mut Value) {
         if text_of(action, name).is_none() {
             fields(action).insert(name.to_owned(), value.into());
         }
-    }
-}
-
-/// `Always` for images without a tag or with the tag `latest`; a digest alone counts as pinned.
-#[must_use]
-pub fn pull_policy(image: &str) -> &'static str {
-    let (name, digest) = image
-        .split_once('@')
-        .map_or((image, None), |(name, digest)| (name, Some(digest)));
-    let last = name.rsplit('/').next().unwrap_or(name);
-    let tag = last.split_once(':').map(|(_, tag)| tag);
-    match (tag, digest) {
-        (Some("latest"), _) => "Always",
-        (Some(_), _) | (None, Some(_)) => "IfNotPresent",
-        (None, None) if image.is_empty() => "IfNotPresent",
-        (None, None) => "Always",
     }
 }
 

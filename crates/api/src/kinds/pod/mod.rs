@@ -8,6 +8,7 @@ mod containers;
 mod defaults;
 mod env;
 mod host;
+mod image;
 mod label_keys;
 mod level;
 mod limits;
@@ -27,7 +28,8 @@ mod warnings;
 use serde_json::{Value, json};
 
 pub(crate) use defaults::round_up;
-pub use defaults::{pull_policy, template as template_defaults};
+pub use defaults::template as template_defaults;
+pub use image::pull_policy;
 pub use limits::is_extended as is_extended_resource;
 pub(crate) use limits::{
     amount as validate_amount, container_limits as validate_requirements, container_resource_name,

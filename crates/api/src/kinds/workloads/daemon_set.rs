@@ -31,6 +31,10 @@ fn set_template_generation(object: &mut Value, generation: i64) {
 }
 
 impl Strategy for DaemonSets {
+    fn changes_first(&self) -> bool {
+        true
+    }
+
     fn defaults(&self, object: &mut Value) {
         let spec = child(object, "spec");
         let strategy = child(spec, "updateStrategy");
@@ -42,6 +46,11 @@ impl Strategy for DaemonSets {
         }
         default_field(spec, "revisionHistoryLimit", 10);
         pod::template_defaults(child(spec, "template"));
+        // The reference writes its field whether it was there or not, so that whoever writes a daemon
+        // set owns it.
+        if object::annotation(object, GENERATION).is_none() {
+            set_template_generation(object, 0);
+        }
     }
 
     fn prepare_create(&self, object: &mut Value) {

@@ -190,8 +190,7 @@ fn cost_of_a_status_patch() {
         lap();
         rows.fill(row, &mut new);
         lap();
-        let mut errors = crate::validation::validate_metadata(row, &new);
-        errors.extend(crate::validation::validate_metadata_update(row, &new, &old));
+        let mut errors = crate::validation::validate_metadata_update(row, &new, &old);
         lap();
         row.strategy
             .prepare_status_at(&mut new, &old, "2026-01-01T00:00:01Z");

@@ -4,6 +4,20 @@
 use crate::patch::field_set::{FieldSet, PathElement};
 use crate::schema::{Schema, Ty};
 
+/// Kinds of whose metadata a status takes nothing.
+const STATUS_ALONE: [&str; 10] = [
+    "DeviceTaintRule",
+    "FlowSchema",
+    "PodCertificateRequest",
+    "PodGroup",
+    "PriorityLevelConfiguration",
+    "ResourceClaim",
+    "ServiceCIDR",
+    "StorageVersionMigration",
+    "ValidatingAdmissionPolicy",
+    "VolumeAttachment",
+];
+
 /// What of a set counts.
 pub(super) enum Filter {
     /// All of it.
@@ -19,6 +33,7 @@ impl Filter {
     ///
     /// * none: without `status`, when the kind has one;
     /// * `status`: without `spec`, and the metadata that the kind's status strategy keeps;
+    /// * any of a certificate request: without `spec`, and what of the status has another path;
     /// * `ephemeralcontainers` and `resize`: only what they are about;
     /// * any other: as with none.
     ///
@@ -36,6 +51,11 @@ impl Filter {
                 &["metadata", "ownerReferences"],
             ],
             ("status", "Deployment") => &[&["spec"], &["metadata", "labels"]],
+            // What a request asks for does not change, and answers have paths of their own.
+            ("status", "CertificateSigningRequest") => &[&["spec"], &["status", "conditions"]],
+            ("approval", "CertificateSigningRequest") => &[&["spec"], &["status", "certificate"]],
+            (_, "CertificateSigningRequest") => &[&["spec"], &["status"]],
+            ("status", kind) if STATUS_ALONE.contains(&kind) => &[&["metadata"], &["spec"]],
             ("status", _) => &[&["spec"]],
             ("ephemeralcontainers", _) => return Self::Only(&[&["spec", "ephemeralContainers"]]),
             ("resize", _) => {
@@ -97,4 +117,55 @@ fn only(set: &FieldSet, paths: &[&[&str]]) -> FieldSet {
         out.push(node.element.clone(), node.member, children);
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::{Filter, STATUS_ALONE};
+    use crate::Rows;
+    use crate::patch::field_set::FieldSet;
+
+    /// What of a set, in the form of managed fields, counts of a request.
+    fn kept(kind: &str, subresource: &str, set: &serde_json::Value) -> serde_json::Value {
+        let rows = Rows::builtin();
+        let row = rows.iter().find(|row| row.gvk.kind == kind).expect("a row");
+        let set = FieldSet::from_fields_v1(set).expect("a set");
+        let filter = Filter::of(rows.schema(), &rows.ty(row), subresource, None);
+        filter.apply(set).to_fields_v1()
+    }
+
+    #[test]
+    fn what_a_certificate_request_asks_for_has_no_owner() {
+        let set = json!({
+            "f:metadata": {"f:labels": {".": {}, "f:a": {}}},
+            "f:spec": {"f:request": {}},
+            "f:status": {"f:certificate": {}, "f:conditions": {}},
+        });
+        let of = |subresource: &str| kept("CertificateSigningRequest", subresource, &set);
+        let labels = json!({"f:labels": {".": {}, "f:a": {}}});
+        assert_eq!(of(""), json!({"f:metadata": labels}));
+        assert_eq!(
+            of("status"),
+            json!({"f:metadata": labels, "f:status": {"f:certificate": {}}})
+        );
+        assert_eq!(
+            of("approval"),
+            json!({"f:metadata": labels, "f:status": {"f:conditions": {}}})
+        );
+    }
+
+    #[test]
+    fn of_some_kinds_a_status_takes_no_metadata() {
+        let set = json!({"f:metadata": {"f:labels": {"f:a": {}}}, "f:status": {"f:x": {}}});
+        for kind in STATUS_ALONE {
+            assert_eq!(
+                kept(kind, "status", &set),
+                json!({"f:status": {"f:x": {}}}),
+                "{kind}"
+            );
+        }
+        assert_eq!(kept("Ingress", "status", &set), set);
+    }
 }
