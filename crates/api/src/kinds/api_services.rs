@@ -110,11 +110,16 @@ impl Strategy for ApiServices {
         let root = Cursor::root(object);
         let spec = root.child("spec");
         let (group, version) = (spec.text("group"), spec.text("version"));
-        let (name, wanted) = (object::name(object), format!("{version}.{group}"));
-        if name != wanted && names::path_segment(name).is_empty() {
-            let wrong = format!("must be `spec.version+\".\"+spec.group`: {wanted:?}");
-            let at = Path::new("metadata").child("name");
-            out.push(FieldError::invalid(&at, name, &wrong));
+        let wanted = format!("{version}.{group}");
+        // The prefix of a name is held to the same, so that there is none.
+        for field in ["name", "generateName"] {
+            let name = text(object, &["metadata", field]);
+            let good = name == wanted || field == "generateName" && name.is_empty();
+            if !good && names::path_segment(name).is_empty() {
+                let wrong = format!("must be `spec.version+\".\"+spec.group`: {wanted:?}");
+                let at = Path::new("metadata").child(field);
+                out.push(FieldError::invalid(&at, name, &wrong));
+            }
         }
         if group.is_empty() && version != "v1" {
             out.push(FieldError::required(

@@ -93,18 +93,15 @@ impl Strategy for Endpoints {
 }
 
 fn endpoint_address(at: &Cursor<'_>, out: &mut ErrorList) {
-    let before = out.len();
     validation::legacy_ip(at.text("ip"), &at.at("ip"), out);
-    let valid = out.len() == before;
     if !at.text("hostname").is_empty() {
         validation::dns_label(at.text("hostname"), &at.at("hostname"), out);
     }
     if at.has("nodeName") {
         validation::dns_subdomain(at.text("nodeName"), &at.at("nodeName"), out);
     }
-    if valid {
-        validation::non_special_ip(at.text("ip"), &at.at("ip"), out);
-    }
+    // What is no address at all is said to be none twice, as by the reference.
+    validation::non_special_ip(at.text("ip"), &at.at("ip"), out);
 }
 
 fn endpoint_port(at: &Cursor<'_>, need_name: bool, out: &mut ErrorList) {
@@ -160,7 +157,7 @@ impl Strategy for EndpointSlices {
     fn validate_update(&self, new: &Value, old: &Value) -> ErrorList {
         let mut out = ErrorList::new();
         let (at, before) = (Cursor::root(new), Cursor::root(old));
-        validation::immutable(
+        validation::declared_immutable(
             at.raw("addressType"),
             before.raw("addressType"),
             &at.at("addressType"),

@@ -108,19 +108,22 @@ impl Strategy for StrictEvents {
             "firstTimestamp",
             "lastTimestamp",
             "count",
-            "reason",
             "type",
             "eventTime",
             "action",
             "related",
         ] {
-            validation::immutable(new.raw(name), old.raw(name), &new.at(name), &mut out);
+            if matches!(name, "reason" | "message" | "type" | "action") {
+                validation::immutable_text(new.text(name), old.text(name), &new.at(name), &mut out);
+            } else {
+                validation::immutable(new.raw(name), old.raw(name), &new.at(name), &mut out);
+            }
         }
         for (name, shown) in [
             ("reportingComponent", "reportingController"),
             ("reportingInstance", "reportingInstance"),
         ] {
-            validation::immutable(new.raw(name), old.raw(name), &new.at(shown), &mut out);
+            validation::immutable_text(new.text(name), old.text(name), &new.at(shown), &mut out);
         }
         out
     }

@@ -45,7 +45,12 @@ impl Strategy for Roles {
                 ));
             }
             for selector in aggregation.items("clusterRoleSelectors") {
+                let before = out.len();
                 validation::label_selector(&selector, &mut out);
+                if out.len() > before {
+                    let wrong = "invalid label selector.";
+                    out.push(FieldError::invalid(&selector.path, Value::Null, wrong));
+                }
             }
         }
         out
@@ -54,12 +59,14 @@ impl Strategy for Roles {
 
 fn policy_rule(rule: &Cursor<'_>, namespaced: bool, out: &mut ErrorList) {
     let empty = |name: &str| rule.list(name).is_empty();
+    if empty("verbs") {
+        out.push(FieldError::required(&rule.at("verbs"), "").declared());
+    }
     let mut need = |name: &str, detail: &str| {
         if rule.list(name).is_empty() {
             out.push(FieldError::required(&rule.at(name), detail));
         }
     };
-    need("verbs", "");
     if empty("nonResourceURLs") {
         need(
             "apiGroups",
@@ -164,7 +171,7 @@ impl Strategy for Bindings {
 fn subject(at: &Cursor<'_>, namespaced: bool, out: &mut ErrorList) {
     let name = at.text("name");
     if name.is_empty() {
-        out.push(FieldError::required(&at.at("name"), ""));
+        out.push(FieldError::required(&at.at("name"), "").declared());
     }
     let group = at.text("apiGroup");
     match at.text("kind") {

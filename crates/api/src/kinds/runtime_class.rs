@@ -60,7 +60,7 @@ impl Strategy for RuntimeClasses {
     fn validate_update(&self, new: &Value, old: &Value) -> ErrorList {
         let mut out = ErrorList::new();
         let (at, before) = (Cursor::root(new), Cursor::root(old));
-        validation::immutable(
+        validation::declared_immutable(
             at.raw("handler"),
             before.raw("handler"),
             &at.at("handler"),

@@ -66,6 +66,10 @@ fn externally_accessible(spec: &Cursor<'_>) -> bool {
 }
 
 impl Strategy for Services {
+    fn changes_first(&self) -> bool {
+        true
+    }
+
     fn defaults(&self, object: &mut Value) {
         let spec = child(object, "spec");
         set_when_empty(spec, "sessionAffinity", "None");
@@ -515,7 +519,7 @@ fn traffic(object: &Value, spec: &Cursor<'_>, out: &mut ErrorList) {
     validation::one_of(
         spec,
         "trafficDistribution",
-        &["PreferClose", "PreferSameNode", "PreferSameZone"],
+        &["PreferClose", "PreferSameZone", "PreferSameNode"],
         out,
     );
 }

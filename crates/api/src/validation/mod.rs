@@ -53,6 +53,20 @@ pub fn immutable(new: &Value, old: &Value, path: &Path, out: &mut ErrorList) {
     }
 }
 
+/// The same of a text, where one that is missing is empty.
+pub fn immutable_text(new: &str, old: &str, path: &Path, out: &mut ErrorList) {
+    if new != old {
+        out.push(FieldError::invalid(path, new, IMMUTABLE));
+    }
+}
+
+/// The same by a rule that the reference declares beside the field: it does not show the value.
+pub fn declared_immutable(new: &Value, old: &Value, path: &Path, out: &mut ErrorList) {
+    if new != old {
+        out.push(FieldError::invalid(path, Value::Null, IMMUTABLE).declared());
+    }
+}
+
 /// Checks a text by a rule.
 pub fn named(rule: NameRule, value: &str, path: &Path, out: &mut ErrorList) {
     out.extend(

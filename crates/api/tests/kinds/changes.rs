@@ -149,7 +149,7 @@ fn what_is_set_once_stays() {
         "metadata": {"name": "e"}, "addressType": "IPv4", "endpoints": []});
     assert_eq!(
         update_errors(slice, &json!({"addressType": "IPv6"})),
-        ["addressType: Invalid value: \"IPv6\": field is immutable"]
+        ["addressType: Invalid value: null: field is immutable"]
     );
 }
 

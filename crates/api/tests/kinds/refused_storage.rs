@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use super::{check, create_errors, prepared, update_errors, with};
+use super::{check, create_errors, pod, prepared, update_errors, with};
 
 fn volume() -> Value {
     json!({
@@ -200,7 +200,7 @@ fn classes() {
     );
     assert_eq!(
         update_errors(class(), &json!({"parameters": {"a": "b"}})),
-        ["parameters: Invalid value: {\"a\":\"b\"}: field is immutable"]
+        ["parameters: Invalid value: null: field is immutable"]
     );
 }
 
@@ -361,5 +361,62 @@ fn budgets_and_priorities() {
     assert_eq!(
         update_errors(class("high", 1), &json!({"value": 2})),
         ["value: Forbidden: may not be changed in an update."]
+    );
+}
+
+#[test]
+fn volumes_of_pods_outside_of_the_cluster() {
+    let of = |source: &Value| {
+        let mut volume = source.clone();
+        volume["name"] = json!("v");
+        with(pod(), &json!({"spec": {"volumes": [volume]}}))
+    };
+    let long = "p".repeat(70);
+    check(
+        vec![
+            (
+                json!({"iscsi": {"targetPortal": "p", "iqn": "x", "lun": 0, "chapAuthSession": true,
+                    "initiatorName": "iqn.2020-01"}}),
+                vec![
+                    "spec.volumes[0].iscsi.iqn: Invalid value: \"x\": must be valid format starting with iqn, eui, or naa",
+                    "spec.volumes[0].iscsi.secretRef: Required value",
+                    "spec.volumes[0].iscsi.initiatorname: Invalid value: \"iqn.2020-01\": must be valid format",
+                ],
+            ),
+            (
+                json!({"iscsi": {"targetPortal": long, "iqn": "naa.60a98000", "lun": 256,
+                    "initiatorName": "eui.0123456789abcdef"}}),
+                vec![
+                    "spec.volumes[0].iscsi.iqn: Invalid value: \"naa.60a98000\": must be valid format",
+                    "spec.volumes[0].iscsi.lun: Invalid value: 256: must be between 0 and 255, inclusive",
+                    "spec.volumes[0].name: Invalid value: \"v\": Total length of <volume name>:<iscsi.targetPortal> must be under 64 characters if iscsi.initiatorName is specified.",
+                ],
+            ),
+            (
+                json!({"gcePersistentDisk": {"pdName": ""}}),
+                vec!["spec.volumes[0].persistentDisk.pdName: Required value"],
+            ),
+            (
+                json!({"cinder": {"volumeID": "v", "secretRef": {}}}),
+                vec!["spec.volumes[0].cinder.secretRef.name: Required value"],
+            ),
+            (
+                json!({"storageos": {"secretRef": {"name": "s"}}}),
+                vec!["spec.volumes[0].storageos.volumeName: Required value"],
+            ),
+            (
+                json!({"fc": {"targetWWNs": ["x"]}}),
+                vec![
+                    "spec.volumes[0].fc.lun: Required value: lun is required if targetWWNs is specified",
+                ],
+            ),
+            (
+                json!({"azureDisk": {"diskName": "d", "diskURI": "x", "kind": "Shared"}}),
+                vec![
+                    "spec.volumes[0].azureDisk.diskURI: Unsupported value: \"x\": supported values: \"https://{account-name}.blob.core.windows.net/{container-name}/{disk-name}.vhd\"",
+                ],
+            ),
+        ],
+        of,
     );
 }

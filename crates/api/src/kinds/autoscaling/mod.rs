@@ -136,12 +136,11 @@ fn autoscaler(spec: &Cursor<'_>, out: &mut ErrorList) {
         }
     }
     match max {
-        0 => out.push(FieldError::required(&spec.at("maxReplicas"), "")),
-        ..0 => out.push(FieldError::invalid(
-            &spec.at("maxReplicas"),
-            max,
-            "must be greater than or equal to 1",
-        )),
+        0 => out.push(FieldError::required(&spec.at("maxReplicas"), "").declared()),
+        ..0 => {
+            let detail = "must be greater than or equal to 1";
+            out.push(FieldError::invalid(&spec.at("maxReplicas"), max, detail).declared());
+        }
         _ => {}
     }
 }

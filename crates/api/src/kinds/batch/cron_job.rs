@@ -112,7 +112,7 @@ fn schedule(spec: &Cursor<'_>, before: Option<&str>, out: &mut ErrorList) {
     let path = spec.at("schedule");
     let text = spec.text("schedule");
     if text.is_empty() {
-        out.push(FieldError::required(&path, ""));
+        out.push(FieldError::required(&path, "").declared());
         return;
     }
     if let Err(error) = text.parse::<Schedule>() {

@@ -307,7 +307,12 @@ impl Strategy for ResourceClaims {
     fn validate_update(&self, new: &Value, old: &Value) -> ErrorList {
         let mut out = ErrorList::new();
         let (at, before) = (Cursor::root(new), Cursor::root(old));
-        validation::immutable(at.raw("spec"), before.raw("spec"), &at.at("spec"), &mut out);
+        validation::declared_immutable(
+            at.raw("spec"),
+            before.raw("spec"),
+            &at.at("spec"),
+            &mut out,
+        );
         out
     }
 
@@ -379,15 +384,12 @@ impl Strategy for ResourceClaimTemplates {
 
     fn validate(&self, object: &Value) -> ErrorList {
         let mut out = ErrorList::new();
-        // The spec never changes, and is looked at when the template is made only.
-        if is_new(object) {
-            let template = Cursor::root(object).child("spec");
-            let meta = template.child("metadata");
-            validation::annotations(meta.raw("annotations"), &meta.at("annotations"), &mut out);
-            validation::labels(meta.raw("labels"), &meta.at("labels"), &mut out);
-            decided_later(&meta, &mut out);
-            device_claim(&template.child("spec").child("devices"), &mut out);
-        }
+        let template = Cursor::root(object).child("spec");
+        let meta = template.child("metadata");
+        validation::annotations(meta.raw("annotations"), &meta.at("annotations"), &mut out);
+        validation::labels(meta.raw("labels"), &meta.at("labels"), &mut out);
+        decided_later(&meta, &mut out);
+        device_claim(&template.child("spec").child("devices"), &mut out);
         out
     }
 

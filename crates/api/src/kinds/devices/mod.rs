@@ -18,12 +18,16 @@ pub use claim::{ResourceClaimTemplates, ResourceClaims};
 pub use slice::ResourceSlices;
 pub use taint_rule::DeviceTaintRules;
 
-use super::storage::csi_driver;
 use crate::devices::{DeviceSelector, MAX_COST};
-use crate::field::{ErrorList, FieldError};
+use crate::field::{ErrorList, FieldError, Path};
+use crate::names;
 use crate::row::Strategy;
 use crate::validation::{self, Cursor};
 
+const DRIVER_MAX: usize = 63;
+const DRIVER_FORM: &str = "an RFC 1123 subdomain must consist of alphanumeric characters, '-' or '.', and must start and end \
+     with an alphanumeric character (e.g. 'Example.com', regex used for validation is \
+     '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
 const SELECTORS_MAX: usize = 32;
 const CONFIG_MAX: usize = 32;
 const EXPRESSION_MAX: usize = 10 * 1024;
@@ -122,7 +126,7 @@ fn configuration(at: &Cursor<'_>, out: &mut ErrorList) {
         out.push(FieldError::required(&at.at("opaque"), ""));
         return;
     };
-    csi_driver(opaque.text("driver"), &opaque.at("driver"), out);
+    declared_driver(opaque.text("driver"), &opaque.at("driver"), out);
     let (parameters, path) = (opaque.raw("parameters"), opaque.at("parameters"));
     if parameters.is_null() {
         out.push(FieldError::required(&path, ""));
@@ -134,5 +138,22 @@ fn configuration(at: &Cursor<'_>, out: &mut ErrorList) {
             "<value omitted>",
             "must be a valid JSON object",
         ));
+    }
+}
+
+/// Checks the name of a driver by the rule that is declared for it, which has words of its own.
+fn declared_driver(name: &str, path: &Path, out: &mut ErrorList) {
+    if name.is_empty() {
+        out.push(FieldError::required(path, "").declared());
+        return;
+    }
+    if name.len() > names::SUBDOMAIN_MAX {
+        let wrong = format!("must be no more than {} bytes", names::SUBDOMAIN_MAX);
+        out.push(FieldError::invalid(path, name, &wrong).declared());
+    } else if !names::dns1123_subdomain(&name.to_lowercase()).is_empty() {
+        out.push(FieldError::invalid(path, name, DRIVER_FORM).declared());
+    }
+    if name.chars().count() > DRIVER_MAX {
+        out.push(FieldError::too_long_text(path, DRIVER_MAX).declared());
     }
 }

@@ -200,7 +200,7 @@ fn service_backend(at: &Cursor<'_>, service: &Cursor<'_>, out: &mut ErrorList) {
     if name.is_empty() {
         out.push(FieldError::required(&service.at("name"), ""));
     } else {
-        validation::named(names::dns1035_label, name, &service.at("name"), out);
+        validation::named(names::dns1123_label, name, &service.at("name"), out);
     }
     let port = service.child("port");
     let (port_name, number) = (port.text("name"), port.number("number"));
@@ -234,6 +234,10 @@ fn reference(at: &Cursor<'_>, out: &mut ErrorList) {
 }
 
 impl Strategy for IngressClasses {
+    fn changes_first(&self) -> bool {
+        true
+    }
+
     fn defaults(&self, object: &mut Value) {
         let parameters = object
             .get_mut("spec")
@@ -262,9 +266,9 @@ impl Strategy for IngressClasses {
     fn validate_update(&self, new: &Value, old: &Value) -> ErrorList {
         let mut out = ErrorList::new();
         let at = Cursor::root(new).child("spec");
-        validation::immutable(
-            at.raw("controller"),
-            Cursor::root(old).child("spec").raw("controller"),
+        validation::immutable_text(
+            at.text("controller"),
+            Cursor::root(old).child("spec").text("controller"),
             &at.at("controller"),
             &mut out,
         );

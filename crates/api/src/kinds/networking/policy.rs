@@ -113,10 +113,11 @@ fn port(at: &Cursor<'_>, out: &mut ErrorList) {
         }
         other => {
             let number = other.as_i64().unwrap_or_default();
-            if end.is_some_and(|end| end < number) {
-                wrong_end("must be greater than or equal to `port`");
-            }
             validation::port_number(number, &at.at("port"), out);
+            if end.is_some_and(|end| end < number) {
+                let detail = "must be greater than or equal to `port`";
+                out.push(FieldError::invalid(&at.at("endPort"), end, detail));
+            }
             if let Some(end) = end {
                 validation::port_number(end, &at.at("endPort"), out);
             }
@@ -148,7 +149,7 @@ fn peer(at: &Cursor<'_>, known: &BTreeSet<&str>, out: &mut ErrorList) {
 fn ip_block(at: &Cursor<'_>, known: &BTreeSet<&str>, out: &mut ErrorList) {
     let cidr = at.text("cidr");
     if cidr.is_empty() {
-        out.push(FieldError::required(&at.at("cidr"), ""));
+        out.push(FieldError::required(&at.at("cidr"), "").declared());
         return;
     }
     if !known.contains(cidr) {

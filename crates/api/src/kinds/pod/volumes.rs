@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{env, projected};
 use crate::field::{ErrorList, FieldError, Path};
-use crate::kinds::storage::claim;
+use crate::kinds::storage::{claim, sources};
 use crate::names;
 use crate::validation::{self, Cursor, text};
 
@@ -139,7 +139,7 @@ fn source(volume: &Cursor<'_>, pod_name: Option<&str>, out: &mut ErrorList) {
                     out,
                 );
             }
-            _ => {}
+            _ => sources::of_pod(volume, name, out),
         }
     }
     if !found {

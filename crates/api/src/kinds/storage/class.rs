@@ -60,7 +60,7 @@ impl Strategy for StorageClasses {
             "reclaimPolicy",
             "volumeBindingMode",
         ] {
-            validation::immutable(at.raw(name), before.raw(name), &at.at(name), &mut out);
+            validation::declared_immutable(at.raw(name), before.raw(name), &at.at(name), &mut out);
         }
         out
     }

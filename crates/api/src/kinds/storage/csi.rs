@@ -298,7 +298,11 @@ impl Strategy for VolumeAttachments {
     fn validate(&self, object: &Value) -> ErrorList {
         let mut out = ErrorList::new();
         let spec = Cursor::root(object).child("spec");
-        csi_driver(spec.text("attacher"), &spec.at("attacher"), &mut out);
+        if spec.text("attacher").is_empty() {
+            out.push(FieldError::required(&spec.at("attacher"), "").declared());
+        } else {
+            csi_driver(spec.text("attacher"), &spec.at("attacher"), &mut out);
+        }
         let source = spec.child("source");
         let volume = source.text("persistentVolumeName");
         const ONE: &str = "must specify exactly one of inlineVolumeSpec and persistentVolumeName";
@@ -326,7 +330,12 @@ impl Strategy for VolumeAttachments {
     fn validate_update(&self, new: &Value, old: &Value) -> ErrorList {
         let mut out = ErrorList::new();
         let (at, before) = (Cursor::root(new), Cursor::root(old));
-        validation::immutable(at.raw("spec"), before.raw("spec"), &at.at("spec"), &mut out);
+        validation::declared_immutable(
+            at.raw("spec"),
+            before.raw("spec"),
+            &at.at("spec"),
+            &mut out,
+        );
         out
     }
 
@@ -367,6 +376,10 @@ fn attachment_status(object: &Value, out: &mut ErrorList) {
 }
 
 impl Strategy for VolumeAttributesClasses {
+    fn changes_first(&self) -> bool {
+        true
+    }
+
     fn validate(&self, object: &Value) -> ErrorList {
         let mut out = ErrorList::new();
         let root = Cursor::root(object);

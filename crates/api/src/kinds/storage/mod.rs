@@ -3,7 +3,7 @@
 pub(super) mod claim;
 mod class;
 mod csi;
-mod sources;
+pub(super) mod sources;
 mod volume;
 
 pub use claim::PersistentVolumeClaims;

@@ -1,16 +1,18 @@
-//! What a persistent volume is made of.
+//! What a persistent volume is made of, and what a pod's volume is made of outside of the cluster.
 
 use std::sync::LazyLock;
 
 use regex::Regex;
 
 use super::csi_driver;
-use crate::field::{ErrorList, FieldError};
+use crate::field::{ErrorList, FieldError, Path};
 use crate::kinds::pod;
 use crate::validation::{self, Cursor, required, text};
 
 const PORTAL_AND_NAME_MAX: usize = 64;
 const TENANT_MAX: usize = 64;
+const PORTAL_TOO_LONG: &str = "Total length of <volume name>:<iscsi.targetPortal> must be under 64 characters if \
+     iscsi.initiatorName is specified.";
 const HOST_AND_PORT: &str = "must be a host:port pair or multiple pairs separated by commas";
 
 /// Compiles a pattern that is known at build time.
@@ -58,6 +60,31 @@ const SOURCES: [(&str, &str, &str); 22] = [
     ("csi", "csi", "csi"),
 ];
 
+/// Whose source it is: the reference has two types for most of them, with rules of their own.
+#[derive(Clone, Copy)]
+enum Owner<'n> {
+    /// A persistent volume of this name.
+    Volume(&'n str),
+    /// A pod.
+    Pod,
+}
+
+/// Checks a source of a pod's volume that is somewhere outside of the cluster.
+pub(crate) fn of_pod(volume: &Cursor<'_>, field: &str, out: &mut ErrorList) {
+    let shown = SOURCES.iter().find(|(name, ..)| *name == field);
+    let Some((_, _, shown)) = shown else { return };
+    let source = Cursor::new(volume.raw(field), volume.at(shown));
+    one(field, &source, Owner::Pod, out);
+    let length = volume.text("name").len() + 1 + source.text("targetPortal").len();
+    if field == "iscsi" && source.has("initiatorName") && length > PORTAL_AND_NAME_MAX {
+        out.push(FieldError::invalid(
+            &volume.at("name"),
+            volume.text("name"),
+            PORTAL_TOO_LONG,
+        ));
+    }
+}
+
 /// The fields of a spec that are its source.
 pub(super) fn fields() -> impl Iterator<Item = &'static str> {
     SOURCES.iter().map(|(field, ..)| *field)
@@ -80,7 +107,7 @@ pub(super) fn validate(spec: &Cursor<'_>, name: &str, out: &mut ErrorList) {
         }
         found = true;
         let source = Cursor::new(source.value, spec.at(shown));
-        one(field, &source, name, out);
+        one(field, &source, Owner::Volume(name), out);
         if field == "local" && !spec.has("nodeAffinity") {
             out.push(FieldError::required(
                 &spec.at("nodeAffinity"),
@@ -96,7 +123,7 @@ pub(super) fn validate(spec: &Cursor<'_>, name: &str, out: &mut ErrorList) {
     }
 }
 
-fn one(field: &str, at: &Cursor<'_>, name: &str, out: &mut ErrorList) {
+fn one(field: &str, at: &Cursor<'_>, owner: Owner<'_>, out: &mut ErrorList) {
     match field {
         "hostPath" => pod::validate_host_path(at, out),
         "gcePersistentDisk" => {
@@ -116,10 +143,10 @@ fn one(field: &str, at: &Cursor<'_>, name: &str, out: &mut ErrorList) {
         }
         "quobyte" => quobyte(at, out),
         "cephfs" => required_list(at, "monitors", out),
-        "iscsi" => iscsi(at, name, out),
+        "iscsi" => iscsi(at, owner, out),
         "cinder" => {
             required(at, "volumeID", out);
-            secret(at, out);
+            secret(at, owner, out);
         }
         "fc" => fibre_channel(at, out),
         "flexVolume" => flex(at, out),
@@ -138,7 +165,7 @@ fn one(field: &str, at: &Cursor<'_>, name: &str, out: &mut ErrorList) {
             .iter()
             .for_each(|name| required(at, name, out)),
         "local" => local(at, out),
-        "storageos" => storage_os(at, out),
+        "storageos" => storage_os(at, owner, out),
         _ => csi(at, out),
     }
 }
@@ -161,11 +188,13 @@ fn partition(at: &Cursor<'_>, out: &mut ErrorList) {
     }
 }
 
-/// A secret reference that has a name and a namespace.
-fn secret(at: &Cursor<'_>, out: &mut ErrorList) {
+/// A secret reference that has a name; that of a persistent volume a namespace too.
+fn secret(at: &Cursor<'_>, owner: Owner<'_>, out: &mut ErrorList) {
     if let Some(secret) = at.get("secretRef") {
         required(&secret, "name", out);
-        required(&secret, "namespace", out);
+        if matches!(owner, Owner::Volume(_)) {
+            required(&secret, "namespace", out);
+        }
     }
 }
 
@@ -238,35 +267,42 @@ fn quobyte(at: &Cursor<'_>, out: &mut ErrorList) {
     required(at, "volume", out);
 }
 
-fn iscsi_name(name: &str) -> bool {
-    match name.get(..3) {
-        Some("iqn") => IQN.is_match(name),
-        Some("eui") => EUI.is_match(name),
-        Some("naa") => NAA.is_match(name),
-        _ => false,
+/// Checks a name in one of the three forms that such names have.
+fn iscsi_name(name: &str, path: &Path, owner: Owner<'_>, out: &mut ErrorList) {
+    let wrong = match (name.get(..3), owner) {
+        (Some("iqn"), _) => !IQN.is_match(name),
+        (Some("eui"), _) => !EUI.is_match(name),
+        (Some("naa"), _) => !NAA.is_match(name),
+        (_, Owner::Pod) => {
+            let detail = "must be valid format starting with iqn, eui, or naa";
+            out.push(FieldError::invalid(path, name, detail));
+            false
+        }
+        (_, Owner::Volume(_)) => true,
+    };
+    if wrong {
+        out.push(FieldError::invalid(path, name, "must be valid format"));
     }
 }
 
-fn iscsi(at: &Cursor<'_>, volume: &str, out: &mut ErrorList) {
-    let (portal, initiator) = (at.text("targetPortal"), at.text("initiatorName"));
+fn iscsi(at: &Cursor<'_>, owner: Owner<'_>, out: &mut ErrorList) {
+    let portal = at.text("targetPortal");
     required(at, "targetPortal", out);
-    if at.has("initiatorName") && volume.len() + 1 + portal.len() > PORTAL_AND_NAME_MAX {
+    if let Owner::Volume(volume) = owner
+        && at.has("initiatorName")
+        && volume.len() + 1 + portal.len() > PORTAL_AND_NAME_MAX
+    {
         out.push(FieldError::invalid(
             &at.at("targetportal"),
             portal,
-            "Total length of <volume name>:<iscsi.targetPortal> must be under 64 characters if \
-             iscsi.initiatorName is specified.",
+            PORTAL_TOO_LONG,
         ));
     }
     let iqn = at.text("iqn");
     if iqn.is_empty() {
         out.push(FieldError::required(&at.at("iqn"), ""));
-    } else if !iscsi_name(iqn) {
-        out.push(FieldError::invalid(
-            &at.at("iqn"),
-            iqn,
-            "must be valid format",
-        ));
+    } else {
+        iscsi_name(iqn, &at.at("iqn"), owner, out);
     }
     let lun = at.number("lun");
     if !(0..=255).contains(&lun) {
@@ -279,15 +315,12 @@ fn iscsi(at: &Cursor<'_>, volume: &str, out: &mut ErrorList) {
     let chap = at.is_true("chapAuthDiscovery") || at.is_true("chapAuthSession");
     match at.get("secretRef") {
         None if chap => out.push(FieldError::required(&at.at("secretRef"), "")),
-        Some(secret) => required(&secret, "name", out),
-        None => {}
+        Some(secret) if matches!(owner, Owner::Volume(_)) => required(&secret, "name", out),
+        _ => {}
     }
-    if at.has("initiatorName") && !iscsi_name(initiator) {
-        out.push(FieldError::invalid(
-            &at.at("initiatorname"),
-            initiator,
-            "must be valid format",
-        ));
+    if at.has("initiatorName") {
+        let name = at.text("initiatorName");
+        iscsi_name(name, &at.at("initiatorname"), owner, out);
     }
 }
 
@@ -377,14 +410,14 @@ fn local(at: &Cursor<'_>, out: &mut ErrorList) {
     }
 }
 
-fn storage_os(at: &Cursor<'_>, out: &mut ErrorList) {
+fn storage_os(at: &Cursor<'_>, owner: Owner<'_>, out: &mut ErrorList) {
     required(at, "volumeName", out);
     for name in ["volumeName", "volumeNamespace"] {
         if !at.text(name).is_empty() {
             validation::dns_label(at.text(name), &at.at(name), out);
         }
     }
-    secret(at, out);
+    secret(at, owner, out);
 }
 
 fn csi(at: &Cursor<'_>, out: &mut ErrorList) {
