@@ -27,6 +27,7 @@ use k8s_openapi::api::core::v1::{
     ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::{IPAddress, ServiceCIDR};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::ClusterRole;
 use k8s_openapi::api::resource::v1::{
@@ -180,6 +181,7 @@ kinds!(
     Endpoints,
     Event,
     HorizontalPodAutoscaler,
+    IPAddress,
     Job,
     Lease,
     Namespace,
@@ -228,6 +230,7 @@ kinds!(
     SelfSubjectReview,
     Service,
     ServiceAccount,
+    ServiceCIDR,
     StatefulSet,
     StorageClass,
     StorageVersionMigration,

@@ -154,6 +154,13 @@ pub fn all(composition: &Composition) -> Vec<Loop> {
             crate::balancer::run(context("load-balancer-controller", "service-controller")),
         ),
         Loop::new(
+            "service-cidr",
+            crate::service_cidrs::run(context(
+                "service-cidrs-controller",
+                "service-cidr-controller",
+            )),
+        ),
+        Loop::new(
             "garbage-collector",
             garbage::run(context(
                 "generic-garbage-collector",

@@ -34,6 +34,7 @@ pub mod resource_claims;
 pub mod revisions;
 pub mod roles;
 pub mod scaled;
+pub mod service_cidrs;
 pub mod statefulset;
 pub mod storage_migration;
 #[cfg(test)]

@@ -45,6 +45,7 @@ pub struct Door {
     pub(crate) place: parking_lot::Mutex<Option<crate::bootstrap::Place>>,
     pub(crate) port: u16,
     pub(crate) published: parking_lot::Mutex<Option<crate::bootstrap::Published>>,
+    pub(crate) upkeep: parking_lot::Mutex<crate::bootstrap::Upkeep>,
     authorizer: Arc<dyn Authorizer>,
     aggregator: Aggregator,
     tokens: Arc<TokenKeys>,

@@ -29,6 +29,7 @@ pub mod object;
 mod outbound;
 pub mod pipeline;
 pub mod pki;
+mod ranges;
 pub mod registry;
 pub mod seal;
 mod series;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use evenkeel_api::clock::SharedClock;
 use evenkeel_api::row::ResourceDef;
 use evenkeel_api::{Rows, Status, json, object};
 use evenkeel_store::{Compare, KeyValue, Op, OpResult, Range, Store, StoreError, Txn, TxnResult};
@@ -42,6 +43,8 @@ pub struct Registry {
     pub caches: Arc<Caches>,
     /// Seals Secrets.
     pub seal: Arc<Seal>,
+    /// Wall-clock time, for what is written beside an object.
+    pub clock: SharedClock,
     /// Bring custom objects from version to version.
     pub converters: Arc<Converters>,
     /// What is counted on the way.
@@ -224,7 +227,7 @@ impl Registry {
             }],
             failure: vec![Op::Range(Range::key(key.clone()).keys_only())],
         };
-        let claimed = claims::add(&mut txn, row, None, Some(&value));
+        let claimed = self.claim(&mut txn, row, None, Some(&value))?;
         drop(value);
         let result = self.carry_out("create", row, txn).await?;
         if claimed && claims::lost(&result, |kv| kv.is_none()) {
@@ -263,7 +266,7 @@ impl Registry {
             }],
             failure: vec![Op::Range(Range::key(key.clone()))],
         };
-        let claimed = claims::add(&mut txn, row, Some(seen), Some(&value));
+        let claimed = self.claim(&mut txn, row, Some(seen), Some(&value))?;
         drop(value);
         let result = self.carry_out("update", row, txn).await?;
         if result.succeeded {
@@ -292,7 +295,7 @@ impl Registry {
             success: vec![Op::Delete { key: key.clone() }],
             failure: vec![Op::Range(Range::key(key.clone()))],
         };
-        claims::add(&mut txn, row, Some(seen), None);
+        self.claim(&mut txn, row, Some(seen), None)?;
         let result = self.carry_out("delete", row, txn).await?;
         if result.succeeded {
             let mut gone = seen.clone();
@@ -482,7 +485,7 @@ pub fn path(namespace: &str, name: &str) -> String {
 }
 
 /// The store key of an object, or the prefix of a namespace when the name is empty.
-fn key(row: &ResourceDef, namespace: &str, name: &str) -> Bytes {
+pub(crate) fn key(row: &ResourceDef, namespace: &str, name: &str) -> Bytes {
     let prefix = row.store_prefix();
     Bytes::from(if namespace.is_empty() {
         format!("{prefix}{name}")

@@ -335,8 +335,10 @@ fn one(
             Ok((200, scale_of(&put)))
         }
         ("patch", "" | "status") => {
-            // Of strategic patches only what loops send: maps, and taking items off a list.
+            // Of strategic patches only what loops send: maps, and taking items off a list. Of applies
+            // those of who owns all that he sends.
             if ![
+                "application/apply-patch+yaml",
                 "application/merge-patch+json",
                 "application/strategic-merge-patch+json",
             ]

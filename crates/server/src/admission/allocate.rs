@@ -1,11 +1,12 @@
 //! Service addresses and node ports: given out once, taken back with their service.
 //!
-//! What is taken is what stored services say, plus what was given out so recently that the caches
-//! do not show it yet. Nothing else is remembered, so that a crash loses nothing. Another server on
-//! the same store may pick the same at the same moment: the write settles it (see `claims`).
+//! What is taken is what stored services and IPAddresses say, plus what was given out so recently
+//! that the caches do not show it yet. Nothing else is remembered, so that a crash loses nothing.
+//! Another server on the same store may pick the same at the same moment: the write settles it (see
+//! `claims`). Addresses are those of all ServiceCIDRs that are ready (see `ranges`).
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
@@ -17,13 +18,15 @@ use ipnet::Ipv4Net;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
+use crate::ranges::{self, Ranges};
 use crate::registry::Registry;
 
 const FIRST_PORT: u16 = 30_000;
 const LAST_PORT: u16 = 32_767;
 /// The first ports are given out only when no other is left: they are for who asks for a port.
 const ASKED_PORTS: u16 = 86;
-/// The first addresses are kept for services with a fixed place (the door itself, DNS).
+/// The first addresses of the cluster's own network are never given to who does not ask: they are
+/// for services with a fixed place (the door itself, and DNS, which no object need say).
 const RESERVED: u32 = 16;
 
 /// What was given out.
@@ -104,6 +107,10 @@ impl Taken {
         for service in services {
             taken.extend(uses(&service.value()));
         }
+        let addresses = ranges::cache(registry, "IPAddress");
+        let addresses = addresses.map(|cache| cache.list("", None));
+        let names = addresses.iter().flatten();
+        taken.extend(names.map(|address| address.head.name.to_string()));
         Self(taken)
     }
 }
@@ -132,13 +139,19 @@ fn node_ports(service: &Value) -> BTreeSet<i64> {
 }
 
 impl Allocate {
-    /// Gives out addresses of a network.
+    /// Gives out addresses. The network is the cluster's own, of the ServiceCIDR `kubernetes`.
     #[must_use]
     pub fn new(network: Ipv4Net) -> Self {
         Self {
             network,
             pending: Pending::default(),
         }
+    }
+
+    /// The cluster's own network.
+    #[must_use]
+    pub fn network(&self) -> Ipv4Net {
+        self.network
     }
 
     /// The address of the door as a service: the first of the network.
@@ -150,8 +163,8 @@ impl Allocate {
     /// Fills in what a new service lacks.
     ///
     /// # Errors
-    /// 422 when an address or port is taken, outside, or none is left; 500 for the port of health
-    /// checks, as in the reference.
+    /// 422 when an address or port is taken or outside, or no port is left; 500 when no address is
+    /// left, and for the port of health checks, as in the reference.
     pub fn on_create(
         &self,
         registry: &Registry,
@@ -204,7 +217,7 @@ impl Allocate {
             taken: Taken::of(registry, row, &mut pending, &service).0,
             given: Vec::new(),
         };
-        self.give(&mut ledger, old, value)?;
+        self.give(&|| Ranges::ready(registry), &mut ledger, old, value)?;
         for item in ledger.given {
             let given = Given {
                 to: service.clone(),
@@ -219,83 +232,81 @@ impl Allocate {
 
     fn give(
         &self,
+        ranges: &dyn Fn() -> Ranges,
         ledger: &mut Ledger,
         old: Option<&Value>,
         value: &mut Value,
     ) -> Result<(), Status> {
         // An address is for life; only who had none gets one.
-        let address = match old {
-            Some(old) if object::text(old, &["spec", "type"]) != "ExternalName" => Ok(()),
-            _ => self.address(ledger, value),
-        };
-        let outcome = address.and_then(|()| match old {
+        if old.is_none_or(|old| object::text(old, &["spec", "type"]) == "ExternalName") {
+            self.address(ranges, ledger, value)?;
+        }
+        let outcome = match old {
             None => ports(ledger, value),
             Some(old) => changed_ports(ledger, old, value),
-        });
+        };
         if let Err(error) = outcome {
             refuse(value, &[error])?;
         }
         health_check(ledger, old, value)
     }
 
-    fn address(&self, ledger: &mut Ledger, value: &mut Value) -> Result<(), FieldError> {
-        let spec = object::child(value, "spec");
-        if object::text(spec, &["type"]) == "ExternalName" {
+    fn address(
+        &self,
+        ranges: &dyn Fn() -> Ranges,
+        ledger: &mut Ledger,
+        value: &mut Value,
+    ) -> Result<(), Status> {
+        let asked = object::text(value, &["spec", "clusterIP"]).to_owned();
+        if object::text(value, &["spec", "type"]) == "ExternalName" || asked == "None" {
             return Ok(());
         }
-        let path = Path::new("spec").child("clusterIPs");
-        let asked = object::text(spec, &["clusterIP"]).to_owned();
-        let address = match asked.as_str() {
-            "None" => return Ok(()),
-            "" => {
-                let address = self.pick(&ledger.taken).ok_or_else(|| {
-                    FieldError::invalid(
-                        &path,
-                        json!([]),
-                        "failed to allocate a serviceIP: range is full",
-                    )
-                })?;
-                ledger.give(&address);
-                address
+        let address = if asked.is_empty() {
+            let address = self.pick(&ranges(), &ledger.taken).ok_or_else(|| {
+                let name = object::name(value);
+                Status::internal(format!(
+                    "failed to allocate a serviceIP for Service {name:?}: range is full"
+                ))
+            })?;
+            ledger.give(&address);
+            address
+        } else {
+            if let Err(why) = claim(&ranges(), ledger, &asked) {
+                let path = Path::new("spec").child("clusterIPs");
+                let detail = format!("failed to allocate IP {asked}: {why}");
+                refuse(
+                    value,
+                    &[FieldError::invalid(&path, json!([asked]), &detail)],
+                )?;
             }
-            asked => {
-                let refused = |why: &str| {
-                    let detail = format!("failed to allocate IP {asked}: {why}");
-                    FieldError::invalid(&path, json!([asked]), &detail)
-                };
-                if !asked.parse().is_ok_and(|ip| self.gives(ip)) {
-                    return Err(refused(
-                        "the provided network does not match the current range",
-                    ));
-                }
-                if !ledger.give(asked) {
-                    return Err(refused("provided IP is already allocated"));
-                }
-                asked.to_owned()
-            }
+            asked
         };
-        let fields = object::fields(spec);
+        let fields = object::fields(object::child(value, "spec"));
         fields.insert("clusterIP".to_owned(), address.as_str().into());
         fields.insert("clusterIPs".to_owned(), json!([address]));
         Ok(())
     }
 
-    /// Is this the address of a service? Those of the network itself and of all in it are not.
-    fn gives(&self, ip: Ipv4Addr) -> bool {
-        self.network.contains(&ip) && ip != self.network.network() && ip != self.network.broadcast()
+    fn pick(&self, ranges: &Ranges, taken: &HashSet<String>) -> Option<String> {
+        let own = u32::from(self.network.network());
+        let is_kept = |ip: Ipv4Addr| {
+            let place = u32::from(ip).checked_sub(own);
+            place.is_some_and(|place| place < RESERVED)
+        };
+        let is_free = |ip: Ipv4Addr| !is_kept(ip) && !taken.contains(&ip.to_string());
+        ranges.pick(is_free).map(|ip| ip.to_string())
     }
+}
 
-    fn pick(&self, taken: &HashSet<String>) -> Option<String> {
-        let first = u32::from(self.network.network());
-        let last = u32::from(self.network.broadcast());
-        let (low, high) = (first.checked_add(RESERVED)?, last.checked_sub(1)?);
-        let low = low.min(high);
-        let span = high - low + 1;
-        let start = rand::random_range(0..span);
-        (0..span)
-            .map(|step| Ipv4Addr::from(low + (start + step) % span).to_string())
-            .find(|address| !taken.contains(address))
+/// Gives out the address that was asked for.
+fn claim(ranges: &Ranges, ledger: &mut Ledger, asked: &str) -> Result<(), &'static str> {
+    if !asked.parse().is_ok_and(|ip: IpAddr| ranges.contains(ip)) {
+        return Err("the provided network does not match the current range");
     }
+    if !ledger.give(asked) {
+        return Err("provided IP is already allocated");
+    }
+    Ok(())
 }
 
 fn refuse(service: &Value, errors: &[FieldError]) -> Result<(), Status> {
@@ -487,28 +498,60 @@ mod tests {
     }
 
     #[test]
-    fn the_ends_of_the_network_are_no_addresses() {
+    fn an_address_that_is_asked_for_is_of_a_range_and_free() {
         let allocate = Allocate::new("10.96.0.0/16".parse().unwrap());
+        let ranges = || Ranges::named(&[json!("10.96.0.0/16"), json!("10.99.0.0/24")]);
+        let ask = |ip: &str| {
+            let mut value = service("ClusterIP", json!([]));
+            value["spec"]["clusterIP"] = ip.into();
+            allocate.address(&ranges, &mut ledger(&["10.96.0.9"]), &mut value)
+        };
         for (asked, given) in [
             ("10.96.0.0", false),
             ("10.96.255.255", false),
             ("10.97.0.1", false),
             ("10.96.0.9", false),
             ("10.96.0.2", true),
+            ("10.99.0.1", true),
+            ("10.99.0.255", false),
         ] {
-            let mut value = service("ClusterIP", json!([]));
-            value["spec"]["clusterIP"] = asked.into();
-            let outcome = allocate.address(&mut ledger(&["10.96.0.9"]), &mut value);
-            assert_eq!(outcome.is_ok(), given, "{asked}: {outcome:?}");
+            assert_eq!(ask(asked).is_ok(), given, "{asked}");
         }
-        let mut value = service("ClusterIP", json!([]));
-        value["spec"]["clusterIP"] = "10.96.0.0".into();
-        let refused = allocate.address(&mut ledger(&[]), &mut value).unwrap_err();
+        for (asked, why) in [
+            (
+                "10.96.0.0",
+                "the provided network does not match the current range",
+            ),
+            ("10.96.0.9", "provided IP is already allocated"),
+        ] {
+            assert_eq!(
+                ask(asked).unwrap_err().message,
+                format!(
+                    "Service \"a\" is invalid: spec.clusterIPs: Invalid value: [\"{asked}\"]: failed \
+                     to allocate IP {asked}: {why}"
+                )
+            );
+        }
+    }
+
+    #[test]
+    fn the_fixed_places_are_left_when_all_else_is_full() {
+        let allocate = Allocate::new("10.96.0.0/26".parse().unwrap());
+        let ranges = || Ranges::named(&[json!("10.96.0.0/26")]);
+        let mut book = ledger(&[]);
+        let mut last = Ok(());
+        for _ in 0..64 {
+            let mut value = service("ClusterIP", json!([]));
+            last = allocate.address(&ranges, &mut book, &mut value);
+        }
+        let full = last.unwrap_err();
+        assert_eq!(full.code, 500);
         assert_eq!(
-            refused.to_string(),
-            "spec.clusterIPs: Invalid value: [\"10.96.0.0\"]: failed to allocate IP 10.96.0.0: the \
-             provided network does not match the current range"
+            full.message,
+            "Internal error occurred: failed to allocate a serviceIP for Service \"a\": range is full"
         );
+        assert_eq!(book.given.len(), 64 - 16 - 1);
+        assert!(!book.taken.contains("10.96.0.10"));
     }
 
     #[test]

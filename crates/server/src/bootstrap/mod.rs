@@ -1,10 +1,11 @@
-//! What a cluster has from its first second: namespaces, roles, bindings, and the door itself as
-//! a service.
+//! What a cluster has from its first second: namespaces, roles, bindings, the door itself as
+//! a service, and the network that services get addresses of.
 //!
 //! Missing objects are made at each start, and some of them whenever they are gone. Roles that exist are brought up to date unless they
 //! say `rbac.authorization.kubernetes.io/autoupdate: "false"`, as in the reference.
 
 mod policy;
+mod ranges;
 mod service;
 mod told;
 
@@ -16,6 +17,7 @@ use serde_json::{Value, json};
 use crate::door::Door;
 use crate::registry::Outcome;
 use crate::verbs::touch_create;
+pub(crate) use ranges::Upkeep;
 pub(crate) use service::{Published, keep_service};
 
 pub(crate) use told::{Place, keep};
@@ -27,6 +29,7 @@ pub(crate) fn node_rules() -> Vec<Value> {
 
 /// Makes what is missing.
 pub(crate) async fn run(door: &Arc<Door>) -> Result<(), Status> {
+    door.registry.drop_old_claims().await?;
     service::restore(door).await?;
     // One round of concurrent creates shares fsyncs; a loop of single ones would not.
     let groups = door.rows();

@@ -1,5 +1,5 @@
 //! The door as a service: `kubernetes` in the namespace `default`, and where it is behind that. With
-//! them the namespaces that every cluster has.
+//! them the namespaces that every cluster has, and the addresses of services.
 //!
 //! Whoever deletes one of them has it back soon. What is there stays as it is: two servers on one
 //! store write the same endpoints, and each has said its own address when it began.
@@ -11,11 +11,13 @@ use std::time::Duration;
 use evenkeel_api::{Status, object};
 use serde_json::{Value, json};
 
+use super::ranges;
 use crate::door::Door;
 use crate::object::Object;
 use crate::verbs::touch_create;
 
-const NAME: &str = "kubernetes";
+/// Also the name of the ServiceCIDR that its address is of.
+pub(super) const NAME: &str = "kubernetes";
 const NAMESPACE: &str = "default";
 const NAMESPACES: [&str; 4] = [NAMESPACE, "kube-node-lease", "kube-public", "kube-system"];
 /// How often it is looked at, as in the reference.
@@ -47,8 +49,20 @@ pub(super) async fn restore(door: &Arc<Door>) -> Result<(), Status> {
             touch_create(door, namespace(name)).await?;
         }
     }
+    ranges::keep_range(door).await?;
     if known(door, "", "Service", &of_default()).is_none() {
-        touch_create(door, service(door)).await?;
+        match touch_create(door, service(door)).await {
+            // Its address is of no range now, or somebody else has it: an administrator's to settle,
+            // who needs the door for that.
+            Err(status) if status.code == 422 => {
+                tracing::warn!(%status.message, "there is no service kubernetes");
+            }
+            made => drop(made?),
+        }
+    }
+    // A disk that is nearly full takes none; services have their addresses all the same.
+    if let Err(status) = ranges::keep_addresses(door).await {
+        tracing::warn!(%status.message, "IPAddresses of services can't be mended");
     }
     let published = *door.published.lock();
     if let Some(published) = published {
@@ -73,7 +87,7 @@ fn of_default() -> String {
     format!("{NAMESPACE}/{NAME}")
 }
 
-fn known(door: &Door, group: &str, kind: &str, key: &str) -> Option<Arc<Object>> {
+pub(super) fn known(door: &Door, group: &str, kind: &str, key: &str) -> Option<Arc<Object>> {
     let registry = door.registry();
     let row = registry.rows.by_kind(group, "v1", kind)?;
     registry.caches.of(row)?.get(key)

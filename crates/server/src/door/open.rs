@@ -105,6 +105,7 @@ impl Door {
             store: options.store,
             caches,
             seal: options.seal,
+            clock: Arc::clone(&options.clock),
             converters: Arc::default(),
             counted,
         };
@@ -147,6 +148,7 @@ impl Door {
             place: parking_lot::Mutex::default(),
             port: options.port,
             published: parking_lot::Mutex::default(),
+            upkeep: parking_lot::Mutex::default(),
             admission: Admission::standard(
                 Arc::clone(&options.clock),
                 Arc::clone(&authorizer),

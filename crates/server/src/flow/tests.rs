@@ -223,6 +223,7 @@ async fn what_a_request_costs() {
         store: Arc::new(store),
         caches,
         seal: Arc::new(crate::seal::Seal::open(&directory.path().join("key")).unwrap()),
+        clock: Arc::new(evenkeel_api::clock::SystemClock),
         converters: Arc::default(),
         counted: Arc::default(),
     };

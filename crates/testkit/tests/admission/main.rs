@@ -10,6 +10,7 @@ mod nodes;
 mod pod_certificates;
 mod policies;
 mod quota;
+mod ranges;
 mod rights;
 mod security;
 mod services;

@@ -332,6 +332,14 @@ const LOOPS: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "service-cidrs-controller",
+        &[
+            "networking.k8s.io : servicecidrs : get,list,watch,patch,update",
+            "networking.k8s.io : servicecidrs/finalizers,servicecidrs/status : patch,update",
+            "networking.k8s.io : ipaddresses : get,list,watch",
+        ],
+    ),
+    (
         "local-path-provisioner",
         &[
             "core : persistentvolumes : get,list,watch,create,update,delete",
