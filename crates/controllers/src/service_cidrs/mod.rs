@@ -137,13 +137,15 @@ pub async fn run(context: LoopContext) {
     cidrs.synced().await;
     let queue = WorkQueue::new(context.metrics.of("service-cidr"));
     {
-        let (queue, all) = (Arc::clone(&queue), Arc::clone(&cidrs));
+        let (queue, all) = (Arc::clone(&queue), Arc::downgrade(&cidrs));
         cidrs.on_change(move |change| {
             if change.new.is_some() {
                 queue.add(change.key.clone());
             }
             // One that comes may cover one that goes; one that goes may have been counted on.
-            add_going(&all, &queue);
+            if let Some(all) = all.upgrade() {
+                add_going(&all, &queue);
+            }
         });
     }
     let reconciler = Reconciler {
