@@ -11,6 +11,9 @@ use bytes::Bytes;
 use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
+/// So many fields that stand twice or are not known are told of, as in the reference.
+pub const MAX_ODD: usize = 100;
+
 /// Why a body could not be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
@@ -110,12 +113,36 @@ pub fn parse_yaml(bytes: &[u8]) -> Result<Parsed, DecodeError> {
     })
 }
 
+/// The paths of all fields of a JSON document as they stand there, as often as they do. None of a
+/// document that can't be read.
+#[must_use]
+pub fn fields(bytes: &[u8]) -> Vec<String> {
+    let notes = Notes {
+        tracing: true,
+        fields: Some(RefCell::default()),
+        ..Notes::default()
+    };
+    let read = noted(bytes, &notes);
+    let fields = notes.fields.filter(|_| read.is_ok());
+    fields.map(RefCell::into_inner).unwrap_or_default()
+}
+
 #[derive(Default)]
 struct Notes {
     found: Cell<bool>,
     tracing: bool,
+    /// All that there are, if somebody wants to know.
+    fields: Option<RefCell<Vec<String>>>,
     path: RefCell<Vec<String>>,
     duplicates: RefCell<Vec<String>>,
+}
+
+impl Notes {
+    /// The path of the field that is read.
+    fn here(&self) -> String {
+        let path = self.path.borrow().concat();
+        path.trim_start_matches('.').to_owned()
+    }
 }
 
 struct Seed<'n> {
@@ -239,14 +266,16 @@ impl<'de> Visitor<'de> for Seed<'_> {
             if self.notes.tracing {
                 self.notes.path.borrow_mut().push(format!(".{key}"));
             }
+            if let Some(fields) = &self.notes.fields {
+                fields.borrow_mut().push(self.notes.here());
+            }
             let value = entries.next_value_seed(Seed { notes: self.notes })?;
             if map.contains_key(&key) {
                 self.notes.found.set(true);
                 if self.notes.tracing {
-                    let path = self.notes.path.borrow().concat();
-                    let path = path.trim_start_matches('.').to_owned();
+                    let path = self.notes.here();
                     let mut duplicates = self.notes.duplicates.borrow_mut();
-                    if !duplicates.contains(&path) {
+                    if duplicates.len() < MAX_ODD && !duplicates.contains(&path) {
                         duplicates.push(path);
                     }
                 }
@@ -374,6 +403,9 @@ mod tests {
         assert_eq!(parsed.value, json!({"a": 3, "b": [{"c": 2}]}));
         assert_eq!(parsed.duplicates, ["b[0].c", "a"]);
         assert!(parse(b"{}").expect("good").duplicates.is_empty());
+        let all = fields(br#"{"b":[{"c":1,"c":2}],"a":3,"a":{"z":0}}"#);
+        assert_eq!(all, ["b", "b[0].c", "b[0].c", "a", "a", "a.z"]);
+        assert!(fields(b"{").is_empty());
         assert!(parse(b"{} x").is_err());
         assert!(parse(&[b'['; 100_000]).is_err());
         // What is no text is told apart from what is no JSON.

@@ -1,5 +1,7 @@
 //! From a request body to an object of the right kind.
 
+use std::collections::HashMap;
+
 use evenkeel_api::field::{FieldError, Path};
 use evenkeel_api::object::Fields;
 use evenkeel_api::row::GroupVersionKind;
@@ -317,19 +319,10 @@ pub(super) fn settle(
     if let Some(mismatch) = found.mismatch {
         return Err(mismatch);
     }
-    let odd: Vec<String> = duplicates
-        .iter()
-        .map(|path| format!("duplicate field \"{path}\""))
-        .chain(
-            found
-                .unknown
-                .iter()
-                .map(|path| format!("unknown field \"{path}\"")),
-        )
-        .collect();
-    if odd.is_empty() {
+    if duplicates.is_empty() && found.unknown.is_empty() {
         return Ok(());
     }
+    let odd = odd_fields(request, duplicates, &found.unknown);
     match validation {
         FieldValidation::Ignore => {}
         // Told of refused requests too.
@@ -341,6 +334,38 @@ pub(super) fn settle(
         }
     }
     Ok(())
+}
+
+/// What is told of fields that stand twice or are not known. The reference meets those of a JSON body
+/// as they stand there, but of custom kinds, which it looks at once they are read.
+fn odd_fields(request: &Request<'_>, duplicates: &[String], unknown: &[String]) -> Vec<String> {
+    let headers = &request.call.parts.headers;
+    let json = matches!(content_type(headers).as_str(), "" | "application/json");
+    let order = if json && request.row.custom.is_none() {
+        json::fields(&request.call.body)
+    } else {
+        Vec::new()
+    };
+    // Where a field stands first, and where again.
+    let mut places: HashMap<&str, [usize; 2]> = HashMap::new();
+    for (at, path) in order.iter().enumerate() {
+        let place = places.entry(path).or_insert([at, usize::MAX]);
+        if place[0] != at {
+            place[1] = place[1].min(at);
+        }
+    }
+    let place = |path: &str, nth: usize| places.get(path).map_or(usize::MAX, |place| place[nth]);
+    let twice = duplicates.iter().map(|path| ("duplicate", path, 1));
+    let others = unknown.iter().map(|path| ("unknown", path, 0));
+    let mut odd: Vec<_> = twice
+        .chain(others)
+        .map(|(what, path, nth)| (place(path, nth), what, path))
+        .collect();
+    odd.sort_by_key(|(place, ..)| *place);
+    odd.truncate(json::MAX_ODD);
+    odd.into_iter()
+        .map(|(_, what, path)| format!("{what} field \"{path}\""))
+        .collect()
 }
 
 /// 400 for a body that is not of its type.

@@ -1,5 +1,6 @@
 //! What is refused before anything is done: wrong paths, options and bodies.
 
+use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 
 use super::{APPLY_PATCH, JSON_PATCH, MERGE_PATCH, NAMESPACE, STRATEGIC_PATCH, open};
@@ -295,4 +296,22 @@ async fn the_old_paths_of_watches_watch() {
     assert_eq!((kind.as_str(), name.as_str()), ("ADDED", "b"));
     let path = format!("{}/b?watch=true", maps());
     assert_eq!(admin.get(&path).await.expect(200).body["kind"], "ConfigMap");
+}
+
+#[tokio::test]
+async fn odd_fields_are_told_in_their_order() {
+    let (_cluster, admin) = open().await;
+    let body = br#"{"metadata":{"name":"odd"},"zeta":1,"data":{"a":"1","a":"2"},"alpha":2}"#;
+    let path = format!("{}?fieldValidation=Strict", maps());
+    let answer = admin.exchange("POST", &path, &[], body.to_vec()).await;
+    assert_eq!(answer.status(), 400);
+    let bytes = answer.into_body().collect().await.unwrap().to_bytes();
+    let status: Value = serde_json::from_slice(&bytes).unwrap();
+    let odd = "unknown field \"zeta\", duplicate field \"data.a\", unknown field \"alpha\"";
+    assert_eq!(
+        status["message"],
+        format!(
+            "ConfigMap in version \"v1\" cannot be handled as a ConfigMap: strict decoding error: {odd}"
+        )
+    );
 }
