@@ -11,6 +11,8 @@ use bytes::Bytes;
 use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
+use crate::yaml;
+
 /// So many fields that stand twice or are not known are told of, as in the reference.
 pub const MAX_ODD: usize = 100;
 
@@ -30,8 +32,38 @@ pub enum DecodeError {
 pub struct Parsed {
     /// The document; of duplicate fields the last one counts, as in the reference.
     pub value: Value,
-    /// Paths of fields that stand more than once.
-    pub duplicates: Vec<String>,
+    /// Fields that stand more than once.
+    pub duplicates: Duplicates,
+}
+
+/// Fields that stand more than once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Duplicates {
+    /// Of JSON: their paths.
+    Fields(Vec<String>),
+    /// Of YAML: what is said of each, with its line.
+    Lines(Vec<String>),
+}
+
+impl Default for Duplicates {
+    fn default() -> Self {
+        Self::Fields(Vec::new())
+    }
+}
+
+impl Duplicates {
+    /// How many there are, of those that are told.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        let (Self::Fields(all) | Self::Lines(all)) = self;
+        all.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
 }
 
 /// Reads a JSON document.
@@ -44,7 +76,7 @@ pub fn parse(bytes: &[u8]) -> Result<Parsed, DecodeError> {
     if !notes.found.get() {
         return Ok(Parsed {
             value,
-            duplicates: Vec::new(),
+            duplicates: Duplicates::default(),
         });
     }
     // Duplicates are rare: only then is the document read again with paths kept.
@@ -55,7 +87,7 @@ pub fn parse(bytes: &[u8]) -> Result<Parsed, DecodeError> {
     let value = noted(bytes, &tracing)?;
     Ok(Parsed {
         value,
-        duplicates: tracing.duplicates.into_inner(),
+        duplicates: Duplicates::Fields(tracing.duplicates.into_inner()),
     })
 }
 
@@ -94,10 +126,7 @@ pub fn tree(bytes: &[u8]) -> serde_json::Result<Value> {
 /// Syntax errors, or a document beyond the reader's budgets (alias bombs).
 pub fn parse_yaml(bytes: &[u8]) -> Result<Parsed, DecodeError> {
     let text = std::str::from_utf8(bytes).map_err(|error| DecodeError::Yaml(error.to_string()))?;
-    let notes = Notes {
-        tracing: true,
-        ..Notes::default()
-    };
+    let notes = Notes::default();
     // As YAML 1.1 has it: `y` and `on` are truths, numbers with a leading zero are octal.
     let options = serde_saphyr::options! {
         duplicate_keys: serde_saphyr::options::DuplicateKeyPolicy::LastWins,
@@ -109,7 +138,11 @@ pub fn parse_yaml(bytes: &[u8]) -> Result<Parsed, DecodeError> {
     let value = value.map_err(|error| DecodeError::Yaml(error.to_string()))?;
     Ok(Parsed {
         value,
-        duplicates: notes.duplicates.into_inner(),
+        duplicates: if notes.found.get() {
+            repeated(text)
+        } else {
+            Duplicates::default()
+        },
     })
 }
 
@@ -125,6 +158,12 @@ pub fn fields(bytes: &[u8]) -> Vec<String> {
     let read = noted(bytes, &notes);
     let fields = notes.fields.filter(|_| read.is_ok());
     fields.map(RefCell::into_inner).unwrap_or_default()
+}
+
+/// The fields of a document that stand more than once as those of YAML, which JSON is too.
+#[must_use]
+pub fn repeated(text: &str) -> Duplicates {
+    Duplicates::Lines(yaml::repeated(text))
 }
 
 #[derive(Default)]
@@ -401,7 +440,8 @@ mod tests {
     fn duplicates_are_named() {
         let parsed = parse(br#"{"a":1,"b":[{"c":1,"c":2}],"a":3}"#).expect("good");
         assert_eq!(parsed.value, json!({"a": 3, "b": [{"c": 2}]}));
-        assert_eq!(parsed.duplicates, ["b[0].c", "a"]);
+        let paths = ["b[0].c", "a"].map(str::to_owned).to_vec();
+        assert_eq!(parsed.duplicates, Duplicates::Fields(paths));
         assert!(parse(b"{}").expect("good").duplicates.is_empty());
         let all = fields(br#"{"b":[{"c":1,"c":2}],"a":3,"a":{"z":0}}"#);
         assert_eq!(all, ["b", "b[0].c", "b[0].c", "a", "a", "a.z"]);
@@ -426,7 +466,8 @@ mod tests {
         assert!(found.duplicates.is_empty());
         let found = read("a: {b: 1, b: 2}");
         assert_eq!(found.value, json!({"a": {"b": 2}}));
-        assert_eq!(found.duplicates, ["a.b"]);
+        let lines = vec!["line 1: key \"b\" already set in map".to_owned()];
+        assert_eq!(found.duplicates, Duplicates::Lines(lines));
         let merged = read("x: &x {a: 1}\ny: {<<: *x, b: 2}");
         assert_eq!(merged.value["true"], json!({"a": 1, "b": 2}));
     }

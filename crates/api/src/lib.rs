@@ -30,6 +30,7 @@ pub mod structural;
 pub mod sysctl;
 pub mod usage;
 pub mod validation;
+mod yaml;
 
 pub use clock::Clock;
 pub use field::{ErrorList, FieldError, Path};

@@ -20,7 +20,7 @@ fn parent() -> &'static Path {
 
 /// A `continue` token: the revision and where it goes on, and the token that says the same.
 #[must_use]
-pub fn continue_token(text: &str) -> Option<(u64, String, String)> {
+pub fn continue_token(text: &str) -> Option<(i64, String, String)> {
     let token = read::read_token(text).ok()?;
     let again = read::write_token(&token);
     Some((token.rv, token.start, again))

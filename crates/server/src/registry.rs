@@ -61,11 +61,9 @@ impl std::fmt::Debug for Registry {
 #[must_use]
 pub fn store_status(error: &StoreError) -> Status {
     match error {
-        StoreError::Compacted { .. } => Status::expired(
-            "The provided continue parameter is too old to display a consistent list result. You \
-             can start a new list without the continue parameter, or use the continue token in \
-             this response to retrieve the remainder of the results.",
-        ),
+        StoreError::Compacted { .. } => {
+            Status::expired("The resourceVersion for the provided list is too old.")
+        }
         StoreError::FutureRevision { requested, current } => {
             let mut status = Status::timeout(
                 format!("Too large resource version: {requested}, current: {current}"),

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use evenkeel_api::field::{FieldError, Path};
+use evenkeel_api::json::Duplicates;
 use evenkeel_api::object::Fields;
 use evenkeel_api::row::GroupVersionKind;
 use evenkeel_api::schema::{FieldValidation, Ty};
@@ -120,7 +121,7 @@ pub(super) fn from_cbor(body: &[u8]) -> Result<json::Parsed, Status> {
     cbor::decode(body)
         .map(|value| json::Parsed {
             value,
-            duplicates: Vec::new(),
+            duplicates: Duplicates::default(),
         })
         .map_err(|error| Status::bad_request(format!("couldn't get version/kind; {error}")))
 }
@@ -149,7 +150,7 @@ fn from_protobuf(
     object::fields(&mut value).append(object::fields(&mut head));
     Ok(json::Parsed {
         value,
-        duplicates: Vec::new(),
+        duplicates: Duplicates::default(),
     })
 }
 
@@ -274,7 +275,7 @@ pub(super) fn settle_touched(
     request: &mut Request<'_>,
     type_name: &str,
     value: &mut Value,
-    duplicates: &[String],
+    duplicates: &Duplicates,
     touched: impl Fn(&str) -> bool,
 ) -> Result<(), String> {
     // The rules of a custom kind are about the whole, and so is what one form of a thing makes of
@@ -301,7 +302,7 @@ pub(super) fn settle(
     request: &mut Request<'_>,
     type_name: &str,
     value: &mut Value,
-    duplicates: &[String],
+    duplicates: &Duplicates,
 ) -> Result<(), String> {
     let validation = request.field_validation();
     let rows = request.door.rows();
@@ -322,18 +323,30 @@ pub(super) fn settle(
     if duplicates.is_empty() && found.unknown.is_empty() {
         return Ok(());
     }
-    let odd = odd_fields(request, duplicates, &found.unknown);
+    let (paths, lines): (&[String], &[String]) = match duplicates {
+        Duplicates::Fields(paths) => (paths, &[]),
+        Duplicates::Lines(lines) => (&[], lines),
+    };
+    let odd = odd_fields(request, paths, &found.unknown);
     match validation {
         FieldValidation::Ignore => {}
         // Told of refused requests too.
-        FieldValidation::Warn => odd
-            .into_iter()
-            .for_each(|text| request.call.notes.warn(text)),
+        FieldValidation::Warn => {
+            let all = lines.iter().cloned().chain(odd);
+            all.for_each(|text| request.call.notes.warn(text));
+        }
         FieldValidation::Strict => {
-            return Err(format!("strict decoding error: {}", odd.join(", ")));
+            let lines = (!lines.is_empty()).then(|| of_yaml(lines));
+            let all: Vec<String> = lines.into_iter().chain(odd).collect();
+            return Err(format!("strict decoding error: {}", all.join(", ")));
         }
     }
     Ok(())
+}
+
+/// What the reference's reader of YAML says of fields that stand twice.
+pub(super) fn of_yaml(lines: &[String]) -> String {
+    format!("yaml: unmarshal errors:\n  {}", lines.join("\n  "))
 }
 
 /// What is told of fields that stand twice or are not known. The reference meets those of a JSON body

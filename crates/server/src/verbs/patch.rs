@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use evenkeel_api::json::Duplicates;
 use evenkeel_api::patch::apply::{ManagerRequest, apply};
 use evenkeel_api::patch::{self, PatchError};
 use evenkeel_api::row::{GroupVersionKind, ResourceDef, Subresource};
+use evenkeel_api::schema::FieldValidation;
 use evenkeel_api::{Status, cbor, json, object};
 use http::StatusCode;
 use serde_json::Value;
@@ -76,7 +78,7 @@ fn unknown_media_type(request: &Request<'_>) -> Status {
 pub(super) struct Patch {
     kind: Kind,
     value: Value,
-    duplicates: Vec<String>,
+    duplicates: Duplicates,
 }
 
 impl Patch {
@@ -88,11 +90,19 @@ impl Patch {
             cbor::decode(body)
                 .map(|value| json::Parsed {
                     value,
-                    duplicates: Vec::new(),
+                    duplicates: Duplicates::default(),
                 })
                 .map_err(|error| json::DecodeError::Json(error.to_string()))
         } else if kind == Kind::Apply {
-            json::parse(body).or_else(|_| json::parse_yaml(body))
+            json::parse(body)
+                .or_else(|_| json::parse_yaml(body))
+                .map(|mut parsed| {
+                    // Both are YAML to whoever applies.
+                    if !parsed.duplicates.is_empty() {
+                        parsed.duplicates = json::repeated(&String::from_utf8_lossy(body));
+                    }
+                    parsed
+                })
         } else {
             json::parse(body)
         };
@@ -260,6 +270,25 @@ pub(super) async fn patch(
     finish(&request, replaced)
 }
 
+/// Refuses what is applied with fields that stand twice, or warns of them, as the client wishes.
+fn twice(request: &Request<'_>, duplicates: &Duplicates) -> Result<(), Status> {
+    let Duplicates::Lines(lines) = duplicates else {
+        return Ok(());
+    };
+    match request.field_validation() {
+        FieldValidation::Strict if !lines.is_empty() => Err(Status::bad_request(format!(
+            "error strict decoding patch: error converting YAML to JSON: {}",
+            decode::of_yaml(lines)
+        ))),
+        FieldValidation::Warn => {
+            let said = lines.iter().cloned();
+            said.for_each(|line| request.call.notes.warn(line));
+            Ok(())
+        }
+        FieldValidation::Strict | FieldValidation::Ignore => Ok(()),
+    }
+}
+
 async fn server_side_apply(
     mut request: Request<'_>,
     subresource: Option<Subresource>,
@@ -278,8 +307,9 @@ async fn server_side_apply(
     }
     place(&request, &mut config)?;
     let settle = |request: &mut Request<'_>, new: &mut Value| {
-        decode::settle(request, &type_name, new, &patch.duplicates)
-            .map_err(|why| decode::unhandled(&row.gvk, &why))
+        decode::settle(request, &type_name, new, &Duplicates::default())
+            .map_err(|why| decode::unhandled(&row.gvk, &why))?;
+        twice(request, &patch.duplicates)
     };
     let made_of = object::uid(&config).to_owned();
     let forms = Forms::of(&request);
@@ -338,7 +368,7 @@ mod tests {
         let of = |kind, value| Patch {
             kind,
             value,
-            duplicates: Vec::new(),
+            duplicates: Duplicates::default(),
         };
         let status = json!({"status": {"phase": "Running"}});
         for kind in [Kind::Merge, Kind::Strategic] {

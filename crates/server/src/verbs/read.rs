@@ -1,9 +1,10 @@
 //! get and list.
 
+use std::fmt;
 use std::sync::Arc;
 
-use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::{DecodeError, Engine as _};
 use evenkeel_api::Status;
 use evenkeel_api::row::ResourceDef;
 use evenkeel_api::selector::{FieldSelector, LabelSelector};
@@ -17,11 +18,23 @@ use super::show::{TableStyle, encode, metadata_only, show};
 use crate::http::{Answer, Encoding, Media, Query, Shape, json_bytes};
 use crate::object::{Object, Selection};
 
+/// What is said of a token whose revision is gone.
+const CONTINUE_GONE: &str = "The provided continue parameter is too old to display a consistent list \
+     result. You can start a new list without the continue parameter, or use the continue token in \
+     this response to retrieve the remainder of the results. Continuing with the provided token \
+     results in an inconsistent list - objects that were created, modified, or deleted between the \
+     time the first chunk was returned and now may show up in the list.";
+/// What tells the tokens of this form from others.
+const TOKEN: &str = "meta.k8s.io/v1";
+/// In a token: go on with what is there now.
+const NEWEST: i64 = -1;
+
 /// Where a list goes on: the revision it shows and the last object given out.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct Continue {
     v: String,
-    pub(crate) rv: u64,
+    pub(crate) rv: i64,
     pub(crate) start: String,
 }
 
@@ -148,6 +161,9 @@ pub(super) async fn page(request: &Request<'_>, query: &Query) -> Result<Page, S
     } else {
         usize::MAX
     };
+    // Who asks for a part of a list as of a revision means that one, without saying so.
+    let exact =
+        how == "Exact" || (how.is_empty() && limit < usize::MAX && !matches!(asked, "" | "0"));
     let (candidates, count, revision) = if token.is_empty() {
         match (asked, how) {
             ("0", _) => {}
@@ -156,7 +172,7 @@ pub(super) async fn page(request: &Request<'_>, query: &Query) -> Result<Page, S
             }
             (at_least, _) => reach(request, revision_of(at_least)?).await?,
         }
-        if how == "Exact" {
+        if exact {
             let exact = revision_of(asked)?;
             let (objects, count) = at(request, &selection, None, exact, most).await?;
             (objects, count, exact)
@@ -169,8 +185,18 @@ pub(super) async fn page(request: &Request<'_>, query: &Query) -> Result<Page, S
         }
     } else {
         let from = read_token(token)?;
-        let (objects, count) = at(request, &selection, Some(&from.start), from.rv, most).await?;
-        (objects, count, from.rv)
+        // What is in other namespaces is nothing to those who may read this one.
+        let inside = crate::registry::path(&selection.namespace, "");
+        if !from.start.starts_with(&inside) {
+            return Err(wrong_token(&from.start));
+        }
+        let revision = match u64::try_from(from.rv) {
+            Ok(revision) => revision,
+            Err(_) => registry.fresh().await?,
+        };
+        let found = at(request, &selection, Some(&from.start), revision, most).await;
+        let (objects, count) = found.map_err(|status| offer(status, from))?;
+        (objects, count, revision)
     };
     // Before selection: a conversion may change labels and fields.
     let candidates = registry.shown(&request.row, candidates).await?;
@@ -224,8 +250,8 @@ fn cut(
     }
     let continue_token = match objects.last() {
         Some(last) if more => write_token(&Continue {
-            v: "meta.k8s.io/v1".to_owned(),
-            rv: revision,
+            v: TOKEN.to_owned(),
+            rv: revision.cast_signed(),
             start: last.path(),
         }),
         _ => String::new(),
@@ -239,6 +265,15 @@ fn cut(
     }
 }
 
+/// Adds to what is said of a revision that is gone how the list may go on nevertheless.
+fn offer(mut status: Status, from: Continue) -> Status {
+    if status.code == 410 {
+        CONTINUE_GONE.clone_into(&mut status.message);
+        status.metadata.continue_ = write_token(&Continue { rv: NEWEST, ..from });
+    }
+    status
+}
+
 fn check_token(asked: &str, token: &str) -> Result<(), Status> {
     if !token.is_empty() && !matches!(asked, "" | "0") {
         return Err(Status::bad_request(
@@ -248,12 +283,36 @@ fn check_token(asked: &str, token: &str) -> Result<(), Status> {
     Ok(())
 }
 
+/// 400 for a token that says nothing useful.
+fn wrong_token(why: impl fmt::Display) -> Status {
+    Status::bad_request(format!(
+        "invalid continue token: continue key is not valid: {why}"
+    ))
+}
+
 pub(crate) fn read_token(token: &str) -> Result<Continue, Status> {
-    let wrong = || Status::bad_request("continue key is not valid");
-    let bytes = URL_SAFE_NO_PAD
-        .decode(token.trim_end_matches('='))
-        .map_err(|_| wrong())?;
-    serde_json::from_slice(&bytes).map_err(|_| wrong())
+    let bytes = URL_SAFE_NO_PAD.decode(token).map_err(|error| {
+        let at = match error {
+            DecodeError::InvalidByte(at, _) | DecodeError::InvalidLastSymbol(at, _) => at,
+            _ => token.len(),
+        };
+        wrong_token(format_args!("illegal base64 data at input byte {at}"))
+    })?;
+    let found: Continue = serde_json::from_slice(&bytes).map_err(wrong_token)?;
+    if found.v != TOKEN {
+        let why = "server does not recognize this encoded version";
+        return Err(wrong_token(format_args!("{why} {}", found.v)));
+    }
+    if found.rv == 0 {
+        let why = "incorrect encoded start resourceVersion (version meta.k8s.io/v1)";
+        return Err(wrong_token(why));
+    }
+    if found.start.is_empty() {
+        return Err(wrong_token(
+            "encoded start key empty (version meta.k8s.io/v1)",
+        ));
+    }
+    Ok(found)
 }
 
 pub(crate) fn write_token(token: &Continue) -> String {

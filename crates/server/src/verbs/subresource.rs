@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use evenkeel_api::field::{FieldError, Path};
+use evenkeel_api::json::Duplicates;
 use evenkeel_api::kinds::pod;
 use evenkeel_api::row::{GroupVersionKind, ScalePaths, Subresource};
 use evenkeel_api::selector::LabelSelector;
@@ -290,7 +291,7 @@ async fn apply_scale(
     let applied = patch::Applied::new(request, only, own, &forms);
     replace(request, only, Owners::Applied(&forms), |request, old| {
         let mut new = applied.to(Some(old))?;
-        decode::settle(request, &row.type_name, &mut new, &[])
+        decode::settle(request, &row.type_name, &mut new, &Duplicates::default())
             .map_err(|why| decode::unhandled(&row.gvk, &why))?;
         Ok(new)
     })

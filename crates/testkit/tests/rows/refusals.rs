@@ -315,3 +315,42 @@ async fn odd_fields_are_told_in_their_order() {
         )
     );
 }
+
+#[tokio::test]
+async fn fields_that_stand_twice_in_yaml_are_told_by_their_lines() {
+    let (_cluster, admin) = open().await;
+    let body =
+        "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: odd\ndata:\n  a: '1'\n  a: '2'\n";
+    let said = "yaml: unmarshal errors:\n  line 7: key \"a\" already set in map";
+    let strict = |path: String| format!("{path}?fieldValidation=Strict&fieldManager=m");
+    let one = format!("{}/odd", maps());
+    for (method, path, content_type, prefix) in [
+        (
+            "POST",
+            strict(maps()),
+            "application/yaml",
+            "ConfigMap in version \"v1\" cannot be handled as a ConfigMap: strict decoding error: ",
+        ),
+        (
+            "PATCH",
+            strict(one),
+            APPLY_PATCH,
+            "error strict decoding patch: error converting YAML to JSON: ",
+        ),
+    ] {
+        let headers = [("content-type", content_type)];
+        let answer = admin.exchange(method, &path, &headers, body.into()).await;
+        assert_eq!(answer.status(), 400);
+        let bytes = answer.into_body().collect().await.unwrap().to_bytes();
+        let status: Value = serde_json::from_slice(&bytes).unwrap();
+        assert_eq!(status["message"], format!("{prefix}{said}"));
+    }
+    admin.get(&format!("{}/odd", maps())).await.expect(404);
+    let path = format!("{}?fieldValidation=Warn", maps());
+    let headers = [("content-type", "application/yaml")];
+    let answer = admin.exchange("POST", &path, &headers, body.into()).await;
+    assert_eq!(answer.status(), 201);
+    let warned = answer.headers()["warning"].to_str().unwrap().to_owned();
+    let words = r#"299 - "line 7: key \"a\" already set in map""#;
+    assert_eq!(warned, words);
+}

@@ -1,12 +1,29 @@
 //! Watches of every row: in order, without a gap, and honest about what is too old.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use evenkeel_store::Store as _;
+use evenkeel_testkit::Cluster;
 use serde_json::{Value, json};
 
-use super::{MERGE_PATCH, NAMESPACE, kinds, open, over_every_row};
+use super::{Kind, MERGE_PATCH, NAMESPACE, kinds, open, over_every_row};
 
 fn config_maps() -> String {
     format!("/api/v1/namespaces/{NAMESPACE}/configmaps")
+}
+
+fn config_map(cluster: &Cluster) -> Kind {
+    let mut kinds = kinds(cluster).into_iter();
+    kinds
+        .find(|kind| kind.row.gvk.kind == "ConfigMap")
+        .expect("a row")
+}
+
+fn names(list: &Value) -> Vec<&str> {
+    let items = list["items"].as_array().expect("a list").iter();
+    items
+        .map(|item| item["metadata"]["name"].as_str().expect("a name"))
+        .collect()
 }
 
 #[tokio::test]
@@ -167,15 +184,63 @@ async fn metadata_and_table_watches() {
     .await;
 }
 
+/// A page whose revision is gone says how to go on with what is there now.
+#[tokio::test]
+async fn a_list_goes_on_when_its_revision_is_gone() {
+    let (cluster, admin) = open().await;
+    let (path, kind) = (config_maps(), config_map(&cluster));
+    for number in 0..5 {
+        let map = kind.object(&format!("n{number}"));
+        admin.post(&path, &map).await.expect(201);
+    }
+    let token = |answer: &Value| answer["metadata"]["continue"].as_str().unwrap().to_owned();
+    let first = admin.get(&format!("{path}?limit=2")).await.expect(200);
+    admin.post(&path, &kind.object("n15")).await.expect(201);
+    let now = cluster.store().revision().await.unwrap();
+    cluster.store().compact(now).await.unwrap();
+    let page = |token: String| format!("{path}?limit=2&continue={token}");
+
+    let gone = admin.get(&page(token(&first.body))).await.expect(410);
+    assert_eq!(gone.reason(), "Expired");
+    let ending = "and now may show up in the list.";
+    assert!(gone.message().ends_with(ending), "{}", gone.message());
+    let mut at = token(&gone.body);
+    let mut revisions = Vec::new();
+    for (shown, left) in [(["n15", "n2"], Some(2)), (["n3", "n4"], None)] {
+        let next = admin.get(&page(at.clone())).await.expect(200);
+        assert_eq!(names(&next.body), shown);
+        assert_eq!(next.body["metadata"]["remainingItemCount"].as_u64(), left);
+        revisions.push(next.revision());
+        if left.is_some() {
+            at = token(&next.body);
+        }
+    }
+    assert!(revisions[0] > first.revision());
+    assert_eq!(
+        revisions[0], revisions[1],
+        "from then on it is one revision"
+    );
+
+    // Asked for by revision alone, it is gone.
+    let exact = format!("{path}?resourceVersion={}&limit=2", first.revision());
+    let gone = admin.get(&exact).await.expect(410);
+    let words = "The resourceVersion for the provided list is too old.";
+    assert_eq!(gone.message(), words);
+    // A token leads nowhere else.
+    let elsewhere = URL_SAFE_NO_PAD.encode(r#"{"v":"meta.k8s.io/v1","rv":-1,"start":"a/b"}"#);
+    let refused = admin.get(&page(elsewhere)).await.expect(400);
+    assert_eq!(
+        refused.message(),
+        "invalid continue token: continue key is not valid: a/b"
+    );
+}
+
 #[tokio::test]
 async fn a_compacted_revision_is_410_and_a_future_one_is_refused() {
     let (cluster, admin) = open().await;
     let path = config_maps();
     let old = admin.get(&path).await.expect(200).revision();
-    let kind = kinds(&cluster)
-        .into_iter()
-        .find(|kind| kind.row.gvk.kind == "ConfigMap")
-        .unwrap();
+    let kind = config_map(&cluster);
     // More than the log of the kind keeps, so that the watch must go to the store.
     for number in 0..5 {
         admin
@@ -231,10 +296,7 @@ async fn a_compacted_revision_is_410_and_a_future_one_is_refused() {
 async fn a_watch_goes_on_over_a_restart() {
     let (cluster, admin) = open().await;
     let path = config_maps();
-    let kind = kinds(&cluster)
-        .into_iter()
-        .find(|kind| kind.row.gvk.kind == "ConfigMap")
-        .unwrap();
+    let kind = config_map(&cluster);
     let start = admin.get(&path).await.expect(200).revision();
     let mut revisions = Vec::new();
     for number in 0..20 {
