@@ -152,7 +152,11 @@ pub(super) async fn page(request: &Request<'_>, query: &Query) -> Result<Page, S
     let asked = query.get("resourceVersion");
     let how = query.get("resourceVersionMatch");
     let token = query.get("continue");
-    check_token(asked, token)?;
+    let from = if token.is_empty() {
+        None
+    } else {
+        Some(check_token(asked, token)?)
+    };
     // Without a selector a page is the first objects, and one more shows that there are others;
     // with one, it takes what it takes.
     let plain = selection.labels.is_everything() && selection.fields.is_everything();
@@ -164,7 +168,9 @@ pub(super) async fn page(request: &Request<'_>, query: &Query) -> Result<Page, S
     // Who asks for a part of a list as of a revision means that one, without saying so.
     let exact =
         how == "Exact" || (how.is_empty() && limit < usize::MAX && !matches!(asked, "" | "0"));
-    let (candidates, count, revision) = if token.is_empty() {
+    let (candidates, count, revision) = if let Some(from) = from {
+        onward(request, &selection, from, most).await?
+    } else {
         match (asked, how) {
             ("0", _) => {}
             ("", _) => {
@@ -183,20 +189,6 @@ pub(super) async fn page(request: &Request<'_>, query: &Query) -> Result<Page, S
             let revision = revision.max(snapshot.last);
             (snapshot.objects, snapshot.count, revision)
         }
-    } else {
-        let from = read_token(token)?;
-        // What is in other namespaces is nothing to those who may read this one.
-        let inside = crate::registry::path(&selection.namespace, "");
-        if !from.start.starts_with(&inside) {
-            return Err(wrong_token(&from.start));
-        }
-        let revision = match u64::try_from(from.rv) {
-            Ok(revision) => revision,
-            Err(_) => registry.fresh().await?,
-        };
-        let found = at(request, &selection, Some(&from.start), revision, most).await;
-        let (objects, count) = found.map_err(|status| offer(status, from))?;
-        (objects, count, revision)
     };
     // Before selection: a conversion may change labels and fields.
     let candidates = registry.shown(&request.row, candidates).await?;
@@ -205,6 +197,27 @@ pub(super) async fn page(request: &Request<'_>, query: &Query) -> Result<Page, S
         page.remaining = Some(count - page.objects.len());
     }
     Ok(page)
+}
+
+/// What comes behind a page: the objects, how many there are, and the revision.
+async fn onward(
+    request: &Request<'_>,
+    selection: &Selection,
+    from: Continue,
+    most: usize,
+) -> Result<(Vec<Arc<Object>>, usize, u64), Status> {
+    // What is in other namespaces is nothing to those who may read this one.
+    let inside = crate::registry::path(&selection.namespace, "");
+    if !from.start.starts_with(&inside) {
+        return Err(wrong_token(&from.start));
+    }
+    let revision = match u64::try_from(from.rv) {
+        Ok(revision) => revision,
+        Err(_) => request.door.registry.fresh().await?,
+    };
+    let found = at(request, selection, Some(&from.start), revision, most).await;
+    let (objects, count) = found.map_err(|status| offer(status, from))?;
+    Ok((objects, count, revision))
 }
 
 /// The first objects behind a path at a revision, at most so many, and how many there are: from
@@ -274,13 +287,14 @@ fn offer(mut status: Status, from: Continue) -> Status {
     status
 }
 
-fn check_token(asked: &str, token: &str) -> Result<(), Status> {
-    if !token.is_empty() && !matches!(asked, "" | "0") {
+fn check_token(asked: &str, token: &str) -> Result<Continue, Status> {
+    let from = read_token(token)?;
+    if !matches!(asked, "" | "0") {
         return Err(Status::bad_request(
             "specifying resource version is not allowed when using continue",
         ));
     }
-    Ok(())
+    Ok(from)
 }
 
 /// 400 for a token that says nothing useful.
@@ -294,7 +308,8 @@ pub(crate) fn read_token(token: &str) -> Result<Continue, Status> {
     let bytes = URL_SAFE_NO_PAD.decode(token).map_err(|error| {
         let at = match error {
             DecodeError::InvalidByte(at, _) | DecodeError::InvalidLastSymbol(at, _) => at,
-            _ => token.len(),
+            // What is left over behind the last four.
+            _ => token.len() / 4 * 4,
         };
         wrong_token(format_args!("illegal base64 data at input byte {at}"))
     })?;
