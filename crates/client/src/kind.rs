@@ -41,6 +41,8 @@ use k8s_openapi::api::storagemigration::v1::StorageVersionMigration;
 use kube::Resource;
 use kube::core::{DynamicObject, ObjectMeta, PartialObjectMeta};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 /// Why a JSON text is not what was expected.
 pub type JsonError = serde_json::Error;
@@ -108,6 +110,7 @@ macro_rules! kinds {
             #[inline(never)]
             fn decode(json: &str) -> Result<Self, $crate::kind::JsonError> {
                 ::serde_json::from_str(json)
+                    .or_else(|error| $crate::kind::without_nulls(json, error))
             }
         }
 
@@ -254,6 +257,42 @@ fn fit_container(container: &mut Container) {
     fit(&mut container.command);
 }
 
+/// Reads once more what did not fit its type, with nulls left out. Go writes `null` for a time that
+/// nobody gave, where the type has a text: an object that somebody wrote so must not keep a loop from
+/// all others of its kind.
+///
+/// # Errors
+/// The first one, if nulls are not what was wrong.
+#[doc(hidden)]
+pub fn without_nulls<K: DeserializeOwned>(json: &str, error: JsonError) -> Result<K, JsonError> {
+    fn drop_nulls(value: &mut Value) -> bool {
+        match value {
+            Value::Object(fields) => {
+                let before = fields.len();
+                fields.retain(|_, value| !value.is_null());
+                let dropped = fields.len() < before;
+                fields
+                    .values_mut()
+                    .fold(dropped, |any, value| drop_nulls(value) | any)
+            }
+            Value::Array(items) => items
+                .iter_mut()
+                .fold(false, |any, value| drop_nulls(value) | any),
+            _ => false,
+        }
+    }
+    if !error.is_data() {
+        return Err(error);
+    }
+    let Ok(mut value) = serde_json::from_str(json) else {
+        return Err(error);
+    };
+    if !drop_nulls(&mut value) {
+        return Err(error);
+    }
+    serde_json::from_value(value)
+}
+
 /// Metadata alone, whatever the kind.
 impl Decode for PartialObjectMeta<DynamicObject> {
     fn decode(json: &str) -> Result<Self, JsonError> {
@@ -275,5 +314,31 @@ impl Decode for PartialObjectMeta<DynamicObject> {
 impl Decode for DynamicObject {
     fn decode(json: &str) -> Result<Self, JsonError> {
         serde_json::from_str(json)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::Service;
+
+    use super::Decode as _;
+
+    #[test]
+    fn a_time_that_nobody_gave_keeps_nobody_from_an_object() {
+        let condition =
+            r#"{"type":"A","status":"True","lastTransitionTime":null,"message":"null"}"#;
+        let text = format!(
+            r#"{{"metadata":{{"name":"a"}},"spec":null,"status":{{"conditions":[{condition}]}}}}"#
+        );
+        let service = Service::decode(&text).expect("an object");
+        let conditions = service.status.and_then(|status| status.conditions);
+        let condition = conditions.and_then(|mut all| all.pop()).expect("one");
+        assert_eq!(
+            (condition.type_.as_str(), condition.message.as_str()),
+            ("A", "null")
+        );
+        let wrong = Service::decode(r#"{"metadata":{"name":1},"spec":null}"#);
+        assert!(wrong.is_err());
+        assert!(Service::decode(r#"{"metadata":{"name":"a""#).is_err_and(|error| error.is_eof()));
     }
 }
