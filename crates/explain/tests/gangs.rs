@@ -173,17 +173,15 @@ async fn a_gang_comes_as_a_whole_and_says_what_it_waits_for() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_the_gate_there_are_no_groups_and_that_is_said() {
+async fn without_the_gate_there_are_no_groups_and_pods_belong_to_none() {
     let cluster = Cluster::start().await;
     let admin = cluster.caller(Identity::user("admin", &[ADMIN]));
     let _node = cluster.node("one");
     account(&admin).await;
     admin.get(GROUPS).await.expect(404);
     let pods = format!("{CORE}/pods");
-    admin
-        .post(&pods, &pod("a", "trainers", "1m"))
-        .await
-        .expect(201);
-    let words = ["feature gate GenericWorkload is closed"];
-    why(&cluster, "pod/a", &words).await;
+    let made = admin.post(&pods, &pod("a", "trainers", "1m")).await;
+    let made = made.expect(201).body;
+    assert_eq!(made["spec"]["schedulingGroup"], Value::Null, "{made:#}");
+    why(&cluster, "pod/a", &["is ready"]).await;
 }
