@@ -257,28 +257,28 @@ fn fit_container(container: &mut Container) {
     fit(&mut container.command);
 }
 
-/// Reads once more what did not fit its type, with nulls left out. Go writes `null` for a time that
+/// Reads once more what did not fit its type, without its nulls. Go writes `null` for a time that
 /// nobody gave, where the type has a text: an object that somebody wrote so must not keep a loop from
-/// all others of its kind.
+/// all others of its kind. Of conditions the type wants the time, which is then the one that Go has.
 ///
 /// # Errors
 /// The first one, if nulls are not what was wrong.
 #[doc(hidden)]
 pub fn without_nulls<K: DeserializeOwned>(json: &str, error: JsonError) -> Result<K, JsonError> {
-    fn drop_nulls(value: &mut Value) -> bool {
+    const OF_CONDITIONS: &str = "lastTransitionTime";
+    const NEVER: &str = "0001-01-01T00:00:00Z";
+
+    fn drop_nulls(value: &mut Value) {
         match value {
             Value::Object(fields) => {
-                let before = fields.len();
+                if fields.get(OF_CONDITIONS).is_some_and(Value::is_null) {
+                    fields.insert(OF_CONDITIONS.to_owned(), NEVER.into());
+                }
                 fields.retain(|_, value| !value.is_null());
-                let dropped = fields.len() < before;
-                fields
-                    .values_mut()
-                    .fold(dropped, |any, value| drop_nulls(value) | any)
+                fields.values_mut().for_each(drop_nulls);
             }
-            Value::Array(items) => items
-                .iter_mut()
-                .fold(false, |any, value| drop_nulls(value) | any),
-            _ => false,
+            Value::Array(items) => items.iter_mut().for_each(drop_nulls),
+            _ => {}
         }
     }
     if !error.is_data() {
@@ -287,10 +287,8 @@ pub fn without_nulls<K: DeserializeOwned>(json: &str, error: JsonError) -> Resul
     let Ok(mut value) = serde_json::from_str(json) else {
         return Err(error);
     };
-    if !drop_nulls(&mut value) {
-        return Err(error);
-    }
-    serde_json::from_value(value)
+    drop_nulls(&mut value);
+    serde_json::from_value(value).map_err(|_| error)
 }
 
 /// Metadata alone, whatever the kind.
@@ -314,31 +312,5 @@ impl Decode for PartialObjectMeta<DynamicObject> {
 impl Decode for DynamicObject {
     fn decode(json: &str) -> Result<Self, JsonError> {
         serde_json::from_str(json)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use k8s_openapi::api::core::v1::Service;
-
-    use super::Decode as _;
-
-    #[test]
-    fn a_time_that_nobody_gave_keeps_nobody_from_an_object() {
-        let condition =
-            r#"{"type":"A","status":"True","lastTransitionTime":null,"message":"null"}"#;
-        let text = format!(
-            r#"{{"metadata":{{"name":"a"}},"spec":null,"status":{{"conditions":[{condition}]}}}}"#
-        );
-        let service = Service::decode(&text).expect("an object");
-        let conditions = service.status.and_then(|status| status.conditions);
-        let condition = conditions.and_then(|mut all| all.pop()).expect("one");
-        assert_eq!(
-            (condition.type_.as_str(), condition.message.as_str()),
-            ("A", "null")
-        );
-        let wrong = Service::decode(r#"{"metadata":{"name":1},"spec":null}"#);
-        assert!(wrong.is_err());
-        assert!(Service::decode(r#"{"metadata":{"name":"a""#).is_err_and(|error| error.is_eof()));
     }
 }
