@@ -312,9 +312,12 @@ pub trait Strategy: Send + Sync + 'static {
     fn validate_status_at(&self, new: &Value, old: &Value, _now: jiff::Timestamp) -> ErrorList {
         self.validate_status(new, old)
     }
-    /// Warnings for the client that creates an object (`old` is `None`) or updates it; who writes a
-    /// status is not warned.
+    /// Warnings for the client that creates an object (`old` is `None`) or updates it.
     fn warnings(&self, _new: &Value, _old: Option<&Value>) -> Vec<String> {
+        Vec::new()
+    }
+    /// Warnings for the client that writes a status.
+    fn status_warnings(&self, _new: &Value) -> Vec<String> {
         Vec::new()
     }
     /// Seconds an object stays after a delete so that others can wind it down; `None` removes it

@@ -180,8 +180,15 @@ async fn without_the_gate_there_are_no_groups_and_pods_belong_to_none() {
     account(&admin).await;
     admin.get(GROUPS).await.expect(404);
     let pods = format!("{CORE}/pods");
+    let told = "299 - \"spec.schedulingGroup: dropped, its feature gate GenericWorkload is closed \
+                (--feature-gates GenericWorkload=true opens it)\"";
     let made = admin.post(&pods, &pod("a", "trainers", "1m")).await;
-    let made = made.expect(201).body;
+    let made = made.expect(201);
+    assert_eq!(made.warnings, [told]);
+    let made = made.body;
     assert_eq!(made["spec"]["schedulingGroup"], Value::Null, "{made:#}");
+    // Who is refused is told too.
+    let again = admin.post(&pods, &pod("a", "trainers", "1m")).await;
+    assert_eq!(again.expect(409).warnings, [told]);
     why(&cluster, "pod/a", &["is ready"]).await;
 }

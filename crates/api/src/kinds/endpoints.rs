@@ -17,6 +17,11 @@ pub(super) const DEPRECATED: &str =
 /// Who writes them says so with this label.
 const MANAGED_BY: &str = "endpoints.kubernetes.io/managed-by";
 const LOOP: &str = "endpoint-controller";
+const SLICE_MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
+const SLICE_LOOPS: [&str; 2] = [
+    "endpointslice-controller.k8s.io",
+    "endpointslicemirroring-controller.k8s.io",
+];
 const ENDPOINTS_MAX: usize = 1000;
 const ADDRESSES_MAX: usize = 100;
 const PORTS_MAX: usize = 20_000;
@@ -163,6 +168,27 @@ impl Strategy for EndpointSlices {
             &at.at("addressType"),
             &mut out,
         );
+        out
+    }
+
+    fn warnings(&self, new: &Value, old: Option<&Value>) -> Vec<String> {
+        let mut out = Vec::new();
+        let root = Cursor::root(new);
+        if old.is_none() && root.text("addressType") == "FQDN" {
+            // The reference looks for it in a spec, which slices do not have.
+            out.push("spec.addressType: FQDN endpoints are deprecated".to_owned());
+        }
+        // The loops that write most of them write none that is spelled wrong.
+        let by = object::label(new, SLICE_MANAGED_BY);
+        if by.is_some_and(|by| SLICE_LOOPS.contains(&by)) {
+            return out;
+        }
+        for endpoint in root.items("endpoints") {
+            for address in endpoint.items("addresses") {
+                let text = address.value.as_str().unwrap_or_default();
+                out.extend(validation::ip_warning(text, &address.path));
+            }
+        }
         out
     }
 }

@@ -138,6 +138,10 @@ impl Strategy for Nodes {
                 spec.at("externalID")
             ));
         }
+        for network in spec.items("podCIDRs") {
+            let text = network.value.as_str().unwrap_or_default();
+            out.extend(validation::cidr_warning(text, &network.path));
+        }
         out
     }
 }

@@ -167,6 +167,10 @@ impl Strategy for Services {
         warnings::of(new)
     }
 
+    fn status_warnings(&self, new: &Value) -> Vec<String> {
+        validation::balancer_warnings(new)
+    }
+
     fn validate_status(&self, new: &Value, _old: &Value) -> ErrorList {
         let mut out = ErrorList::new();
         balancer_status(new, &mut out);

@@ -36,8 +36,7 @@ fn template_warnings(new: &Value, old: Option<&Value>) -> Vec<String> {
     if old.is_some_and(|old| template(old) == template(new)) {
         return Vec::new();
     }
-    let template = Cursor::root(new).child("spec").child("template");
-    pod::spec_warnings(&template.child("spec"))
+    pod::warnings_of(&Cursor::root(new).child("spec").child("template"))
 }
 
 /// Warnings about an object whose pods are named after it.

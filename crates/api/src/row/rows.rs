@@ -154,10 +154,17 @@ impl Rows {
         }
     }
 
-    /// Drops what belongs to features that are off, but for what was there before.
-    pub fn drop_off(&self, row: &ResourceDef, object: &mut Value, old: Option<&Value>) {
-        if row.custom.is_none() {
-            self.schema.drop_off(&self.ty(row), object, old);
+    /// Drops what belongs to features that are off, but for what was there before. Answers with a
+    /// warning for each field.
+    pub fn drop_off(
+        &self,
+        row: &ResourceDef,
+        object: &mut Value,
+        old: Option<&Value>,
+    ) -> Vec<String> {
+        match row.custom {
+            Some(_) => Vec::new(),
+            None => self.schema.drop_off(&self.ty(row), object, old),
         }
     }
 

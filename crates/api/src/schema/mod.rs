@@ -87,7 +87,7 @@ pub struct Field {
     pub patch: PatchFacts,
     /// Is a map or struct owned as one value here? As its type says when this does not.
     pub atomic: Option<bool>,
-    /// Of a feature that is off here: it is dropped without a word, as the reference drops it.
+    /// Of a feature that is off here: it is dropped as the reference drops it, with a warning.
     pub off: bool,
     /// The feature gate that it is behind.
     pub gate: Option<Box<str>>,

@@ -20,7 +20,8 @@ pub use labels::{
 pub(crate) use metadata::plain_finalizer;
 pub use metadata::{masked_prefix, validate_metadata, validate_metadata_update};
 pub use network::{
-    cidr, cidr_warning, ip, ip_warning, legacy_cidr, legacy_ip, non_special_ip, parse_ip_sloppy,
+    balancer_warnings, cidr, cidr_warning, ip, ip_warning, legacy_cidr, legacy_ip, non_special_ip,
+    parse_ip_sloppy,
 };
 
 use serde_json::Value;

@@ -2,6 +2,9 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use serde_json::Value;
+
+use super::Cursor;
 use crate::field::{ErrorList, FieldError, Path, quoted};
 
 /// Reads an address as the reference's older fields do: IPv4 octets may have leading zeros, which
@@ -85,6 +88,16 @@ pub fn ip_warning(value: &str, path: &Path) -> Option<String> {
         let preferred = quoted(&preferred);
         format!("{path}: IPv6 address {shown} should be in RFC 5952 canonical format ({preferred})")
     })
+}
+
+/// As [`ip_warning`], for the addresses that a load balancer has for an object, by its status.
+#[must_use]
+pub fn balancer_warnings(object: &Value) -> Vec<String> {
+    let balancer = Cursor::root(object).child("status").child("loadBalancer");
+    balancer
+        .items("ingress")
+        .filter_map(|it| ip_warning(it.text("ip"), &it.path))
+        .collect()
 }
 
 /// As [`ip_warning`], for a network in CIDR form.

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use super::read::selection;
 use super::show::{TableStyle, encode, metadata_only, show_value};
 use super::{Request, streams};
-use crate::http::{Answer, Shape, warn};
+use crate::http::{Answer, Shape};
 use crate::object::Selection;
 
 /// A node that takes longer has no figures.
@@ -56,9 +56,7 @@ pub(super) async fn list(request: Request<'_>) -> Result<Answer, Status> {
         ),
         Shape::Object | Shape::Groups => list(&row.list_kind, &row.gvk.api_version(), found),
     };
-    let mut answer = encode(&request, StatusCode::OK, &body)?;
-    warn(&mut answer, &request.warnings);
-    Ok(answer)
+    encode(&request, StatusCode::OK, &body)
 }
 
 /// The measured objects that are asked for.

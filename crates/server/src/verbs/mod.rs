@@ -42,7 +42,6 @@ pub(crate) struct Request<'d> {
     pub(crate) row: Arc<ResourceDef>,
     pub(crate) call: Box<Call>,
     pub(crate) media: Media,
-    pub(crate) warnings: Vec<String>,
 }
 
 impl Request<'_> {
@@ -56,6 +55,13 @@ impl Request<'_> {
 
     pub(crate) fn name(&self) -> &str {
         &self.call.attributes.name
+    }
+
+    /// Tells the client beside the answer, be it a refusal. The same words are said once.
+    pub(crate) fn warn(&self, texts: Vec<String>) {
+        for text in texts {
+            self.call.notes.warn(text);
+        }
     }
 
     /// Is nothing to be kept?
@@ -224,7 +230,6 @@ async fn serve_row(
             row,
             call,
             media,
-            warnings: Vec::new(),
         };
         return subresource::serve(request, known).await;
     }
@@ -233,7 +238,6 @@ async fn serve_row(
         row,
         call,
         media: media?,
-        warnings: Vec::new(),
     };
     let measured = request.row.storage == Storage::Measured;
     match verb(&request)? {

@@ -10,7 +10,7 @@ use http::StatusCode;
 use serde_json::{Value, json};
 
 use super::Request;
-use crate::http::{Answer, Encoding, Media, Shape, answer, full, json_bytes, warn};
+use crate::http::{Answer, Encoding, Media, Shape, answer, full, json_bytes};
 use crate::object::Object;
 
 /// Answers one object.
@@ -22,9 +22,7 @@ pub(crate) fn show(
     if request.media == Media::JSON {
         let mut out = Vec::with_capacity(found.bytes.len() + 48);
         found.write(&mut out);
-        let mut answer = json_bytes(code, out);
-        warn(&mut answer, &request.warnings);
-        return Ok(answer);
+        return Ok(json_bytes(code, out));
     }
     show_value(request, code, found.value())
 }
@@ -40,9 +38,7 @@ pub(crate) fn show_value(
         Shape::Metadata => metadata_only(&value, request.media.meta_version()),
         Shape::Table => TableStyle::new(request)?.event(&value),
     };
-    let mut answer = encode(request, code, &shaped)?;
-    warn(&mut answer, &request.warnings);
-    Ok(answer)
+    encode(request, code, &shaped)
 }
 
 /// Writes a value as the client asked for it.

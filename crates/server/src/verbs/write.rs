@@ -140,7 +140,8 @@ pub(super) async fn create_once(
     if tracked {
         track(request, None, &mut value, None).await;
     }
-    door.rows().drop_off(&row, &mut value, None);
+    let dropped = door.rows().drop_off(&row, &mut value, None);
+    request.warn(dropped);
     let change = Change {
         row: &row,
         operation: Operation::Create,
@@ -163,6 +164,7 @@ pub(super) async fn create_once(
     let mut errors = validation::validate_metadata(&row, &value);
     errors.extend(row.strategy.validate(&value));
     refuse(&row, object::name(&value), &errors)?;
+    request.warn(row.strategy.warnings(&value, None));
     let hold = door.allocate.on_create(&door.registry, &row, &mut value)?;
     door.admission
         .validate(&door.registry, &change, &value)
@@ -176,7 +178,6 @@ pub(super) async fn create_once(
         &value,
         None,
     )?;
-    request.warnings.extend(row.strategy.warnings(&value, None));
     if request.dry_run() {
         let name = object::name(&value);
         let there = door.registry.get(&row, request.namespace(), name).await?;
@@ -438,7 +439,6 @@ pub(super) async fn replace(
         // Of objects that were stored without it too, so that old and new differ in what was
         // changed alone.
         door.rows().fill(&row, &mut old);
-        let warnings = request.warnings.len();
         let mut new = owners
             .made(request, |request| change(request, &old))
             .await?;
@@ -469,10 +469,7 @@ pub(super) async fn replace(
         match outcome {
             Outcome::Done(found) => return Ok(Replaced::Stored(found)),
             Outcome::Stale(None) => return Err(request.not_found()),
-            Outcome::Stale(Some(newer)) => {
-                request.warnings.truncate(warnings);
-                seen = newer;
-            }
+            Outcome::Stale(Some(newer)) => seen = newer,
         }
     }
 }
@@ -528,7 +525,8 @@ async fn steps(
     if matches!(owners, Owners::Tracked) {
         track(request, Some(old), new, subresource).await;
     }
-    door.rows().drop_off(&row, new, Some(old));
+    let dropped = door.rows().drop_off(&row, new, Some(old));
+    request.warn(dropped);
     let change = Change {
         row: &row,
         operation: Operation::Update,
@@ -578,6 +576,10 @@ async fn steps(
         Some(_) => errors.extend(row.strategy.validate(new)),
     }
     refuse(&row, object::name(old), &errors)?;
+    request.warn(match subresource {
+        Some(Subresource::Status) => row.strategy.status_warnings(new),
+        _ => row.strategy.warnings(new, Some(old)),
+    });
     if row.generation
         && subresource != Some(Subresource::Status)
         && row.strategy.bumps_generation(new, old)
@@ -597,11 +599,6 @@ async fn steps(
         new,
         Some(old),
     )?;
-    // What there is to warn of is in the other half of the object.
-    if subresource != Some(Subresource::Status) {
-        let warnings = row.strategy.warnings(new, Some(old));
-        request.warnings.extend(warnings);
-    }
     keep_times(old, new);
     Ok(())
 }

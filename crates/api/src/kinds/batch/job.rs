@@ -202,7 +202,7 @@ pub(super) fn spec_warnings(spec: &Cursor<'_>, out: &mut Vec<String>) {
             spec.path
         ));
     }
-    out.extend(pod::spec_warnings(&spec.child("template").child("spec")));
+    out.extend(pod::warnings_of(&spec.child("template")));
 }
 
 /// Checks that labels and selector are those that the system generates.

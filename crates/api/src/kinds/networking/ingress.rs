@@ -75,6 +75,10 @@ impl Strategy for Ingresses {
         }
         Vec::new()
     }
+
+    fn status_warnings(&self, new: &Value) -> Vec<String> {
+        validation::balancer_warnings(new)
+    }
 }
 
 fn no_address(host: &str, path: &Path, out: &mut ErrorList) {

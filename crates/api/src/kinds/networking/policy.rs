@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::field::{ErrorList, FieldError};
 use crate::object::{child, default_field, fields, list_mut};
 use crate::row::Strategy;
-use crate::validation::{self, Cursor, label_selector, legacy_cidr, text};
+use crate::validation::{self, Cursor, cidr_warning, label_selector, legacy_cidr, text};
 
 const DIRECTIONS: [(&str, &str); 2] = [("ingress", "from"), ("egress", "to")];
 const PROTOCOLS: [&str; 3] = ["TCP", "UDP", "SCTP"];
@@ -49,6 +49,22 @@ impl Strategy for NetworkPolicies {
 
     fn validate_change(&self, new: &Value, old: &Value) -> ErrorList {
         policy(new, &networks(old))
+    }
+
+    fn warnings(&self, new: &Value, _old: Option<&Value>) -> Vec<String> {
+        let spec = Cursor::root(new).child("spec");
+        let mut out = Vec::new();
+        for (rules, peers) in DIRECTIONS {
+            for peer in spec.items(rules).flat_map(|rule| rule.items(peers)) {
+                let block = peer.child("ipBlock");
+                out.extend(cidr_warning(block.text("cidr"), &block.at("cidr")));
+                for except in block.items("except") {
+                    let text = except.value.as_str().unwrap_or_default();
+                    out.extend(cidr_warning(text, &except.path));
+                }
+            }
+        }
+        out
     }
 }
 

@@ -44,12 +44,12 @@ pub(crate) use scheduling::{
 pub use table::{columns, status_text};
 pub use validate::template as validate_template;
 pub(crate) use volumes::{host_path as validate_host_path, nfs as validate_nfs};
-pub use warnings::of_spec as spec_warnings;
+pub use warnings::of as warnings_of;
 
 use crate::field::ErrorList;
 use crate::object::{self, Fields, fields};
 use crate::row::Strategy;
-use crate::validation::Cursor;
+use crate::validation::{Cursor, ip_warning};
 
 /// What pods do beyond their row.
 #[derive(Debug, Clone, Copy, Default)]
@@ -136,8 +136,16 @@ impl Strategy for Pods {
                 wrong.join(" ")
             ));
         }
-        out.extend(spec_warnings(&Cursor::root(new).child("spec")));
+        out.extend(warnings_of(&Cursor::root(new)));
         out
+    }
+
+    fn status_warnings(&self, new: &Value) -> Vec<String> {
+        let status = Cursor::root(new).child("status");
+        let addresses = status.items("podIPs").chain(status.items("hostIPs"));
+        addresses
+            .filter_map(|it| ip_warning(it.text("ip"), &it.at("ip")))
+            .collect()
     }
 
     fn grace_period(&self, object: &Value, asked: Option<i64>) -> Option<i64> {

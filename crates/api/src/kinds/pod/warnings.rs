@@ -1,6 +1,8 @@
 //! What is accepted in a pod spec and yet probably a mistake, in the order and the words of the
 //! reference.
 
+mod paths;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::containers;
@@ -9,7 +11,7 @@ use crate::kinds::storage::claim::spec_warnings as claim_warnings;
 use crate::kinds::storage::deprecated_node_label;
 use crate::names;
 use crate::quantity::Quantity;
-use crate::validation::Cursor;
+use crate::validation::{Cursor, ip_warning};
 
 /// Volumes of plugins that are no more, and what is said of each.
 const OLD_VOLUMES: [(&str, &str); 9] = [
@@ -32,12 +34,38 @@ const OLD_VOLUMES: [(&str, &str); 9] = [
 const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
 const PREFERRED: &str = "preferredDuringSchedulingIgnoredDuringExecution";
 
-/// Warnings about a pod spec, worded as the reference words them.
+/// Annotations that nothing reads any more, and what is said of each.
+const OLD_ANNOTATIONS: [(&str, &str); 3] = [
+    (
+        "scheduler.alpha.kubernetes.io/critical-pod",
+        "non-functional in v1.16+; use the \"priorityClassName\" field instead",
+    ),
+    (
+        "security.alpha.kubernetes.io/sysctls",
+        "non-functional in v1.11+; use the \"sysctls\" field instead",
+    ),
+    (
+        "security.alpha.kubernetes.io/unsafe-sysctls",
+        "non-functional in v1.11+; use the \"sysctls\" field instead",
+    ),
+];
+const SECCOMP_OF_POD: &str = "seccomp.security.alpha.kubernetes.io/pod";
+const SECCOMP_OF_CONTAINER: &str = "container.seccomp.security.alpha.kubernetes.io/";
+
+/// Warnings about a pod or a template of pods, worded as the reference words them.
 #[must_use]
-pub fn of_spec(spec: &Cursor<'_>) -> Vec<String> {
+pub fn of(pod: &Cursor<'_>) -> Vec<String> {
     let mut out = Vec::new();
+    let (metadata, spec) = (pod.child("metadata"), &pod.child("spec"));
     placement(spec, &mut out);
+    let annotations = metadata.child("annotations");
+    for (key, told) in OLD_ANNOTATIONS {
+        if annotations.has(key) {
+            out.push(format!("{}: {told}", annotations.path.key(key)));
+        }
+    }
     volumes(spec, &mut out);
+    paths::overlaps(spec, &mut out);
     repeated(spec, "hostAliases", "ip", &mut out);
     repeated(spec, "imagePullSecrets", "name", &mut out);
     for secret in spec.items("imagePullSecrets") {
@@ -46,7 +74,10 @@ pub fn of_spec(spec: &Cursor<'_>) -> Vec<String> {
         }
     }
     fractions(&spec.child("overhead"), &mut out);
+    without_seccomp(spec, &annotations, SECCOMP_OF_POD, &mut out);
     for container in containers::all(spec) {
+        let key = format!("{SECCOMP_OF_CONTAINER}{}", container.text("name"));
+        without_seccomp(&container, &annotations, &key, &mut out);
         let resources = container.child("resources");
         fractions(&resources.child("limits"), &mut out);
         fractions(&resources.child("requests"), &mut out);
@@ -69,7 +100,24 @@ pub fn of_spec(spec: &Cursor<'_>) -> Vec<String> {
             no_selector(&weighted.child("podAffinityTerm"), &mut out);
         }
     }
+    for server in spec.child("dnsConfig").items("nameservers") {
+        let address = server.value.as_str().unwrap_or_default();
+        out.extend(ip_warning(address, &server.path));
+    }
+    for alias in spec.items("hostAliases") {
+        out.extend(ip_warning(alias.text("ip"), &alias.at("ip")));
+    }
     out
+}
+
+/// The annotation of a profile that a field stands for by now, where the field is not there.
+fn without_seccomp(of: &Cursor<'_>, annotations: &Cursor<'_>, key: &str, out: &mut Vec<String>) {
+    if annotations.has(key) && !of.child("securityContext").has("seccompProfile") {
+        out.push(format!(
+            "{}: non-functional in v1.27+; use the \"seccompProfile\" field instead",
+            annotations.path.key(key)
+        ));
+    }
 }
 
 /// Labels of nodes that are no more, in whatever says where a pod may run.
@@ -135,16 +183,6 @@ fn volumes(spec: &Cursor<'_>, out: &mut Vec<String>) {
         }
         if let Some(template) = volume.child("ephemeral").get("volumeClaimTemplate") {
             claim_warnings(&template.child("spec"), out);
-        }
-    }
-    for volume in spec.items("volumes") {
-        for source in volume.child("projected").items("sources") {
-            if source.value.as_object().is_none_or(|it| it.is_empty()) {
-                out.push(format!(
-                    "volume {} (Projected) has no sources provided",
-                    quoted(volume.text("name"))
-                ));
-            }
         }
     }
 }
@@ -261,13 +299,41 @@ mod tests {
     use super::*;
 
     fn told(spec: &Value) -> Vec<String> {
-        of_spec(&Cursor::new(spec, Path::new("spec")))
+        of(&Cursor::root(&json!({"spec": spec})))
+    }
+
+    #[test]
+    fn annotations_that_fields_stand_for_are_named() {
+        let pod = json!({
+            "metadata": {"annotations": {
+                "scheduler.alpha.kubernetes.io/critical-pod": "",
+                "seccomp.security.alpha.kubernetes.io/pod": "runtime/default",
+                "container.seccomp.security.alpha.kubernetes.io/a": "runtime/default",
+                "container.seccomp.security.alpha.kubernetes.io/b": "runtime/default"}},
+            "spec": {"containers": [{"name": "a"}, {"name": "b",
+                "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}}}]}});
+        let field = |key: &str| {
+            format!(
+                "metadata.annotations[{key}]: non-functional in v1.27+; use the \
+                 \"seccompProfile\" field instead"
+            )
+        };
+        assert_eq!(
+            of(&Cursor::root(&pod)),
+            [
+                "metadata.annotations[scheduler.alpha.kubernetes.io/critical-pod]: non-functional in \
+                 v1.16+; use the \"priorityClassName\" field instead"
+                    .to_owned(),
+                field("seccomp.security.alpha.kubernetes.io/pod"),
+                field("container.seccomp.security.alpha.kubernetes.io/a"),
+            ]
+        );
     }
 
     #[test]
     fn what_is_probably_a_mistake_is_named() {
         let port = |name: &str, host: Value| json!({"name": name, "containerPort": 80, "protocol": "TCP", "hostPort": host});
-        let rows: [(Value, &[&str]); 8] = [
+        let rows: [(Value, &[&str]); 9] = [
             (
                 json!({"nodeSelector": {"beta.kubernetes.io/os": "linux", "a": "b"}}),
                 &[
@@ -294,6 +360,14 @@ mod tests {
             (
                 json!({"volumes": [{"name": "q", "projected": {"sources": [{}]}}]}),
                 &["volume \"q\" (Projected) has no sources provided"],
+            ),
+            (
+                json!({"dnsConfig": {"nameservers": ["8.8.8.8", "FD00::1"]},
+                    "hostAliases": [{"ip": "010.0.0.1"}]}),
+                &[
+                    "spec.dnsConfig.nameservers[1]: IPv6 address \"FD00::1\" should be in RFC 5952 canonical format (\"fd00::1\")",
+                    "spec.hostAliases[0].ip: non-standard IP address \"010.0.0.1\" is invalid: use \"10.0.0.1\"",
+                ],
             ),
             (
                 json!({"containers": [{"resources": {"limits": {"memory": "100m"}}}]}),

@@ -134,6 +134,6 @@ impl Strategy for PodTemplates {
         if old.is_some_and(|old| old.get("template") == new.get("template")) {
             return Vec::new();
         }
-        pod::spec_warnings(&Cursor::root(new).child("template").child("spec"))
+        pod::warnings_of(&Cursor::root(new).child("template"))
     }
 }
