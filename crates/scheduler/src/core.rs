@@ -22,9 +22,10 @@ use tokio::time::Instant;
 
 use crate::cycle::{Begun, Decision, Turn, begin, finish};
 use crate::descheduling::plan::{Aims, Planned, is_marked, plan};
-use crate::extenders::{Extenders, Outside};
-use crate::framework::{ClusterEvent, CycleState, Permission, PluginSet};
+use crate::extenders::{Candidates, Extenders, Outside};
+use crate::framework::{ClusterEvent, CycleState, Permission, PluginSet, Preemption};
 use crate::groups::group_of;
+use crate::plugins::preemption::cost;
 use crate::pod::{PodInfo, is_terminal, node_name, scheduler_name};
 use crate::profile::{Profile, Profiles};
 use crate::queue::{Missed, Queue, QueueDepth};
@@ -80,15 +81,45 @@ pub enum Action {
     },
 }
 
-/// What extenders are asked.
+/// What extenders are asked about a pod.
 #[derive(Debug)]
 pub struct Question {
     /// Who.
     pub extenders: Extenders,
     /// The pod.
     pub pod: Arc<Pod>,
-    /// The nodes that can take it.
-    pub nodes: Vec<Arc<Node>>,
+    /// What about it.
+    pub about: About,
+}
+
+/// What they are asked about it.
+#[derive(Debug)]
+pub enum About {
+    /// Which of the nodes that can take it are allowed, and how good they are.
+    Nodes(Vec<Arc<Node>>),
+    /// Whose place it may take.
+    Preemption(Candidates),
+}
+
+/// What they said; or why one that has to be asked gave no answer.
+#[derive(Debug)]
+pub enum Answer {
+    /// Of nodes.
+    Nodes(Result<Outside, String>),
+    /// Of preemption: what is left.
+    Preemption(Result<Vec<Preemption>, String>),
+}
+
+impl Question {
+    /// Asks.
+    pub async fn ask(&self) -> Answer {
+        match &self.about {
+            About::Nodes(nodes) => Answer::Nodes(self.extenders.ask(&self.pod, nodes).await),
+            About::Preemption(candidates) => {
+                Answer::Preemption(self.extenders.preempt(&self.pod, candidates).await)
+            }
+        }
+    }
 }
 
 /// What becomes of `status.nominatedNodeName`.
@@ -132,11 +163,19 @@ pub struct Core {
 
 /// A cycle that waits for extenders.
 #[derive(Debug)]
-struct Asking {
-    pod: Arc<PodInfo>,
-    begun: Begun,
-    /// The pod is one of a group.
-    group: Option<GroupCycle>,
+enum Asking {
+    /// Plugins have filtered.
+    Nodes {
+        pod: Arc<PodInfo>,
+        begun: Begun,
+        /// The pod is one of a group.
+        group: Option<GroupCycle>,
+    },
+    /// No node takes the pod, and there are others whose place it could take.
+    Preemption {
+        pod: Arc<PodInfo>,
+        decision: Decision,
+    },
 }
 
 /// Did anything change about an unbound pod that scheduling looks at?
@@ -586,18 +625,34 @@ impl Core {
         if !self.turn.feasible().is_empty() && profile.extenders.are_interested(&pod.pod) {
             let question = self.question(&pod, &profile);
             let group = None;
-            self.asking = Some(Asking { pod, begun, group });
+            self.asking = Some(Asking::Nodes { pod, begun, group });
             return Some(Action::Ask(question));
         }
         self.conclude(pod, &profile, begun, &Outside::default(), now)
     }
 
-    /// Goes on with the cycle that asked the extenders. That of a group may ask again.
-    pub fn answered(&mut self, answer: Result<Outside, String>, now: Instant) -> Option<Action> {
-        let Asking { pod, begun, group } = self.asking.take()?;
-        if let Some(cycle) = group {
-            return self.group_answered(cycle, pod, begun, answer, now);
+    /// Goes on with the cycle that asked the extenders. It may ask again.
+    pub fn answered(&mut self, answer: Answer, now: Instant) -> Option<Action> {
+        match (self.asking.take()?, answer) {
+            (Asking::Nodes { pod, begun, group }, Answer::Nodes(answer)) => match group {
+                Some(cycle) => self.group_answered(cycle, pod, begun, answer, now),
+                None => self.placed(pod, begun, answer, now),
+            },
+            (Asking::Preemption { pod, decision }, Answer::Preemption(left)) => {
+                Some(self.preempting(pod, decision, left, now))
+            }
+            (Asking::Nodes { .. }, Answer::Preemption(_))
+            | (Asking::Preemption { .. }, Answer::Nodes(_)) => None,
         }
+    }
+
+    fn placed(
+        &mut self,
+        pod: Arc<PodInfo>,
+        begun: Begun,
+        answer: Result<Outside, String>,
+        now: Instant,
+    ) -> Option<Action> {
         let profile = self.profiles.of(&pod).map(Arc::clone)?;
         match answer {
             Ok(outside) => self.conclude(pod, &profile, begun, &outside, now),
@@ -607,6 +662,52 @@ impl Core {
                 Some(Action::Failed { pod, message })
             }
         }
+    }
+
+    /// Asks the extenders whose place the pod may take.
+    fn ask_of_victims(
+        &mut self,
+        pod: Arc<PodInfo>,
+        profile: &Profile,
+        mut decision: Decision,
+    ) -> Action {
+        let nodes = self.snapshot.order().iter();
+        let on_nodes = nodes.map(|at| {
+            let node = self.snapshot.node(*at);
+            (Arc::clone(&node.name), node.pods.clone())
+        });
+        let candidates = Candidates {
+            found: std::mem::take(&mut decision.candidates),
+            on_nodes: on_nodes.collect(),
+        };
+        let question = Question {
+            extenders: profile.extenders.clone(),
+            pod: Arc::clone(&pod.pod),
+            about: About::Preemption(candidates),
+        };
+        self.asking = Some(Asking::Preemption { pod, decision });
+        Action::Ask(question)
+    }
+
+    /// Goes on with what extenders have left of the ways to make room.
+    fn preempting(
+        &mut self,
+        pod: Arc<PodInfo>,
+        mut decision: Decision,
+        left: Result<Vec<Preemption>, String>,
+        now: Instant,
+    ) -> Action {
+        let best = left.map(|left| left.into_iter().min_by_key(cost));
+        let failed = match best {
+            Ok(Some(best)) => {
+                decision.preemption = Some(best);
+                return self.missed(pod, decision, now);
+            }
+            Ok(None) => "no candidate node for preemption".to_owned(),
+            Err(error) => error,
+        };
+        decision.post = Some(format!("preemption: {failed}"));
+        self.missed(pod, decision, now)
     }
 
     fn conclude(
@@ -626,7 +727,11 @@ impl Core {
             outside,
         );
         let Some(node) = decision.node.clone() else {
-            return Some(self.missed(pod, decision, now));
+            return Some(if decision.candidates.is_empty() {
+                self.missed(pod, decision, now)
+            } else {
+                self.ask_of_victims(pod, profile, decision)
+            });
         };
         match self.admit(profile, &pod, &node, &mut state) {
             Ok(wait) => {

@@ -12,6 +12,7 @@ use crate::extenders::{Outside, POINT};
 use crate::framework::{
     CycleState, PluginIndex, PluginSet, PostFiltered, PreFiltered, Preemption, Rejection,
 };
+use crate::plugins::preemption::cost;
 use crate::pod::PodInfo;
 use crate::profile::{EXTENDERS, Profile};
 use crate::snapshot::{NodeIndex, Snapshot};
@@ -71,8 +72,10 @@ pub struct Decision {
     pub whole: Option<String>,
     /// The plugins that said no.
     pub rejected_by: PluginSet,
-    /// What is done about it, or why nothing can be done.
+    /// What is done about it.
     pub preemption: Option<Preemption>,
+    /// What can be done about it, as long as extenders have not been asked.
+    pub candidates: Vec<Preemption>,
     /// The claim whose devices are given up, so that the pod can go elsewhere.
     pub deallocate: Option<Arc<ResourceClaim>>,
     /// The text of the `PostFilter` plugins.
@@ -366,8 +369,12 @@ fn post_filter(what_if: &mut WhatIf<'_>, decision: &mut Decision, turn: &mut Tur
     let mut texts = Vec::new();
     for (_, plugin) in &profile.post_filter {
         match plugin.post_filter(what_if, &turn.potential, random) {
-            PostFiltered::Preempt(preemption) => {
-                decision.preemption = Some(preemption);
+            PostFiltered::Preempt(candidates) => {
+                if profile.extenders.preempt_for(&what_if.pod.pod) {
+                    decision.candidates = candidates;
+                } else {
+                    decision.preemption = candidates.into_iter().min_by_key(cost);
+                }
                 return;
             }
             PostFiltered::Deallocate(claim) => {

@@ -1,24 +1,33 @@
 //! Extenders: programs beside the scheduler that are asked over HTTP which nodes they allow, which
-//! they prefer, and to bind pods of theirs (`k8s.io/kube-scheduler/extender/v1`).
+//! they prefer, who has to go for a pod, and to bind pods of theirs
+//! (`k8s.io/kube-scheduler/extender/v1`).
 //!
-//! A cycle stops when its own plugins have filtered, the answers are waited for while nothing else
-//! is decided, and it goes on with them: deciding itself stays free of I/O. Extenders that name
-//! victims of preemptions are refused when the configuration is read.
+//! A cycle stops when its own plugins have filtered, and once more when it has found whose place the
+//! pod could take. The answers are waited for while nothing else is decided, and it goes on with
+//! them: deciding itself stays free of I/O.
+
+mod preempting;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD as BASE64;
 use evenkeel_client::{Client, errors};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::{Container, Node, Pod};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::framework::{Bind, BindError, Binding, ClusterEvent, Plugin};
 use crate::pod::PodInfo;
+
+pub use preempting::Candidates;
 
 /// How much one point of an extender weighs beside the scores of plugins, which go to 100.
 pub(crate) const POINT: i64 = 10;
@@ -32,6 +41,8 @@ pub struct ExtenderConfig {
     pub url_prefix: String,
     /// Appended to that; empty for what it does not do.
     pub filter_verb: String,
+    /// Likewise.
+    pub preempt_verb: String,
     /// Likewise.
     pub prioritize_verb: String,
     /// Likewise.
@@ -57,12 +68,31 @@ pub struct TlsConfig {
     pub insecure: bool,
     /// The name in its certificate.
     pub server_name: Option<String>,
-    /// Who signed it, PEM.
-    pub ca_file: Option<PathBuf>,
-    /// What is shown to it, PEM.
-    pub cert_file: Option<PathBuf>,
-    /// The key of that, PEM.
-    pub key_file: Option<PathBuf>,
+    /// Who signed it.
+    pub ca: Option<Pem>,
+    /// What is shown to it.
+    pub certificate: Option<Pem>,
+    /// The key of that.
+    pub key: Option<Pem>,
+}
+
+/// PEM, or where it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Pem {
+    /// The text itself, in base64.
+    Data(String),
+    /// A file that is read when the extender is asked first.
+    File(PathBuf),
+}
+
+impl Pem {
+    /// As a field of a kubeconfig, which says the same of clusters and users.
+    fn field(of: Option<&Self>, name: &str) -> Option<(String, Value)> {
+        Some(match of? {
+            Self::Data(data) => (format!("{name}-data"), json!(data)),
+            Self::File(path) => (name.to_owned(), json!(path)),
+        })
+    }
 }
 
 #[derive(Clone)]
@@ -137,6 +167,14 @@ fn lower(value: Value) -> Value {
     }
 }
 
+/// The certificates of a PEM text in base64, DER.
+fn certificates(data: &str) -> Result<Vec<Vec<u8>>, String> {
+    let text = BASE64.decode(data).map_err(|error| error.to_string())?;
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
+    let found = found.map_err(|error| error.to_string())?;
+    Ok(found.into_iter().map(|one| one.to_vec()).collect())
+}
+
 fn read<T: serde::de::DeserializeOwned>(value: Value) -> Result<T, String> {
     serde_json::from_value(value).map_err(|error| error.to_string())
 }
@@ -148,12 +186,18 @@ fn client(config: &ExtenderConfig) -> Result<Client, String> {
         .map_err(|error: http::uri::InvalidUri| error.to_string())?;
     let mut reach = kube::Config::new(uri);
     if let Some(tls) = &config.tls {
-        let text = |path: &PathBuf| path.to_string_lossy().into_owned();
         reach.accept_invalid_certs = tls.insecure;
         reach.tls_server_name.clone_from(&tls.server_name);
-        reach.root_cert_file.clone_from(&tls.ca_file);
-        reach.auth_info.client_certificate = tls.cert_file.as_ref().map(text);
-        reach.auth_info.client_key = tls.key_file.as_ref().map(text);
+        match &tls.ca {
+            None => {}
+            Some(Pem::File(path)) => reach.root_cert_file = Some(path.clone()),
+            Some(Pem::Data(data)) => reach.root_cert = Some(certificates(data)?),
+        }
+        let fields = [
+            Pem::field(tls.certificate.as_ref(), "client-certificate"),
+            Pem::field(tls.key.as_ref(), "client-key"),
+        ];
+        reach.auth_info = read(fields.into_iter().flatten().collect())?;
     }
     Client::try_from(reach).map_err(|error| errors::message(&error))
 }

@@ -190,8 +190,8 @@ pub trait Filter: Plugin {
 /// What a `PostFilter` found.
 #[derive(Debug)]
 pub enum PostFiltered {
-    /// Evicting these pods makes room.
-    Preempt(Preemption),
+    /// Evicting the pods of one of these makes room; there is at least one.
+    Preempt(Vec<Preemption>),
     /// Giving up the devices of this claim of the pod lets it go elsewhere.
     Deallocate(Arc<ResourceClaim>),
     /// It cannot help.

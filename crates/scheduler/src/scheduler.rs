@@ -187,11 +187,11 @@ impl Scheduler {
             if bindings.len() < MAX_BINDINGS
                 && let Some(mut action) = self.core.cycle(now)
             {
-                // The cycle of a group asks for each of its pods.
+                // The cycle of a group asks for each of its pods, and who preempts asks once more.
                 while let Action::Ask(question) = action {
                     let answer = tokio::select! {
                         () = shutdown.cancelled() => return,
-                        answer = question.extenders.ask(&question.pod, &question.nodes) => answer,
+                        answer = question.ask() => answer,
                     };
                     match self.core.answered(answer, Instant::now()) {
                         Some(next) => action = next,

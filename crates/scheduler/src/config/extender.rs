@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::file::ConfigError;
-use crate::extenders::{ExtenderConfig, TlsConfig};
+use crate::extenders::{ExtenderConfig, Pem, TlsConfig};
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -45,6 +45,14 @@ struct FileTls {
     cert_file: Option<PathBuf>,
     key_file: Option<PathBuf>,
     ca_file: Option<PathBuf>,
+    cert_data: Option<String>,
+    key_data: Option<String>,
+    ca_data: Option<String>,
+}
+
+/// Data counts before a file, as in the reference.
+fn pem(data: Option<String>, file: Option<PathBuf>) -> Option<Pem> {
+    data.map(Pem::Data).or_else(|| file.map(Pem::File))
 }
 
 #[derive(Debug, Deserialize)]
@@ -91,11 +99,6 @@ impl FileExtender {
 
     pub(super) fn read(self) -> Result<ExtenderConfig, ConfigError> {
         let url = &self.url_prefix;
-        if !self.preempt_verb.is_empty() {
-            return Err(ConfigError::Unsupported(format!(
-                "preemptVerb of extender {url:?}"
-            )));
-        }
         if !self.prioritize_verb.is_empty() && self.weight <= 0 {
             return Err(ConfigError::Value(format!(
                 "extender {url:?}: must have a positive weight applied to it"
@@ -121,13 +124,14 @@ impl FileExtender {
         let tls = self.tls_config.map(|tls| TlsConfig {
             insecure: tls.insecure,
             server_name: tls.server_name,
-            ca_file: tls.ca_file,
-            cert_file: tls.cert_file,
-            key_file: tls.key_file,
+            ca: pem(tls.ca_data, tls.ca_file),
+            certificate: pem(tls.cert_data, tls.cert_file),
+            key: pem(tls.key_data, tls.key_file),
         });
         Ok(ExtenderConfig {
             url_prefix: self.url_prefix,
             filter_verb: self.filter_verb,
+            preempt_verb: self.preempt_verb,
             prioritize_verb: self.prioritize_verb,
             bind_verb: self.bind_verb,
             weight: self.weight,

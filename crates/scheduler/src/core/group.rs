@@ -9,7 +9,7 @@ use evenkeel_client::{Change, ObjectKey};
 use k8s_openapi::api::scheduling::v1beta1::PodGroup;
 use tokio::time::Instant;
 
-use super::{Action, Asking, Core, Eviction, Nomination, Question, unreserve};
+use super::{About, Action, Asking, Core, Eviction, Nomination, Question, unreserve};
 use crate::cycle::{Begun, Decision, begin, decide};
 use crate::extenders::Outside;
 use crate::framework::{ClusterEvent, CycleState, PluginSet};
@@ -278,7 +278,7 @@ impl Core {
             if !self.turn.feasible().is_empty() && profile.extenders.are_interested(&pod.pod) {
                 let question = self.question(&pod, profile);
                 let group = Some(cycle);
-                self.asking = Some(Asking { pod, begun, group });
+                self.asking = Some(Asking::Nodes { pod, begun, group });
                 return Some(Action::Ask(question));
             }
             self.try_one(&mut cycle, pod, begun, &Outside::default());
@@ -298,7 +298,7 @@ impl Core {
         Question {
             extenders: profile.extenders.clone(),
             pod: Arc::clone(&pod.pod),
-            nodes: nodes.collect(),
+            about: About::Nodes(nodes.collect()),
         }
     }
 

@@ -50,7 +50,7 @@ pub(crate) fn started(pod: &PodInfo) -> Timestamp {
 }
 
 /// The most important first: by priority, then by who has run longer.
-fn importance(pod: &Arc<PodInfo>) -> (Reverse<i32>, Timestamp) {
+pub(crate) fn importance(pod: &Arc<PodInfo>) -> (Reverse<i32>, Timestamp) {
     (Reverse(pod.priority), started(pod))
 }
 
@@ -182,7 +182,7 @@ fn victims_on(what_if: &mut WhatIf<'_>, at: NodeIndex) -> Result<Preemption, Vec
 }
 
 /// What makes one preemption better than another: the smallest wins, the first among equals.
-fn cost(preemption: &Preemption) -> (usize, i32, i64, usize, Reverse<Timestamp>) {
+pub(crate) fn cost(preemption: &Preemption) -> (usize, i32, i64, usize, Reverse<Timestamp>) {
     let victims = &preemption.victims;
     let highest = victims.first().map_or(i32::MIN, |pod| pod.priority);
     // Moved up, so that every victim costs something.
@@ -247,8 +247,9 @@ impl PostFilter for DefaultPreemption {
                 break;
             }
         }
-        if let Some(best) = clean.into_iter().chain(breaking).min_by_key(cost) {
-            return PostFiltered::Preempt(best);
+        if !(clean.is_empty() && breaking.is_empty()) {
+            clean.append(&mut breaking);
+            return PostFiltered::Preempt(clean);
         }
         if nodes > rejected {
             *reasons

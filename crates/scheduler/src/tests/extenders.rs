@@ -191,8 +191,175 @@ async fn one_that_fails_stops_its_pods_unless_it_is_ignorable() {
     shutdown.cancel();
 }
 
+/// Two full nodes, whose pods may go for a more important one: that of `a` is the less important.
+fn two_full_nodes(api: &FakeApi) {
+    for (name, priority) in [("a", 1), ("b", 5)] {
+        api.put(&node(name, 1000, 1024));
+        let there = json!({"spec": {"priority": priority, "nodeName": name}});
+        api.put(&pod_with(&format!("low-{name}"), 1000, &there));
+    }
+}
+
+fn important() -> Pod {
+    pod_with("web", 500, &json!({"spec": {"priority": 100}}))
+}
+
+fn leaving(api: &FakeApi, name: &str) -> bool {
+    let pod = api.get::<Pod>("default", name).expect("a pod");
+    pod.metadata.deletion_timestamp.is_some()
+}
+
+async fn nominated(api: &FakeApi) -> String {
+    api.wait_for("a nomination", |api| {
+        api.get::<Pod>("default", "web")?
+            .status?
+            .nominated_node_name
+    })
+    .await
+}
+
+#[tokio::test]
+async fn whose_place_a_pod_takes_they_may_decide() {
+    let (url, asked) = extender(json!({"preempt": {"nodeNameToMetaVictims":
+        {"b": {"Pods": [{"UID": "uid-low-b"}], "numPDBViolations": 0}}}}))
+    .await;
+    let api = FakeApi::new(FakeClock::shared());
+    two_full_nodes(&api);
+    let knows = json!({"urlPrefix": url, "preemptVerb": "preempt", "nodeCacheCapable": true,
+        "httpTimeout": "60s"});
+    let (_, shutdown) = start_with(&api, &configuration(&knows));
+    api.put(&important());
+    assert_eq!(nominated(&api).await, "b", "alone, a would be taken");
+    api.wait_for("the victim's deletion", |api| {
+        leaving(api, "low-b").then_some(())
+    })
+    .await;
+    assert!(!leaving(&api, "low-a"));
+    shutdown.cancel();
+    let (path, question) = asked.lock().first().cloned().expect("it was asked");
+    assert_eq!(path, "/prefix/preempt");
+    assert_eq!(question["Pod"]["metadata"]["name"], "web");
+    assert_eq!(question["NodeNameToVictims"], Value::Null);
+    let victims =
+        |node: &str| json!({"Pods": [{"UID": format!("uid-low-{node}")}], "NumPDBViolations": 0});
+    assert_eq!(
+        question["NodeNameToMetaVictims"],
+        json!({"a": victims("a"), "b": victims("b")})
+    );
+}
+
+#[tokio::test]
+async fn where_they_leave_no_node_nobody_goes() {
+    let (url, asked) = extender(json!({"preempt": {}})).await;
+    let api = FakeApi::new(FakeClock::shared());
+    two_full_nodes(&api);
+    let knows_nothing = json!({"urlPrefix": url, "preemptVerb": "preempt", "httpTimeout": "60s"});
+    let (_, shutdown) = start_with(&api, &configuration(&knows_nothing));
+    api.put(&important());
+    let event = api
+        .wait_for("an event", |api| api.all::<Event>().into_iter().next())
+        .await;
+    assert_eq!(
+        event.message.unwrap_or_default(),
+        "0/2 nodes are available: 2 Insufficient cpu. preemption: no candidate node for preemption"
+    );
+    shutdown.cancel();
+    assert!(!leaving(&api, "low-a") && !leaving(&api, "low-b"));
+    // Who does not know pods is told of them as a whole.
+    let (_, question) = asked.lock().first().cloned().expect("it was asked");
+    let victim = &question["NodeNameToVictims"]["a"]["Pods"][0];
+    assert_eq!(victim["spec"]["nodeName"], "a");
+    assert_eq!(question["NodeNameToMetaVictims"], Value::Null);
+}
+
+#[tokio::test]
+async fn victims_that_make_no_sense_are_told_or_ignored() {
+    let strange = |victims: Value| json!({"preempt": {"nodeNameToMetaVictims": victims}});
+    let pods = |uid: &str| json!({"pods": [{"uid": uid}]});
+    let none = json!({"b": {"pods": []}});
+    let rows = [
+        (
+            strange(json!({"b": pods("uid-low-a")})),
+            "extender: URL claims to preempt pod (UID: uid-low-a) on node: b, but the pod is not found on that node",
+        ),
+        (
+            strange(json!({"c": pods("uid-low-a")})),
+            "nodeinfo not found for node name \"c\"",
+        ),
+        (
+            strange(none.clone()),
+            "expected at least one victim pod on node \"b\"",
+        ),
+        (
+            json!({}),
+            "failed preempt with extender at URL URL/preempt, code 500",
+        ),
+    ];
+    for (answers, wanted) in rows {
+        let (url, _) = extender(answers).await;
+        let api = FakeApi::new(FakeClock::shared());
+        two_full_nodes(&api);
+        let asked = json!({"urlPrefix": url, "preemptVerb": "preempt", "httpTimeout": "60s"});
+        let (_, shutdown) = start_with(&api, &configuration(&asked));
+        api.put(&important());
+        let event = api
+            .wait_for("an event", |api| api.all::<Event>().into_iter().next())
+            .await;
+        let told = event.message.unwrap_or_default().replace(&url, "URL");
+        let before = "0/2 nodes are available: 2 Insufficient cpu. preemption: ";
+        assert_eq!(told, format!("{before}{wanted}"));
+        shutdown.cancel();
+    }
+    // One that may be ignored is, and the cheapest node is taken.
+    let (url, _) = extender(json!({})).await;
+    let api = FakeApi::new(FakeClock::shared());
+    two_full_nodes(&api);
+    let ignorable = json!({"urlPrefix": url, "preemptVerb": "preempt", "httpTimeout": "60s",
+        "ignorable": true});
+    let (_, shutdown) = start_with(&api, &configuration(&ignorable));
+    api.put(&important());
+    assert_eq!(nominated(&api).await, "a");
+    shutdown.cancel();
+}
+
+/// A certificate authority, PEM in base64, that was made for this and has no key any more.
+const CA: &str = "\
+    LS0tLS1CRUdJTiBDRVJUSUZJQ0FURS0tLS0tCk1JSUJoRENDQVNtZ0F3SUJBZ0lVZDNia1hWTDZxeXRFSHRTY05W\
+    NzZ4bk9lZDdBd0NnWUlLb1pJemowRUF3SXcKRmpFVU1CSUdBMVVFQXd3TFpYaDBaVzVrWlhJdFkyRXdJQmNOTWpZ\
+    eE1USXpNREV5T0RNeldoZ1BNakV5TmpFdwpNekF3TVRJNE16TmFNQll4RkRBU0JnTlZCQU1NQzJWNGRHVnVaR1Z5\
+    TFdOaE1Ga3dFd1lIS29aSXpqMENBUVlJCktvWkl6ajBEQVFjRFFnQUVNem83STdYRktWZmJVbUdKWlgra1gxb1BL\
+    Y1ArdG9LSlh2SGxURkk2blc5djNQTk4KKzhwUG9LV0hVTTB6N3RZeVowTnZhWnN2MnpoaC9FaklLRW1iWktOVE1G\
+    RXdIUVlEVlIwT0JCWUVGRVh3RjdRagovSzdTb3NYTU83emxlTElWemZ3R01COEdBMVVkSXdRWU1CYUFGRVh3RjdR\
+    ai9LN1Nvc1hNTzd6bGVMSVZ6ZndHCk1BOEdBMVVkRXdFQi93UUZNQU1CQWY4d0NnWUlLb1pJemowRUF3SURTUUF3\
+    UmdJaEFMaHRGR29weXFhUUVDTDIKRHp3UFh1M1VaNm5VdzZOUGMzSWR4dldMQW1ZOUFpRUE0MHlMSFZOdWsrb0Fq\
+    VWdpZ0hZcDJEd2FraVNMaGp2ZgpzVFpVTzhQMjFIST0KLS0tLS1FTkQgQ0VSVElGSUNBVEUtLS0tLQo=";
+
+#[tokio::test]
+async fn certificates_may_stand_in_the_file_itself() {
+    let secured = |ca: &str| {
+        configuration(
+            &json!({"urlPrefix": "https://127.0.0.1:1", "filterVerb": "filter",
+            "enableHTTPS": true,
+            "tlsConfig": {"caData": ca, "caFile": "/nowhere", "serverName": "x"}}),
+        )
+    };
+    // What can't be read is told when it is asked; nobody listens there.
+    for (ca, wanted) in [(CA, "Post"), ("?", "Invalid symbol")] {
+        let api = FakeApi::new(FakeClock::shared());
+        api.put(&node("a", 1000, 1024));
+        let (_, shutdown) = start_with(&api, &secured(ca));
+        api.put(&pod("web", 500));
+        let event = api
+            .wait_for("an event", |api| api.all::<Event>().into_iter().next())
+            .await;
+        let told = event.message.unwrap_or_default();
+        assert!(told.contains(wanted), "{told}");
+        shutdown.cancel();
+    }
+}
+
 #[test]
-fn what_is_not_done_is_refused_by_name() {
+fn what_makes_no_sense_is_refused() {
     let file = |extender: Value| {
         let file = json!({
             "apiVersion": "kubescheduler.config.k8s.io/v1", "kind": "KubeSchedulerConfiguration",
@@ -202,10 +369,6 @@ fn what_is_not_done_is_refused_by_name() {
             .expect_err("refused")
             .to_string()
     };
-    assert_eq!(
-        file(json!({"urlPrefix": "http://x", "preemptVerb": "preempt"})),
-        "preemptVerb of extender \"http://x\" is not supported by Evenkeel's scheduler"
-    );
     assert_eq!(
         file(json!({"urlPrefix": "http://x", "prioritizeVerb": "p"})),
         "extender \"http://x\": must have a positive weight applied to it"

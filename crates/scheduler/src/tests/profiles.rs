@@ -163,10 +163,6 @@ fn what_is_not_done_is_refused_by_name() {
             "plugins.queueSort is not supported",
         ),
         (
-            "extenders: [{urlPrefix: \"http://localhost\", preemptVerb: preempt}]",
-            "preemptVerb of extender \"http://localhost\" is not supported",
-        ),
-        (
             "profiles: [{pluginConfig: [{name: NodeAffinity, args: {}}]}]",
             "pluginConfig of NodeAffinity is not supported",
         ),
