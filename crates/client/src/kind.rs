@@ -35,7 +35,7 @@ use k8s_openapi::api::resource::v1::{
 };
 use k8s_openapi::api::scheduling::v1beta1::PodGroup;
 use k8s_openapi::api::storage::v1::{
-    CSIDriver, CSINode, CSIStorageCapacity, StorageClass, VolumeAttachment,
+    CSIDriver, CSINode, CSIStorageCapacity, StorageClass, VolumeAttachment, VolumeAttributesClass,
 };
 use k8s_openapi::api::storagemigration::v1::StorageVersionMigration;
 use kube::Resource;
@@ -241,6 +241,7 @@ kinds!(
     TokenReview,
     ValidatingAdmissionPolicy,
     VolumeAttachment,
+    VolumeAttributesClass,
 );
 
 fn fit<T>(list: &mut Option<Vec<T>>) {

@@ -7,6 +7,7 @@
 mod apply;
 pub mod attach;
 pub mod binding;
+pub mod class_protection;
 pub mod ephemeral;
 pub mod expand;
 pub mod facts;

@@ -121,7 +121,7 @@ pub fn with_unused(
 }
 
 /// Without (or with) a finalizer.
-fn rewritten(meta: &ObjectMeta, finalizer: &str, add: bool) -> Vec<String> {
+pub(super) fn rewritten(meta: &ObjectMeta, finalizer: &str, add: bool) -> Vec<String> {
     let mut finalizers = meta.finalizers.clone().unwrap_or_default();
     finalizers.retain(|found| found != finalizer);
     if add {

@@ -7,12 +7,12 @@ use evenkeel_client::EventType;
 use evenkeel_client::testing::{FakeApi, FakeClock};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Event, Node, PersistentVolume, PersistentVolumeClaim, Pod};
-use k8s_openapi::api::storage::v1::StorageClass;
+use k8s_openapi::api::storage::v1::{StorageClass, VolumeAttributesClass};
 use serde_json::{Value, json};
 
 use super::facts::{BIND_COMPLETED, BOUND_BY_CONTROLLER, SELECTED_NODE, claim_phase, volume_phase};
 use super::plan::{ClaimStep, Reclaim, Seen, VolumeStep};
-use super::{binding, expand, local_path, matching, plan, protection};
+use super::{binding, class_protection, expand, local_path, matching, plan, protection};
 use crate::testing::{World, start};
 
 fn merge(into: &mut Value, more: &Value) {
@@ -689,6 +689,62 @@ async fn a_claim_is_served_by_a_directory_of_the_chosen_node_and_gives_it_back()
     })
     .await;
     assert_eq!(phase(&fake, "c"), "");
+    world.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attributes_class_stays_while_a_claim_or_a_volume_names_it() {
+    let fake = fake();
+    let class = |name: &str| -> VolumeAttributesClass {
+        serde_json::from_value(json!({"metadata": {"name": name,
+            "finalizers": [class_protection::CLASS]}, "driverName": "d"}))
+        .unwrap()
+    };
+    for name in ["free", "asked", "had", "becomes", "of-volume"] {
+        fake.put(&class(name));
+    }
+    fake.put(&claim(
+        json!({"spec": {"volumeAttributesClassName": "asked"}, "status": {
+        "currentVolumeAttributesClassName": "had", "modifyVolumeStatus": {
+            "status": "Pending", "targetVolumeAttributesClassName": "becomes"}}}),
+    ));
+    let held = json!({"spec": {"volumeAttributesClassName": "of-volume"}});
+    fake.put(&volume("pv", "1Gi", held));
+    let world = start(&fake, |context| Box::pin(class_protection::run(context)));
+    let api: evenkeel_client::Api<VolumeAttributesClass> = evenkeel_client::Api::all(fake.client());
+    for name in ["asked", "had", "becomes", "of-volume", "free"] {
+        let params = kube::api::DeleteParams::default();
+        api.delete(name, &params).await.unwrap();
+    }
+    let left = |fake: &FakeApi| {
+        let all = fake.all::<VolumeAttributesClass>().into_iter();
+        let mut names: Vec<String> = all.filter_map(|it| it.metadata.name).collect();
+        names.sort();
+        names.join(" ")
+    };
+    until(&fake, "the one that nobody names is gone", |fake| {
+        left(fake) == "asked becomes had of-volume"
+    })
+    .await;
+    fake.put(&volume("pv", "1Gi", json!({})));
+    let changed = json!({"spec": {"volumeAttributesClassName": "asked"}, "status": {
+        "currentVolumeAttributesClassName": "asked"}});
+    fake.put(&claim(changed));
+    until(&fake, "those that were let go are gone", |fake| {
+        left(fake) == "asked"
+    })
+    .await;
+    fake.remove::<PersistentVolumeClaim>("a", "c");
+    until(&fake, "the last is gone", |fake| left(fake).is_empty()).await;
+    // One that was made while the door gave none gets it.
+    let mut bare = class("bare");
+    bare.metadata.finalizers = None;
+    fake.put(&bare);
+    until(&fake, "it is protected", |fake| {
+        let found = fake.get::<VolumeAttributesClass>("", "bare").unwrap();
+        found.metadata.finalizers.unwrap_or_default() == [class_protection::CLASS]
+    })
+    .await;
     world.end().await;
 }
 
