@@ -12,6 +12,8 @@ use crate::object::default_field;
 use crate::row::{Cell, ResourceDef, Strategy, Subresource};
 use crate::validation::{self, Cursor};
 
+/// Operations that a policy may change something in.
+const CHANGING: [&str; 4] = ["*", "CONNECT", "CREATE", "UPDATE"];
 const REASONS: [&str; 3] = ["Forbidden", "Invalid", "RequestEntityTooLarge"];
 const ACTIONS: [&str; 3] = ["Audit", "Deny", "Warn"];
 /// Audit annotations of a policy at most.
@@ -181,6 +183,9 @@ impl Strategy for Policies {
                 match_resources(&resources, &mut out);
                 if resources.list("resourceRules").is_empty() {
                     out.push(FieldError::required(&resources.at("resourceRules"), ""));
+                }
+                if self.mutating {
+                    changing_operations(&resources, &mut out);
                 }
             }
         }
@@ -513,6 +518,18 @@ fn match_resources(at: &Cursor<'_>, out: &mut ErrorList) {
     }
 }
 
+/// What is deleted can't be changed any more.
+fn changing_operations(resources: &Cursor<'_>, out: &mut ErrorList) {
+    let path = resources.at("resourceRules").child("operations");
+    for operation in resources
+        .items("resourceRules")
+        .flat_map(|rule| rule.texts("operations"))
+        .filter(|operation| !CHANGING.contains(operation))
+    {
+        out.push(FieldError::not_supported(&path, operation, &CHANGING));
+    }
+}
+
 /// What bindings do beyond their row.
 #[derive(Debug, Clone, Copy)]
 pub struct Bindings {
@@ -544,6 +561,9 @@ impl Strategy for Bindings {
         }
         if let Some(resources) = spec.get("matchResources") {
             match_resources(&resources, &mut out);
+            if self.mutating {
+                changing_operations(&resources, &mut out);
+            }
         }
         if !self.mutating {
             actions(&spec, &mut out);

@@ -518,3 +518,46 @@ fn devices() {
         slice,
     );
 }
+
+/// What is deleted can't be changed any more, and a claim's constraints are checked one and all.
+#[test]
+fn operations_that_nothing_can_be_changed_in_and_names_of_attributes() {
+    let rule = |operation: &str| {
+        json!({"resourceRules": [{"operations": [operation], "apiGroups": [""],
+            "apiVersions": ["v1"], "resources": ["pods"]}]})
+    };
+    let told = |at: &str| {
+        format!(
+            "spec.{at}.resourceRules.operations: Unsupported value: \"DELETE\": supported values: \
+             \"*\", \"CONNECT\", \"CREATE\", \"UPDATE\""
+        )
+    };
+    let policy = |operation: &str| {
+        json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingAdmissionPolicy",
+            "metadata": {"name": "a"},
+            "spec": {"matchConstraints": rule(operation), "reinvocationPolicy": "Never",
+                "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": "[]"}}]}})
+    };
+    let binding = |operation: &str| {
+        json!({"apiVersion": "admissionregistration.k8s.io/v1", "metadata": {"name": "a"},
+            "kind": "MutatingAdmissionPolicyBinding",
+            "spec": {"policyName": "a", "matchResources": rule(operation)}})
+    };
+    for operation in ["*", "CREATE"] {
+        assert_eq!(create_errors(binding(operation)), [""; 0]);
+    }
+    assert_eq!(create_errors(policy("DELETE")), [told("matchConstraints")]);
+    assert_eq!(create_errors(binding("DELETE")), [told("matchResources")]);
+    let claim = json!({"apiVersion": "resource.k8s.io/v1", "kind": "ResourceClaim",
+        "metadata": {"name": "a"},
+        "spec": {"devices": {
+            "requests": [{"name": "r", "exactly": {"deviceClassName": "c"}}],
+            "constraints": [{"matchAttribute": "e.x/a", "distinctAttribute": "b"}]}}});
+    assert_eq!(
+        create_errors(claim),
+        [
+            "spec.devices.constraints[0].distinctAttribute: Invalid value: \"b\": a fully qualified name \
+          must be a domain and a name separated by a slash"
+        ]
+    );
+}

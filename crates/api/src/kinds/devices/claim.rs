@@ -132,10 +132,9 @@ fn device_claim(devices: &Cursor<'_>, out: &mut ErrorList) {
 }
 
 fn attribute(constraint: &Cursor<'_>, out: &mut ErrorList) {
-    let given = ["matchAttribute", "distinctAttribute"]
-        .into_iter()
-        .find(|name| constraint.has(name));
-    let Some(name) = given else {
+    let names = ["matchAttribute", "distinctAttribute"];
+    let mut given = names.into_iter().filter(|name| constraint.has(name));
+    let Some(first) = given.next() else {
         out.push(FieldError::required(
             &constraint.path,
             "exactly one of \"matchAttribute\" or \"distinctAttribute\" is required, but multiple \
@@ -143,7 +142,9 @@ fn attribute(constraint: &Cursor<'_>, out: &mut ErrorList) {
         ));
         return;
     };
-    attribute_name(constraint.text(name), &constraint.at(name), out);
+    for name in std::iter::once(first).chain(given) {
+        attribute_name(constraint.text(name), &constraint.at(name), out);
+    }
 }
 
 /// Checks the full name of an attribute. One of more than two parts is not looked at, as in the
