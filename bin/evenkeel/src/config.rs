@@ -14,6 +14,7 @@ use ipnet::Ipv4Net;
 use jiff::SignedDuration;
 use serde::Deserialize;
 
+use crate::accounts::TokenFiles;
 use crate::audit::{AuditFormat, AuditMode};
 use crate::outside::OutsideFiles;
 
@@ -200,6 +201,35 @@ pub(crate) struct UpArgs {
         value_name = "DURATION"
     )]
     pub(crate) authentication_token_webhook_cache_ttl: Option<String>,
+
+    /// Signs the tokens of service accounts: a private key, RSA or on P-256 or P-384, in PEM
+    /// [default: DATA/pki/sa.key]
+    #[arg(
+        long,
+        env = "EVENKEEL_SERVICE_ACCOUNT_SIGNING_KEY_FILE",
+        value_name = "FILE"
+    )]
+    pub(crate) service_account_signing_key_file: Option<PathBuf>,
+
+    /// Keys (private, public, or certificates, in PEM) whose tokens are good beside those of the key
+    /// that signs: an older one stays here until its last token has expired
+    #[arg(
+        long,
+        env = "EVENKEEL_SERVICE_ACCOUNT_KEY_FILE",
+        value_name = "FILE",
+        value_delimiter = ','
+    )]
+    pub(crate) service_account_key_file: Option<Vec<PathBuf>>,
+
+    /// Who issues the tokens of service accounts; tokens of further ones are good too
+    /// [default: https://kubernetes.default.svc.cluster.local]
+    #[arg(
+        long,
+        env = "EVENKEEL_SERVICE_ACCOUNT_ISSUER",
+        value_name = "URL",
+        value_delimiter = ','
+    )]
+    pub(crate) service_account_issuer: Option<Vec<String>>,
 
     /// Who decides what may be done, in which order: an AuthorizationConfiguration
     /// [default: nodes, then roles]
@@ -411,6 +441,8 @@ pub(crate) struct Settings {
     pub(crate) encryption: Option<PathBuf>,
     pub(crate) encryption_reload: bool,
     pub(crate) outside: OutsideFiles,
+    /// How the tokens of accounts are signed and known.
+    pub(crate) tokens: TokenFiles,
     pub(crate) registry_mirrors: Vec<(String, String)>,
     pub(crate) scheduler: Vec<ProfileConfig>,
     pub(crate) consolidate_nodes: bool,
@@ -610,6 +642,19 @@ impl UpArgs {
                 prefix: self.etcd_prefix.or(file.etcd_prefix).unwrap_or_default(),
             },
         )?;
+        let tokens = TokenFiles {
+            signing_key: self
+                .service_account_signing_key_file
+                .or(file.service_account_signing_key_file),
+            keys: self
+                .service_account_key_file
+                .or(file.service_account_key_file)
+                .unwrap_or_default(),
+            issuers: self
+                .service_account_issuer
+                .or(file.service_account_issuer)
+                .unwrap_or_default(),
+        };
         let outside = OutsideFiles {
             requestheader_client_ca: self
                 .requestheader_client_ca_file
@@ -681,6 +726,7 @@ impl UpArgs {
                 .or(file.encryption_provider_config_automatic_reload)
                 .unwrap_or(false),
             outside,
+            tokens,
             registry_mirrors,
             scheduler,
             consolidate_nodes: self

@@ -1,5 +1,6 @@
 //! The one binary: composition and flags, nothing else.
 
+mod accounts;
 mod ask;
 mod audit;
 mod config;

@@ -17,6 +17,7 @@ use evenkeel_scheduler::config::ProfileConfig;
 use evenkeel_scheduler::descheduling::plan::Aims;
 use evenkeel_scheduler::descheduling::{Descheduler, clean_up};
 use evenkeel_server::audit::Audit;
+use evenkeel_server::auth::SecretToken;
 use evenkeel_server::listen::{self, SharedTls};
 use evenkeel_server::pki::{Leaf, LeafSpec, Pki};
 use evenkeel_server::{Door, DoorOptions, Identity};
@@ -88,7 +89,7 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
         .as_ref()
         .map(|options| Audit::open(options, Arc::clone(&clock)));
     let audit = audit.transpose()?.map(Arc::new);
-    let issuer = "https://kubernetes.default.svc.cluster.local".to_owned();
+    let (issuer, tokens) = settings.tokens.read(pki.token_keys())?;
     let outside = settings.outside.read(&issuer)?;
     let (door, mut follower) = Door::open(DoorOptions {
         store: Arc::clone(&store),
@@ -98,6 +99,7 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
         service_cidr: settings.service_cidr,
         port: address.port(),
         issuer,
+        tokens,
         seats: settings.seats,
         audit: audit.clone(),
         outside,
@@ -415,6 +417,18 @@ async fn lead(
             pki.sign_request(request.pem, request.usages, life, request.now)
                 .map_err(|error| error.to_string())
         })),
+        secret_tokens: Some({
+            let door = Arc::clone(&door);
+            Arc::new(move |of| {
+                door.token_of_secret(&SecretToken {
+                    namespace: of.namespace,
+                    secret: of.secret,
+                    account: of.account,
+                    uid: of.uid,
+                })
+                .map_err(|status| status.to_string())
+            })
+        }),
         cluster_cidr: Some(cluster_cidr.into()),
     };
     let mut running = tokio::task::JoinSet::new();

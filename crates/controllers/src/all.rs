@@ -11,7 +11,7 @@ use evenkeel_client::{
     CancellationToken, Client, LoopContext, LoopRegistry, Recorder, SharedClock, Views,
 };
 
-use crate::{certificates, garbage, namespaces, nodes, volumes};
+use crate::{certificates, garbage, namespaces, nodes, token_secrets, volumes};
 
 /// What the composition gives to the loops of this crate.
 #[derive(Clone)]
@@ -31,6 +31,8 @@ pub struct Composition {
     /// Signs certificates with the cluster's authority; `None`: requests are signed by somebody
     /// else.
     pub signer: Option<certificates::Signer>,
+    /// Signs the tokens of Secrets of accounts; `None`: these get theirs from somebody else.
+    pub secret_tokens: Option<token_secrets::TokenSigner>,
     /// Where nodes' pod ranges are cut from; `None`: somebody else gives them.
     pub cluster_cidr: Option<IpNet>,
 }
@@ -272,6 +274,13 @@ pub fn all(composition: &Composition) -> Vec<Loop> {
             )),
         ),
         Loop::new(
+            "vac-protection",
+            volumes::class_protection::run(context(
+                "volumeattributesclass-protection-controller",
+                "volumeattributesclass-protection-controller",
+            )),
+        ),
+        Loop::new(
             "ephemeral-volume",
             volumes::ephemeral::run(context("ephemeral-volume-controller", "ephemeral_volume")),
         ),
@@ -327,6 +336,15 @@ pub fn all(composition: &Composition) -> Vec<Loop> {
         let context = context("certificate-controller", "csrsigning");
         let run = certificates::sign::run(context, signer);
         all.push(Loop::new("csrsigning", run));
+    }
+    if let Some(sign) = composition.secret_tokens.clone() {
+        let account = "serviceaccount-token-controller";
+        let run = token_secrets::run(
+            context(account, account),
+            composition.cluster_ca.clone(),
+            sign,
+        );
+        all.push(Loop::new("serviceaccount-token", run));
     }
     if let Some(cluster) = composition.cluster_cidr {
         let context = context("node-controller", "cidrAllocator");

@@ -39,6 +39,7 @@ pub mod statefulset;
 pub mod storage_migration;
 #[cfg(test)]
 mod testing;
+pub mod token_secrets;
 pub mod told;
 pub mod volumes;
 

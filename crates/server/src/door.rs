@@ -20,7 +20,9 @@ use serde_json::Value;
 use crate::admission::{Admission, Allocate};
 use crate::aggregation::Aggregator;
 use crate::audit::Audit;
-use crate::auth::{Authenticator, Authorizer, Identity, PeerCertificate, TokenError, TokenKeys};
+use crate::auth::{
+    Authenticator, Authorizer, Identity, PeerCertificate, SecretToken, TokenError, TokenKeys,
+};
 use crate::describe;
 use crate::families::Families;
 use crate::flow::FlowControl;
@@ -30,7 +32,7 @@ use crate::registry::Registry;
 use crate::verbs::NodeTunnel;
 
 pub use call::BODY_LIMIT;
-pub use open::{DoorError, DoorOptions};
+pub use open::{DoorError, DoorOptions, TokenOptions};
 pub use serve::PeerAddress;
 
 /// The one door.
@@ -176,6 +178,14 @@ impl Door {
 
     pub(crate) fn aggregator(&self) -> &Aggregator {
         &self.aggregator
+    }
+
+    /// The token of a Secret of an account.
+    ///
+    /// # Errors
+    /// It can't be signed.
+    pub fn token_of_secret(&self, of: &SecretToken<'_>) -> Result<String, Status> {
+        self.tokens.of_secret(of)
     }
 
     pub(crate) fn tokens(&self) -> &TokenKeys {

@@ -36,5 +36,5 @@ mod series;
 mod verbs;
 
 pub use auth::{Identity, Outside};
-pub use door::{Door, DoorOptions};
+pub use door::{Door, DoorOptions, TokenOptions};
 pub use flow::DEFAULT_SEATS;

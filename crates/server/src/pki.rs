@@ -28,7 +28,7 @@ use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{WantsServerCert, WebPkiClientVerifier};
 use rustls::{ClientConfig, ConfigBuilder, RootCertStore, ServerConfig};
 
-use crate::auth::TokenKeys;
+use crate::auth::SigningKeys;
 
 pub use live::LiveLeaf;
 
@@ -103,7 +103,7 @@ pub struct Pki {
     ca_pem: String,
     ca_key_pem: String,
     front: Leaf,
-    token_key: Vec<u8>,
+    token_pem: String,
     leaf_validity: SignedDuration,
     live: parking_lot::Mutex<Vec<Arc<LiveLeaf>>>,
 }
@@ -179,18 +179,16 @@ impl Pki {
                 pem
             }
         };
-        let token_key = KeyPair::from_pem(&token_pem)
-            .map_err(|error| PkiError::Damaged {
-                path: token_path.display().to_string(),
-                why: error.to_string(),
-            })?
-            .serialize_der();
+        SigningKeys::new(&token_pem).map_err(|error| PkiError::Damaged {
+            path: token_path.display().to_string(),
+            why: error.to_string(),
+        })?;
         Ok(Self {
             directory: directory.to_owned(),
             ca_pem: ca.certificate,
             ca_key_pem: ca.key,
             front,
-            token_key,
+            token_pem,
             leaf_validity: SignedDuration::from_hours(LEAF_DAYS * 24),
             live: parking_lot::Mutex::default(),
         })
@@ -230,13 +228,13 @@ impl Pki {
         }
     }
 
-    /// Signs tokens as an issuer.
+    /// Signs tokens by the key of the directory.
     ///
     /// # Panics
     /// Never: the key was read when the directory was opened.
     #[must_use]
-    pub fn token_keys(&self, issuer: &str) -> TokenKeys {
-        TokenKeys::new(&self.token_key, issuer).expect("the key was read at open")
+    pub fn token_keys(&self) -> SigningKeys {
+        SigningKeys::new(&self.token_pem).expect("the key was read at open")
     }
 
     /// The leaf of a specification: the one on disk, or a new one when that is missing, ending,

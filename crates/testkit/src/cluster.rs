@@ -8,10 +8,11 @@ use evenkeel_client::{
 use evenkeel_controllers::Composition;
 use evenkeel_node::testing::Scratch;
 use evenkeel_scheduler::Scheduler;
+use evenkeel_server::auth::SecretToken;
 use evenkeel_server::local::Local;
 use evenkeel_server::pki::Pki;
 use evenkeel_server::seal::Seal;
-use evenkeel_server::{DEFAULT_SEATS, Door, DoorOptions, Identity, Outside};
+use evenkeel_server::{DEFAULT_SEATS, Door, DoorOptions, Identity, Outside, TokenOptions};
 use evenkeel_store::Store;
 use evenkeel_store::embedded::{EmbeddedOptions, EmbeddedStore};
 use tokio_util::sync::DropGuard;
@@ -81,6 +82,7 @@ impl Cluster {
             service_cidr: "10.96.0.0/16".parse().expect("a network"),
             port: 6443,
             issuer: "https://kubernetes.default.svc.cluster.local".to_owned(),
+            tokens: TokenOptions::default(),
             seats: DEFAULT_SEATS,
             audit: None,
             outside: Outside::default(),
@@ -159,6 +161,18 @@ impl Cluster {
                     let life = evenkeel_server::pki::request::life(request.seconds);
                     pki.sign_request(request.pem, request.usages, life, request.now)
                         .map_err(|error| error.to_string())
+                })
+            }),
+            secret_tokens: Some({
+                let door = Arc::clone(&self.door);
+                Arc::new(move |of| {
+                    door.token_of_secret(&SecretToken {
+                        namespace: of.namespace,
+                        secret: of.secret,
+                        account: of.account,
+                        uid: of.uid,
+                    })
+                    .map_err(|status| status.to_string())
                 })
             }),
             cluster_cidr: Some("10.244.0.0/16".parse().expect("a network")),

@@ -135,6 +135,7 @@ impl Life {
             metrics: LoopRegistry::default(),
             cluster_ca: "the authority".to_owned(),
             signer: None,
+            secret_tokens: None,
             cluster_cidr: None,
         };
         let mut tasks = JoinSet::new();

@@ -19,7 +19,7 @@ pub(crate) use impersonation::acts_as_another;
 pub(crate) use outside::Chain;
 pub use outside::{Anonymous, Outside, OutsideError};
 pub use rbac::RbacAuthorizer;
-pub use token::{TokenClaims, TokenError, TokenKeys};
+pub use token::{KeyError, SecretToken, SigningKeys, TokenClaims, TokenError, TokenKeys};
 
 use crate::http::Attributes;
 

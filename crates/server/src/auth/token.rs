@@ -1,15 +1,18 @@
-//! Service account tokens: JSON Web Tokens (RFC 7519) signed with ES256, bound to an account and,
-//! if asked, to a pod or a secret.
+//! Service account tokens: JSON Web Tokens (RFC 7519), bound to an account and, if asked, to a pod, a
+//! secret or a node; and those of Secrets, which live as long as their Secret.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+mod legacy;
+mod signing;
+
 use evenkeel_api::{Status, clock, object};
-use ring::rand::SystemRandom;
-use ring::signature::{self, EcdsaKeyPair, KeyPair as _, UnparsedPublicKey};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+pub use legacy::SecretToken;
+pub use signing::{KeyError, SigningKeys};
+
 use super::Identity;
+use super::outside::jwt;
 use crate::door::Issued;
 use crate::registry::{self, Registry};
 
@@ -79,74 +82,50 @@ struct Named {
     uid: String,
 }
 
-/// Signs and verifies tokens.
+/// Issues tokens, and knows those that were.
+#[derive(Debug)]
 pub struct TokenKeys {
-    key: EcdsaKeyPair,
-    id: String,
-    issuer: String,
-    random: SystemRandom,
-}
-
-impl std::fmt::Debug for TokenKeys {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("TokenKeys")
-    }
+    keys: SigningKeys,
+    /// The first one issues; tokens of the others are good still.
+    issuers: Vec<String>,
 }
 
 impl TokenKeys {
+    /// Signs by the first of the keys, and issues as the first of the issuers.
+    #[must_use]
+    pub fn new(keys: SigningKeys, issuers: Vec<String>) -> Self {
+        Self { keys, issuers }
+    }
+
     /// Who issues the tokens; also the audience that the door itself is.
     pub(crate) fn issuer(&self) -> &str {
-        &self.issuer
+        self.issuers.first().map_or("", String::as_str)
     }
 
-    /// Uses a P-256 key in PKCS #8 form.
-    #[must_use]
-    pub fn new(pkcs8: &[u8], issuer: &str) -> Option<Self> {
-        let random = SystemRandom::new();
-        let key =
-            EcdsaKeyPair::from_pkcs8(&signature::ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8, &random)
-                .ok()?;
-        let digest = ring::digest::digest(&ring::digest::SHA256, key.public_key().as_ref());
-        let id = URL_SAFE_NO_PAD.encode(digest.as_ref());
-        Some(Self {
-            key,
-            id,
-            issuer: issuer.to_owned(),
-            random,
-        })
-    }
-
-    /// The public key as a JSON Web Key Set (RFC 7517).
+    /// The public keys as a JSON Web Key Set (RFC 7517).
     #[must_use]
     pub fn key_set(&self) -> Value {
-        // An uncompressed point: 0x04, x, y.
-        let point = self.key.public_key().as_ref();
-        let part = |range: std::ops::Range<usize>| {
-            URL_SAFE_NO_PAD.encode(point.get(range).unwrap_or_default())
-        };
-        json!({"keys": [{
-            "kty": "EC", "crv": "P-256", "alg": "ES256", "use": "sig", "kid": self.id,
-            "x": part(1..33), "y": part(33..65),
-        }]})
+        self.keys.set()
     }
 
-    fn sign(&self, claims: &TokenClaims) -> Result<String, Status> {
-        let header = json!({"alg": "ES256", "kid": self.id}).to_string();
+    /// The algorithms of these keys.
+    #[must_use]
+    pub fn algorithms(&self) -> Vec<&'static str> {
+        self.keys.algorithms()
+    }
+
+    fn sign(&self, claims: &impl Serialize) -> Result<String, Status> {
         let claims =
             serde_json::to_vec(claims).map_err(|error| Status::internal(error.to_string()))?;
-        let signed = format!(
-            "{}.{}",
-            URL_SAFE_NO_PAD.encode(header),
-            URL_SAFE_NO_PAD.encode(claims)
-        );
-        let signature = self
-            .key
-            .sign(&self.random, signed.as_bytes())
-            .map_err(|_| Status::internal("a token can't be signed"))?;
-        Ok(format!(
-            "{signed}.{}",
-            URL_SAFE_NO_PAD.encode(signature.as_ref())
-        ))
+        self.keys.sign(&claims).map_err(Status::internal)
+    }
+
+    /// The token of a Secret of an account, which never expires.
+    ///
+    /// # Errors
+    /// It can't be signed.
+    pub fn of_secret(&self, of: &SecretToken<'_>) -> Result<String, Status> {
+        self.sign(&legacy::Claims::of(of))
     }
 
     /// Issues the token that a `TokenRequest` asks for.
@@ -183,7 +162,7 @@ impl TokenKeys {
             .map(str::to_owned)
             .collect();
         if audiences.is_empty() {
-            audiences.push(self.issuer.clone());
+            audiences.push(self.issuer().to_owned());
         }
         let named = |value: &Value| Named {
             name: object::name(value).to_owned(),
@@ -245,7 +224,7 @@ impl TokenKeys {
             aud: audiences.clone(),
             exp: issued_at + seconds,
             iat: issued_at,
-            iss: self.issuer.clone(),
+            iss: self.issuer().to_owned(),
             jti: uuid::Uuid::new_v4().to_string(),
             kubernetes: bound,
             nbf: issued_at,
@@ -273,27 +252,23 @@ impl TokenKeys {
         audiences: &[&str],
     ) -> Result<(Identity, Vec<String>), TokenError> {
         let claims = self.open(token)?;
-        if claims.iss != self.issuer {
-            return Err(TokenError::Issuer(claims.iss));
+        let issuer = object::text(&claims, &["iss"]);
+        if issuer == legacy::ISSUER {
+            // It is for nobody, so it is for the door.
+            let own = [self.issuer().to_owned()];
+            let good = self.wanted(&own, audiences)?;
+            let identity = legacy::verify(registry, now, token, &claims)?;
+            return Ok((identity, good));
         }
+        if !self.issuers.iter().any(|known| known == issuer) {
+            return Err(TokenError::Issuer(issuer.to_owned()));
+        }
+        let claims: TokenClaims =
+            serde_json::from_value(claims).map_err(|_| TokenError::Malformed)?;
         if now.as_second() >= claims.exp || now.as_second() + 10 < claims.nbf {
             return Err(TokenError::Expired);
         }
-        let own = [self.issuer.as_str()];
-        let wanted = if audiences.is_empty() {
-            &own[..]
-        } else {
-            audiences
-        };
-        let good: Vec<String> = claims
-            .aud
-            .iter()
-            .filter(|aud| wanted.contains(&aud.as_str()))
-            .cloned()
-            .collect();
-        if good.is_empty() {
-            return Err(TokenError::Audience(claims.aud));
-        }
+        let good = self.wanted(&claims.aud, audiences)?;
         let bound = &claims.kubernetes;
         check_bound(registry, bound)?;
         let account = &bound.serviceaccount;
@@ -319,26 +294,34 @@ impl TokenKeys {
         Ok((identity, good))
     }
 
-    fn open(&self, token: &str) -> Result<TokenClaims, TokenError> {
-        let (signed, signature) = token.rsplit_once('.').ok_or(TokenError::Malformed)?;
-        let (header, claims) = signed.split_once('.').ok_or(TokenError::Malformed)?;
-        let decode = |text: &str| {
-            URL_SAFE_NO_PAD
-                .decode(text)
-                .map_err(|_| TokenError::Malformed)
+    /// Those of a token's audiences that are asked for; none asked: those that the door is, under
+    /// any of its issuers' names.
+    fn wanted(&self, given: &[String], asked: &[&str]) -> Result<Vec<String>, TokenError> {
+        let is_wanted = |audience: &&String| {
+            if asked.is_empty() {
+                self.issuers.contains(audience)
+            } else {
+                asked.contains(&audience.as_str())
+            }
         };
-        let header: Value =
-            serde_json::from_slice(&decode(header)?).map_err(|_| TokenError::Malformed)?;
-        if object::text(&header, &["alg"]) != "ES256" {
-            return Err(TokenError::Malformed);
+        let good: Vec<String> = given.iter().filter(is_wanted).cloned().collect();
+        if good.is_empty() {
+            return Err(TokenError::Audience(given.to_vec()));
         }
-        let key = UnparsedPublicKey::new(
-            &signature::ECDSA_P256_SHA256_FIXED,
-            self.key.public_key().as_ref(),
-        );
-        key.verify(signed.as_bytes(), &decode(signature)?)
-            .map_err(|_| TokenError::Signature)?;
-        serde_json::from_slice(&decode(claims)?).map_err(|_| TokenError::Malformed)
+        Ok(good)
+    }
+
+    /// What a token says, if one of these keys has signed it.
+    fn open(&self, token: &str) -> Result<Value, TokenError> {
+        let parts = jwt::split(token).ok_or(TokenError::Malformed)?;
+        if !self.keys.have_signed(&parts) {
+            return Err(if self.keys.know(&parts) {
+                TokenError::Signature
+            } else {
+                TokenError::Malformed
+            });
+        }
+        Ok(Value::Object(parts.claims))
     }
 }
 

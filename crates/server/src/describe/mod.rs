@@ -133,7 +133,7 @@ async fn described(door: &Arc<Door>, call: Box<Call>, segments: &[&str]) -> Resu
                 "jwks_uri": format!("{}/openid/v1/jwks", door.issuer()),
                 "response_types_supported": ["id_token"],
                 "subject_types_supported": ["public"],
-                "id_token_signing_alg_values_supported": ["ES256"],
+                "id_token_signing_alg_values_supported": door.tokens().algorithms(),
             }),
         ),
         ["openid", "v1", "jwks"] => {

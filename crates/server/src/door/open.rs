@@ -14,7 +14,9 @@ use super::{Door, Filters};
 use crate::admission::{Admission, Allocate};
 use crate::aggregation::{self, Aggregator};
 use crate::audit::Audit;
-use crate::auth::{Authenticator, Authorizer, Chain, Outside, RbacAuthorizer};
+use crate::auth::{
+    Authenticator, Authorizer, Chain, Outside, RbacAuthorizer, SigningKeys, TokenKeys,
+};
 use crate::cache::{Caches, FeedError};
 use crate::definitions::{self, Kinds};
 use crate::describe;
@@ -43,6 +45,8 @@ pub struct DoorOptions {
     pub port: u16,
     /// Where clients reach the door: `https://HOST:PORT`; the issuer of tokens.
     pub issuer: String,
+    /// How the tokens of accounts are signed and known.
+    pub tokens: TokenOptions,
     /// So many requests are served at once ([`crate::DEFAULT_SEATS`]); more wait.
     pub seats: u32,
     /// Records requests; `None`: nobody does.
@@ -51,6 +55,15 @@ pub struct DoorOptions {
     pub outside: Outside,
     /// Feature gates that are open, by name: kinds behind closed ones are not served.
     pub gates: Vec<String>,
+}
+
+/// How the tokens of accounts are signed and known.
+#[derive(Debug, Default)]
+pub struct TokenOptions {
+    /// Which keys; `None`: the one of the directory of certificates.
+    pub keys: Option<SigningKeys>,
+    /// Issuers beside the one that issues, whose tokens are good still.
+    pub issuers: Vec<String>,
 }
 
 /// Why a door can't open.
@@ -109,7 +122,11 @@ impl Door {
             converters: Arc::default(),
             counted,
         };
-        let tokens = Arc::new(options.pki.token_keys(&options.issuer));
+        let mut issuers = vec![options.issuer.clone()];
+        issuers.extend(options.tokens.issuers);
+        let keys = options.tokens.keys;
+        let keys = keys.unwrap_or_else(|| options.pki.token_keys());
+        let tokens = Arc::new(TokenKeys::new(keys, issuers));
         let tls = options
             .pki
             .node_client(options.clock.now())

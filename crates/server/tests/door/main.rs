@@ -12,7 +12,7 @@ use std::sync::Arc;
 use evenkeel_api::clock::{SharedClock, SystemClock};
 use evenkeel_server::pki::Pki;
 use evenkeel_server::seal::Seal;
-use evenkeel_server::{DEFAULT_SEATS, Door, DoorOptions, Identity, Outside};
+use evenkeel_server::{DEFAULT_SEATS, Door, DoorOptions, Identity, Outside, TokenOptions};
 use evenkeel_store::Store;
 use evenkeel_store::embedded::{EmbeddedOptions, EmbeddedStore};
 use http::Request;
@@ -83,6 +83,7 @@ impl Opened {
             service_cidr: "10.96.0.0/16".parse().unwrap(),
             port: 6443,
             issuer: "https://kubernetes.default.svc.cluster.local".to_owned(),
+            tokens: TokenOptions::default(),
             seats: DEFAULT_SEATS,
             audit: None,
             outside: Outside::default(),

@@ -31,10 +31,36 @@ pub(crate) struct Issuers(pub(super) Vec<Issuer>);
 /// A token in its parts.
 pub(crate) struct Parts<'t> {
     header: Value,
-    pub(super) claims: Map<String, Value>,
+    pub(crate) claims: Map<String, Value>,
     /// What is signed.
     signed: &'t str,
     signature: Vec<u8>,
+}
+
+impl Parts<'_> {
+    fn said(&self, name: &str) -> &str {
+        self.header[name].as_str().unwrap_or_default()
+    }
+
+    /// The algorithm that it names.
+    pub(crate) fn algorithm(&self) -> &str {
+        self.said("alg")
+    }
+
+    /// The key that it names, or nothing.
+    pub(crate) fn key_id(&self) -> &str {
+        self.said("kid")
+    }
+
+    /// What is signed.
+    pub(crate) fn signed(&self) -> &[u8] {
+        self.signed.as_bytes()
+    }
+
+    /// The signature.
+    pub(crate) fn signature(&self) -> &[u8] {
+        &self.signature
+    }
 }
 
 /// Reads a token, of which nothing is believed yet.
@@ -115,8 +141,7 @@ pub(super) async fn verify(
     audiences: &[String],
     now: Timestamp,
 ) -> Result<(), String> {
-    let text = |name: &str| parts.header[name].as_str().unwrap_or_default();
-    let algorithm = text("alg");
+    let algorithm = parts.algorithm();
     if !ALGORITHMS.contains(&algorithm) {
         return Err(format!(
             "oidc: malformed jwt: unexpected signature algorithm {algorithm:?}; expected {:?}",
@@ -152,12 +177,7 @@ pub(super) async fn verify(
         ));
     }
     let signed = keys
-        .have_signed(
-            text("kid"),
-            algorithm,
-            parts.signed.as_bytes(),
-            &parts.signature,
-        )
+        .have_signed(parts.key_id(), algorithm, parts.signed(), parts.signature())
         .await
         .map_err(|why| format!("failed to verify signature: {why}"))?;
     if signed {

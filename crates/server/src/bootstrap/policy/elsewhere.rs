@@ -43,13 +43,6 @@ const CONTROLLERS: &[(&str, &[&str])] = &[
         "ttl-controller",
         &["core : nodes : list,patch,update,watch", EVENTS],
     ),
-    (
-        "volumeattributesclass-protection-controller",
-        &[
-            "core : persistentvolumeclaims,persistentvolumes : get,list,watch",
-            "storage.k8s.io : volumeattributesclasses : get,list,update,watch",
-        ],
-    ),
 ];
 
 const EVENTS: &str = "core,events.k8s.io : events : create,patch,update";

@@ -276,6 +276,21 @@ const LOOPS: &[(&str, &[&str])] = &[
         &["core : persistentvolumes : get,list,watch,update"],
     ),
     (
+        // The reference's has the rights of all controllers.
+        "serviceaccount-token-controller",
+        &[
+            "core : secrets : get,list,watch,update,delete",
+            "core : serviceaccounts : get,list,watch",
+        ],
+    ),
+    (
+        "volumeattributesclass-protection-controller",
+        &[
+            "core : persistentvolumeclaims,persistentvolumes : get,list,watch",
+            "storage.k8s.io : volumeattributesclasses : get,list,update,watch",
+        ],
+    ),
+    (
         "ephemeral-volume-controller",
         &[
             "core : pods : get,list,watch",
