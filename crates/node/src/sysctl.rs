@@ -3,6 +3,7 @@
 //! The rules and the words are kubelet's (`pkg/kubelet/sysctl`): whatever is not the pod's own would
 //! be set for the whole machine, and of what is its own some can harm others still.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
@@ -101,6 +102,33 @@ impl UnsafeSysctls {
     }
 }
 
+/// What is set in every pod with a network of its own, as other runtimes do by now: ports below 1024
+/// are for anybody in it, and so is ping.
+const USUAL: [(&str, &str); 2] = [
+    ("net.ipv4.ip_unprivileged_port_start", "0"),
+    ("net.ipv4.ping_group_range", "0 2147483647"),
+];
+
+/// What is set in a pod: the usual, and what it asks for, which counts before that.
+#[must_use]
+pub fn of_pod(spec: &PodSpec) -> BTreeMap<String, String> {
+    let security = spec.security_context.as_ref();
+    let asked = security.and_then(|security| security.sysctls.as_ref());
+    let mut all: BTreeMap<String, String> = asked
+        .into_iter()
+        .flatten()
+        .map(|sysctl| (sysctl.name.clone(), sysctl.value.clone()))
+        .collect();
+    if !spec.host_network.unwrap_or(false) {
+        for (name, value) in USUAL {
+            if !all.keys().any(|asked| dotted(asked) == name) {
+                all.insert(name.to_owned(), value.to_owned());
+            }
+        }
+    }
+    all
+}
+
 /// The name with dots between its parts. Where slashes are, dots belong to a part.
 fn dotted(name: &str) -> String {
     match name.find(['.', '/']) {
@@ -145,6 +173,26 @@ mod tests {
         assert_eq!(verdict(allowed, sets("kernel.msgmax")), None);
         assert_eq!(verdict(allowed, sets("net.core.somaxconn")), None);
         assert!(verdict(allowed, sets("net.core.somaxconn2")).is_some());
+    }
+
+    #[test]
+    fn anybody_in_a_pod_may_have_low_ports_and_ping() {
+        let of = |spec: serde_json::Value| {
+            let all = of_pod(&serde_json::from_value(spec).expect("a specification"));
+            let lines = all.iter().map(|(name, value)| format!("{name}={value}"));
+            lines.collect::<Vec<_>>()
+        };
+        let ping = "net.ipv4.ping_group_range=0 2147483647";
+        assert_eq!(
+            of(json!({"containers": []})),
+            ["net.ipv4.ip_unprivileged_port_start=0", ping]
+        );
+        assert_eq!(of(json!({"containers": [], "hostNetwork": true})), [""; 0]);
+        // What it asks for counts, however it is spelled.
+        assert_eq!(
+            of(sets("net/ipv4/ip_unprivileged_port_start")),
+            [ping, "net/ipv4/ip_unprivileged_port_start=1"]
+        );
     }
 
     #[test]

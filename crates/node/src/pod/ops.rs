@@ -100,7 +100,6 @@ fn sandbox_config(
             });
         }
     }
-    let context_of_pod = spec.and_then(|spec| spec.security_context.as_ref());
     Ok(SandboxConfig {
         pod: evenkeel_runtime::PodRef {
             namespace: model.namespace().to_owned(),
@@ -121,12 +120,7 @@ fn sandbox_config(
         share_process_namespace: spec
             .and_then(|spec| spec.share_process_namespace)
             .unwrap_or(false),
-        sysctls: context_of_pod
-            .and_then(|context| context.sysctls.as_ref())
-            .into_iter()
-            .flatten()
-            .map(|sysctl| (sysctl.name.clone(), sysctl.value.clone()))
-            .collect(),
+        sysctls: spec.map(crate::sysctl::of_pod).unwrap_or_default(),
         resources: resources::pod_resources(model),
         port_mappings: if model.host_network() {
             Vec::new()
