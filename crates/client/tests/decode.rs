@@ -138,6 +138,7 @@ fn unread<K: Kind>(rows: &Rows) -> (Vec<String>, usize) {
         if !object.is_object() || rows.admit(&row, &mut object).mismatch.is_some() {
             continue;
         }
+        row.strategy.defaults(&mut object);
         rows.fill(&row, &mut object);
         taken += 1;
         let text = object.to_string();
