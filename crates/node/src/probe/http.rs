@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use http::{Request, Response, header};
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use tokio_util::task::AbortOnDropHandle;
@@ -22,6 +22,8 @@ pub struct HttpAnswer {
     /// Status code.
     pub status: u16,
     location: Option<String>,
+    /// The beginning of the body.
+    body: String,
 }
 
 impl Dialers {
@@ -56,17 +58,11 @@ impl Dialers {
             .get(header::LOCATION)
             .and_then(|value| value.to_str().ok())
             .map(str::to_owned);
-        let answer = HttpAnswer {
+        Ok(HttpAnswer {
             status: response.status().as_u16(),
             location,
-        };
-        // The body is read so that the program sees a request that ended well; what is in it, or
-        // that it is too long, is of no interest.
-        let _body = Limited::new(response.into_body(), MAX_BODY)
-            .collect()
-            .await
-            .is_ok();
-        Ok(answer)
+            body: beginning(response.into_body()).await,
+        })
     }
 
     /// Probes.
@@ -80,21 +76,19 @@ impl Dialers {
                 Err(error) => return Answer::Failed(error.text),
             };
             let moved = matches!(answer.status, 301 | 302 | 303 | 307 | 308);
-            match (moved, answer.location) {
-                (true, Some(location)) => match redirect(&target, &location) {
-                    Some(next) if next.host == first_host => target = next,
-                    _ => {
-                        return Answer::Warned(format!(
-                            "Probe terminated redirects, Response body: {location}"
-                        ));
-                    }
-                },
-                _ if (200..400).contains(&answer.status) => return Answer::Passed,
-                _ => {
-                    return Answer::Failed(format!(
-                        "HTTP probe failed with statuscode: {}",
-                        answer.status
+            let location = answer.location.filter(|_| moved);
+            let next = location.and_then(|location| redirect(&target, &location));
+            match (next, answer.status) {
+                (Some(next), _) if next.host == first_host => target = next,
+                (_, 200..300) => return Answer::Passed,
+                (_, 300..400) => {
+                    return Answer::Warned(format!(
+                        "Probe terminated redirects, Response body: {}",
+                        answer.body
                     ));
+                }
+                (_, status) => {
+                    return Answer::Failed(format!("HTTP probe failed with statuscode: {status}"));
                 }
             }
         }
@@ -103,6 +97,21 @@ impl Dialers {
             target.url()
         ))
     }
+}
+
+/// The beginning of a body. It is read so that the program sees a request that ended well.
+async fn beginning(mut body: Incoming) -> String {
+    let mut read = Vec::new();
+    while let Some(Ok(frame)) = body.frame().await {
+        if let Ok(data) = frame.into_data() {
+            read.extend_from_slice(&data);
+        }
+        if read.len() >= MAX_BODY {
+            read.truncate(MAX_BODY);
+            break;
+        }
+    }
+    String::from_utf8_lossy(&read).into_owned()
 }
 
 type Guarded = (

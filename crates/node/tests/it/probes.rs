@@ -107,10 +107,16 @@ async fn a_startup_probe_holds_the_others_back() {
 
 /// Answers every request with a status line, one connection at a time.
 async fn serve(listener: TcpListener, head: &'static str) {
+    serve_text(listener, head, "").await;
+}
+
+/// The same, with a body.
+async fn serve_text(listener: TcpListener, head: &'static str, body: &'static str) {
     while let Ok((mut stream, _)) = listener.accept().await {
         let mut buffer = [0; 4096];
         if stream.read(&mut buffer).await.is_ok() {
-            let answer = format!("HTTP/1.1 {head}\r\ncontent-length: 0\r\n\r\n");
+            let length = body.len();
+            let answer = format!("HTTP/1.1 {head}\r\ncontent-length: {length}\r\n\r\n{body}");
             stream.write_all(answer.as_bytes()).await.expect("written");
         }
     }
@@ -140,6 +146,27 @@ async fn a_program_that_comes_up_late_is_ready_when_it_listens() {
     let server = tokio::spawn(serve(listener, "200 OK"));
     let ready = tokio::time::timeout(Duration::from_secs(10), node.until_ready("web")).await;
     assert!(ready.is_ok(), "not a period later");
+    server.abort();
+}
+
+#[tokio::test]
+async fn a_redirect_to_elsewhere_is_a_success_with_a_warning() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+    let port = listener.local_addr().expect("an address").port();
+    let head = "302 Found\r\nlocation: http://other.example/";
+    let server = tokio::spawn(serve_text(listener, head, "<a>Found</a>.\n"));
+    let node = Node::start();
+    let mut app = container("app");
+    app["readinessProbe"] = http_probe(port);
+    node.pod("web", json!({ "containers": [app] }));
+    node.until_ready("web").await;
+    let wanted = (
+        "ProbeWarning".to_owned(),
+        "Readiness probe warning: Probe terminated redirects, Response body: <a>Found</a>.\n"
+            .to_owned(),
+    );
+    let events = node.events();
+    assert!(events.contains(&wanted), "{events:?}");
     server.abort();
 }
 
