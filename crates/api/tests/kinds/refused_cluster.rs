@@ -532,11 +532,12 @@ fn operations_that_nothing_can_be_changed_in_and_names_of_attributes() {
              \"*\", \"CONNECT\", \"CREATE\", \"UPDATE\""
         )
     };
+    let expression = "[JSONPatch{op: \"remove\", path: \"/spec\"}]";
     let policy = |operation: &str| {
         json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingAdmissionPolicy",
             "metadata": {"name": "a"},
             "spec": {"matchConstraints": rule(operation), "reinvocationPolicy": "Never",
-                "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": "[]"}}]}})
+                "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": expression}}]}})
     };
     let binding = |operation: &str| {
         json!({"apiVersion": "admissionregistration.k8s.io/v1", "metadata": {"name": "a"},
