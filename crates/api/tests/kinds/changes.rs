@@ -357,6 +357,46 @@ fn grace_of_pods() {
     assert_eq!(row_of(&other).strategy.grace_period(&other, Some(5)), None);
 }
 
+/// Where a container may start again is told by its rules, then by its own policy, then by the pod's.
+#[test]
+fn a_container_leaves_its_end_where_it_may_start_again() {
+    let rules = |operator: &str, action: &str| {
+        json!({"restartPolicy": "Never", "restartPolicyRules": [
+            {"action": action, "exitCodes": {"operator": operator, "values": [42]}}]})
+    };
+    let cases = [
+        ("Always", json!({}), 0, true),
+        ("OnFailure", json!({}), 0, false),
+        ("OnFailure", json!({}), 1, true),
+        ("Never", json!({}), 1, false),
+        ("Never", json!({"restartPolicy": "Always"}), 0, true),
+        ("Never", json!({"restartPolicy": "OnFailure"}), 1, true),
+        ("Always", json!({"restartPolicy": "Never"}), 1, false),
+        ("Never", rules("In", "Restart"), 42, true),
+        ("Never", rules("In", "Restart"), 1, false),
+        ("Always", rules("NotIn", "Restart"), 42, false),
+        ("Always", rules("NotIn", "Restart"), 1, true),
+    ];
+    let row = row_of(&pod());
+    for (policy, container, code, may) in cases {
+        let mut old = prepared(with(pod(), &json!({"spec": {"restartPolicy": policy}})));
+        for (name, value) in container.as_object().into_iter().flatten() {
+            old["spec"]["containers"][0][name] = value.clone();
+        }
+        let name = old["spec"]["containers"][0]["name"].clone();
+        old["status"]["containerStatuses"] =
+            json!([{"name": name, "state": {"terminated": {"exitCode": code}}}]);
+        let mut new = old.clone();
+        new["status"]["containerStatuses"][0]["state"] = json!({"running": {}});
+        let wrong = texts(&row.strategy.validate_status(&new, &old));
+        assert_eq!(
+            wrong.is_empty(),
+            may,
+            "{policy} {container} {code}: {wrong:?}"
+        );
+    }
+}
+
 #[test]
 fn statuses_are_checked() {
     let row = row_of(&pod());

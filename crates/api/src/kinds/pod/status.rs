@@ -32,7 +32,6 @@ pub(super) fn validate(new: &Value, old: &Value, out: &mut ErrorList) {
     let at = Cursor::root(new).child("status");
     let before = Cursor::root(old).child("status");
     let spec = Cursor::root(old).child("spec");
-    let restart_policy = spec.text("restartPolicy");
     let nominated = at.text("nominatedNodeName");
     if nominated != before.text("nominatedNodeName") && !nominated.is_empty() {
         validation::dns_subdomain(nominated, &at.at("nominatedNodeName"), out);
@@ -51,52 +50,71 @@ pub(super) fn validate(new: &Value, old: &Value, out: &mut ErrorList) {
             IMMUTABLE,
         ));
     }
-    let sidecars: Vec<&str> = spec
-        .items("initContainers")
-        .filter(|container| container.text("restartPolicy") == "Always")
-        .map(|container| container.text("name"))
-        .collect();
-    for (list, policy) in [
-        ("containerStatuses", restart_policy),
-        ("initContainerStatuses", restart_policy),
-        ("ephemeralContainerStatuses", "Never"),
+    for (statuses, containers) in [
+        ("containerStatuses", "containers"),
+        ("initContainerStatuses", "initContainers"),
+        ("ephemeralContainerStatuses", ""),
     ] {
-        transitions(&at, &before, list, policy, &sidecars, out);
+        transitions(&at, &before, statuses, &spec, containers, out);
     }
     claims(&at, &spec, out);
     extended_claim(&at, &spec, out);
     addresses(&at, &before, out);
 }
 
-/// A container that has ended stays ended where it may not restart.
+/// A container that has ended stays ended where it may not restart. Those of the last sort, which no
+/// list of the spec is given for, never do.
 fn transitions(
     at: &Cursor<'_>,
     before: &Cursor<'_>,
-    list: &str,
-    policy: &str,
-    sidecars: &[&str],
+    statuses: &str,
+    spec: &Cursor<'_>,
+    containers: &str,
     out: &mut ErrorList,
 ) {
-    if policy == "Always" {
-        return;
-    }
-    for (index, old) in before.items(list).enumerate() {
+    for (index, old) in before.items(statuses).enumerate() {
         let ended = old.child("state").child("terminated");
         let name = old.text("name");
-        let may_restart = (ended.number("exitCode") != 0 && policy == "OnFailure")
-            || (list == "initContainerStatuses" && sidecars.contains(&name));
-        if ended.value.is_null() || may_restart {
+        let leaves =
+            |new: Cursor<'_>| new.text("name") == name && !new.child("state").has("terminated");
+        if ended.value.is_null() || !at.items(statuses).any(leaves) {
             continue;
         }
-        if at
-            .items(list)
-            .any(|new| new.text("name") == name && !new.child("state").has("terminated"))
-        {
+        let code = ended.number("exitCode");
+        let mut containers = spec.items(containers);
+        let container = containers.find(|it| it.text("name") == name);
+        if container.is_none_or(|it| !restarts(&it, spec.text("restartPolicy"), code)) {
             out.push(FieldError::forbidden(
-                &at.at(list).index(index).child("state"),
+                &at.at(statuses).index(index).child("state"),
                 "may not be transitioned to non-terminated state",
             ));
         }
+    }
+}
+
+/// Is a container started again that ended with this code? Its own rules come first, then its own
+/// policy, then the pod's.
+fn restarts(container: &Cursor<'_>, pod: &str, code: i64) -> bool {
+    let own = container.text("restartPolicy");
+    let applies = |rule: Cursor<'_>| {
+        let codes = rule.child("exitCodes");
+        let listed = codes
+            .list("values")
+            .iter()
+            .any(|it| it.as_i64() == Some(code));
+        match codes.text("operator") {
+            "In" => listed,
+            "NotIn" => !listed,
+            _ => false,
+        }
+    };
+    if !own.is_empty() && container.items("restartPolicyRules").any(applies) {
+        return true;
+    }
+    match if own.is_empty() { pod } else { own } {
+        "Never" => false,
+        "OnFailure" => code != 0,
+        _ => true,
     }
 }
 
