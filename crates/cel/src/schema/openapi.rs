@@ -97,9 +97,9 @@ pub(super) fn schema(json: &Json, name: &str, resource: bool) -> Option<Schema> 
         "array" => array(schema, name),
         "object" => object(schema, name),
         "string" => Some(text(schema)),
-        "boolean" => Some(Schema::simple(Type::Bool)),
-        "number" => Some(Schema::simple(Type::Double)),
-        "integer" => Some(Schema::simple(Type::Int)),
+        "boolean" => Some(Schema::simple(Type::Bool).with_max(0)),
+        "number" => Some(Schema::simple(Type::Double).with_max(0)),
+        "integer" => Some(Schema::simple(Type::Int).with_max(0)),
         _ => None,
     }
 }
@@ -179,7 +179,8 @@ fn object(declared: &Map<String, Json>, name: &str) -> Option<Schema> {
             );
         }
     }
-    Some(Schema::object_of(name, fields, min_size))
+    // As the reference has it: comparing objects costs what comparing nothing costs.
+    Some(Schema::object_of(name, fields, min_size).with_max(0))
 }
 
 fn text(schema: &Map<String, Json>) -> Schema {

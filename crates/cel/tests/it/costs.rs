@@ -31,6 +31,8 @@ fn estimates_follow_the_schemas() {
         ("self.text.startsWith(self.text)", 4, 8),
         ("self.numbers.all(x, x > 0)", 3, 53),
         ("self.list.all(x, x == 'abcde')", 3, 503),
+        // Numbers have no size that comparing them could cost.
+        ("self.numbers.all(x, self.numbers.all(y, y == x))", 3, 563),
     ] {
         assert_eq!(estimate(source), CostEstimate { min, max }, "{source}");
     }
