@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::door::{Door, PeerAddress};
+use crate::http::without_body;
 
 /// A client that has not finished its TLS handshake in this time is cut off.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -140,7 +141,13 @@ fn converse(
         request.extensions_mut().insert(address);
         // Serving is a state of many kilobytes, which is moved when it begins: better a pointer.
         Box::pin(async move {
-            Ok::<_, std::convert::Infallible>(door.serve(request, peer.as_deref()).await)
+            let is_head = *request.method() == http::Method::HEAD;
+            let answer = door.serve(request, peer.as_deref()).await;
+            Ok::<_, std::convert::Infallible>(if is_head {
+                without_body(answer)
+            } else {
+                answer
+            })
         })
     });
     let stream = TokioIo::new(stream);

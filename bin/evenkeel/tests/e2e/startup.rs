@@ -107,6 +107,36 @@ fn a_data_directory_that_is_not_writable() {
     says(&line, &[data.to_str().unwrap(), "--data-dir"]);
 }
 
+/// An answer to HEAD with a body is a broken stream to clients that speak HTTP/2; and a time that is
+/// none is refused.
+#[tokio::test]
+async fn what_curl_asks_for_by_head_has_no_body() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut server = Instance::start(&directory.path().join("data"), free_port(), &["--no-node"]);
+    server.ready().await;
+    let ask = |version: &str, head: bool, path: &str| {
+        let mut curl = Command::new("curl");
+        curl.args(["-sk", version, "-o", "/dev/null", "-w", "%{http_code}"]);
+        if head {
+            curl.arg("-I");
+        }
+        let url = format!("https://127.0.0.1:{}{path}", server.port);
+        let out = curl.arg(url).output().unwrap();
+        (out.status.code(), String::from_utf8(out.stdout).unwrap())
+    };
+    for version in ["--http1.1", "--http2"] {
+        for (path, code) in [("/readyz", "200"), ("/api/v1/pods", "403")] {
+            let got = ask(version, true, path);
+            assert_eq!(got, (Some(0), code.to_owned()), "{version} {path}");
+        }
+    }
+    let (_, code) = ask("--http2", false, "/readyz?timeout=soon");
+    assert_eq!(code, "400");
+    let (_, code) = ask("--http2", false, "/readyz?timeout=10s");
+    assert_eq!(code, "200");
+    assert_eq!(server.stop().code(), Some(0), "{}", server.log());
+}
+
 #[tokio::test]
 async fn a_second_instance_on_the_same_directory() {
     let directory = tempfile::tempdir().unwrap();

@@ -33,6 +33,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::Method;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -176,7 +177,15 @@ impl NodeServer {
             .and_then(|certificate| Peer::from_certificate(certificate));
         let service = service_fn(|request| {
             let (server, peer) = (self.clone(), peer.clone());
-            async move { Ok::<_, Infallible>(server.handle(peer.as_ref(), request).await) }
+            async move {
+                let is_head = *request.method() == Method::HEAD;
+                let response = server.handle(peer.as_ref(), request).await;
+                Ok::<_, Infallible>(if is_head {
+                    respond::without_body(response)
+                } else {
+                    response
+                })
+            }
         });
         let mut builder = auto::Builder::new(TokioExecutor::new());
         builder

@@ -4,11 +4,11 @@ use std::io;
 
 use bytes::Bytes;
 use futures::StreamExt;
-use http::header::{CONNECTION, CONTENT_TYPE, UPGRADE};
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, UPGRADE};
 use http::{HeaderValue, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Empty, Full, StreamBody};
-use hyper::body::Frame;
+use hyper::body::{Body as _, Frame};
 use tokio::sync::mpsc;
 
 use super::backend::BackendError;
@@ -46,6 +46,17 @@ pub(super) fn with_type(
 /// A JSON response.
 pub(super) fn json(value: &serde_json::Value) -> Response<Body> {
     with_type(StatusCode::OK, "application/json", value.to_string().into())
+}
+
+/// The response to HEAD: without the body, and with the length that it would have. Over HTTP/2 nobody
+/// else takes it off.
+pub(super) fn without_body(response: Response<Body>) -> Response<Body> {
+    let (mut parts, body) = response.into_parts();
+    if let Some(length) = body.size_hint().exact() {
+        let length = HeaderValue::from(length);
+        parts.headers.entry(CONTENT_LENGTH).or_insert(length);
+    }
+    Response::from_parts(parts, empty())
 }
 
 /// A refusal.

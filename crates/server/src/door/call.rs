@@ -106,6 +106,9 @@ impl Door {
             status_answer_as(encoding, status)
         };
         let answering = async {
+            if long.is_none() {
+                flow::timeout(&call.query)?;
+            }
             call.body = whole(body).await?;
             self.dispatch(call).await
         };

@@ -26,8 +26,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use evenkeel_api::field::quoted;
 use evenkeel_api::kinds::flow_control::{mandatory_level, mandatory_schema};
-use evenkeel_api::object;
+use evenkeel_api::{Status, object};
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderMap, StatusCode};
 use parking_lot::Mutex;
@@ -130,14 +131,27 @@ pub(crate) fn is_long_running(attributes: &Attributes) -> bool {
             )
 }
 
+/// The time that a request gives itself; `None` when it says nothing.
+///
+/// # Errors
+/// 400 when that is no time.
+pub(crate) fn timeout(query: &Query) -> Result<Option<Duration>, Status> {
+    let text = query.get("timeout");
+    if matches!(text, "" | "0") {
+        return Ok(None);
+    }
+    let asked = text.parse::<jiff::SignedDuration>().map_err(|_| {
+        Status::bad_request(format!(
+            "invalid timeout specified in the request URL - time: invalid duration {}",
+            quoted(text)
+        ))
+    })?;
+    Ok(Duration::try_from(asked).ok().filter(|it| !it.is_zero()))
+}
+
 /// How long a request may wait for seats.
 fn patience(query: &Query) -> Duration {
-    let asked = query
-        .get("timeout")
-        .parse::<jiff::SignedDuration>()
-        .ok()
-        .and_then(|asked| Duration::try_from(asked).ok())
-        .filter(|asked| !asked.is_zero());
+    let asked = timeout(query).ok().flatten();
     asked.unwrap_or(TIMEOUT).min(TIMEOUT) / 4
 }
 

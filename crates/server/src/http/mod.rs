@@ -8,7 +8,7 @@ mod request;
 
 pub use answer::{
     Answer, Body, LongRunning, answer, full, hold, json, json_bytes, page_not_found, status_answer,
-    status_answer_as, stream, text, warn,
+    status_answer_as, stream, text, warn, without_body,
 };
 pub use gzip::{accepts_gzip, compress, is_compressible};
 pub use media::{Encoding, Media, Offer, Shape, content_type, is_pretty};
