@@ -198,7 +198,14 @@ impl Caller {
 
     /// Opens a watch: `path` has the whole query.
     pub async fn watch(&self, path: &str) -> Lines {
-        let answer = self.raw(Method::GET, path, &[], None).await;
+        self.watch_as(path, "application/json").await
+    }
+
+    /// The same, in another form of JSON.
+    pub async fn watch_as(&self, path: &str, accept: &str) -> Lines {
+        let answer = self
+            .raw(Method::GET, path, &[("accept", accept)], None)
+            .await;
         Lines {
             code: answer.status().as_u16(),
             body: answer.into_body(),

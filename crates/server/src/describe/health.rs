@@ -11,16 +11,18 @@ use crate::pipeline::Call;
 /// What the reference does after it has begun to listen, by the names that probes ask for. This door
 /// is handed out when its first objects are made and its loops are begun: whoever reaches it finds
 /// all of it done.
-const BEGUN: [&str; 22] = [
+const BEGUN: [&str; 24] = [
     "start-apiserver-admission-initializer",
     "generic-apiserver-start-informers",
     "priority-and-fairness-config-consumer",
     "priority-and-fairness-filter",
     "storage-object-count-tracker-hook",
+    "storage-readiness",
     "start-apiextensions-informers",
     "start-apiextensions-controllers",
     "crd-informer-synced",
     "start-system-namespaces-controller",
+    "start-service-ip-repair-controllers",
     "start-cluster-authentication-info-controller",
     "rbac/bootstrap-roles",
     "scheduling/bootstrap-system-priority-classes",
@@ -41,10 +43,11 @@ type Check = (String, Result<(), String>);
 /// The names of the checks that are always there, for the list of paths.
 pub(super) fn names(kind: &str) -> Vec<String> {
     let before: &[&str] = if kind == "livez" {
-        &["ping", "etcd", "store"]
+        &["ping", "log", "etcd", "store"]
     } else {
         &[
             "ping",
+            "log",
             "etcd",
             "store",
             "etcd-readiness",
@@ -55,6 +58,7 @@ pub(super) fn names(kind: &str) -> Vec<String> {
     let before = before.iter().map(|name| (*name).to_owned());
     before
         .chain(BEGUN.iter().map(|name| format!("poststarthook/{name}")))
+        .chain(["autoregister-completion".to_owned()])
         .collect()
 }
 

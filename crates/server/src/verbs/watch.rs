@@ -477,28 +477,32 @@ impl Watch {
 
     fn bookmark(&mut self, revision: u64, end_of_initial: bool) -> Bytes {
         let (api_version, kind) = match self.media.shape {
-            Shape::Object | Shape::Groups => {
+            // A table has an object like this one as its row.
+            Shape::Object | Shape::Groups | Shape::Table => {
                 (self.row.gvk.api_version(), self.row.gvk.kind.to_string())
             }
             Shape::Metadata => (
                 self.media.meta_version().to_owned(),
                 "PartialObjectMetadata".to_owned(),
             ),
-            Shape::Table => (self.media.meta_version().to_owned(), "Table".to_owned()),
         };
         let mut object = json!({
             "apiVersion": api_version,
             "kind": kind,
             "metadata": {"resourceVersion": revision.to_string()},
         });
-        if self.media.shape == Shape::Object && self.row.custom.is_none() {
+        if self.media.shape != Shape::Metadata && self.row.custom.is_none() {
             let ty = self.schema.named(&self.row.type_name).unwrap_or(Ty::Any);
             self.schema.fill(&ty, &mut object);
         }
         if end_of_initial {
             object["metadata"]["annotations"] = json!({"k8s.io/initial-events-end": "true"});
         }
-        self.frame("BOOKMARK", &object)
+        let shown = match &mut self.style {
+            Some(style) => style.event(&object),
+            None => object,
+        };
+        self.frame("BOOKMARK", &shown)
     }
 }
 

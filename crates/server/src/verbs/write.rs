@@ -38,11 +38,6 @@ pub(super) async fn create(mut request: Request<'_>) -> Result<Answer, Status> {
     request.door.registry.fresh().await?;
     let mut value = decode::body(&mut request)?;
     place(&request, &mut value)?;
-    // What is no number is no version here.
-    if !request.dry_run() && options::revision(&value).is_ok_and(|revision| revision != 0) {
-        let why = "resourceVersion should not be set on objects to be created";
-        return Err(Status::failure(500, "", why));
-    }
     let generated = object::name(&value).is_empty()
         && !object::text(&value, &["metadata", "generateName"]).is_empty();
     // What is tried once is not kept for a second try.
@@ -132,6 +127,8 @@ pub(super) async fn create_once(
             "create not allowed while custom resource definition is terminating",
         ));
     }
+    // What is no number is no version here.
+    let versioned = tracked && options::revision(&value).is_ok_and(|revision| revision != 0);
     wipe(&mut value);
     let labels = object::at(&value, &["metadata", "labels"]).and_then(Value::as_object);
     let unlabelled = labels.is_none_or(Fields::is_empty);
@@ -185,6 +182,11 @@ pub(super) async fn create_once(
             Some(_) => Created::Taken,
             None => Created::Dry(value),
         });
+    }
+    // The store says so in the reference, so that admission is asked first.
+    if versioned {
+        let why = "resourceVersion should not be set on objects to be created";
+        return Err(Status::failure(500, "", why));
     }
     let stored = door.registry.create(&row, value).await?;
     if let Some(found) = &stored {

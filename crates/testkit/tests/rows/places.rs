@@ -9,7 +9,14 @@ use super::open;
 async fn single_checks_are_asked_for_by_name() {
     let (_cluster, admin) = open().await;
     for kind in ["healthz", "livez", "readyz"] {
-        for check in ["ping", "etcd", "poststarthook/rbac/bootstrap-roles"] {
+        for check in [
+            "ping",
+            "log",
+            "etcd",
+            "autoregister-completion",
+            "poststarthook/rbac/bootstrap-roles",
+            "poststarthook/storage-readiness",
+        ] {
             let path = format!("/{kind}/{check}");
             let found = admin.get(&path).await.expect(200);
             assert_eq!(found.body, json!("ok"), "{path}");

@@ -103,6 +103,19 @@ async fn initial_events_end_with_a_bookmark() {
         assert_eq!(notes["k8s.io/initial-events-end"], "true");
         let now = admin.get(&kind.path).await.revision();
         assert!(evenkeel_testkit::revision(&bookmark["object"]) <= now);
+        // As tables: the bookmark is a table too, of one object that says the same.
+        let mut tables = admin
+            .watch_as(&path, "application/json;as=Table;v=v1;g=meta.k8s.io")
+            .await;
+        for _ in 0..3 {
+            assert_eq!(tables.next().await.unwrap()["type"], "ADDED");
+        }
+        let end = tables.next().await.unwrap();
+        assert_eq!(end["type"], "BOOKMARK");
+        let rows = end["object"]["rows"].as_array().unwrap();
+        assert_eq!((&end["object"]["kind"], rows.len()), (&json!("Table"), 1));
+        let notes = &rows[0]["object"]["metadata"]["annotations"];
+        assert_eq!(notes["k8s.io/initial-events-end"], "true");
         let text = admin.get("/metrics").await.expect(200).body;
         let listed = format!(
             "apiserver_watch_list_duration_seconds_count{{group=\"{}\",resource=\"{}\",scope=",
