@@ -125,9 +125,10 @@ async fn what_curl_asks_for_by_head_has_no_body() {
         (out.status.code(), String::from_utf8(out.stdout).unwrap())
     };
     for version in ["--http1.1", "--http2"] {
-        for (path, code) in [("/readyz", "200"), ("/api/v1/pods", "403")] {
+        // Of paths that are no resources HEAD is a verb of its own, which nobody may by default.
+        for path in ["/readyz", "/api/v1/pods"] {
             let got = ask(version, true, path);
-            assert_eq!(got, (Some(0), code.to_owned()), "{version} {path}");
+            assert_eq!(got, (Some(0), "403".to_owned()), "{version} {path}");
         }
     }
     let (_, code) = ask("--http2", false, "/readyz?timeout=soon");
