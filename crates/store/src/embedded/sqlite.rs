@@ -70,7 +70,7 @@ struct Open {
     /// Whether something failed that may have left its frames at the end of the write-ahead log.
     abandoned: bool,
     /// Held for as long as the files are open.
-    _lock: File,
+    lock: File,
 }
 
 impl SqliteLog {
@@ -110,7 +110,7 @@ impl SqliteLog {
             dropped: true,
             vacuumed: false,
             abandoned,
-            _lock: lock,
+            lock,
         };
         let log = Self {
             path,
@@ -698,14 +698,16 @@ impl Log for SqliteLog {
         {
             tracing::warn!(%error, path = %self.path.display(), "cannot seal the store");
         }
-        let Open {
-            db, _lock: lock, ..
-        } = open;
+        let Open { db, lock, .. } = open;
         // Closing folds the write-ahead log in. When that fails, the next open does it.
         if let Err((_, error)) = db.close() {
             tracing::warn!(%error, path = %self.path.display(), "cannot tidy up at close");
         }
-        drop(lock);
+        // Said, not left to the descriptor: a child that another thread is just starting has a copy
+        // of it until it runs its program, and would keep the lock as long.
+        if let Err(error) = lock.unlock() {
+            tracing::warn!(%error, path = %self.path.display(), "cannot give the store free");
+        }
     }
 }
 

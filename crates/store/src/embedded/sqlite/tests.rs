@@ -152,3 +152,15 @@ fn what_comes_is_written_into_room_that_was_made_for_it() {
     }
     assert_eq!(found(&SqliteLog::open(killed.path()).unwrap()).len(), 301);
 }
+
+#[test]
+fn a_closed_log_is_free_while_a_child_still_has_its_descriptors() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = SqliteLog::open(dir.path()).unwrap();
+    let of_a_child = log.open.lock().as_ref().unwrap().lock.try_clone().unwrap();
+    let refused = SqliteLog::open(dir.path()).map(drop);
+    assert!(matches!(refused, Err(StoreError::Locked { .. })));
+    log.close();
+    SqliteLog::open(dir.path()).unwrap();
+    drop(of_a_child);
+}
