@@ -169,6 +169,15 @@ impl Object {
         json::write_with_revision(out, &self.bytes, self.splice, self.revision);
     }
 
+    /// Appends its JSON, with the resource version, to `out`, but for its version and kind.
+    pub fn write_untyped(&self, out: &mut Vec<u8>) {
+        // They stand before the metadata, which are opened right before the splice point.
+        const METADATA: &[u8] = b"\"metadata\":{";
+        out.push(b'{');
+        let metadata = self.splice - METADATA.len();
+        json::write_with_revision(out, &self.bytes[metadata..], METADATA.len(), self.revision);
+    }
+
     /// Appends its `PartialObjectMetadata` of a version as JSON to `out`: the metadata as they are written, so
     /// that the rest of the object is not read for it.
     pub fn write_metadata(&self, out: &mut Vec<u8>, api_version: &str) {

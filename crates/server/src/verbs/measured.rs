@@ -13,7 +13,7 @@ use futures::future::join_all;
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use super::read::selection;
+use super::read::{as_item, selection};
 use super::show::{TableStyle, encode, metadata_only, show_value};
 use super::{Request, streams};
 use crate::http::{Answer, Shape};
@@ -54,7 +54,10 @@ pub(super) async fn list(request: Request<'_>) -> Result<Answer, Status> {
                 .map(|value| metadata_only(value, request.media.meta_version()))
                 .collect(),
         ),
-        Shape::Object | Shape::Groups => list(&row.list_kind, &row.gvk.api_version(), found),
+        Shape::Object | Shape::Groups => {
+            let items = found.into_iter().map(|value| as_item(row, value));
+            list(&row.list_kind, &row.gvk.api_version(), items.collect())
+        }
     };
     encode(&request, StatusCode::OK, &body)
 }

@@ -362,12 +362,28 @@ pub(super) async fn list(request: Request<'_>) -> Result<Answer, Status> {
     show_page(&request, &page)
 }
 
+/// Takes version and kind off an item of a list of the reference's own kinds, as its lists have them:
+/// the list says what its items are. Custom objects keep theirs.
+pub(super) fn as_item(row: &ResourceDef, mut object: Value) -> Value {
+    if row.custom.is_none()
+        && let Some(fields) = object.as_object_mut()
+    {
+        fields.remove("apiVersion");
+        fields.remove("kind");
+    }
+    object
+}
+
 /// Answers a list.
 pub(super) fn show_page(request: &Request<'_>, page: &Page) -> Result<Answer, Status> {
     match request.media.shape {
         Shape::Object if request.media == Media::JSON => {
             let gvk = (request.row.gvk.api_version(), &*request.row.list_kind);
-            Ok(plain_list(page, (&gvk.0, gvk.1), Object::write))
+            let write = match &request.row.custom {
+                Some(_) => Object::write,
+                None => Object::write_untyped,
+            };
+            Ok(plain_list(page, (&gvk.0, gvk.1), write))
         }
         Shape::Metadata if request.media.encoding == Encoding::Json => {
             let version = request.media.meta_version();
@@ -377,7 +393,11 @@ pub(super) fn show_page(request: &Request<'_>, page: &Page) -> Result<Answer, St
             }))
         }
         Shape::Object | Shape::Groups => {
-            let items: Vec<Value> = page.objects.iter().map(|object| object.value()).collect();
+            let items: Vec<Value> = page
+                .objects
+                .iter()
+                .map(|object| as_item(&request.row, object.value()))
+                .collect();
             let list = json!({
                 "apiVersion": request.row.gvk.api_version(),
                 "kind": request.row.list_kind,
