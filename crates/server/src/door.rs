@@ -57,6 +57,7 @@ pub struct Door {
     openapi: Arc<describe::OpenApiHashes>,
     debug_pages: describe::DebugPages,
     pages: describe::Pages,
+    checked: describe::Checked,
     flow: FlowControl,
     audit: Option<Arc<Audit>>,
     components: describe::Components,
@@ -132,6 +133,11 @@ impl Door {
     /// Says what this process was started with, which `/flagz` shows: name and value of each flag.
     pub fn tell_flags(&self, flags: std::collections::BTreeMap<String, String>) {
         self.pages.tell_flags(flags);
+    }
+
+    /// What came of the checks of health.
+    pub(crate) fn checked(&self) -> &describe::Checked {
+        &self.checked
     }
 
     pub(crate) fn pages(&self) -> &describe::Pages {

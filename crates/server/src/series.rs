@@ -1,5 +1,5 @@
-//! Series of one name, told apart by their labels, as a scraper reads them: counters, histograms, and
-//! marks that something is so.
+//! Series of one name, told apart by their labels, as a scraper reads them: counters, gauges,
+//! histograms, and marks that something is so.
 //!
 //! A series is made when it is first counted; who counts often keeps it and looks nothing up.
 
@@ -136,6 +136,34 @@ impl Counters {
         self.0.write(out, "counter", |out, labels, count| {
             let count = count.load(Ordering::Relaxed);
             writeln!(out, "{name}{{{labels}}} {count}").unwrap_or_default();
+        });
+    }
+}
+
+/// Gauges of one name.
+#[derive(Debug)]
+pub(crate) struct Gauges(Series<AtomicU64>);
+
+impl Gauges {
+    pub(crate) fn new(
+        name: &'static str,
+        help: &'static str,
+        labels: &'static [&'static str],
+    ) -> Self {
+        Self(Series::new(name, help, labels))
+    }
+
+    /// What it is now.
+    pub(crate) fn set(&self, values: &[&str], now: u64) {
+        let gauge = self.0.of(values, AtomicU64::default);
+        gauge.store(now, Ordering::Relaxed);
+    }
+
+    pub(crate) fn write(&self, out: &mut String) {
+        let name = self.0.name;
+        self.0.write(out, "gauge", |out, labels, value| {
+            let value = value.load(Ordering::Relaxed);
+            writeln!(out, "{name}{{{labels}}} {value}").unwrap_or_default();
         });
     }
 }

@@ -369,6 +369,7 @@ pub(super) fn paths(door: &Door) -> Value {
         "/apis/",
         "/flagz",
         "/metrics",
+        "/metrics/slis",
         "/openapi/v2",
         "/openapi/v3",
         "/openid/v1/jwks",

@@ -1,4 +1,5 @@
-//! `/healthz`, `/livez`, `/readyz`, with `?verbose` and single checks.
+//! `/healthz`, `/livez`, `/readyz`, with `?verbose` and single checks; what came of them is told at
+//! `/metrics/slis`.
 
 use std::sync::Arc;
 
@@ -7,6 +8,7 @@ use http::StatusCode;
 use crate::door::Door;
 use crate::http::{Answer, page_not_found, text};
 use crate::pipeline::Call;
+use crate::series::{Counters, Gauges};
 
 /// What the reference does after it has begun to listen, by the names that probes ask for. This door
 /// is handed out when its first objects are made and its loops are begun: whoever reaches it finds
@@ -37,6 +39,45 @@ const BEGUN: [&str; 24] = [
     "apiservice-openapi-controller",
     "apiservice-openapiv3-controller",
 ];
+
+/// What came of the checks, as the reference counts it: those that somebody asked for together.
+#[derive(Debug)]
+pub(crate) struct Checked {
+    last: Gauges,
+    all: Counters,
+}
+
+impl Default for Checked {
+    fn default() -> Self {
+        Self {
+            last: Gauges::new(
+                "kubernetes_healthcheck",
+                "[STABLE] This metric records the result of a single healthcheck.",
+                &["name", "type"],
+            ),
+            all: Counters::new(
+                "kubernetes_healthchecks_total",
+                "[STABLE] This metric records the results of all healthcheck.",
+                &["name", "status", "type"],
+            ),
+        }
+    }
+}
+
+impl Checked {
+    fn count(&self, kind: &str, (name, outcome): &Check) {
+        let status = if outcome.is_ok() { "success" } else { "error" };
+        self.last.set(&[name, kind], u64::from(outcome.is_ok()));
+        self.all.one(&[name, status, kind]);
+    }
+
+    pub(super) fn text(&self) -> String {
+        let mut out = String::new();
+        self.last.write(&mut out);
+        self.all.write(&mut out);
+        out
+    }
+}
 
 type Check = (String, Result<(), String>);
 
@@ -108,6 +149,10 @@ pub(super) async fn serve(door: &Arc<Door>, call: &Call, segments: &[&str]) -> A
         };
     }
     let excluded: Vec<&str> = call.query.all("exclude").collect();
+    let made = checks
+        .iter()
+        .filter(|(name, _)| !excluded.contains(&name.as_str()));
+    made.for_each(|check| door.checked().count(kind, check));
     report(kind, &checks, &excluded, call.query.has("verbose"))
 }
 
@@ -147,4 +192,31 @@ fn report(kind: &str, checks: &[Check], excluded: &[&str], verbose: bool) -> Ans
         StatusCode::OK
     };
     text(code, lines.join("\n") + "\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn checks_are_counted_and_the_last_one_is_told() {
+        let checked = Checked::default();
+        assert_eq!(checked.text(), "", "nobody has asked");
+        for outcome in [Ok(()), Err("the disk is full".to_owned()), Ok(())] {
+            checked.count("readyz", &("store-writable".to_owned(), outcome));
+        }
+        checked.count("livez", &("ping".to_owned(), Err("no".to_owned())));
+        let text = checked.text();
+        for line in [
+            "# TYPE kubernetes_healthcheck gauge",
+            "kubernetes_healthcheck{name=\"store-writable\",type=\"readyz\"} 1",
+            "kubernetes_healthcheck{name=\"ping\",type=\"livez\"} 0",
+            "# TYPE kubernetes_healthchecks_total counter",
+            "kubernetes_healthchecks_total{name=\"store-writable\",status=\"success\",type=\"readyz\"} 2",
+            "kubernetes_healthchecks_total{name=\"store-writable\",status=\"error\",type=\"readyz\"} 1",
+            "kubernetes_healthchecks_total{name=\"ping\",status=\"error\",type=\"livez\"} 1",
+        ] {
+            assert!(text.lines().any(|it| it == line), "{line}: {text}");
+        }
+    }
 }

@@ -22,6 +22,7 @@ use crate::verbs::is_ours;
 pub(crate) use components::PARTS;
 pub use components::{Components, Runs};
 pub use debug::DebugPages;
+pub(crate) use health::Checked;
 pub(crate) use openapi::Hashes as OpenApiHashes;
 pub(crate) use zpages::Pages;
 
@@ -109,6 +110,7 @@ async fn described(door: &Arc<Door>, call: Box<Call>, segments: &[&str]) -> Resu
             Ok(json(StatusCode::OK, &version()))
         }
         ["metrics"] => Ok(metrics(door)),
+        ["metrics", "slis"] => Ok(exposition(door.checked().text())),
         ["debug", "api_priority_and_fairness", page] => door
             .flow()
             .page(page, door.clock().now())
@@ -218,7 +220,12 @@ fn metrics(door: &Door) -> Answer {
             ));
         }
     }
-    let mut answer = text(StatusCode::OK, out);
+    exposition(out)
+}
+
+/// Series as Prometheus reads them.
+fn exposition(series: String) -> Answer {
+    let mut answer = text(StatusCode::OK, series);
     answer.headers_mut().insert(
         http::header::CONTENT_TYPE,
         http::HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8"),

@@ -182,6 +182,7 @@ impl Door {
             issuer: options.issuer,
             openapi: Arc::default(),
             debug_pages: describe::DebugPages::default(),
+            checked: describe::Checked::default(),
             flow: FlowControl::new(options.seats),
             audit: options.audit,
             components: describe::Components::default(),

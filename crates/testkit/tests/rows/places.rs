@@ -41,6 +41,16 @@ async fn single_checks_are_asked_for_by_name() {
         "{told}"
     );
     admin.post("/livez", &json!({})).await.expect(200);
+
+    // What came of the checks that were asked for together is counted.
+    let counted = admin.get_as("/metrics/slis", "*/*").await.expect(200);
+    let counted = counted.body.as_str().unwrap_or_default();
+    for line in [
+        "kubernetes_healthcheck{name=\"etcd\",type=\"livez\"} 1",
+        "kubernetes_healthchecks_total{name=\"ping\",status=\"success\",type=\"livez\"}",
+    ] {
+        assert!(counted.contains(line), "{line}: {counted}");
+    }
 }
 
 #[tokio::test]
