@@ -17,7 +17,7 @@ RELEASE := EVENKEEL_COMMIT=$(shell git rev-parse HEAD 2>/dev/null || echo 0) car
 export DATA ?= /var/lib/evenkeel
 export LISTEN ?= 127.0.0.1:6443
 
-.PHONY: help packages build images run stop test lint bench bench-api bench-loops fuzz fuzz-lib test-foreign compare-reference crash clean-cluster test-v2 check-history
+.PHONY: help packages build images run stop test lint bench bench-api bench-loops fuzz fuzz-lib test-foreign compare-reference crash clean-cluster test-vm check-history
 
 help: ## List what can be made
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,8 +41,8 @@ stop: ## Stop the cluster of `make run`; containers go on running
 test: packages images ## Run every test
 	@cargo test --workspace --locked --no-fail-fast
 
-test-v2: packages ## Run containers on a virtual machine that has cgroup v2 alone
-	@scripts/test-v2.sh
+test-vm: packages ## Run what wants cgroup v2 alone or project quota on a virtual machine
+	@scripts/test-vm.sh
 
 lint: ## Formatting and lints, warnings as errors
 	@cargo fmt --all --check
