@@ -7,9 +7,6 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use evenkeel_api::clock::SharedClock;
 use evenkeel_network::{BuiltInNetwork, NodeNetwork, NodeNetworkConfig};
-use evenkeel_node::backend::AgentBackend;
-use evenkeel_node::server::{NodeServer, masters_and_api_server};
-use evenkeel_node::stats::StatsSampler;
 use evenkeel_node::{Agent, NodeConfig};
 use evenkeel_runtime::{EmbeddedOptions, EmbeddedRuntime, ImageOptions, ImageStore};
 use tokio::net::TcpListener;
@@ -158,22 +155,8 @@ impl Node {
                 env!("CARGO_PKG_VERSION")
             ),
         })
-        .context("can't start the node agent")?;
-        let context = agent.context();
-        let stats = Arc::new(StatsSampler::new(Arc::clone(&context)));
-        let sampling = {
-            let stats = Arc::clone(&stats);
-            AbortOnDropHandle::new(tokio::spawn(async move { stats.run().await }))
-        };
-        let server = NodeServer::new(
-            Arc::new(AgentBackend::new(context, stats)),
-            Arc::new(masters_and_api_server),
-            stop.clone(),
-        );
-        let api = self.api;
-        let serving = AbortOnDropHandle::new(tokio::spawn(async move {
-            server.serve(api, Arc::new(tls)).await
-        }));
+        .context("can't start the node agent")?
+        .with_server(self.api, Arc::new(tls));
         let network = Arc::clone(&self.network);
         let routing = AbortOnDropHandle::new(tokio::spawn(async move {
             if let Err(error) = network.run(proxy).await {
@@ -181,7 +164,7 @@ impl Node {
             }
         }));
         let outcome = agent.run(stop).await.context("the node agent ended");
-        drop((sampling, serving, routing));
+        drop(routing);
         outcome
     }
 }

@@ -10,6 +10,7 @@ use futures::StreamExt;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use parking_lot::Mutex;
+use tokio::net::TcpListener;
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -28,6 +29,7 @@ use crate::machine::Machine;
 use crate::objects::Objects;
 use crate::pod::worker::{Mailbox, Worker};
 use crate::probe::Dialers;
+use crate::server::{NodeServer, Reviews};
 use crate::services::Services;
 use crate::spec::dns::DnsFacts;
 use crate::spec::service_env::ServiceFacts;
@@ -41,7 +43,7 @@ use crate::volume::token::Tokens;
 use crate::volume::trust::Bundles;
 use crate::volume::usage::Usage;
 use crate::volume::{Gatherer, release};
-use crate::{eviction, gc, images_gc, orphan, pod_resources, register, server};
+use crate::{eviction, gc, images_gc, orphan, pod_resources, register};
 
 /// The runtime is listed anew this often, in case an event was lost.
 const RELIST: Duration = Duration::from_secs(90);
@@ -56,7 +58,7 @@ pub struct Agent {
     context: Arc<Context>,
     writer: crate::events::Writer,
     stats: Arc<StatsSampler>,
-    server: Option<(std::net::TcpListener, Arc<rustls::ServerConfig>)>,
+    server: Option<(TcpListener, Arc<rustls::ServerConfig>)>,
 }
 
 impl Agent {
@@ -149,31 +151,12 @@ impl Agent {
         })
     }
 
-    /// Serves the node's HTTPS API too. `tls` must ask for client certificates of the cluster's
-    /// CA; only the API server and `system:masters` are let in.
+    /// Serves the node's HTTPS API too. `tls` should ask for client certificates of the cluster's
+    /// CA; the API server says whose tokens come and what others than masters may.
     #[must_use]
-    pub fn with_server(
-        mut self,
-        listener: std::net::TcpListener,
-        tls: Arc<rustls::ServerConfig>,
-    ) -> Self {
+    pub fn with_server(mut self, listener: TcpListener, tls: Arc<rustls::ServerConfig>) -> Self {
         self.server = Some((listener, tls));
         self
-    }
-
-    /// The figures of this node's pods.
-    #[must_use]
-    pub fn stats(&self) -> Arc<StatsSampler> {
-        Arc::clone(&self.stats)
-    }
-
-    /// What answers the node's API, for those who serve it themselves.
-    #[must_use]
-    pub fn backend(&self) -> Arc<AgentBackend> {
-        Arc::new(AgentBackend::new(
-            Arc::clone(&self.context),
-            Arc::clone(&self.stats),
-        ))
     }
 
     /// What the agent's parts share; the node's API answers from it.
@@ -187,7 +170,6 @@ impl Agent {
     /// # Errors
     /// When the runtime can't be reached before the shutdown.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), NodeError> {
-        let backend = self.backend();
         let Self {
             context,
             writer,
@@ -195,15 +177,11 @@ impl Agent {
             server,
         } = self;
         let serving = server.map(|(listener, tls)| {
-            let shutdown = shutdown.clone();
-            let authorizer = Arc::new(server::masters_and_api_server);
-            spawn(async move {
-                if let Err(error) =
-                    server::serve(listener, tls, backend, authorizer, shutdown).await
-                {
-                    warn!(%error, "the node's API is not served");
-                }
-            })
+            let backend = AgentBackend::new(Arc::clone(&context), Arc::clone(&stats));
+            let config = &context.config;
+            let reviews = Reviews::new(config.client.clone(), config.name.clone());
+            let server = NodeServer::new(Arc::new(backend), Arc::new(reviews), shutdown.clone());
+            spawn(async move { server.serve(listener, tls).await })
         });
         let mut tasks = vec![
             spawn(async move { stats.run().await }),

@@ -19,6 +19,7 @@ mod instance;
 mod join;
 mod keep;
 mod kubectl;
+mod node_api;
 mod pods;
 mod refusals;
 mod resize;

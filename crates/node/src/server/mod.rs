@@ -4,8 +4,9 @@
 //! The API server tunnels the upgrade requests of kubectl and other clients to these paths
 //! unchanged, so what is spoken here is what clients speak: WebSocket channels and SPDY/3.1.
 //! Nothing here knows how pods are run: the agent answers through [`NodeBackend`], containers are
-//! reached through [`evenkeel_runtime::Runtime`]. Nothing here trusts a caller: TLS client
-//! certificates are the only way in, and an [`Authorizer`] decides about each request.
+//! reached through [`evenkeel_runtime::Runtime`]. Nothing here trusts a caller: TLS proves client
+//! certificates, and a [`Judge`] (in a cluster the API server, by [`Reviews`]) knows tokens and
+//! decides about each request.
 #![cfg_attr(
     test,
     allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")
@@ -21,6 +22,7 @@ mod port_forward;
 mod query;
 mod remote_command;
 mod respond;
+mod reviews;
 mod routes;
 mod sessions;
 mod spdy;
@@ -29,7 +31,6 @@ mod tests;
 mod websocket;
 
 use std::convert::Infallible;
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,12 +43,13 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use authorize::{Access, Authorizer, Peer, masters_and_api_server};
+pub use authorize::{Access, Caller, Judge, MastersOnly};
 pub use backend::{
     BackendError, ContainerTarget, LogSource, NodeBackend, PodTarget, PortForwardTarget, Result,
 };
 pub use logs::rotate;
 pub use respond::Body;
+pub use reviews::Reviews;
 
 /// A client has this long to finish its TLS handshake.
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
@@ -79,7 +81,7 @@ impl Default for StreamingLimits {
 #[derive(Clone)]
 pub struct NodeServer {
     backend: Arc<dyn NodeBackend>,
-    authorizer: Arc<dyn Authorizer>,
+    judge: Arc<dyn Judge>,
     limits: StreamingLimits,
     sessions: TaskTracker,
     shutdown: CancellationToken,
@@ -97,12 +99,12 @@ impl NodeServer {
     /// A server for a node. `shutdown` ends [`Self::serve`] and all sessions.
     pub fn new(
         backend: Arc<dyn NodeBackend>,
-        authorizer: Arc<dyn Authorizer>,
+        judge: Arc<dyn Judge>,
         shutdown: CancellationToken,
     ) -> Self {
         Self {
             backend,
-            authorizer,
+            judge,
             limits: StreamingLimits::default(),
             sessions: TaskTracker::new(),
             shutdown,
@@ -118,8 +120,8 @@ impl NodeServer {
 
     /// Serves HTTP/1.1 and HTTP/2 over TLS until shutdown; returns when the sessions have ended.
     ///
-    /// `tls` should ask for client certificates and verify them against the cluster's CA. Where it
-    /// lets clients in without one, their requests are answered 401.
+    /// `tls` should ask for client certificates and verify them against the cluster's CA, and let
+    /// clients in without one: they may have tokens.
     pub async fn serve(&self, listener: TcpListener, tls: Arc<rustls::ServerConfig>) {
         let acceptor = TlsAcceptor::from(tls);
         loop {
@@ -174,7 +176,7 @@ impl NodeServer {
             .1
             .peer_certificates()
             .and_then(|chain| chain.first())
-            .and_then(|certificate| Peer::from_certificate(certificate));
+            .and_then(|certificate| Caller::from_certificate(certificate));
         let service = service_fn(|request| {
             let (server, peer) = (self.clone(), peer.clone());
             async move {
@@ -206,23 +208,4 @@ impl NodeServer {
             tracing::debug!(%error, "a connection to the node's API ended badly");
         }
     }
-}
-
-/// Serves a node's API until `shutdown`: [`NodeServer::new`] and [`NodeServer::serve`] in one.
-///
-/// # Errors
-/// The listener can't be used by the async runtime.
-pub async fn serve(
-    listener: std::net::TcpListener,
-    tls: Arc<rustls::ServerConfig>,
-    backend: Arc<dyn NodeBackend>,
-    authorizer: Arc<dyn Authorizer>,
-    shutdown: CancellationToken,
-) -> io::Result<()> {
-    listener.set_nonblocking(true)?;
-    let listener = TcpListener::from_std(listener)?;
-    NodeServer::new(backend, authorizer, shutdown)
-        .serve(listener, tls)
-        .await;
-    Ok(())
 }

@@ -9,7 +9,7 @@ use serde_json::json;
 use tokio::sync::mpsc;
 
 use super::NodeServer;
-use super::authorize::{self, Peer};
+use super::authorize::{self, Caller};
 use super::backend::{BackendError, ContainerTarget, PodTarget, Result};
 use super::logs::{self, LogOptions};
 use super::query::{Query, segments};
@@ -21,14 +21,14 @@ const RUN_WITHIN: Duration = Duration::from_secs(120);
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 impl NodeServer {
-    /// Answers one request of a client with the given certificate names. Upgrades go on in a task
+    /// Answers one request; `peer` is whom the client's certificate names. Upgrades go on in a task
     /// of the server after the 101.
-    pub async fn handle<B>(&self, peer: Option<&Peer>, request: Request<B>) -> Response<Body>
+    pub async fn handle<B>(&self, peer: Option<&Caller>, request: Request<B>) -> Response<Body>
     where
         B: Send,
     {
-        let path = request.uri().path();
-        let allowed = authorize::check(&*self.authorizer, peer, request.method(), path);
+        let asked = (request.method(), request.uri().path(), request.headers());
+        let allowed = authorize::check(&*self.judge, peer, asked).await;
         if let Err((status, message)) = allowed {
             return respond::text(status, message);
         }

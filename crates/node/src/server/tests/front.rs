@@ -18,13 +18,13 @@ use tokio_util::sync::CancellationToken;
 use super::fake::FakeNode;
 use crate::server::query::Query;
 use crate::server::respond::{self, Body};
-use crate::server::{NodeServer, Peer, masters_and_api_server};
+use crate::server::{Caller, MastersOnly, NodeServer};
 
 /// Serves on loopback until the token's guard is dropped.
 pub(crate) async fn serve(node: Arc<FakeNode>) -> (SocketAddr, tokio_util::sync::DropGuard) {
     let shutdown = CancellationToken::new();
     let runtime = node.runtime.clone();
-    let server = NodeServer::new(node, Arc::new(masters_and_api_server), shutdown.clone());
+    let server = NodeServer::new(node, Arc::new(MastersOnly), shutdown.clone());
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
     let end = shutdown.clone();
@@ -92,9 +92,9 @@ async fn answer(server: &NodeServer, mut request: Request<Incoming>) -> Response
     };
     let query = request.uri().query().unwrap_or_default().to_owned();
     *request.uri_mut() = format!("{node_path}?{query}").parse().unwrap();
-    let peer = Peer {
-        common_name: "system:kube-apiserver".to_owned(),
-        organizations: vec![],
+    let peer = Caller {
+        name: "system:kube-apiserver".to_owned(),
+        ..Caller::default()
     };
     let response = server.handle(Some(&peer), request).await;
     if response.status() != StatusCode::BAD_REQUEST || !path.ends_with("/log") {

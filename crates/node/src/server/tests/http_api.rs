@@ -3,12 +3,14 @@
 use std::io::Write;
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 
 use super::fake::FakeNode;
 use super::tls::TestNode;
+use crate::server::{Access, Caller, Judge};
 
 const API_SERVER: Option<(&str, Option<&str>)> = Some(("system:kube-apiserver", None));
 
@@ -18,17 +20,29 @@ async fn request(
     method: &str,
     path: &str,
 ) -> (StatusCode, String) {
+    request_with(node, names, method, path, None).await
+}
+
+async fn request_with(
+    node: &TestNode,
+    names: Option<(&str, Option<&str>)>,
+    method: &str,
+    path: &str,
+    authorization: Option<&str>,
+) -> (StatusCode, String) {
     let stream = node.connect(names, b"http/1.1").await;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
         .await
         .unwrap();
     tokio::spawn(connection);
-    let request = Request::builder()
+    let mut request = Request::builder()
         .method(method)
         .uri(path)
-        .header("host", "localhost")
-        .body(Empty::<Bytes>::new())
-        .unwrap();
+        .header("host", "localhost");
+    if let Some(authorization) = authorization {
+        request = request.header("authorization", authorization);
+    }
+    let request = request.body(Empty::<Bytes>::new()).unwrap();
     let response = sender.send_request(request).await.unwrap();
     let status = response.status();
     let body = response.into_body().collect().await.unwrap().to_bytes();
@@ -66,6 +80,129 @@ async fn only_the_api_server_and_masters_get_in() {
             request(&node, names, "GET", "/healthz").await,
             (StatusCode::OK, "ok".into())
         );
+    }
+}
+
+/// Knows one token, whose owner may read figures and pods, and cannot say anything of another.
+struct Prometheus;
+
+impl Judge for Prometheus {
+    fn who<'a>(&'a self, token: &'a str) -> BoxFuture<'a, Result<Option<Caller>, String>> {
+        Box::pin(async move {
+            match token {
+                "scrape" => Ok(Some(Caller {
+                    name: "prometheus".to_owned(),
+                    ..Caller::default()
+                })),
+                "unknown" => Err("no connection".to_owned()),
+                _ => Ok(None),
+            }
+        })
+    }
+
+    fn may<'a>(
+        &'a self,
+        caller: &'a Caller,
+        access: Access<'a>,
+    ) -> BoxFuture<'a, Result<bool, String>> {
+        Box::pin(async move {
+            if access.subresources.contains(&"log") {
+                return Err("no connection".to_owned());
+            }
+            Ok(access.verb == "get"
+                && matches!(&*caller.name, "prometheus" | "eve")
+                && access.subresources.iter().any(|it| *it != "stats"))
+        })
+    }
+}
+
+#[tokio::test]
+async fn tokens_and_other_certificates_are_judged() {
+    let log = log_file(LINES);
+    let node = TestNode::judged(FakeNode::new(log.path()), Prometheus).await;
+    let scrape = Some("Bearer scrape");
+    for (names, method, path, token, status, text) in [
+        (None, "GET", "/healthz", scrape, 200, "ok"),
+        (None, "GET", "/healthz", Some("bearer  scrape"), 200, "ok"),
+        (Some(("eve", None)), "GET", "/healthz", None, 200, "ok"),
+        // A certificate says more than a token.
+        (
+            Some(("mallory", None)),
+            "GET",
+            "/healthz",
+            scrape,
+            403,
+            "user=mallory",
+        ),
+        (
+            None,
+            "GET",
+            "/healthz",
+            Some("Basic scrape"),
+            401,
+            "Unauthorized",
+        ),
+        (
+            None,
+            "GET",
+            "/healthz",
+            Some("Bearer "),
+            401,
+            "Unauthorized",
+        ),
+        (
+            None,
+            "GET",
+            "/healthz",
+            Some("Bearer forged"),
+            401,
+            "Unauthorized",
+        ),
+        (
+            None,
+            "GET",
+            "/healthz",
+            Some("Bearer unknown"),
+            401,
+            "Unauthorized",
+        ),
+        (
+            None,
+            "GET",
+            "/stats/summary",
+            scrape,
+            403,
+            "Forbidden (user=prometheus, verb=get, resource=nodes, subresource(s)=[stats])",
+        ),
+        (
+            None,
+            "DELETE",
+            "/pods",
+            scrape,
+            403,
+            "Forbidden (user=prometheus, verb=delete, resource=nodes, subresource(s)=[pods proxy])",
+        ),
+        // Who may look may not act.
+        (
+            None,
+            "GET",
+            "/exec/default/p/c?command=id&output=1",
+            scrape,
+            403,
+            "Forbidden (user=prometheus, verb=create, resource=nodes, subresource(s)=[proxy])",
+        ),
+        (
+            None,
+            "GET",
+            "/logs/",
+            scrape,
+            500,
+            "Authorization error (user=prometheus, verb=get, resource=nodes, subresource(s)=[log])",
+        ),
+    ] {
+        let (found, said) = request_with(&node, names, method, path, token).await;
+        assert_eq!(found.as_u16(), status, "{method} {path} {token:?}: {said}");
+        assert!(said.contains(text), "{method} {path} {token:?}: {said}");
     }
 }
 

@@ -13,7 +13,7 @@ use tokio_rustls::client::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 use super::fake::FakeNode;
-use crate::server::{NodeServer, masters_and_api_server};
+use crate::server::{Judge, MastersOnly, NodeServer};
 
 type Identity = (CertificateDer<'static>, PrivateKeyDer<'static>);
 
@@ -51,8 +51,13 @@ fn issue(issuer: &Issuer<'static, KeyPair>, name: &str, group: Option<&str>) -> 
 }
 
 impl TestNode {
-    /// Serves a fake node on loopback.
+    /// Serves a fake node on loopback, to masters.
     pub(crate) async fn start(node: Arc<FakeNode>) -> Self {
+        Self::judged(node, MastersOnly).await
+    }
+
+    /// Serves it to whom a judge lets in.
+    pub(crate) async fn judged(node: Arc<FakeNode>, judge: impl Judge) -> Self {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -75,7 +80,7 @@ impl TestNode {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
-        let server = NodeServer::new(node, Arc::new(masters_and_api_server), shutdown.clone());
+        let server = NodeServer::new(node, Arc::new(judge), shutdown.clone());
         tokio::spawn(async move { server.serve(listener, Arc::new(tls)).await });
         Self {
             address,
