@@ -134,6 +134,8 @@ async fn in_use(context: &Context) -> HashSet<String> {
         let containers = spec.containers.iter();
         let all = containers.chain(spec.init_containers.iter().flatten());
         names.extend(all.filter_map(|container| container.image.clone()));
+        let volumes = spec.volumes.iter().flatten();
+        names.extend(volumes.filter_map(|volume| volume.image.as_ref()?.reference.clone()));
     }
     for name in names {
         match context.config.images.status(&name).await {

@@ -179,12 +179,24 @@ pub struct SandboxStatus {
 pub struct Mount {
     /// Absolute path inside.
     pub container_path: PathBuf,
-    /// Path on the host; a file or a directory that exists.
+    /// Path on the host; a file or a directory that exists. Of no meaning with an `image`.
     pub host_path: PathBuf,
+    /// The files of an image instead: read-only, and nothing in them can be executed.
+    #[serde(default)]
+    pub image: Option<ImageMount>,
     /// Mounted read-only.
     pub readonly: bool,
     /// `None`, `HostToContainer` (rslave) or `Bidirectional` (rshared).
     pub propagation: Propagation,
+}
+
+/// What of an image is mounted.
+#[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
+pub struct ImageMount {
+    /// Image id or reference, already present.
+    pub image: String,
+    /// A file or directory in it that must exist; empty for all of it.
+    pub sub_path: String,
 }
 
 /// How mounts made later on one side show on the other.

@@ -167,6 +167,7 @@ struct MountAttr {
 
 /// Read-only, for [`mount_setattr`].
 pub(crate) const MOUNT_ATTR_RDONLY: u64 = 1;
+pub(crate) const MOUNT_ATTR_NOEXEC: u64 = 8;
 
 /// Sets attributes and propagation (`MS_PRIVATE`, `MS_SLAVE`, `MS_SHARED` or 0) of a mount.
 pub(crate) fn mount_setattr(

@@ -193,7 +193,10 @@ spec:
     - {name: scratch, mountPath: /own, subPathExpr: logs/$(POD)}
     - {name: settings, mountPath: /etc/app/b, subPath: b}
     - {name: about, mountPath: /about}
+    - {name: files, mountPath: /files}
+    - {name: files, mountPath: /programs, subPath: bin}
   volumes:
+  - {name: files, image: {reference: busybox:test}}
   - {name: scratch, emptyDir: {}}
   - {name: settings, configMap: {name: settings}}
   - name: about
@@ -216,6 +219,14 @@ fn volumes_are_mounted_in_part_owned_by_the_group_and_kept_up_to_date() {
     assert_eq!(read(&cluster, "parts", "/file"), "single\n");
     assert_eq!(read(&cluster, "parts", "/etc/app/b"), "two");
     cluster.ok(&["exec", "parts", "--", "ls", "/whole/logs/parts"]);
+
+    // The files of an image are there to be read.
+    cluster.ok(&["exec", "parts", "--", "test", "-f", "/files/etc/passwd"]);
+    cluster.ok(&["exec", "parts", "--", "test", "-f", "/programs/busybox"]);
+    let ran = cluster.fails(&["exec", "parts", "--", "/programs/busybox", "true"]);
+    assert!(ran.contains("ermission denied"), "{ran}");
+    let written = cluster.fails(&["exec", "parts", "--", "touch", "/files/x"]);
+    assert!(written.contains("Read-only file system"), "{written}");
 
     // The group owns what it mounts, may write there, and its files stay its own.
     let ids = cluster.ok(&["exec", "parts", "--", "id"]);

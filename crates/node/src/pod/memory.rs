@@ -5,9 +5,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use evenkeel_runtime::ImageStatus;
 use jiff::{SignedDuration, Timestamp};
 
+use super::pull::Needed;
 use super::resize::Resize;
 
 /// First wait after a failure.
@@ -49,10 +49,12 @@ pub enum ImageState {
     /// Not asked yet for the next start.
     #[default]
     Unknown,
-    /// Here.
-    Present(Box<ImageStatus>),
+    /// Here, with those that it has as volumes.
+    Present(Box<Needed>),
     /// The last try failed.
     Failed {
+        /// Which one: the container's own, or that of a volume.
+        image: String,
         /// `ErrImagePull`, `InvalidImageName`, `ErrImageNeverPull` …
         reason: String,
         /// What went wrong.

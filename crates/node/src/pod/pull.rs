@@ -1,5 +1,6 @@
-//! Getting a container's image: pull policy, credentials, events.
+//! Getting a container's image, and those that it has as volumes: pull policy, credentials, events.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use base64::Engine;
@@ -12,13 +13,24 @@ use super::model::{ContainerModel, PodModel};
 use crate::context::Context;
 use crate::events::Kind;
 
+/// The images that a container cannot start without.
+#[derive(Debug, Clone)]
+pub struct Needed {
+    /// Its own.
+    pub own: ImageStatus,
+    /// Those that it mounts, by the names of the volumes.
+    pub volumes: BTreeMap<String, ImageStatus>,
+}
+
 /// How it went.
 #[derive(Debug)]
 pub enum Pulled {
-    /// The image is here.
-    Present(Box<ImageStatus>),
-    /// It is not, and why.
+    /// The images are here.
+    Present(Box<Needed>),
+    /// One is not, and why.
     Failed {
+        /// Which one.
+        image: String,
         /// `ErrImagePull`, `ErrImageNeverPull`, `InvalidImageName` …
         reason: String,
         /// What went wrong.
@@ -28,12 +40,22 @@ pub enum Pulled {
     StillMissing,
 }
 
-/// The pull policy of a container, by its image's tag when it names none.
-fn policy(container: &ContainerModel) -> &str {
-    if let Some(policy) = container.spec.image_pull_policy.as_deref() {
+/// An image that is wanted.
+#[derive(Clone, Copy)]
+struct Wanted<'a> {
+    image: &'a str,
+    /// Not given: by the tag.
+    policy: Option<&'a str>,
+    /// The container, or the volume of it.
+    of: &'static str,
+}
+
+/// When to pull an image: by its tag when nobody says it.
+fn policy<'a>(wanted: &Wanted<'a>) -> &'a str {
+    if let Some(policy) = wanted.policy {
         return policy;
     }
-    let image = container.spec.image.as_deref().unwrap_or_default();
+    let image = wanted.image;
     let last = image.rsplit('/').next().unwrap_or_default();
     if image.contains('@') || (last.contains(':') && !last.ends_with(":latest")) {
         "IfNotPresent"
@@ -42,20 +64,87 @@ fn policy(container: &ContainerModel) -> &str {
     }
 }
 
-/// Makes sure the image is here.
+/// The images that a container mounts, by the names of the volumes.
+fn volumes<'a>(
+    model: &'a PodModel,
+    container: &'a ContainerModel,
+) -> impl Iterator<Item = (&'a str, Wanted<'a>)> {
+    let all = model.spec().and_then(|spec| spec.volumes.as_deref());
+    let mounts = container.spec.volume_mounts.as_deref().unwrap_or_default();
+    let mounted = move |name: &str| mounts.iter().any(|mount| mount.name == name);
+    let all = all.unwrap_or_default().iter();
+    all.filter(move |volume| mounted(&volume.name))
+        .filter_map(|volume| {
+            let source = volume.image.as_ref()?;
+            let wanted = Wanted {
+                image: source.reference.as_deref().unwrap_or_default(),
+                policy: source.pull_policy.as_deref(),
+                of: "volume",
+            };
+            Some((volume.name.as_str(), wanted))
+        })
+}
+
+/// Makes sure that the images of a container are here: those of its volumes first, as kubelet does.
 pub async fn ensure(
     context: &Context,
     model: &PodModel,
     container: &ContainerModel,
     may_pull: bool,
 ) -> Pulled {
-    let image = container.spec.image.clone().unwrap_or_default();
+    let failed = |image: &str, failure: Missing| match failure {
+        Missing::Still => Pulled::StillMissing,
+        Missing::Failed { reason, message } => Pulled::Failed {
+            image: image.to_owned(),
+            reason,
+            message,
+        },
+    };
+    let mut of_volumes = BTreeMap::new();
+    for (name, wanted) in volumes(model, container) {
+        match ensure_one(context, model, container, wanted, may_pull).await {
+            Ok(found) => of_volumes.insert(name.to_owned(), found),
+            Err(failure) => return failed(wanted.image, failure),
+        };
+    }
+    let wanted = Wanted {
+        image: container.spec.image.as_deref().unwrap_or_default(),
+        policy: container.spec.image_pull_policy.as_deref(),
+        of: "container",
+    };
+    match ensure_one(context, model, container, wanted, may_pull).await {
+        Ok(own) => Pulled::Present(Box::new(Needed {
+            own,
+            volumes: of_volumes,
+        })),
+        Err(failure) => failed(wanted.image, failure),
+    }
+}
+
+/// Why an image is not here.
+enum Missing {
+    /// It was looked for only.
+    Still,
+    Failed {
+        reason: String,
+        message: String,
+    },
+}
+
+async fn ensure_one(
+    context: &Context,
+    model: &PodModel,
+    container: &ContainerModel,
+    wanted: Wanted<'_>,
+    may_pull: bool,
+) -> Result<ImageStatus, Missing> {
+    let image = wanted.image;
     let event = |kind, reason, text: String| {
         context
             .recorder
             .container(model, container, kind, reason, text);
     };
-    if let Err(wrong) = ImageReference::parse(&image) {
+    if let Err(wrong) = ImageReference::parse(image) {
         let message = match wrong {
             RuntimeError::Pull { message, .. } => message,
             other => error_chain(&other),
@@ -66,46 +155,50 @@ pub async fn ensure(
             "Failed",
             "Error: InvalidImageName".to_owned(),
         );
-        return Pulled::Failed {
+        return Err(Missing::Failed {
             reason: "InvalidImageName".to_owned(),
             message,
-        };
+        });
     }
-    let found = match context.config.images.status(&image).await {
+    let found = match context.config.images.status(image).await {
         Ok(found) => found,
-        Err(error) => return failed(&event, &image, &error),
+        Err(error) => return Err(failed(&event, image, &error)),
     };
-    let policy = policy(container);
+    let policy = policy(&wanted);
+    let title = match wanted.of {
+        "container" => "Container",
+        _ => "Volume",
+    };
     match found {
         Some(found) if policy != "Always" => {
             event(
                 Kind::Normal,
                 "Pulled",
                 format!(
-                    "Container image \"{image}\" already present on machine and can be accessed \
-                     by the pod"
+                    "{title} image \"{image}\" already present on machine and can be accessed by \
+                     the pod"
                 ),
             );
-            return Pulled::Present(Box::new(found));
+            return Ok(found);
         }
         None if policy == "Never" => {
             let message =
-                format!("Container image \"{image}\" is not present with pull policy of Never");
+                format!("{title} image \"{image}\" is not present with pull policy of Never");
             event(Kind::Warning, "ErrImageNeverPull", message.clone());
             event(
                 Kind::Warning,
                 "Failed",
                 "Error: ErrImageNeverPull".to_owned(),
             );
-            return Pulled::Failed {
+            return Err(Missing::Failed {
                 reason: "ErrImageNeverPull".to_owned(),
                 message,
-            };
+            });
         }
-        _ if !may_pull => return Pulled::StillMissing,
+        _ if !may_pull => return Err(Missing::Still),
         _ => {}
     }
-    pull(context, model, &image, &event).await
+    pull(context, model, image, &event).await
 }
 
 async fn pull(
@@ -113,7 +206,7 @@ async fn pull(
     model: &PodModel,
     image: &str,
     event: &impl Fn(Kind, &'static str, String),
-) -> Pulled {
+) -> Result<ImageStatus, Missing> {
     let begun = tokio::time::Instant::now();
     let gate = context
         .pulls
@@ -155,9 +248,9 @@ async fn pull(
                     found.size
                 ),
             );
-            Pulled::Present(Box::new(found))
+            Ok(found)
         }
-        Err(error) => failed(event, image, &error),
+        Err(error) => Err(failed(event, image, &error)),
     }
 }
 
@@ -165,7 +258,7 @@ fn failed(
     event: &impl Fn(Kind, &'static str, String),
     image: &str,
     error: &RuntimeError,
-) -> Pulled {
+) -> Missing {
     let (reason, message) = match error {
         RuntimeError::Pull { reason, message } => ((*reason).to_owned(), message.clone()),
         other => ("ErrImagePull".to_owned(), error_chain(other)),
@@ -176,7 +269,7 @@ fn failed(
         format!("Failed to pull image \"{image}\": {message}"),
     );
     event(Kind::Warning, "Failed", format!("Error: {reason}"));
-    Pulled::Failed { reason, message }
+    Missing::Failed { reason, message }
 }
 
 /// An error with its causes.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use evenkeel_runtime::{ImageStatus, Mount};
+use evenkeel_runtime::{ImageMount, ImageStatus, Mount};
 use futures::future::try_join_all;
 use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::VolumeMount;
@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::hooks;
 use super::model::{ContainerModel, PodModel};
-use super::pull::error_chain;
+use super::pull::{Needed, error_chain};
 use crate::cdi;
 use crate::context::Context;
 use crate::devices::ledger::Given;
@@ -48,8 +48,8 @@ pub struct Start {
     pub attempt: u32,
     /// Where it runs.
     pub sandbox_id: String,
-    /// Its image.
-    pub image: ImageStatus,
+    /// Its images.
+    pub images: Needed,
     /// The pod's volumes.
     pub volumes: PodVolumes,
     /// Ends a postStart hook when the pod ends.
@@ -129,7 +129,7 @@ async fn try_start(
     let env = environment(model, &container.spec, &facts, &sources, &services)
         .map_err(|error| config_error(error.to_string()))?;
     let seccomp_root = context.config.root.join("seccomp");
-    let security = security(model, &container.spec, &start.image, &seccomp_root)
+    let security = security(model, &container.spec, &start.images.own, &seccomp_root)
         .map_err(|error| config_error(error.to_string()))?;
     let files = prepare_files(context, model, container, &start, &env, pod_ips)
         .await
@@ -147,7 +147,7 @@ async fn try_start(
         }
     };
     let prepared = Prepared {
-        image: start.image,
+        image: start.images.own,
         env,
         mounts: files.mounts,
         security,
@@ -311,6 +311,7 @@ async fn prepare_files(
     }
     let mounts = spec.volume_mounts.clone().unwrap_or_default();
     let volumes = start.volumes.clone();
+    let images = start.images.volumes.clone();
     let vars: BTreeMap<String, String> = env.iter().cloned().collect();
     let hosts = if mounts
         .iter()
@@ -330,7 +331,14 @@ async fn prepare_files(
     blocking(move || {
         let mut out = Vec::new();
         for (index, mount) in mounts.iter().enumerate() {
-            out.push(volume_mount(&dir, &name, index, mount, &volumes, &vars)?);
+            out.push(volume_mount(
+                &dir,
+                &name,
+                index,
+                mount,
+                (&volumes, &images),
+                &vars,
+            )?);
         }
         if let Some(text) = hosts {
             let file = dir.join("etc-hosts");
@@ -378,7 +386,7 @@ fn volume_mount(
     container: &str,
     index: usize,
     mount: &VolumeMount,
-    volumes: &PodVolumes,
+    (volumes, images): (&PodVolumes, &BTreeMap<String, ImageStatus>),
     vars: &BTreeMap<String, String>,
 ) -> Result<Mount, String> {
     if mount
@@ -397,12 +405,6 @@ fn volume_mount(
             mount.name
         ));
     }
-    let volume = volumes.get(&mount.name).ok_or_else(|| {
-        format!(
-            "cannot find volume \"{}\" to mount into container \"{container}\"",
-            mount.name
-        )
-    })?;
     let sub = match mount
         .sub_path_expr
         .as_deref()
@@ -424,6 +426,23 @@ fn volume_mount(
         }
         None => mount.sub_path.clone().unwrap_or_default(),
     };
+    if let Some(image) = images.get(&mount.name) {
+        return Ok(Mount {
+            container_path: PathBuf::from(&mount.mount_path),
+            image: Some(ImageMount {
+                image: image.id.clone(),
+                sub_path: sub,
+            }),
+            readonly: true,
+            ..Mount::default()
+        });
+    }
+    let volume = volumes.get(&mount.name).ok_or_else(|| {
+        format!(
+            "cannot find volume \"{}\" to mount into container \"{container}\"",
+            mount.name
+        )
+    })?;
     let host_path = if sub.is_empty() {
         volume.path.clone()
     } else {
@@ -441,6 +460,7 @@ fn volume_mount(
         host_path,
         readonly: volume.read_only || mount.read_only.unwrap_or(false),
         propagation: propagation(mount),
+        image: None,
     })
 }
 

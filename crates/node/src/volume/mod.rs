@@ -115,7 +115,8 @@ pub fn pod_dir(root: &Path, uid: &str) -> PathBuf {
     root.join("pods").join(uid)
 }
 
-/// Makes all volumes of a pod, or brings their content up to date. Objects may be `age` old.
+/// Makes all volumes of a pod, or brings their content up to date. Objects may be `age` old. Those
+/// that are images are not among them: who starts a container gets these with its own image.
 ///
 /// # Errors
 /// The first volume that can't be made.
@@ -125,10 +126,12 @@ pub async fn prepare(
     facts: &NodeFacts,
     age: SignedDuration,
 ) -> Result<PodVolumes, VolumeError> {
-    let volumes = model
-        .spec()
-        .and_then(|spec| spec.volumes.as_deref())
-        .unwrap_or_default();
+    let volumes = model.spec().and_then(|spec| spec.volumes.as_deref());
+    let volumes: Vec<&Volume> = volumes
+        .unwrap_or_default()
+        .iter()
+        .filter(|volume| volume.image.is_none())
+        .collect();
     let made = try_join_all(
         volumes
             .iter()

@@ -144,3 +144,51 @@ async fn what_this_node_does_not_have_is_refused_by_name() {
         "{events:?}"
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn images_are_volumes_of_the_containers_that_mount_them() {
+    let node = Node::start();
+    node.images.refuse("model:1");
+    let mut app = container("app");
+    app["volumeMounts"] = json!([
+        { "name": "model", "mountPath": "/model" },
+        { "name": "model", "mountPath": "/part", "subPath": "weights" },
+    ]);
+    node.pod(
+        "reader",
+        json!({ "containers": [app, container("side")],
+            "volumes": [{ "name": "model",
+                "image": { "reference": "model:1", "pullPolicy": "IfNotPresent" } }] }),
+    );
+    // Who does not mount it does not wait for it.
+    let pod = node
+        .until("reader", |pod| {
+            let statuses = &pod["status"]["containerStatuses"];
+            statuses[0]["state"]["waiting"]["reason"] == "ImagePullBackOff"
+                && statuses[1]["ready"] == true
+        })
+        .await;
+    assert_eq!(
+        pod["status"]["containerStatuses"][0]["state"]["waiting"]["message"],
+        "Back-off pulling image \"model:1\": ErrImagePull: model:1: not found"
+    );
+    node.images.allow("model:1");
+    node.until_ready("reader").await;
+    let config = node.runtime.config("app").expect("it was made");
+    let mounted: Vec<_> = config
+        .mounts
+        .iter()
+        .filter_map(|mount| {
+            let image = mount.image.as_ref()?;
+            let at = mount.container_path.display().to_string();
+            Some((at, image.sub_path.clone(), mount.readonly))
+        })
+        .collect();
+    let expected = [
+        ("/model".to_owned(), String::new(), true),
+        ("/part".to_owned(), "weights".to_owned(), true),
+    ];
+    assert_eq!(mounted, expected);
+    let other = node.runtime.config("side").expect("it was made");
+    assert!(other.mounts.iter().all(|mount| mount.image.is_none()));
+}

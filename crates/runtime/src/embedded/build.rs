@@ -8,11 +8,11 @@ use super::Inner;
 use super::records::ContainerRecord;
 use super::sandbox::Sandbox;
 use crate::contract::{
-    ContainerConfig, Mount, Propagation, Result, RuntimeError, Seccomp, Security,
+    ContainerConfig, ImageMount, Propagation, Result, RuntimeError, Seccomp, Security,
 };
 use crate::files::{self, Context as _};
 use crate::image::Resolved;
-use crate::shim::spec::{Bind, ContainerSpec, Device, Namespaces, Process, Root, UserSpec};
+use crate::shim::spec::{Bind, ContainerSpec, Device, Layers, Namespaces, Process, Root, UserSpec};
 use crate::{caps, cgroup, seccomp};
 
 /// The command to run: the pod's words over the image's.
@@ -263,8 +263,9 @@ pub(super) fn devices(
 }
 
 /// Mounts in the order they are made: shallow before deep.
-fn binds(inner: &Inner, sandbox_id: &str, mounts: &[Mount]) -> Result<Vec<Bind>> {
-    let dir = inner.sandbox_dir(sandbox_id);
+fn binds(inner: &Inner, record: &ContainerRecord) -> Result<Vec<Bind>> {
+    let dir = inner.sandbox_dir(&record.sandbox_id);
+    let mounts = &record.config.mounts;
     let mut out = Vec::with_capacity(mounts.len() + 2);
     for (file, target) in [
         ("resolv.conf", "/etc/resolv.conf"),
@@ -276,6 +277,7 @@ fn binds(inner: &Inner, sandbox_id: &str, mounts: &[Mount]) -> Result<Vec<Bind>>
         {
             out.push(Bind {
                 source: dir.join(file),
+                layers: None,
                 target: PathBuf::from(target),
                 readonly: false,
                 propagation: Propagation::None,
@@ -289,11 +291,17 @@ fn binds(inner: &Inner, sandbox_id: &str, mounts: &[Mount]) -> Result<Vec<Bind>>
                 mount.container_path.display()
             )));
         }
-        if mount.propagation == Propagation::Bidirectional {
+        if mount.propagation == Propagation::Bidirectional && mount.image.is_none() {
             require_shared(&mount.host_path)?;
         }
+        let layers = mount.image.as_ref().map(|it| layers(inner, &record.id, it));
+        let layers = layers.transpose()?;
         out.push(Bind {
-            source: mount.host_path.clone(),
+            source: match &layers {
+                Some(_) => PathBuf::new(),
+                None => mount.host_path.clone(),
+            },
+            layers,
             target: mount.container_path.clone(),
             readonly: mount.readonly,
             propagation: mount.propagation,
@@ -301,6 +309,23 @@ fn binds(inner: &Inner, sandbox_id: &str, mounts: &[Mount]) -> Result<Vec<Bind>>
     }
     out.sort_by_key(|bind| bind.target.components().count());
     Ok(out)
+}
+
+/// Where the files of an image lie.
+fn layers(inner: &Inner, id: &str, wanted: &ImageMount) -> Result<Layers> {
+    let store = inner.images.store();
+    let image = store
+        .resolve(&wanted.image)?
+        .ok_or_else(|| RuntimeError::NotFound {
+            kind: "image",
+            id: wanted.image.clone(),
+        })?;
+    Ok(Layers {
+        dir: store.layers_dir(),
+        lower: image.lower,
+        sub_path: PathBuf::from(&wanted.sub_path),
+        at: inner.container_dir(id).join("rootfs"),
+    })
 }
 
 /// What is mounted inside shows on the host only if the host's mount is shared.
@@ -390,7 +415,7 @@ pub(super) fn spec(
             own_pid: !pod.host_pid && pid.is_none(),
             pid,
         },
-        binds: binds(inner, &record.sandbox_id, &config.mounts)?,
+        binds: binds(inner, record)?,
         devices: nodes,
         placement: inner
             .cgroups

@@ -239,7 +239,10 @@ fn prepare(
     let permissions = std::os::unix::fs::PermissionsExt::from_mode(mode);
     fs::set_permissions(dir.join("upper"), permissions)
         .context(|| format!("create {}", dir.display()))?;
-    inner.images.store().hold(&image.id, &record.id)?;
+    inner
+        .images
+        .store()
+        .hold(&held(inner, record, image)?, &record.id)?;
     let (nodes, rules) = build::devices(&record.config)?;
     let group = inner.container_group(&record.pod_uid, &record.id);
     inner
@@ -252,6 +255,25 @@ fn prepare(
     // Last, since it makes the container exist.
     files::write_json(&dir.join("container.json"), record)
         .context(|| format!("write {}/container.json", dir.display()))
+}
+
+/// The images that a container stands on: its own, and those that it has as volumes.
+fn held(
+    inner: &Inner,
+    record: &ContainerRecord,
+    image: &crate::image::Resolved,
+) -> Result<Vec<String>> {
+    let mut ids = vec![image.id.clone()];
+    for volume in record
+        .config
+        .mounts
+        .iter()
+        .filter_map(|it| it.image.as_ref())
+    {
+        let found = inner.images.store().resolve(&volume.image)?;
+        ids.extend(found.map(|image| image.id));
+    }
+    Ok(ids)
 }
 
 /// Removes what a failed creation left.

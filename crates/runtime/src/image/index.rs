@@ -216,7 +216,7 @@ impl Store {
         let held: BTreeSet<String> = self
             .holders()
             .iter()
-            .filter_map(|name| fs::read_to_string(self.root.join("holds").join(name)).ok())
+            .flat_map(|name| self.held(name))
             .collect();
         let (needed, blobs) = self.change(|index| {
             index.images.retain(|id, record| {

@@ -216,23 +216,35 @@ impl Store {
         }))
     }
 
-    /// Notes that a container stands on an image, so that its layers stay.
-    pub(crate) fn hold(&self, id: &str, container: &str) -> Result<()> {
+    /// Notes that a container stands on images, so that their layers stay.
+    pub(crate) fn hold(&self, ids: &[String], container: &str) -> Result<()> {
         let path = self.root.join("holds").join(container);
-        files::write_atomic(&path, id.as_bytes())
-            .context(|| format!("note that container {container} uses image {id}"))
+        let ids = ids.join("\n");
+        files::write_atomic(&path, ids.as_bytes())
+            .context(|| format!("note that container {container} uses image {ids}"))
+    }
+
+    /// The images that a container stands on; none for one that has noted nothing.
+    pub(crate) fn held(&self, container: &str) -> Vec<String> {
+        let path = self.root.join("holds").join(container);
+        let ids = fs::read_to_string(path).unwrap_or_default();
+        ids.lines().map(str::to_owned).collect()
     }
 
     /// Takes a note back; an image without names and notes goes with its last one.
     pub(crate) fn release(&self, container: &str) -> Result<()> {
         let path = self.root.join("holds").join(container);
-        let held = fs::read_to_string(&path).unwrap_or_default();
+        let held = self.held(container);
         files::absent_ok(fs::remove_file(&path))
             .context(|| format!("forget the image of container {container}"))?;
-        let nameless = self
-            .find(&held)?
-            .is_some_and(|(_, record)| record.tags.is_empty());
-        if nameless { self.collect() } else { Ok(()) }
+        for id in held {
+            if let Some((_, record)) = self.find(&id)?
+                && record.tags.is_empty()
+            {
+                return self.collect();
+            }
+        }
+        Ok(())
     }
 
     /// Containers that hold images.

@@ -293,7 +293,7 @@ async fn layers_are_shared_and_go_with_their_last_image() {
     fixture
         .store
         .store()
-        .hold(&one.id, "container")
+        .hold(std::slice::from_ref(&one.id), "container")
         .expect("holds");
     fixture.store.remove("one").await.expect("removes");
     assert_eq!(fixture.layer_count(), 3);

@@ -1,22 +1,24 @@
 //! A container's view of the file system, built inside its own mount namespace.
 //!
 //! Order is the point here. Host paths are opened as detached mount trees first, while the host
-//! is in reach; then the overlay is mounted and pivoted into, and the host is detached. Only then
-//! are mount points made and trees attached, so that every path resolves inside the container's
-//! root and no link in an image or a volume can lead out of it.
+//! is in reach and mounts are shared with it; then nothing that is mounted shows there any more, and
+//! images that are volumes are opened; then the overlay is mounted and pivoted into, and the host is
+//! detached. Only then are mount points made and trees attached, so that every path resolves inside
+//! the container's root and no link in an image or a volume can lead out of it.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, symlink};
 use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod, umask};
+use rustix::fs::{OFlags, ResolveFlags, openat2};
 
 use super::process::reason;
-use super::spec::{Bind, ContainerSpec, Device, Root};
+use super::spec::{Bind, ContainerSpec, Device, Layers, Root};
 use crate::contract::Propagation;
 use crate::sys;
 use crate::wire::Failure;
@@ -59,10 +61,12 @@ pub(super) struct OpenBind {
     directory: bool,
 }
 
-/// Opens every host path of the specification, the standard ones first.
+/// Opens every host path and image of the specification, the standard ones first. What is mounted
+/// from then on does not show on the host.
 pub(super) fn open_binds(spec: &ContainerSpec) -> Result<Vec<OpenBind>, Failure> {
     let shm = Bind {
         source: spec.shm.clone(),
+        layers: None,
         target: PathBuf::from("/dev/shm"),
         readonly: false,
         propagation: Propagation::None,
@@ -71,30 +75,104 @@ pub(super) fn open_binds(spec: &ContainerSpec) -> Result<Vec<OpenBind>, Failure>
     if spec.privileged {
         let cgroups = Bind {
             source: PathBuf::from("/sys/fs/cgroup"),
+            layers: None,
             target: PathBuf::from("/sys/fs/cgroup"),
             readonly: false,
             propagation: Propagation::HostToContainer,
         };
         opened.push(open_bind(&cgroups)?);
     }
-    for bind in &spec.binds {
-        opened.push(open_bind(bind)?);
+    let (images, paths): (Vec<_>, Vec<_>) = spec
+        .binds
+        .iter()
+        .enumerate()
+        .partition(|(_, bind)| bind.layers.is_some());
+    let mut rest = Vec::with_capacity(spec.binds.len());
+    for (place, bind) in paths {
+        rest.push((place, open_bind(bind)?));
     }
+    leave_the_hosts_mounts()?;
+    for (place, bind) in images {
+        if let Some(layers) = &bind.layers {
+            rest.push((place, open_image(bind, layers)?));
+        }
+    }
+    rest.sort_by_key(|(place, _)| *place);
+    opened.extend(rest.into_iter().map(|(_, bind)| bind));
     Ok(opened)
 }
 
+/// Why a source is not mounted, in runc's words.
+fn not_mounted(source: &Path, target: &Path, error: &io::Error) -> Failure {
+    let errno = error
+        .raw_os_error()
+        .map_or(nix::Error::EIO, nix::Error::from_raw);
+    Failure::invalid(format!(
+        "error mounting {:?} to rootfs at {:?}: {}",
+        source.display().to_string(),
+        target.display().to_string(),
+        reason(errno)
+    ))
+}
+
+/// Mounts an image's layers, takes what is wanted of them as a tree, and unmounts them again.
+fn open_image(bind: &Bind, layers: &Layers) -> Result<OpenBind, Failure> {
+    let failed = |what: &'static str| move |errno: nix::Error| Failure::system(what, errno.desc());
+    nix::unistd::chdir(&layers.dir).map_err(failed("enter the layers' directory"))?;
+    // An overlay that nobody writes to has at least two layers; the lowest one here is empty.
+    let data = format!(
+        "lowerdir={}:{}",
+        layers.lower.join(":"),
+        layers.at.display()
+    );
+    let empty = layers.lower.is_empty();
+    if !empty {
+        mount(
+            Some("overlay"),
+            &layers.at,
+            Some("overlay"),
+            MsFlags::MS_RDONLY,
+            Some(data.as_str()),
+        )
+        .map_err(failed("mount an image volume"))?;
+    }
+    let opened = open_below(&layers.at, &layers.sub_path)
+        .map_err(|error| not_mounted(&layers.sub_path, &bind.target, &error));
+    if !empty {
+        umount2(&layers.at, MntFlags::MNT_DETACH).map_err(failed("unmount an image volume"))?;
+    }
+    let (tree, directory) = opened?;
+    let attributes = sys::MOUNT_ATTR_RDONLY | sys::MOUNT_ATTR_NOEXEC;
+    sys::mount_setattr(tree.as_fd(), true, attributes, libc::MS_PRIVATE)
+        .map_err(|error| not_mounted(&layers.at, &bind.target, &error))?;
+    Ok(OpenBind {
+        target: bind.target.clone(),
+        tree,
+        directory,
+    })
+}
+
+/// A part of a directory as a tree, and whether it is a directory. No link leads out of there.
+fn open_below(root: &Path, part: &Path) -> io::Result<(OwnedFd, bool)> {
+    if part.as_os_str().is_empty() {
+        return Ok((sys::open_tree(root, true)?, true));
+    }
+    let root = File::open(root)?;
+    let part = openat2(
+        &root,
+        part,
+        OFlags::PATH | OFlags::CLOEXEC,
+        rustix::fs::Mode::empty(),
+        ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
+    )?;
+    let part = File::from(part);
+    let directory = part.metadata()?.is_dir();
+    let path = format!("/proc/self/fd/{}", part.as_raw_fd());
+    Ok((sys::open_tree(Path::new(&path), true)?, directory))
+}
+
 fn open_bind(bind: &Bind) -> Result<OpenBind, Failure> {
-    let named = |error: io::Error| {
-        let errno = error
-            .raw_os_error()
-            .map_or(nix::Error::EIO, nix::Error::from_raw);
-        Failure::invalid(format!(
-            "error mounting {:?} to rootfs at {:?}: {}",
-            bind.source.display().to_string(),
-            bind.target.display().to_string(),
-            reason(errno)
-        ))
-    };
+    let named = |error: io::Error| not_mounted(&bind.source, &bind.target, &error);
     let directory = fs::metadata(&bind.source).map_err(named)?.is_dir();
     let tree = sys::open_tree(&bind.source, true).map_err(named)?;
     let propagation = match bind.propagation {
@@ -115,9 +193,7 @@ fn open_bind(bind: &Bind) -> Result<OpenBind, Failure> {
     })
 }
 
-/// Mounts the overlay and makes it the root; the host's tree is gone afterwards.
-pub(super) fn enter_root(root: &Root) -> Result<(), Failure> {
-    let failed = |what: &'static str| move |errno: nix::Error| Failure::system(what, errno.desc());
+fn leave_the_hosts_mounts() -> Result<(), Failure> {
     mount(
         None::<&str>,
         "/",
@@ -125,7 +201,12 @@ pub(super) fn enter_root(root: &Root) -> Result<(), Failure> {
         MsFlags::MS_REC | MsFlags::MS_PRIVATE,
         None::<&str>,
     )
-    .map_err(failed("make mounts private"))?;
+    .map_err(|errno| Failure::system("make mounts private", errno.desc()))
+}
+
+/// Mounts the overlay and makes it the root; the host's tree is gone afterwards.
+pub(super) fn enter_root(root: &Root) -> Result<(), Failure> {
+    let failed = |what: &'static str| move |errno: nix::Error| Failure::system(what, errno.desc());
     nix::unistd::chdir(&root.layers).map_err(failed("enter the layers' directory"))?;
     let data = |extra: &str| {
         format!(

@@ -86,14 +86,30 @@ pub(crate) struct Namespaces {
 /// A host file or directory seen inside.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Bind {
-    /// On the host.
+    /// On the host; empty where there are layers.
     pub(crate) source: PathBuf,
+    /// An image's files instead.
+    #[serde(default)]
+    pub(crate) layers: Option<Layers>,
     /// Inside, absolute.
     pub(crate) target: PathBuf,
     /// Read-only, with everything mounted below it.
     pub(crate) readonly: bool,
     /// How later mounts show.
     pub(crate) propagation: Propagation,
+}
+
+/// The files of an image, seen without running it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Layers {
+    /// Directory that the names in `lower` are relative to.
+    pub(crate) dir: PathBuf,
+    /// Layer directories, the topmost first.
+    pub(crate) lower: Vec<String>,
+    /// What of them; empty for all.
+    pub(crate) sub_path: PathBuf,
+    /// An empty directory to mount them at for a moment.
+    pub(crate) at: PathBuf,
 }
 
 /// A device node to make.

@@ -2,12 +2,13 @@
 
 use std::path::PathBuf;
 
-use evenkeel_runtime::testing::ImageBuilder;
+use evenkeel_runtime::testing::{Entry, ImageBuilder};
 use evenkeel_runtime::{
-    ContainerConfig, ContainerUser, Mount, Propagation, Runtime, Seccomp, Security,
+    ContainerConfig, ContainerUser, ImageMount, Images as _, Mount, Propagation, Runtime,
+    RuntimeError, Seccomp, Security,
 };
 
-use crate::common::{Fixture, IMAGE, shell, text};
+use crate::common::{Fixture, IMAGE, log, shell, text};
 
 fn with(script: &str, security: Security) -> ContainerConfig {
     ContainerConfig {
@@ -260,7 +261,7 @@ async fn a_read_only_root_and_read_only_mounts() {
         container_path: inside.into(),
         host_path: host.clone(),
         readonly,
-        propagation: Propagation::None,
+        ..Mount::default()
     };
     let config = ContainerConfig {
         mounts: vec![
@@ -297,8 +298,8 @@ async fn mounts_show_as_their_propagation_says() {
     let bind = |propagation| Mount {
         container_path: "/m".into(),
         host_path: shared.clone(),
-        readonly: false,
         propagation,
+        ..Mount::default()
     };
     let config = |propagation| ContainerConfig {
         mounts: vec![bind(propagation)],
@@ -386,10 +387,7 @@ async fn mount_points_stay_inside_whatever_links_the_image_has() {
     let outside = fixture.dir.join("outside");
     std::fs::create_dir(&outside).expect("a directory");
     let mut image = ImageBuilder::busybox().expect("busybox-static");
-    image.layers[0].push(evenkeel_runtime::testing::Entry::Link(
-        "trap".into(),
-        outside.display().to_string(),
-    ));
+    image.layers[0].push(Entry::Link("trap".into(), outside.display().to_string()));
     fixture.import(&image, "trap:1").await;
     let volume = fixture.dir.join("volume");
     std::fs::create_dir(&volume).expect("a directory");
@@ -430,4 +428,116 @@ async fn mount_points_stay_inside_whatever_links_the_image_has() {
         error.to_string().contains("no such file or directory"),
         "{error}"
     );
+}
+
+/// Of two layers the upper one hides what it takes away of the lower one.
+fn data_image() -> ImageBuilder {
+    let file =
+        |name: &str, mode, text: &str| Entry::File(name.to_owned(), mode, text.as_bytes().to_vec());
+    let dir = |name: &str| Entry::Dir(name.to_owned(), 0o755);
+    ImageBuilder {
+        layers: vec![
+            vec![
+                dir("model"),
+                file("model/weights", 0o644, "1 2 3\n"),
+                file("model/old", 0o644, "gone\n"),
+                file("run", 0o755, "#!/bin/sh\necho ran\n"),
+                Entry::Link("out".to_owned(), "/etc".to_owned()),
+            ],
+            vec![dir("model"), file("model/.wh.old", 0o644, "")],
+        ],
+        ..ImageBuilder::busybox().expect("busybox-static")
+    }
+}
+
+fn image_at(inside: &str, image: &str, sub_path: &str) -> Mount {
+    Mount {
+        container_path: inside.into(),
+        image: Some(ImageMount {
+            image: image.to_owned(),
+            sub_path: sub_path.to_owned(),
+        }),
+        ..Mount::default()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_files_of_an_image_are_read_and_neither_written_nor_executed() {
+    let fixture = Fixture::new().await;
+    fixture.import(&data_image(), "data:1").await;
+    let mut one = data_image();
+    one.layers.truncate(1);
+    fixture.import(&one, "data:0").await;
+    let config = ContainerConfig {
+        mounts: vec![
+            image_at("/data", "data:1", ""),
+            image_at("/model", "data:1", "model"),
+            image_at("/one", "data:0", "model/weights"),
+        ],
+        ..shell(
+            "cat /data/model/weights; ls /model; cat /one; touch /data/x 2>&1; touch /model/x 2>&1; \
+             /data/run 2>&1; sleep 1",
+        )
+    };
+    let id = fixture.start(&config).await;
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("mounts");
+    let ours = format!("{}/", fixture.dir.display());
+    assert!(
+        !mounts
+            .lines()
+            .any(|it| it.contains(&ours) && it.contains("overlay")),
+        "nothing shows on the host"
+    );
+    let refused = fixture.images.remove("data:1").await;
+    refused.expect("only the name goes");
+    fixture.ended(&id).await;
+    let seen = text(&log(&fixture
+        .runtime()
+        .container_status(&id)
+        .await
+        .expect("it")
+        .log_path));
+    assert!(seen.starts_with("1 2 3\nweights\n1 2 3\n"), "{seen}");
+    assert_eq!(seen.matches("Read-only file system").count(), 2, "{seen}");
+    assert!(seen.contains("/data/run: Permission denied"), "{seen}");
+    // It went by name; the layers go with the last container that stands on them.
+    assert_eq!(fixture.images.list().await.expect("lists").len(), 3);
+    fixture
+        .runtime()
+        .remove_container(&id)
+        .await
+        .expect("removes");
+    assert_eq!(fixture.images.list().await.expect("lists").len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_part_of_an_image_is_there_and_within_it() {
+    let fixture = Fixture::new().await;
+    fixture.import(&data_image(), "data:1").await;
+    let sandbox = fixture.sandbox().await;
+    // A link is followed inside the image, where there is no /etc.
+    for part in ["nowhere", "../../etc", "out/passwd"] {
+        let config = ContainerConfig {
+            mounts: vec![image_at("/m", "data:1", part)],
+            ..shell("true")
+        };
+        let runtime = fixture.runtime();
+        let id = runtime.create_container(&sandbox, &config).await;
+        let error = runtime.start_container(&id.expect("creates")).await;
+        let error = error.expect_err("it is not there").to_string();
+        assert!(
+            error.contains(&format!("error mounting \"{part}\" to rootfs at \"/m\""))
+                && error.contains("no such file or directory"),
+            "{error}"
+        );
+    }
+    let config = ContainerConfig {
+        mounts: vec![image_at("/m", "missing:1", "")],
+        ..shell("true")
+    };
+    let error = fixture.runtime().create_container(&sandbox, &config).await;
+    assert!(matches!(
+        error,
+        Err(RuntimeError::NotFound { kind: "image", .. })
+    ));
 }

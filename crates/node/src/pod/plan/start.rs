@@ -51,12 +51,9 @@ impl<'a> Planner<'a> {
         }
         let busy = self.at.memory.container_busy(&name);
         match known.map(|known| &known.image) {
-            Some(ImageState::Failed {
-                reason,
-                message,
-                at,
-                ..
-            }) if busy => self.wait_for_image(container, reason, message, *at),
+            Some(failed @ ImageState::Failed { .. }) if busy => {
+                self.wait_for_image(container, failed);
+            }
             _ if busy => {}
             None | Some(ImageState::Unknown) => {
                 self.act(Action::EnsureImage {
@@ -64,13 +61,15 @@ impl<'a> Planner<'a> {
                     may_pull: true,
                 });
             }
-            Some(ImageState::Failed {
-                reason,
-                message,
-                at,
-                checked_at,
-            }) => {
-                self.wait_for_image(container, reason, message, *at);
+            Some(
+                failed @ ImageState::Failed {
+                    reason,
+                    at,
+                    checked_at,
+                    ..
+                },
+            ) => {
+                self.wait_for_image(container, failed);
                 self.retry_image(container, reason, *at, *checked_at);
             }
             Some(ImageState::Present(_)) => {
@@ -103,19 +102,24 @@ impl<'a> Planner<'a> {
         self.at.memory.volumes == VolumesState::Ready && !self.at.memory.busy.contains(&Op::Volumes)
     }
 
-    pub(super) fn wait_for_image(
-        &mut self,
-        container: &ContainerModel,
-        reason: &str,
-        message: &str,
-        at: Timestamp,
-    ) {
+    /// Tells what a container waits for whose image is not here.
+    pub(super) fn wait_for_image(&mut self, container: &ContainerModel, state: &ImageState) {
+        let ImageState::Failed {
+            image,
+            reason,
+            message,
+            at,
+            ..
+        } = state
+        else {
+            return;
+        };
+        let shown_until = *at + PULL_ERROR_SHOWN;
         let never = reason == "ErrImageNeverPull";
-        if reason == "InvalidImageName" || never || self.at.now < at + PULL_ERROR_SHOWN {
-            self.wait_for(container, reason, message.to_owned());
-            self.wake(at + PULL_ERROR_SHOWN);
+        if reason == "InvalidImageName" || never || self.at.now < shown_until {
+            self.wait_for(container, reason, message.clone());
+            self.wake(shown_until);
         } else {
-            let image = container.spec.image.as_deref().unwrap_or_default();
             self.wait_for(
                 container,
                 "ImagePullBackOff",

@@ -23,11 +23,11 @@ impl Worker {
                     (id.unwrap_or_default(), Kind::Warning, text)
                 }
                 "ImagePullBackOff" => {
-                    let at = match self.memory.containers.get(name).map(|known| &known.image) {
-                        Some(ImageState::Failed { at, .. }) => at.to_string(),
-                        _ => String::new(),
+                    let known = self.memory.containers.get(name).map(|known| &known.image);
+                    let (at, image) = match known {
+                        Some(ImageState::Failed { at, image, .. }) => (at.to_string(), &**image),
+                        _ => Default::default(),
                     };
-                    let image = container.spec.image.as_deref().unwrap_or_default();
                     (
                         at,
                         Kind::Normal,

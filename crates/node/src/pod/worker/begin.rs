@@ -75,7 +75,7 @@ impl Worker {
             } => {
                 let known = self.memory.container(&container);
                 known.starting = true;
-                let ImageState::Present(image) = std::mem::take(&mut known.image) else {
+                let ImageState::Present(images) = std::mem::take(&mut known.image) else {
                     known.starting = false;
                     if let Some(op) = &op {
                         self.memory.busy.remove(op);
@@ -85,7 +85,7 @@ impl Worker {
                 let start = Start {
                     attempt,
                     sandbox_id,
-                    image: *image,
+                    images: *images,
                     volumes: self.volumes.clone(),
                     stop,
                 };

@@ -159,15 +159,20 @@ impl Worker {
     pub(super) fn take_image(&mut self, container: &str, pulled: Pulled, now: Timestamp) {
         let known = self.memory.container(container);
         match pulled {
-            Pulled::Present(image) => known.image = ImageState::Present(image),
+            Pulled::Present(images) => known.image = ImageState::Present(images),
             Pulled::StillMissing => {
                 if let ImageState::Failed { checked_at, .. } = &mut known.image {
                     *checked_at = now;
                 }
             }
-            Pulled::Failed { reason, message } => {
+            Pulled::Failed {
+                image,
+                reason,
+                message,
+            } => {
                 known.pull_backoff.next(now, now);
                 known.image = ImageState::Failed {
+                    image,
                     reason,
                     message,
                     at: now,
