@@ -4,7 +4,6 @@
 //! What Go does by decoding into a struct and encoding it again is done here on the JSON itself:
 //! nulls vanish, empty values that Go would omit vanish, quantities and times are rewritten.
 
-use base64::Engine as _;
 use serde_json::Value;
 
 use super::{Field, Schema, Ty};
@@ -56,6 +55,7 @@ struct Walk<'s> {
 enum Path<'p> {
     Root,
     Field(&'p Path<'p>, &'p str),
+    Key(&'p Path<'p>, &'p str),
     Item(&'p Path<'p>, usize),
 }
 
@@ -76,7 +76,7 @@ impl Path<'_> {
         out
     }
 
-    /// Without indices, as Go's decoder names it.
+    /// Without indices and keys of maps, as Go's decoder names it.
     fn fields(&self) -> String {
         let mut out = String::new();
         self.write(&mut out, false);
@@ -86,7 +86,8 @@ impl Path<'_> {
     fn write(&self, out: &mut String, with_indices: bool) {
         match self {
             Self::Root => {}
-            Self::Field(parent, name) => {
+            Self::Key(parent, _) if !with_indices => parent.write(out, false),
+            Self::Field(parent, name) | Self::Key(parent, name) => {
                 parent.write(out, with_indices);
                 if !out.is_empty() {
                     out.push('.');
@@ -228,17 +229,10 @@ impl Walk<'_> {
         let Value::String(text) = value else {
             return self.wrong(owner, value, "[]uint8", path);
         };
-        // Go's decoder skips line breaks inside base64.
-        if text.contains(['\n', '\r']) {
-            text.retain(|c| c != '\n' && c != '\r');
-        }
-        if let Err(error) = base64::engine::general_purpose::STANDARD.decode(text.as_bytes()) {
-            let at = match error {
-                base64::DecodeError::InvalidByte(at, _)
-                | base64::DecodeError::InvalidLastSymbol(at, _) => at,
-                _ => text.len(),
-            };
-            self.plain(format!("illegal base64 data at input byte {at}"));
+        match super::go_base64::canonical(text) {
+            Ok(None) => {}
+            Ok(Some(canonical)) => *text = canonical,
+            Err(at) => self.plain(format!("illegal base64 data at input byte {at}")),
         }
         text.is_empty()
     }
@@ -338,7 +332,7 @@ impl Walk<'_> {
             if value.is_null() {
                 *value = zero_item(item);
             }
-            self.value_in(owner, item, value, true, &Path::Field(path, key));
+            self.value_in(owner, item, value, true, &Path::Key(path, key));
         }
         entries.is_empty()
     }
@@ -413,6 +407,14 @@ mod tests {
         let found = rows.admit(&row, &mut object);
         rows.fill(&row, &mut object);
         found.mismatch.map_or(Ok(object), Err)
+    }
+
+    #[test]
+    fn keys_of_maps_are_not_named_where_go_names_fields() {
+        let wrong = read(json!({"apiVersion": "v1", "kind": "ConfigMap",
+            "metadata": {"labels": {"a": 1}}}));
+        let said = "json: cannot unmarshal number into Go struct field ObjectMeta.metadata.labels of type string";
+        assert_eq!(wrong, Err(said.to_owned()));
     }
 
     #[test]

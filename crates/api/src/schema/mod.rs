@@ -8,6 +8,7 @@
 mod admit;
 mod facts;
 mod fill;
+mod go_base64;
 mod load;
 mod off;
 
