@@ -205,7 +205,7 @@ fn endpoint(at: &Cursor<'_>, kind: &str, out: &mut ErrorList) {
         slice_address(
             address.value.as_str().unwrap_or_default(),
             kind,
-            &address.path,
+            (&path, &address.path),
             out,
         );
     }
@@ -254,18 +254,18 @@ fn hints(at: &Cursor<'_>, out: &mut ErrorList) {
     }
 }
 
-fn slice_address(address: &str, kind: &str, path: &Path, out: &mut ErrorList) {
+fn slice_address(address: &str, kind: &str, (list, path): (&Path, &Path), out: &mut ErrorList) {
     let before = out.len();
     let mut family = |six: bool, detail: &str| {
         validation::legacy_ip(address, path, out);
         if out.len() > before {
             return;
         }
-        if address.contains(':') == six {
-            validation::non_special_ip(address, path, out);
-        } else {
-            out.push(FieldError::invalid(path, address, detail));
+        if address.contains(':') != six {
+            // The reference names the list here.
+            out.push(FieldError::invalid(list, address, detail));
         }
+        validation::non_special_ip(address, path, out);
     };
     match kind {
         "IPv4" => family(false, "must be an IPv4 address"),

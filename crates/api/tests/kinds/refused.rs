@@ -677,8 +677,54 @@ fn security_contexts() {
             (
                 json!({"shareProcessNamespace": true, "hostPID": true}),
                 vec![
-                    "spec.securityContext.shareProcessNamespace: Invalid value: true: ShareProcessNamespace and HostPID cannot both be enabled",
+                    "spec.shareProcessNamespace: Invalid value: true: ShareProcessNamespace and HostPID cannot both be enabled",
                 ],
+            ),
+            (
+                json!({"os": {"name": "linux"}, "containers": [{"name": "a", "image": "b",
+                    "securityContext": {"windowsOptions": {}}}]}),
+                vec![
+                    "spec.containers[0].securityContext.windowsOptions: Forbidden: windows options cannot be set for a linux pod",
+                ],
+            ),
+            (
+                json!({"os": {"name": "windows"}, "hostUsers": true, "hostPID": false, "hostIPC": true,
+                    "shareProcessNamespace": false,
+                    "securityContext": {"seLinuxOptions": {}, "fsGroup": 1, "runAsNonRoot": true},
+                    "initContainers": [{"name": "i", "image": "b", "securityContext": {"privileged": false}}],
+                    "containers": [{"name": "a", "image": "b",
+                        "securityContext": {"capabilities": {}, "runAsUser": 1}}]}),
+                vec![
+                    "spec.securityContext.seLinuxOptions: Forbidden: cannot be set for a windows pod",
+                    "spec.hostUsers: Forbidden: cannot be set for a windows pod",
+                    "spec.hostIPC: Forbidden: cannot be set for a windows pod",
+                    "spec.shareProcessNamespace: Forbidden: cannot be set for a windows pod",
+                    "spec.securityContext.fsGroup: Forbidden: cannot be set for a windows pod",
+                    "spec.initContainers[0].securityContext.privileged: Forbidden: cannot be set for a windows pod",
+                    "spec.containers[0].securityContext.capabilities: Forbidden: cannot be set for a windows pod",
+                    "spec.containers[0].securityContext.runAsUser: Forbidden: cannot be set for a windows pod",
+                ],
+            ),
+            (
+                json!({"tolerations": [{"key": "a", "operator": "Gt", "value": "5"}]}),
+                vec![
+                    "spec.tolerations[0].operator: Unsupported value: \"Gt\": supported values: \"Equal\", \"Exists\", \"Lt\", \"Gt\"",
+                ],
+            ),
+            (
+                json!({"restartPolicy": "Never", "initContainers": [{"name": "i", "image": "b",
+                    "resizePolicy": [{"resourceName": "cpu", "restartPolicy": "RestartContainer"}]}]}),
+                vec![
+                    "spec.initContainers[0].resizePolicy: Invalid value: \"RestartContainer\": must be 'NotRequired' when pod `restartPolicy` is 'Never'",
+                    "spec.initContainers[0].resizePolicy[0].restartPolicy: Invalid value: \"RestartContainer\": must not be set to 'RestartContainer' for non-sidecar initContainers",
+                ],
+            ),
+            (
+                // A part of an image is as good as all of it.
+                json!({"volumes": [{"name": "v", "image": {"reference": "a:1"}}],
+                    "containers": [{"name": "a", "image": "b",
+                        "volumeMounts": [{"name": "v", "mountPath": "/v", "subPath": "x"}]}]}),
+                vec![],
             ),
             (
                 json!({"containers": [{"name": "a", "image": "b", "securityContext": {"procMount": "Unmasked"}}]}),

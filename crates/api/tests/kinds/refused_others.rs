@@ -416,7 +416,7 @@ fn endpoints_leases_and_events() {
         })),
         [
             "endpoints[0].addresses: Required value",
-            "endpoints[1].addresses[0]: Invalid value: \"fd00::1\": must be an IPv4 address",
+            "endpoints[1].addresses: Invalid value: \"fd00::1\": must be an IPv4 address",
             "endpoints[2].hints.forZones[1].name: Duplicate value: \"a\"",
             &format!("endpoints[2].hints.forNodes[0].name: Invalid value: \"N\": {SUBDOMAIN}"),
             "ports[1].name: Duplicate value: \"\"",

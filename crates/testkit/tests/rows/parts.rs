@@ -128,6 +128,24 @@ async fn a_binding_changes_what_it_names_and_nothing_else() {
     };
     let refused = admin.post(&binding, &of("another")).await.expect(409);
     assert!(refused.message().contains("UID in precondition: another"));
+    let status = format!("{path}/status");
+    for (change, said) in [
+        (
+            json!({"conditions": [{"type": "a b", "status": "True"}]}),
+            "status.conditions[0].Type: Invalid value: \"a b\"",
+        ),
+        (
+            json!({"nominatedNodeName": "A"}),
+            "status.nominatedNodeName: Invalid value: \"A\"",
+        ),
+    ] {
+        let change = json!({"status": change});
+        let refused = admin
+            .patch(&status, "application/merge-patch+json", &change)
+            .await;
+        let said_here = refused.expect(422).message().to_owned();
+        assert!(said_here.contains(said), "{said_here}");
+    }
     let uid = made["metadata"]["uid"].as_str().unwrap();
     let tried = format!("{binding}?dryRun=All");
     admin.post(&tried, &of(uid)).await.expect(201);

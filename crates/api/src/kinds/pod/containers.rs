@@ -140,6 +140,16 @@ pub(super) fn init(spec: &Cursor<'_>, context: &Context<'_>, out: &mut ErrorList
                 out.push(FieldError::forbidden(&container.at(name), NOT_FOR_INIT));
             }
         }
+        for policy in container.items("resizePolicy") {
+            let restart = policy.text("restartPolicy");
+            if restart == "RestartContainer" {
+                out.push(FieldError::invalid(
+                    &policy.at("restartPolicy"),
+                    restart,
+                    "must not be set to 'RestartContainer' for non-sidecar initContainers",
+                ));
+            }
+        }
     }
 }
 
@@ -312,13 +322,6 @@ fn mounts(container: &Cursor<'_>, volumes: &Volumes<'_>, out: &mut ErrorList) {
             );
         }
         let (sub, expression) = (mount.text("subPath"), mount.text("subPathExpr"));
-        if volumes.get(name).is_some_and(|volume| volume.has("image")) {
-            for (field, value) in [("subPath", sub), ("subPathExpr", expression)] {
-                if !value.is_empty() {
-                    wrong(field, value, "not allowed in image volume sources");
-                }
-            }
-        }
         // As in the reference, these two name the list and not the item.
         if !sub.is_empty() {
             volumes::descending_path(sub, &list.child("subPath"), out);
@@ -457,7 +460,7 @@ fn resize_policy(container: &Cursor<'_>, restart_policy: &str, out: &mut ErrorLi
             out.push(FieldError::invalid(
                 &list,
                 restart,
-                "must be 'NotRequired' when `restartPolicy` is 'Never'",
+                "must be 'NotRequired' when pod `restartPolicy` is 'Never'",
             ));
         }
     }

@@ -99,7 +99,11 @@ pub(crate) fn container_resource_name(name: &str, path: &Path, out: &mut ErrorLi
 
 fn pod_resource_name(name: &str, path: &Path, out: &mut ErrorList) {
     if resource_name(name, path, out) && !level::supported(name) {
-        out.push(FieldError::not_supported(path, name, &["cpu", "memory"]));
+        out.push(FieldError::not_supported(
+            path,
+            name,
+            &["cpu", "hugepages-", "memory"],
+        ));
     }
 }
 

@@ -12,6 +12,7 @@ mod image;
 mod label_keys;
 mod level;
 mod limits;
+mod os;
 mod probes;
 mod projected;
 mod resize;

@@ -184,7 +184,12 @@ pub(crate) fn tolerations(spec: &Cursor<'_>, out: &mut ErrorList) {
                     ));
                 }
             }
-            _ => validation::one_of(&at, "operator", &["Equal", "Exists"], out),
+            // The reference lists the last two also while their feature is off, and refuses them.
+            other => out.push(FieldError::not_supported(
+                &at.at("operator"),
+                other,
+                &["Equal", "Exists", "Lt", "Gt"],
+            )),
         }
         effect(&at, true, out);
     }

@@ -77,7 +77,7 @@ pub(super) fn of_pod(spec: &Cursor<'_>, out: &mut ErrorList) {
     }
     if spec.is_true("shareProcessNamespace") && spec.is_true("hostPID") {
         out.push(FieldError::invalid(
-            &at.at("shareProcessNamespace"),
+            &spec.at("shareProcessNamespace"),
             true,
             "ShareProcessNamespace and HostPID cannot both be enabled",
         ));

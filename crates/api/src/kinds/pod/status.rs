@@ -35,6 +35,16 @@ pub(super) fn validate(new: &Value, old: &Value, out: &mut ErrorList) {
     let nominated = at.text("nominatedNodeName");
     if nominated != before.text("nominatedNodeName") && !nominated.is_empty() {
         validation::dns_subdomain(nominated, &at.at("nominatedNodeName"), out);
+        if !spec.text("nodeName").is_empty() {
+            out.push(FieldError::forbidden(
+                &at.at("nominatedNodeName"),
+                "may not be set on pods that are already bound to a node",
+            ));
+        }
+    }
+    for condition in at.items("conditions") {
+        // Named as in Go.
+        validation::qualified_name(condition.text("type"), &condition.at("Type"), out);
     }
     if at.number("observedGeneration") < 0 {
         out.push(FieldError::invalid(

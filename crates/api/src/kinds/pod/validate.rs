@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use super::containers::{self, Context};
 use super::limits::{self, Of};
-use super::{env, host, scheduling, security, volumes};
+use super::{env, host, os, scheduling, security, volumes};
 use crate::field::{ErrorList, FieldError};
 use crate::names;
 use crate::validation::{self, Cursor, text};
@@ -197,15 +197,8 @@ fn optional_fields(spec: &Cursor<'_>, claims: &BTreeSet<&str>, out: &mut ErrorLi
     if let Some(os) = spec.get("os") {
         match os.text("name") {
             "" => out.push(FieldError::required(&os.at("name"), "")),
-            "linux" => {
-                if spec.child("securityContext").has("windowsOptions") {
-                    out.push(FieldError::forbidden(
-                        &spec.at("securityContext").child("windowsOptions"),
-                        "windows options cannot be set for a linux pod",
-                    ));
-                }
-            }
-            "windows" => {}
+            "linux" => os::linux(spec, out),
+            "windows" => os::windows(spec, out),
             // The reference names the whole here.
             other => out.push(FieldError::not_supported(
                 &os.path,
