@@ -179,13 +179,20 @@ impl TokenKeys {
         if let Some(reference) = reference.filter(|reference| !reference.is_null()) {
             let kind = object::text(reference, &["kind"]).to_owned();
             let name = object::text(reference, &["name"]);
+            let version = object::text(reference, &["apiVersion"]);
+            let (group, version) = version.rsplit_once('/').unwrap_or(("", version));
+            if !group.is_empty() || !matches!(kind.as_str(), "Pod" | "Secret" | "Node") {
+                return Err(Status::bad_request(format!(
+                    "cannot bind token to object of type {group}/{version}, Kind={kind}"
+                )));
+            }
             let found = look_up(registry, &kind, namespace, name)
                 .ok_or_else(|| Status::not_found("", &format!("{}s", kind.to_lowercase()), name))?;
             let uid = object::text(reference, &["uid"]);
             if !uid.is_empty() && uid != object::uid(&found) {
                 return Err(Status::conflict(
                     "",
-                    &format!("{}s", kind.to_lowercase()),
+                    &kind,
                     name,
                     &format!(
                         "the UID in the bound object reference ({uid}) does not match the UID in \
@@ -209,14 +216,7 @@ impl TokenKeys {
                         });
                 }
                 "Secret" => bound.secret = Some(named(&found)),
-                "Node" => bound.node = Some(named(&found)),
-                _ => {
-                    return Err(invalid(evenkeel_api::FieldError::invalid(
-                        &spec.child("boundObjectRef").child("kind"),
-                        kind.as_str(),
-                        "cannot bind token to object of this kind",
-                    )));
-                }
+                _ => bound.node = Some(named(&found)),
             }
         }
         let issued_at = now.as_second();

@@ -120,21 +120,20 @@ pub(super) fn preconditions(
     old: &Value,
     options: &Options,
 ) -> Result<(), Status> {
-    let conflict = |what: &str, wanted: &str, found: &str| {
+    let conflict = |what: &str, wanted: &str, found: &str, perhaps: &str| {
         let why = format!(
-            "Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {found}"
+            "the {what} in the precondition ({wanted}) does not match the {what} in record \
+             ({found}). The object might have been {perhaps}"
         );
-        Status::conflict(
-            &request.row.gvk.group,
-            &request.row.plural,
-            object::name(old),
-            &why,
-        )
+        // The reference names the kind here.
+        let gvk = &request.row.gvk;
+        Status::conflict(&gvk.group, &gvk.kind, object::name(old), &why)
     };
     if let Some(wanted) = options.uid.as_deref()
         && wanted != object::uid(old)
     {
-        return Err(conflict("UID", wanted, object::uid(old)));
+        let perhaps = "deleted and then recreated";
+        return Err(conflict("UID", wanted, object::uid(old), perhaps));
     }
     if let Some(wanted) = options.revision.as_deref()
         && wanted != object::resource_version(old)
@@ -143,6 +142,7 @@ pub(super) fn preconditions(
             "ResourceVersion",
             wanted,
             object::resource_version(old),
+            "modified",
         ));
     }
     Ok(())

@@ -349,9 +349,9 @@ fn check_apply(request: &Request<'_>, config: &Value) -> Result<(), Status> {
         object::text(config, &["kind"]),
     );
     if api_version != expected || kind != request.row.gvk.kind {
+        let (group, version) = api_version.rsplit_once('/').unwrap_or(("", api_version));
         return Err(Status::bad_request(format!(
-            "invalid object type: {api_version}, Kind={kind}; expected {expected}, Kind={}",
-            request.row.gvk.kind
+            "invalid object type: {group}/{version}, Kind={kind}"
         )));
     }
     Ok(())

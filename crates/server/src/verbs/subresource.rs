@@ -371,10 +371,11 @@ pub(super) async fn binding(mut request: Request<'_>) -> Result<Answer, Status> 
     rewrite(&request, |pod| {
         let refuse = |why: String| Err(Status::conflict("", "pods/binding", &name, &why));
         if !wanted_uid.is_empty() && wanted_uid != object::uid(pod) {
-            return refuse(format!(
+            let why = format!(
                 "Precondition failed: UID in precondition: {wanted_uid}, UID in object meta: {}",
                 object::uid(pod)
-            ));
+            );
+            return Err(Status::conflict("", "pods", &name, &why));
         }
         pod::bind(pod, &body, &now).or_else(refuse)
     })

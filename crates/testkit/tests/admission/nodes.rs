@@ -100,6 +100,10 @@ async fn an_agent_keeps_to_itself() {
     let bound = json!({"spec": {"audiences": [], "boundObjectRef": {"apiVersion": "v1",
         "kind": "Pod", "name": "mine", "uid": mine.body["metadata"]["uid"]}}});
     let token = node.post(accounts, &bound).await.expect(201);
+    let other = json!({"spec": {"boundObjectRef": {"apiVersion": "apps/v1", "kind": "Pod", "name": "mine"}}});
+    let refused = admin.post(accounts, &other).await.expect(400);
+    let said = "cannot bind token to object of type apps/v1, Kind=Pod";
+    assert_eq!(refused.message(), said);
     // Who shows it is known to run there, and may act as that node when he is allowed to.
     let review = json!({"spec": {"token": token.body["status"]["token"]}});
     let reviews = "/apis/authentication.k8s.io/v1/tokenreviews";

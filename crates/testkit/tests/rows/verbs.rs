@@ -435,8 +435,24 @@ async fn deletion_and_its_preconditions() {
         let wrong = json!({"preconditions": {"uid": "00000000-0000-0000-0000-000000000000"}});
         let refused = admin.delete(&kind.named("a"), Some(&wrong)).await;
         assert_eq!((refused.code, refused.reason()), (409, "Conflict"));
+        let said = refused.message();
+        assert!(
+            said.contains(
+                "the UID in the precondition (00000000-0000-0000-0000-000000000000) does"
+            ) && said.ends_with("The object might have been deleted and then recreated"),
+            "{said}"
+        );
         let wrong = json!({"preconditions": {"resourceVersion": "1"}});
-        assert_eq!(admin.delete(&kind.named("a"), Some(&wrong)).await.code, 409);
+        let refused = admin
+            .delete(&kind.named("a"), Some(&wrong))
+            .await
+            .expect(409);
+        let said = refused.message();
+        let revision = format!(
+            "does not match the ResourceVersion in record ({})",
+            made.revision()
+        );
+        assert!(said.contains(&revision), "{said}");
         assert_eq!(
             admin.get(&kind.named("a")).await.revision(),
             made.revision()
