@@ -4,6 +4,8 @@ A file is a list of steps, carried out in order on both servers. `{space}` stand
 namespace. A step has
 - `do`: method and address, or `GET` with a list of addresses in `paths`;
 - `body`, or `bodies`: one request is sent for each;
+- `base` and `variants` instead: for each variant the base with the variant merged into it, as a
+  merge patch would be;
 - `type`, `accept`, `headers`: of the request; the types have short names;
 - `repeat`: how often the items of the body are repeated;
 - `first`: method and address of a request to be sent before each, such as the removal of what the
@@ -56,7 +58,10 @@ def carry_out(pair, differences, title, step):
     method, _, address = step["do"].partition(" ")
     for path in step.get("paths", [address]):
         path = path.replace("{space}", pair.space)
-        bodies = step["bodies"] if "bodies" in step else [step.get("body")]
+        if "variants" in step:
+            bodies = [merged(step["base"], variant) for variant in step["variants"]]
+        else:
+            bodies = step["bodies"] if "bodies" in step else [step.get("body")]
         for body in bodies:
             if "first" in step:
                 before, _, where = step["first"].partition(" ")
@@ -73,6 +78,19 @@ def carry_out(pair, differences, title, step):
                     without_loops(each.body)
                 differences.answers(NAME, title, described(step, method, path, body, pair.space),
                                     answers, "")
+
+
+def merged(base, patch):
+    """The base after a merge patch (RFC 7386)."""
+    if not isinstance(patch, dict):
+        return patch
+    out = dict(base) if isinstance(base, dict) else {}
+    for name, value in patch.items():
+        if value is None:
+            out.pop(name, None)
+        else:
+            out[name] = merged(out.get(name), value)
+    return out
 
 
 def without_loops(thing, kind=None):
