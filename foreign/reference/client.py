@@ -34,6 +34,7 @@ MASKS = [
     (re.compile(r"\beyJ[\w-]+\.[\w-]+\.[\w-]{20,}"), "<token>"),
     (re.compile(r"\bBad_[a-z0-9]{5}\b"), "Bad_<x>"),
     (re.compile(r"object meta: \d+"), "object meta: <version>"),
+    (re.compile(r"in record \(\d+\)"), "in record (<version>)"),
     (re.compile(r'"resourceVersion":"\d+"'), '"resourceVersion":"<version>"'),
     (re.compile(r"X509SHA256=[0-9a-f]+"), "X509SHA256=<hash>"),
     (re.compile(r"^\d+s$"), "<age>"),
